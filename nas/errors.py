@@ -1,0 +1,61 @@
+"""The exception tree. Everything under `UserError` is one line on the terminal and exit code 2.
+
+UserError                    (search_spaces)
+|-- LayoutError, SpaceError  (search_spaces)
+|-- SpecError                a search request that cannot be run
+|-- DataError                a data set that cannot be read or trained on
+|-- StudyError               a study or database that cannot be opened, continued or found
+|-- BundleError              an export that cannot be made or read
+`-- MissingDependency        an optional package that the command needs
+CandidateError               what ends one candidate, never the search
+|-- NonFiniteLoss            the loss or the gradient is not a number
+`-- OutOfMemory              the candidate itself needed more than its share of the card
+"""
+
+from __future__ import annotations
+
+from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
+
+__all__ = [
+    "BundleError", "CandidateError", "DataError", "LayoutError", "MissingDependency", "NonFiniteLoss", "OutOfMemory",
+    "SpaceError", "SpecError", "StudyError", "UserError", "one_of",
+]  # fmt: skip
+
+
+class SpecError(UserError):
+    """A search request that cannot be run."""
+
+
+class DataError(UserError):
+    """A data set that cannot be read or trained on."""
+
+
+class StudyError(UserError):
+    """A study or database that cannot be opened, continued or found."""
+
+
+class BundleError(UserError):
+    """An export that cannot be made or read."""
+
+
+class MissingDependency(UserError):
+    """An optional package that the command needs."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs the package {package}: pip install 'scratch-nas[{extra}]'")
+
+
+class CandidateError(RuntimeError):
+    """What ends one candidate, never the search."""
+
+
+class NonFiniteLoss(CandidateError):
+    """The loss or the gradient is not a number; raised before the weights are touched."""
+
+
+class OutOfMemory(CandidateError):
+    """The candidate itself needed more than its share of the card; `peak_bytes` had been allocated when it failed."""
+
+    def __init__(self, message: str, peak_bytes: int) -> None:
+        super().__init__(message)
+        self.peak_bytes = peak_bytes
