@@ -1,0 +1,15 @@
+"""Names that a request may use, kept apart from the code behind them so that checking a name costs nothing."""
+
+from __future__ import annotations
+
+KINDS = ("C", "T")
+STEMS = ("auto", "resnet", "patch")
+NORMS = ("bn", "gn")
+DETECTORS = ("fcos", "faster_rcnn")
+ROI_OPS = ("align", "pool")
+SAMPLERS = ("tpe", "random")
+PRUNERS = ("none", "median")
+SCHEDULES = ("constant", "step", "cosine")
+PRECISIONS = ("fp32", "bf16")
+CALIBRATION_DEFINITIONS = ("paper", "relative")
+CALIBRATION_SCOPES = ("backbone", "detector")

@@ -1,0 +1,322 @@
+"""A search space: the finite set of layouts that a search may draw from, written as a short YAML file.
+
+    name: mine
+    stages:                                   # four: kinds and depths
+      - {kinds: [C], depths: [1, 2, 3]}
+      - {kinds: [C, T], depths: {low: 1, high: 4}}
+      - {kinds: [T], depths: {low: 2, high: 24, step: 2}}
+      - {kinds: [T], depths: {low: 1, high: 8}}
+    channels: [64, 96]                        # width of the first stage; the others double it
+    stems: [auto]
+    conditions: [C never after T]
+    layout: {window: 8, norm: gn}             # what all layouts of the space share; `Layout` lists the names
+    defaults: {recipe: tiny}                  # what a search here takes where its request is silent
+
+Samplers see `parameters()`, a few named lists of choices; `decode` turns one choice of each into a `Layout`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.catalog import KINDS, STEMS
+from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
+from search_spaces.layout import DEFAULT_CHANNELS, STAGES, Layout, Stage, doubled
+
+CONDITIONS: dict[str, Callable[[str], bool]] = {
+    "C never after T": lambda kinds: "TC" not in kinds,
+    "T never after C": lambda kinds: "CT" not in kinds,
+}
+_SHARED = ("head_dim", "window", "mlp_ratio", "norm", "stem_width")
+_KEYS = ("name", "stages", "channels", "stems", "conditions", "layout", "defaults")
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The product of kinds, depths, channels and stems that meets the conditions.
+
+    Args:
+        name: what tables and studies call it.
+        kinds: for each of the four stages the kinds allowed.
+        depths: for each of the four stages the depths allowed, ascending.
+        channels: widths of the first stage; later stages double it.
+        stems: see `Layout.stem`.
+        conditions: names from `CONDITIONS`, all of which a pattern of kinds must meet.
+        shared: fields of `Layout` that all layouts of the space have in common.
+        defaults: keys of a search request that take these values where the request is silent.
+
+    Raises:
+        SpaceError: an empty choice, an unknown name, or conditions that leave nothing.
+    """
+
+    name: str
+    kinds: tuple[tuple[str, ...], ...]
+    depths: tuple[tuple[int, ...], ...]
+    channels: tuple[int, ...] = (DEFAULT_CHANNELS,)
+    stems: tuple[str, ...] = ("auto",)
+    conditions: tuple[str, ...] = ()
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for condition in self.conditions:
+            if condition not in CONDITIONS:
+                raise SpaceError(f"space {self.name!r}: {one_of('a condition', condition, CONDITIONS)}")
+        if len(self.kinds) != STAGES or len(self.depths) != STAGES:
+            raise SpaceError(f"space {self.name!r} must name {STAGES} stages; got {len(self.kinds)}")
+        if not self.patterns:
+            raise SpaceError(f"space {self.name!r}: no pattern of kinds meets {', '.join(self.conditions)}")
+        try:
+            for head in self._heads():
+                self._build(*head, depths=tuple(choices[0] for choices in self.depths))
+        except LayoutError as error:
+            raise SpaceError(f"space {self.name!r}: {error}") from None
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Every allowed sequence of kinds, as `C-C-T-T`."""
+        rules = [CONDITIONS[condition] for condition in self.conditions]
+        strings = ("".join(kinds) for kinds in itertools.product(*self.kinds))
+        return tuple("-".join(kinds) for kinds in strings if all(rule(kinds) for rule in rules))
+
+    def parameters(self) -> dict[str, tuple[Any, ...]]:
+        """What a sampler chooses: a name and its choices, in order; a single choice is no parameter."""
+        choices: dict[str, tuple[Any, ...]] = {"pattern": self.patterns}
+        choices |= {f"depth_{stage + 1}": depths for stage, depths in enumerate(self.depths)}
+        choices |= {"channels": self.channels, "stem": self.stems}
+        return {name: values for name, values in choices.items() if len(values) > 1}
+
+    def decode(self, parameters: Mapping[str, Any]) -> Layout:
+        """The layout of one choice for each of `parameters()`.
+
+        Raises:
+            SpaceError: a name or a value that this space does not offer.
+        """
+        offered = self.parameters()
+        for name, value in parameters.items():
+            if value not in offered.get(name, ()):
+                choices = offered.get(name, tuple(offered))
+                raise SpaceError(one_of(f"parameter {name!r} of space {self.name!r}", value, choices))
+        if missing := sorted(set(offered) - set(parameters)):
+            raise SpaceError(f"space {self.name!r} also needs a value for {', '.join(missing)}")
+        return self._build(
+            parameters.get("pattern", self.patterns[0]),
+            parameters.get("channels", self.channels[0]),
+            parameters.get("stem", self.stems[0]),
+            depths=tuple(parameters.get(f"depth_{i + 1}", depths[0]) for i, depths in enumerate(self.depths)),
+        )
+
+    def encode(self, layout: Layout) -> dict[str, Any]:
+        """The inverse of `decode`: the first choice of parameters that gives this layout.
+
+        Raises:
+            SpaceError: the layout is not in this space.
+        """
+        for pattern, channels, stem in self._heads():
+            if pattern != layout.pattern or not all(
+                d in allowed for d, allowed in zip(layout.depths, self.depths, strict=True)
+            ):
+                continue
+            if self._build(pattern, channels, stem, depths=layout.depths) == layout:
+                values = {"pattern": pattern, "channels": channels, "stem": stem}
+                values |= {f"depth_{i + 1}": depth for i, depth in enumerate(layout.depths)}
+                return {name: values[name] for name in self.parameters()}
+        raise SpaceError(f"layout {layout} is not in space {self.name!r} ({self.describe()})")
+
+    def __contains__(self, layout: Layout) -> bool:
+        try:
+            self.encode(layout)
+        except SpaceError:
+            return False
+        return True
+
+    def __len__(self) -> int:
+        """Number of different layouts."""
+        per_head = 1
+        for depths in self.depths:
+            per_head *= len(depths)
+        return per_head * len(self._heads())
+
+    def __iter__(self) -> Iterator[Layout]:
+        """Every layout once."""
+        for head in self._heads():
+            for depths in itertools.product(*self.depths):
+                yield self._build(*head, depths=depths)
+
+    def shuffled(self, seed: int) -> Iterator[Layout]:
+        """Every layout once, in an order that depends on `seed` alone."""
+        heads, counts = self._heads(), [len(depths) for depths in self.depths]
+        order = list(range(len(self)))
+        random.Random(seed).shuffle(order)
+        for index in order:
+            depths = []
+            for choices, count in zip(reversed(self.depths), reversed(counts), strict=True):
+                index, position = divmod(index, count)
+                depths.append(choices[position])
+            yield self._build(*heads[index], depths=tuple(reversed(depths)))
+
+    def shallowest(self) -> Iterator[Layout]:
+        """For every choice but the depths the layout with the smallest depths: nothing in the space needs less memory."""
+        for head in self._heads():
+            yield self._build(*head, depths=tuple(min(depths) for depths in self.depths))
+
+    def describe(self) -> str:
+        """One line: the patterns, depths and channels."""
+        depths = " / ".join(_span(choices) for choices in self.depths)
+        return f"patterns {', '.join(self.patterns)}; depths {depths}; channels {', '.join(map(str, self.channels))}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The YAML form; `space_from_dict` reads it back."""
+        stages = [{"kinds": list(k), "depths": list(d)} for k, d in zip(self.kinds, self.depths, strict=True)]
+        return {
+            "name": self.name, "stages": stages, "channels": list(self.channels), "stems": list(self.stems),
+            "conditions": list(self.conditions), "layout": dict(self.shared), "defaults": dict(self.defaults),
+        }  # fmt: skip
+
+    def _heads(self) -> list[tuple[str, int, str]]:
+        """Pattern, channels and stem of every group of layouts that differ in depth alone, equal networks once."""
+        groups: dict[Layout, tuple[str, int, str]] = {}
+        for pattern, channels, stem in itertools.product(self.patterns, self.channels, self.stems):
+            groups.setdefault(self._build(pattern, channels, stem, depths=(1, 1, 1, 1)), (pattern, channels, stem))
+        return list(groups.values())
+
+    def _build(self, pattern: str, channels: int, stem: str, *, depths: tuple[int, ...]) -> Layout:
+        kinds = pattern.split("-")
+        stages = tuple(Stage(k, d, w) for k, d, w in zip(kinds, depths, doubled(channels), strict=True))
+        shared = dict(self.shared)
+        if stages[0].kind != "C" or stem == "patch":
+            shared.pop("stem_width", None)
+        return Layout(stages, stem=stem, **shared)
+
+
+def preset_names() -> list[str]:
+    """Names of the spaces that come with the package."""
+    folder = resources.files("search_spaces") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_space(reference: str) -> SearchSpace:
+    """Find a space by the name of a preset, the path of a YAML file, or `module:function` that returns one.
+
+    Raises:
+        SpaceError: nothing by that name, a file that is not YAML, or a space that is not well formed.
+    """
+    if reference in preset_names():
+        text = (resources.files("search_spaces") / "presets" / f"{reference}.yaml").read_text()
+        return space_from_dict(_parse_yaml(text, reference), reference)
+    if reference.endswith((".yaml", ".yml")):
+        return _from_file(Path(reference))
+    if ":" in reference:
+        return _from_function(reference)
+    choices = one_of("space", reference, preset_names())
+    raise SpaceError(f"{choices}; or name a YAML file (mine.yaml) or module:function")
+
+
+def space_from_dict(written: object, source: str) -> SearchSpace:
+    """Build a space from its YAML form.
+
+    Raises:
+        SpaceError: naming `source`, the key and the rule.
+    """
+    if not isinstance(written, Mapping):
+        raise SpaceError(f"space {source!r} must be a mapping with {', '.join(_KEYS)}; got {type(written).__name__}")
+    try:
+        return _read(written, source)
+    except UserError:
+        raise
+    except (TypeError, KeyError, ValueError) as error:
+        raise SpaceError(f"space {source!r} is not well formed: {error}") from None
+
+
+def _read(written: Mapping[str, Any], source: str) -> SearchSpace:
+    for key in written:
+        if key not in _KEYS:
+            raise SpaceError(f"space {source!r}: {one_of('a key', key, _KEYS)}")
+    stages = written.get("stages")
+    if not isinstance(stages, list) or len(stages) != STAGES:
+        raise SpaceError(f"space {source!r}: stages must be a list of {STAGES}, each with kinds and depths; got {stages!r}")
+    for stage in stages:
+        if not isinstance(stage, Mapping) or set(stage) != {"kinds", "depths"}:
+            raise SpaceError(f"space {source!r}: a stage has kinds and depths; got {stage!r}")
+    for name in written.get("layout") or {}:
+        if name not in _SHARED:
+            raise SpaceError(f"space {source!r}: {one_of('a key of layout', name, _SHARED)}")
+    return SearchSpace(
+        name=str(written.get("name", Path(source).stem)),
+        kinds=tuple(_choices(stage["kinds"], KINDS, "kinds", source) for stage in stages),
+        depths=tuple(_whole_numbers(stage["depths"], "depths", source) for stage in stages),
+        channels=_whole_numbers(written.get("channels", [DEFAULT_CHANNELS]), "channels", source),
+        stems=_choices(written.get("stems", ["auto"]), STEMS, "stems", source),
+        conditions=tuple(written.get("conditions") or ()),
+        shared=dict(written.get("layout") or {}),
+        defaults=dict(written.get("defaults") or {}),
+    )
+
+
+def _choices(values: object, allowed: tuple[str, ...], key: str, source: str) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values:
+        raise SpaceError(f"space {source!r}: {key} must be a list from {', '.join(allowed)}; got {values!r}")
+    for value in values:
+        if value not in allowed:
+            raise SpaceError(f"space {source!r}: {one_of(key, value, allowed)}")
+    return tuple(dict.fromkeys(values))
+
+
+def _whole_numbers(values: object, key: str, source: str) -> tuple[int, ...]:
+    if isinstance(values, Mapping) and {"low", "high"} <= set(values) <= {"low", "high", "step"}:
+        values = list(range(values["low"], values["high"] + 1, values.get("step", 1)))
+    valid = isinstance(values, list) and values and all(type(value) is int and value > 0 for value in values)
+    if not valid:
+        raise SpaceError(
+            f"space {source!r}: {key} must be a list of whole numbers from 1 or {{low: 1, high: 4}}; got {values!r}"
+        )
+    return tuple(sorted(set(values)))  # type: ignore[call-overload]
+
+
+def _span(choices: tuple[int, ...]) -> str:
+    step = choices[1] - choices[0] if len(choices) > 1 else 0
+    if len(choices) < 3 or any(b - a != step for a, b in itertools.pairwise(choices)):
+        return ", ".join(map(str, choices))
+    return f"{choices[0]} to {choices[-1]}" + (f" by {step}" if step > 1 else "")
+
+
+def _parse_yaml(text: str, source: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpaceError(f"space {source!r} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _from_file(path: Path) -> SearchSpace:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise SpaceError(f"space file {str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SpaceError(f"space file {str(path)!r} is not text") from None
+    return space_from_dict(_parse_yaml(text, str(path)), str(path))
+
+
+def _from_function(reference: str) -> SearchSpace:
+    module_name, _, name = reference.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        space = getattr(importlib.import_module(module_name), name)()
+    except UserError:
+        raise
+    except Exception as error:
+        raise SpaceError(f"space {reference!r}: {type(error).__name__}: {error}") from None
+    if not isinstance(space, SearchSpace):
+        raise SpaceError(f"space {reference!r} must return a SearchSpace; got {type(space).__name__}")
+    return space
