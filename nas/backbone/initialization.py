@@ -1,0 +1,26 @@
+"""He initialisation of a whole network (He et al., ICCV 2015; the paper's choice, section 3)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nas.backbone.attention_stage import WindowAttention
+
+POSITION_STD = 0.02  # Swin's
+
+
+def he_init_(network: nn.Module) -> None:
+    """Set every convolution and linear weight to N(0, 2 / fan_in) and its bias to 0, norms to identity, in place.
+
+    Position tables get N(0, 0.02^2). Predictors want smaller weights than this: their detector sets them afterwards.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, WindowAttention):
+            nn.init.normal_(module.position_table, std=POSITION_STD)

@@ -1,0 +1,109 @@
+"""Results as they travel between the parts: frozen, JSON in `vars`, units in the names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """COCO's twelve figures, fractions 0 to 1; None where the ground truth has nothing of the kind (no small objects, say).
+
+    `map` is over IoU 0.50 to 0.95 and 100 detections an image; `ar_N` is the recall with N detections an image.
+    """
+
+    map: float | None
+    map_50: float | None
+    map_75: float | None
+    map_small: float | None
+    map_medium: float | None
+    map_large: float | None
+    ar_1: float | None
+    ar_10: float | None
+    ar_100: float | None
+    ar_small: float | None
+    ar_medium: float | None
+    ar_large: float | None
+    map_per_class: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Predicted peak of allocated GPU memory of one training step, and what it consists of at that moment, in bytes.
+
+    `activations` is what the forward pass made and backward still needs; `transients` what backward made; `moment` is
+    `forward`, `backward` or `update`.
+    """
+
+    peak_bytes: int
+    parameters_bytes: int
+    optimizer_bytes: int
+    inputs_bytes: int
+    gradients_bytes: int
+    activations_bytes: int
+    transients_bytes: int
+    moment: str
+
+    def parts(self) -> dict[str, int]:
+        """The parts by name; their sum is the peak."""
+        return {
+            name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name[:4] != "peak" and name != "moment"
+        }
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What calibration did. Spreads are standard deviations of log C over the layers; factors are what weights were scaled
+    by.
+    """
+
+    layers: int
+    skipped: tuple[str, ...]
+    passes: int
+    spread_before: float
+    spread_after: float
+    ratio_before: float
+    ratio_after: float
+    loss_before: float
+    loss_after: float
+    factor_min: float
+    factor_max: float
+    group_means_before: dict[str, float]
+    group_means_after: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self) | {"skipped": list(self.skipped)}
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one candidate, as it leaves training.
+
+    `loss` is the mean of the epoch, `lr` that of its last step, `train_s` all training so far and
+    `elapsed_s` that with calibration and evaluation; `fps` counts images a second of
+    the detector alone; `memory_peak_bytes` is what the GPU allocated at most, None on the CPU.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    lr: float
+    metrics: CocoMetrics
+    fps: float
+    train_s: float
+    elapsed_s: float
+    memory_peak_bytes: int | None
+    device: str
+    calibration: dict[str, Any] | None
+
+    @property
+    def last(self) -> bool:
+        """The recipe ends here."""
+        return self.epoch >= self.epochs
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> EpochReport:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**fields, "metrics": CocoMetrics(**fields["metrics"])})
