@@ -1,0 +1,100 @@
+"""Faster R-CNN with a feature pyramid (Ren et al. 2015; Lin et al. 2017), torchvision's, with RoIAlign or RoIPool.
+
+What differs from torchvision's network: boxes are regressed for the classes only, not for the background, and the scales of the
+pyramid are given instead of guessed from the first batch, which goes wrong for images of less than about 90 pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
+from torchvision.ops.poolers import LevelMapper
+
+from nas.detectors.inputs import BatchTransform
+from nas.detectors.neck import PyramidBackbone
+
+STRIDES = (4, 8, 16, 32, 64)
+ROI_LEVELS = 4
+ROI_SIZE = 7
+ANCHOR_SCALE = 8  # side of the square anchor, in strides
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+
+
+class FasterRcnn(FasterRCNN):
+    """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
+
+    Args:
+        backbone: five pyramid levels at strides 4 to 64.
+        num_classes: without the background.
+        hidden: width of the two fully connected layers.
+        roi_op: `align` or `pool` (the paper's Table 1).
+    """
+
+    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, roi_op: str) -> None:
+        channels = backbone.out_channels
+        anchors = tuple((ANCHOR_SCALE * stride,) for stride in STRIDES)
+        super().__init__(
+            backbone,
+            rpn_anchor_generator=AnchorGenerator(anchors, (ASPECT_RATIOS,) * len(STRIDES)),
+            rpn_head=RPNHead(channels, len(ASPECT_RATIOS)),
+            box_roi_pool=PyramidRoIAlign() if roi_op == "align" else PyramidRoIPool(),
+            box_head=TwoMLPHead(channels * ROI_SIZE**2, hidden),
+            box_predictor=BoxPredictor(hidden, num_classes),
+            box_score_thresh=0.05,
+            box_nms_thresh=0.6,
+            box_detections_per_img=100,
+        )
+        self.transform = BatchTransform()
+
+    def predictors(self) -> list[nn.Conv2d | nn.Linear]:
+        """The layers that give objectness, class logits and box offsets."""
+        rpn, box = self.rpn.head, self.roi_heads.box_predictor
+        return [rpn.cls_logits, rpn.bbox_pred, box.cls_score, box.bbox_pred]
+
+    def init_predictors(self) -> None:
+        """N(0, 0.01^2); N(0, 0.001^2) for the final boxes (Fast R-CNN, section 3.1)."""
+        for predictor in self.predictors():
+            nn.init.normal_(predictor.weight, std=0.01)
+        nn.init.normal_(self.roi_heads.box_predictor.bbox_pred.weight, std=0.001)
+
+
+class BoxPredictor(nn.Module):
+    """[R, hidden] -> logits [R, 1 + classes], offsets [R, 4 (1 + classes)], those of the background constant zero."""
+
+    def __init__(self, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.cls_score = nn.Linear(hidden, 1 + num_classes)
+        self.bbox_pred = nn.Linear(hidden, 4 * num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cls_score(x), F.pad(self.bbox_pred(x), (4, 0))
+
+
+class PyramidRoIAlign(MultiScaleRoIAlign):
+    """RoIAlign on the level that fits a box's size (feature pyramid networks, equation 1), scales 1/4 to 1/32."""
+
+    def __init__(self) -> None:
+        super().__init__([str(level) for level in range(ROI_LEVELS)], output_size=ROI_SIZE, sampling_ratio=2)
+        self.scales = [1 / stride for stride in STRIDES[:ROI_LEVELS]]
+        self.map_levels = LevelMapper(2, 1 + ROI_LEVELS)
+
+
+class PyramidRoIPool(PyramidRoIAlign):
+    """The same with RoIPool, which rounds boxes to whole cells."""
+
+    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+        levels = self.map_levels(boxes)
+        image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
+        rois = torch.cat([image, torch.cat(boxes)], dim=1)
+        features = [x[name] for name in self.featmap_names]
+        pooled = features[0].new_zeros(len(rois), features[0].shape[1], *self.output_size)
+        for level, (feature, scale) in enumerate(zip(features, self.scales, strict=True)):
+            here = torch.where(levels == level)[0]
+            pooled = pooled.index_put((here,), roi_pool(feature, rois[here], self.output_size, scale).to(pooled.dtype))
+        return pooled

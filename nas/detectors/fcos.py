@@ -1,0 +1,98 @@
+"""FCOS (Tian et al., ICCV 2019), torchvision's, with the head whose counts the paper's Table 2 has.
+
+What differs from torchvision's network: tower convolutions have no bias (a group norm follows), each pyramid level has a
+learned scale on its box distances (FCOS, section 3.2), and there is one logit per class, none for the background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
+
+from nas.detectors.inputs import BatchTransform
+from nas.detectors.neck import PyramidBackbone
+
+STRIDES = (8, 16, 32, 64, 128)
+TOWER_DEPTH = 4
+PRIOR = 0.01  # probability of every class at the start (focal loss, Lin et al. 2017, section 4.1)
+
+
+class Fcos(FCOS):
+    """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
+
+    Args:
+        backbone: five pyramid levels at strides 8 to 128.
+        num_classes: without the background.
+    """
+
+    def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
+        channels = backbone.out_channels
+        head = FCOSHead(channels, num_anchors=1, num_classes=num_classes)
+        head.classification_head.conv = tower(channels)
+        head.regression_head = ScaledRegressionHead(channels)
+        super().__init__(
+            backbone,
+            num_classes,
+            anchor_generator=AnchorGenerator(tuple((stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES)),
+            head=head,
+            score_thresh=0.05,
+            nms_thresh=0.6,
+            detections_per_img=100,
+            topk_candidates=1000,
+        )
+        self.transform = BatchTransform()
+
+    def predictors(self) -> list[nn.Conv2d]:
+        """The convolutions that give logits, distances and centerness."""
+        regression = self.head.regression_head
+        return [self.head.classification_head.cls_logits, regression.bbox_reg, regression.bbox_ctrness]
+
+    def init_predictors(self) -> None:
+        """N(0, 0.01^2), and the prior on the classification bias."""
+        for predictor in self.predictors():
+            nn.init.normal_(predictor.weight, std=0.01)
+        nn.init.constant_(self.head.classification_head.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def compute_loss(
+        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+    ) -> dict[str, Tensor]:
+        shifted = [{**target, "labels": target["labels"] - 1} for target in targets]
+        return super().compute_loss(shifted, head_outputs, anchors, counts)
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        found = super().postprocess_detections(head_outputs, anchors, image_shapes)
+        return [{**detections, "labels": detections["labels"] + 1} for detections in found]
+
+
+class ScaledRegressionHead(FCOSRegressionHead):
+    """Distances to the four sides in units of the stride, and centerness: levels -> [B, sum HW, 4], [B, sum HW, 1]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, num_anchors=1)
+        self.conv = tower(channels)
+        self.scales = nn.Parameter(torch.ones(len(STRIDES)))
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        distances, centerness = [], []
+        for level, scale in zip(levels, self.scales, strict=True):
+            features = self.conv(level)
+            distances.append(F.relu(self.bbox_reg(features) * scale).flatten(2).transpose(1, 2))
+            centerness.append(self.bbox_ctrness(features).flatten(2).transpose(1, 2))
+        return torch.cat(distances, dim=1), torch.cat(centerness, dim=1)
+
+
+def tower(channels: int) -> nn.Sequential:
+    """Four times 3x3 convolution, group norm, ReLU."""
+    layers: list[nn.Module] = []
+    for _ in range(TOWER_DEPTH):
+        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()]
+    return nn.Sequential(*layers)

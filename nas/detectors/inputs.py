@@ -1,0 +1,21 @@
+"""Images into one tensor: normalised, padded to the stride, not resized. The data pipeline resizes, once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from nas.spec import LARGEST_STRIDE
+
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as everybody uses them
+
+
+class BatchTransform(GeneralizedRCNNTransform):
+    """torchvision's, without its resize (whose own switch works in training only)."""
+
+    def __init__(self) -> None:
+        # The sizes are required and unused.
+        super().__init__(0, 0, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=LARGEST_STRIDE)
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target

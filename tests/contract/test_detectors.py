@@ -1,0 +1,150 @@
+"""Every detector keeps torchvision's contract and ours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.data.dataset import Target
+from nas.detectors import Detector, build_detector
+from nas.spec import DetectorSpec
+from search_spaces.layout import Layout
+
+SPECS = [
+    DetectorSpec(name="fcos", channels=32),
+    DetectorSpec(name="faster_rcnn", channels=32, hidden=64),
+    DetectorSpec(name="faster_rcnn", channels=32, hidden=64, roi_op="pool"),
+]
+LAYOUTS = ["C1-C1-T2-T1@16", "T1-T1-T1-T1@16", "C1-C1-C1-C1@16"]
+
+
+@pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.name}-{spec.roi_op}")
+def spec(request: pytest.FixtureRequest) -> DetectorSpec:
+    torch.manual_seed(0)
+    return request.param
+
+
+def images(*sizes: tuple[int, int]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(3, *size, generator=generator) for size in sizes]
+
+
+def target(*boxes: tuple[float, ...], labels: list[int] | None = None) -> Target:
+    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": corners, "labels": torch.tensor(labels or [1] * len(boxes), dtype=torch.int64)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_trainable_parameter_gets_a_finite_gradient(spec: DetectorSpec, layout: str):
+    detector = build_detector(Layout.parse(layout), spec, num_classes=3).train()
+    # Boxes of all sizes, so that every pyramid level has one to learn from.
+    targets = [
+        target((5, 5, 25, 20), (20, 30, 90, 95), labels=[1, 3]),
+        target((0, 0, 600, 600), (10, 10, 230, 250), labels=[2, 3]),
+    ]
+    losses = detector(images((96, 128), (640, 640)), targets)
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    for name, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+def test_output_format(spec: DetectorSpec):
+    detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=3).eval()
+    sizes = [(100, 130), (64, 64), (70, 33)]
+    with torch.no_grad():
+        outputs = detector(images(*sizes))
+    assert len(outputs) == 3
+    for output, (height, width) in zip(outputs, sizes, strict=True):
+        boxes, scores, labels = output["boxes"], output["scores"], output["labels"]
+        assert boxes.shape == (len(scores), 4)
+        assert len(scores) == len(labels) <= 100
+        assert labels.dtype == torch.int64
+        assert set(labels.tolist()) <= {1, 2, 3}
+        assert ((scores >= 0.05) & (scores <= 1)).all()
+        assert torch.equal(scores, scores.sort(descending=True).values)
+        assert (boxes >= 0).all()
+        assert (boxes[:, 0::2] <= width).all()
+        assert (boxes[:, 1::2] <= height).all()
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        [target(), target()],
+        [target(), target((3, 3, 40, 40))],
+        [target((-5, -5, 500, 500)), target((10, 10, 11, 11))],
+        [target(*[(x, y, x + 30, y + 20) for x in range(0, 60, 3) for y in range(0, 60, 3)]), target()],
+    ],
+    ids=["no boxes", "one box", "larger than the image and one pixel", "400 boxes"],
+)
+def test_degenerate_targets(spec: DetectorSpec, targets: list[Target]):
+    detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=3).train()
+    loss = sum(detector(images((96, 96), (64, 128)), targets).values())
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None)
+
+
+def test_images_are_not_resized_and_padding_does_not_move_boxes(spec: DetectorSpec):
+    detector = build_detector(Layout.parse(LAYOUTS[2]), spec, num_classes=3).eval()
+    image = images((96, 96))[0]
+    with torch.no_grad():
+        batch, _ = detector.transform([image, torch.rand(3, 40, 130)])
+    assert batch.tensors.shape == (2, 3, 96, 160)
+    assert batch.image_sizes == [(96, 96), (40, 130)]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    assert torch.allclose(batch.tensors[0, :, :, :96], (image - mean[:, None, None]) / std[:, None, None], atol=1e-6)
+    assert not batch.tensors[0, :, :, 96:].any()
+
+
+def test_the_seed_decides_the_weights(spec: DetectorSpec):
+    def state(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(seed)
+        return build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=3).state_dict()
+
+    first, again, other = state(1), state(1), state(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_predictors_start_small(spec: DetectorSpec):
+    detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=80)
+    for predictor in detector.predictors():
+        assert predictor.weight.std() < 0.011
+
+
+def overfit(detector: Detector, steps: int) -> list[dict[str, Tensor]]:
+    batch = images((96, 96), (96, 96))
+    targets = [target((10, 10, 50, 60), labels=[2]), target((30, 20, 90, 80), (5, 5, 30, 30), labels=[1, 3])]
+    for image, each in zip(batch, targets, strict=True):
+        for (x1, y1, x2, y2), label in zip(each["boxes"].int().tolist(), each["labels"].tolist(), strict=True):
+            image[:, y1:y2, x1:x2] = 0.05
+            image[label - 1, y1:y2, x1:x2] = 0.95
+    optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=2e-3)
+    detector.train()
+    for _ in range(steps):
+        loss = sum(detector(batch, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
+        optimizer.step()
+    for module in detector.modules():  # two images: their own statistics
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    with torch.no_grad():
+        return list(zip(detector.eval()(batch), targets, strict=True))
+
+
+def test_overfits_two_images(spec: DetectorSpec):
+    from torchvision.ops import box_iou
+
+    detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), spec, num_classes=3)
+    for found, wanted in overfit(detector, steps=150):
+        best = found["scores"].argsort(descending=True)[: len(wanted["boxes"])]
+        iou = box_iou(found["boxes"][best], wanted["boxes"])
+        assert iou.max(dim=0).values.min() > 0.6
+        assert sorted(found["labels"][best].tolist()) == sorted(wanted["labels"].tolist())

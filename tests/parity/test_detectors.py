@@ -1,0 +1,122 @@
+"""Parts of the detectors against torchvision's own or against a slow, obvious version."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
+
+from nas.detectors import build_detector
+from nas.detectors.faster_rcnn import BoxPredictor, PyramidRoIAlign, PyramidRoIPool
+from nas.spec import DetectorSpec
+from search_spaces.layout import Layout
+
+
+def pyramid() -> tuple[dict[str, torch.Tensor], list[torch.Tensor], list[tuple[int, int]]]:
+    generator = torch.Generator().manual_seed(0)
+    features = {str(i): torch.rand(2, 8, 256 // 2**i, 256 // 2**i, generator=generator) for i in range(4)}
+    corner = torch.rand(40, 2, generator=generator) * 500
+    size = torch.exp(torch.rand(40, 2, generator=generator) * 6.5)
+    boxes = torch.cat([corner, (corner + size).clamp(max=1023)], dim=1)
+    boxes[0] = torch.tensor([10.0, 20.0, 1000.0, 980.0])  # one for the last level
+    return features, [boxes[:25], boxes[25:]], [(1024, 1024), (1024, 1024)]
+
+
+def test_roi_align_equals_torchvision_where_torchvision_guesses_the_scales_right():
+    features, boxes, sizes = pyramid()
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    assert torch.equal(PyramidRoIAlign()(features, boxes, sizes), theirs(features, boxes, sizes))
+
+
+def test_roi_align_on_small_images_uses_the_true_scales():
+    # 65 pixels are padded to 96: the first level is 24 wide, which torchvision takes for a scale of 1/2.
+    features = {str(i): torch.rand(1, 8, 24 // 2**i, 24 // 2**i) for i in range(4)}
+    boxes = [torch.tensor([[4.0, 8.0, 60.0, 62.0]])]
+    pooled = PyramidRoIAlign()(features, boxes, [(65, 65)])
+    assert torch.allclose(pooled, roi_align(features["0"], boxes, 7, 0.25, 2))
+
+
+def test_roi_pool_equals_one_box_at_a_time():
+    features, boxes, sizes = pyramid()
+    pooled = PyramidRoIPool()(features, boxes, sizes)
+    position = 0
+    for image, of_image in enumerate(boxes):
+        for box in of_image:
+            # Feature pyramid networks, equation 1, levels 2 to 5.
+            area = float((box[2] - box[0]) * (box[3] - box[1]))
+            level = min(max(math.floor(4 + math.log2(math.sqrt(area) / 224 + 1e-6)), 2), 5) - 2
+            feature = features[str(level)][image : image + 1]
+            expected = roi_pool(feature, [box[None]], 7, 0.25 / 2**level)
+            assert torch.equal(pooled[position : position + 1], expected)
+            position += 1
+
+
+def test_roi_pool_gradient_reaches_every_level():
+    features, boxes, sizes = pyramid()
+    for feature in features.values():
+        feature.requires_grad_(True)
+    PyramidRoIPool()(features, boxes, sizes).square().sum().backward()
+    assert all(feature.grad.abs().sum() > 0 for feature in features.values())
+
+
+def test_background_boxes_are_constant_zero():
+    logits, offsets = BoxPredictor(16, 5)(torch.rand(7, 16))
+    assert logits.shape == (7, 6)
+    assert offsets.shape == (7, 24)
+    assert not offsets[:, :4].any()
+    assert offsets[:, 4:].abs().min() > 0
+
+
+@pytest.fixture
+def fcos_pair() -> tuple[torch.nn.Module, FCOS]:
+    """Ours, and torchvision's with the same backbone and weights: biases of its towers zero."""
+    torch.manual_seed(0)
+    ours = build_detector(Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), num_classes=4)
+    anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)
+    theirs = FCOS(ours.backbone, 5, anchor_generator=anchors, score_thresh=0.05, nms_thresh=0.6, topk_candidates=1000)
+    theirs.transform = ours.transform
+    state = {name: tensor for name, tensor in ours.head.state_dict().items() if not name.endswith("scales")}
+    for name, tensor in theirs.head.state_dict().items():
+        if name.endswith("bias") and ".conv." in name and name not in state:
+            state[name] = torch.zeros_like(tensor)
+    # torchvision's first logit belongs to a class that never occurs; a large negative bias silences it.
+    for leaf, silent in (("weight", 0.0), ("bias", -1e4)):
+        name = f"classification_head.cls_logits.{leaf}"
+        state[name] = torch.cat([torch.full_like(state[name][:1], silent), state[name]])
+    theirs.head.load_state_dict(state)
+    return ours, theirs
+
+
+def test_fcos_equals_torchvisions_with_labels_from_1(fcos_pair: tuple[torch.nn.Module, FCOS]):
+    ours, theirs = fcos_pair
+    images = [torch.rand(3, 96, 128), torch.rand(3, 120, 64)]
+    targets = [
+        {"boxes": torch.tensor([[5.0, 5, 60, 70], [20, 10, 100, 90]]), "labels": torch.tensor([4, 1])},
+        {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+    ]
+    for mine, yours in zip(ours.train()(images, targets).values(), theirs.train()(images, targets).values(), strict=True):
+        assert torch.allclose(mine, yours, rtol=1e-5)
+    with torch.no_grad():
+        for module in (ours, theirs):
+            module.eval()
+        for mine, yours in zip(ours(images), theirs(images), strict=True):
+            assert torch.allclose(mine["boxes"], yours["boxes"], atol=1e-4)
+            assert torch.equal(mine["labels"], yours["labels"])
+            assert torch.allclose(mine["scores"], yours["scores"], atol=1e-6)
+
+
+def test_each_level_has_its_own_scale(fcos_pair: tuple[torch.nn.Module, FCOS]):
+    head = fcos_pair[0].head.regression_head
+    levels = [torch.rand(1, 32, 4, 4) for _ in range(5)]
+    torch.nn.init.constant_(head.bbox_reg.bias, 1.0)
+    plain, _ = head(levels)
+    with torch.no_grad():
+        head.scales.copy_(torch.arange(1.0, 6.0))
+    scaled, _ = head(levels)
+    for level in range(5):
+        part = slice(16 * level, 16 * level + 16)
+        assert torch.allclose(scaled[:, part], plain[:, part] * (level + 1), rtol=1e-5)
