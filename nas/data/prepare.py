@@ -1,0 +1,83 @@
+"""What workers need of a checked data set: two index files, and the figures that memory and study are told."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.data.annotations import CocoSplit, fingerprint
+from nas.data.check import CheckedSplit, Progress, usable_splits
+from nas.data.dataset import largest_batch_shape
+from nas.spec import DataSpec, Recipe
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A checked data set in a few figures, plain JSON."""
+
+    fingerprint: str
+    categories: tuple[str, ...]
+    train_images: int
+    train_boxes: int
+    val_images: int
+    val_boxes: int
+    max_boxes_per_image: int
+    batch_shape: tuple[int, int, int, int]
+    repaired: dict[str, int]
+    left_out: dict[str, int]
+
+    @property
+    def num_classes(self) -> int:
+        """Without the background."""
+        return len(self.categories)
+
+
+def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) -> tuple[CocoSplit, CocoSplit, DataFacts]:
+    """Check the training and validation splits; the training one is cut to `train_fraction`.
+
+    Raises:
+        DataError: the data set cannot be used (see `usable_splits`).
+    """
+    checked = usable_splits(Path(spec.root), (spec.train, spec.val), skip_broken=spec.skip_broken, progress=progress)
+    train, val = checked[0].split.subset(spec.train_fraction), checked[1].split
+    per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
+    facts = DataFacts(
+        fingerprint=fingerprint([train, val]),
+        categories=tuple(name for _, name in train.categories),
+        train_images=len(train.images),
+        train_boxes=len(train.boxes),
+        val_images=len(val.images),
+        val_boxes=len(val.boxes),
+        max_boxes_per_image=max(per_image.values(), default=0),
+        batch_shape=largest_batch_shape(train.images, recipe),
+        repaired=_count(checked, repaired=True),
+        left_out=_count(checked, repaired=False),
+    )
+    return train, val, facts
+
+
+def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
+    kinds = Counter(problem.kind for split in checked for problem in split.problems if problem.repaired is repaired)
+    return dict(kinds)
+
+
+def write_index(path: Path, split: CocoSplit) -> None:
+    """Store a checked split; readers never see half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()}))
+    os.replace(partial, path)
+
+
+def read_index(path: Path) -> CocoSplit:
+    """The inverse of `write_index`."""
+    content = json.loads(path.read_text())
+    return CocoSplit.from_coco(Path(content["folder"]), content["coco"])
+
+
+def facts_to_dict(facts: DataFacts) -> dict[str, Any]:
+    """Plain JSON."""
+    return json.loads(json.dumps(asdict(facts)))

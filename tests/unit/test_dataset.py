@@ -1,0 +1,160 @@
+"""Batches: who is in them, how large they get, and that nothing but (seed, epoch) decides."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from nas.data.annotations import Box, CocoSplit, ImageRecord
+from nas.data.check import check_split
+from nas.data.dataset import (
+    AspectBatches,
+    DetectionDataset,
+    EvalBatches,
+    eval_transforms,
+    largest_batch_shape,
+    make_loader,
+    resized,
+    train_transforms,
+)
+from nas.spec import Recipe
+
+
+def recipe(**keys: object) -> Recipe:
+    return Recipe.model_validate({"epochs": 1, "image_size": 64, "batch": 4, "lr": 0.1, **keys})
+
+
+def records(sizes: list[tuple[int, int]]) -> list[ImageRecord]:
+    return [ImageRecord(i, f"{i}.png", width, height) for i, (width, height) in enumerate(sizes)]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> CocoSplit:
+    """Landscape, portrait and square images; the second has no box, the third a crowd."""
+    sizes = [(120, 80), (80, 120), (90, 90), (130, 70), (70, 130)]
+    images, boxes = records(sizes), []
+    for image in images:
+        pixels = np.random.default_rng(image.id).integers(0, 255, (image.height, image.width, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / image.file_name)
+        if image.id != 1:
+            boxes.append(Box(image.id + 1, image.id, 5, (10, 20, 30, 40), 1200, int(image.id == 2)))
+    return CocoSplit(tmp_path, tuple(images), tuple(boxes), ((2, "a"), (5, "b")))
+
+
+def test_items_follow_torchvisions_contract(mixed: CocoSplit):
+    dataset = DetectionDataset(mixed, eval_transforms(recipe(image_size=40)))
+    image, target = dataset[(0, 0)]
+    assert (image.shape, image.dtype) == ((3, 40, 60), torch.float32)
+    assert 0 <= image.min() <= image.max() <= 1
+    assert target["boxes"].tolist() == [[5, 10, 20, 30]]
+    assert target["labels"].tolist() == [2]
+    assert target["image_id"].item() == 0
+    empty = dataset[(1, 0)][1]
+    assert (empty["boxes"].shape, empty["labels"].shape) == ((0, 4), (0,))
+    assert len(dataset[(2, 0)][1]["boxes"]) == 0  # a crowd is left out
+
+
+def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoSplit):
+    dataset = DetectionDataset(mixed, train_transforms(recipe(train_sizes=[32, 48, 64])))
+    torch.manual_seed(5)
+    expected_next = torch.rand(1)
+    torch.manual_seed(5)
+    shapes = Counter()
+    for seed in range(20):
+        first, again = dataset[(0, seed)], dataset[(0, seed)]
+        assert torch.equal(first[0], again[0])
+        assert torch.equal(first[1]["boxes"], again[1]["boxes"])
+        shapes[(tuple(first[0].shape[1:]), first[1]["boxes"][0, 0].item() < first[0].shape[2] / 4)] += 1
+    assert torch.equal(torch.rand(1), expected_next)  # the caller's random state is untouched
+    assert {shape for shape, _ in shapes} == {(32, 48), (48, 72), (64, 96)}
+    assert {flipped for _, flipped in shapes} == {True, False}
+
+
+def test_workers_change_nothing(mixed: CocoSplit):
+    def epoch(workers: int) -> list[torch.Tensor]:
+        loader = make_loader(mixed, train_transforms(recipe()), AspectBatches(mixed.images, 2, seed=3), workers)
+        return [image for batch in loader for image in batch.images]
+
+    for alone, helped in zip(epoch(0), epoch(2), strict=True):
+        assert torch.equal(alone, helped)
+
+
+@pytest.mark.parametrize("counts", [(10, 7), (3, 0), (0, 5), (1, 1), (8, 4)])
+def test_every_image_comes_in_full_batches_of_one_aspect(counts: tuple[int, int]):
+    images = records([(20, 10)] * counts[0] + [(10, 20)] * counts[1])
+    batches = AspectBatches(images, 4, seed=0)
+    seen: Counter[int] = Counter()
+    drawn = list(batches)
+    for batch in drawn:
+        assert len(batch) == 4
+        assert len({images[index].width > images[index].height for index, _ in batch}) == 1
+        seen.update(index for index, _ in batch)
+    assert len(drawn) == len(batches) == sum(math.ceil(count / 4) for count in counts)
+    assert set(seen) == set(range(sum(counts)))
+    assert len({seed for batch in drawn for _, seed in batch}) == 4 * len(drawn)
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    images = records([(20, 10)] * 20)
+    first, second = AspectBatches(images, 4, seed=1), AspectBatches(images, 4, seed=1)
+    assert list(first) == list(first) == list(second)
+    first.epoch = 1
+    assert list(first) != list(second)
+    second.epoch = 1
+    assert list(first) == list(second)
+    assert list(first) != list(AspectBatches(images, 4, seed=2))
+
+
+def test_evaluation_sees_every_image_once():
+    images = records([(20, 10), (10, 20), (15, 15), (30, 10), (10, 30)])
+    batches = list(EvalBatches(images, 2))
+    assert sorted(index for batch in batches for index, _ in batch) == [0, 1, 2, 3, 4]
+    assert batches[0] == [(3, 0), (0, 0)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (100, 100), (333, 500), (30, 1000), (427, 640)])
+@pytest.mark.parametrize("short_side", [32, 160, 800])
+def test_sizes_are_those_of_torchvision(height: int, width: int, short_side: int):
+    long_side = recipe(image_size=short_side).long_side
+    image = tv_tensors.Image(torch.zeros(3, height, width, dtype=torch.uint8))
+    expected = v2.RandomShortestSize([short_side], long_side)(image).shape[1:]
+    assert resized(height, width, short_side, long_side) == tuple(expected)
+
+
+def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
+    for sizes in ([64], [48, 96]):
+        chosen = recipe(train_sizes=sizes, image_size=64, batch=2)
+        bound = largest_batch_shape(mixed.images, chosen)
+        assert bound[0] == 2
+        assert bound[2] % 32 == bound[3] % 32 == 0
+        order = AspectBatches(mixed.images, 2, seed=0)
+        loader = make_loader(mixed, train_transforms(chosen), order, workers=0)
+        for order.epoch in range(6):
+            for batch in loader:
+                height = max(image.shape[1] for image in batch.images)
+                width = max(image.shape[2] for image in batch.images)
+                assert (-(-height // 32) * 32) * (-(-width // 32) * 32) <= bound[2] * bound[3]
+
+
+def test_paper_batch_shape():
+    coco = records([(640, 480), (480, 640), (640, 427), (500, 375)])
+    paper = recipe(image_size=800, batch=16, images_per_gpu=4)
+    assert largest_batch_shape(coco, paper) in [(4, 3, 800, 1216), (4, 3, 1088, 800)]
+    assert largest_batch_shape(records([(1333, 800)]), paper) == (4, 3, 800, 1344)
+
+
+def test_real_boxes_stay_on_their_objects(bccd: Path):
+    split = check_split(bccd, "val").split
+    _, target = DetectionDataset(split, eval_transforms(recipe(image_size=160)))[(0, 0)]
+    original = torch.tensor([box.bbox for box in split.boxes if box.image_id == split.images[0].id])
+    expected = torch.cat([original[:, :2], original[:, :2] + original[:, 2:]], dim=1) / 3
+    # 640 x 480 becomes 213 x 160: the width is rounded down from 213.33.
+    assert torch.allclose(target["boxes"], expected, atol=0.4)

@@ -1,0 +1,117 @@
+"""Whatever people keep as an image becomes upright 8-bit RGB, or says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.data.images import BrokenImage, inspect_image, read_rgb
+
+ORIENTATION = 0x0112
+
+
+def gradient(height: int = 40, width: int = 60) -> np.ndarray:
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([rows * 5, columns * 4, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_modes_become_rgb(tmp_path: Path, mode: str):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.fromarray(gradient()).convert(mode).save(path)
+    facts = inspect_image(path, (60, 40))
+    assert (facts.width, facts.height, facts.turned) == (60, 40, False)
+    assert facts.converted_from == (None if mode == "RGB" else mode)
+    image = read_rgb(path, (60, 40))
+    assert (image.mode, image.size) == ("RGB", (60, 40))
+    if mode in ("RGB", "RGBA"):
+        assert np.array_equal(np.asarray(image), gradient())
+
+
+def test_sixteen_bits_keep_their_range(tmp_path: Path):
+    path = tmp_path / "depth.png"
+    values = np.array([[0, 257, 32768], [65535, 128 * 257, 514]], dtype=np.uint16)
+    Image.fromarray(values).save(path)
+    assert inspect_image(path, None).converted_from == "I;16"
+    assert np.asarray(read_rgb(path, None))[..., 0].tolist() == [[0, 1, 128], [255, 128, 2]]
+
+
+def test_floating_point_has_no_scale(tmp_path: Path):
+    path = tmp_path / "float.tif"
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(path)
+    with pytest.raises(BrokenImage, match="floating point"):
+        inspect_image(path, None)
+
+
+def save_turned(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(gradient()).save(path, exif=exif, quality=100, subsampling=0)
+
+
+# What each EXIF value says of the stored pixels, by the standard: a slow, obvious version.
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int):
+    path = tmp_path / "photo.jpg"
+    save_turned(path, orientation)
+    expected = UPRIGHT[orientation](gradient())
+    size = (expected.shape[1], expected.shape[0])
+    facts = inspect_image(path, size)
+    assert (facts.width, facts.height) == size
+    assert facts.turned is (orientation != 1)
+    difference = np.asarray(read_rgb(path, size)).astype(int) - expected
+    assert np.abs(difference).max() <= 6  # JPEG at quality 100
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_exif_is_ignored_where_only_the_stored_size_agrees(tmp_path: Path, orientation: int):
+    path = tmp_path / "photo.jpg"
+    save_turned(path, orientation)
+    facts = inspect_image(path, (60, 40))
+    assert (facts.width, facts.height, facts.turned) == (60, 40, False)
+    assert read_rgb(path, (60, 40)).size == (60, 40)
+
+
+def test_a_png_named_jpg_is_read_and_told(tmp_path: Path):
+    path = tmp_path / "image.jpg"
+    Image.fromarray(gradient()).save(path, format="PNG")
+    assert inspect_image(path, (60, 40)).misnamed == "PNG"
+    assert read_rgb(path, (60, 40)).size == (60, 40)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "not an image"), (b"not an image at all", "not an image"), (None, "is missing")],
+)
+def test_what_is_no_image(tmp_path: Path, content: bytes | None, words: str):
+    path = tmp_path / "image.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    for read in (inspect_image, read_rgb):
+        with pytest.raises(BrokenImage, match=words):
+            read(path, None)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_half_an_image_is_broken(tmp_path: Path, suffix: str):
+    path = tmp_path / f"image{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for read in (inspect_image, read_rgb):
+        with pytest.raises(BrokenImage):
+            read(path, None)
