@@ -1,0 +1,121 @@
+"""COCO metrics of detections, by pycocotools, and of a detector over a split."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nas.data.annotations import CocoSplit, read_annotations
+from nas.records import CocoMetrics
+
+_FIGURES = (
+    "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
+    "ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large",
+)  # fmt: skip
+
+
+def coco_metrics(
+    ground_truth: str | Path | dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str = "bbox"
+) -> CocoMetrics:
+    """COCO's twelve figures and the mAP of every class.
+
+    Args:
+        ground_truth: COCO instances, a file or its content; it is not changed.
+        detections: COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) or `segmentation`, `score`.
+        iou_type: `bbox` or `segm`.
+
+    Raises:
+        DataError: the ground truth cannot be read.
+        ValueError: a detection on an image that the ground truth does not have.
+    """
+    content = ground_truth if isinstance(ground_truth, dict) else read_annotations(Path(ground_truth))
+    image_ids = {image["id"] for image in content["images"]}
+    if strangers := sorted({detection["image_id"] for detection in detections} - image_ids):
+        raise ValueError(f"detections must be on images of the ground truth; image_id {strangers[0]} is not")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _indexed(content, [_complete(annotation) for annotation in content["annotations"]])
+        found = truth.loadRes([dict(d) for d in detections]) if detections else _indexed(content, [])
+        scored = COCOeval(truth, found, iou_type)
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    names = {category["id"]: str(category.get("name", category["id"])) for category in content["categories"]}
+    precision = scored.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 detections
+    per_class = {names[category]: _mean(precision[:, :, k]) for k, category in enumerate(scored.params.catIds)}
+    figures = {name: _fraction(value) for name, value in zip(_FIGURES, scored.stats, strict=True)}
+    return CocoMetrics(**figures, map_per_class=per_class)
+
+
+def _indexed(content: dict[str, Any], annotations: list[dict[str, Any]]) -> COCO:
+    coco = COCO()
+    coco.dataset = {"info": {}, "images": content["images"], "categories": content["categories"], "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def _complete(annotation: dict[str, Any]) -> dict[str, Any]:
+    """A copy (the evaluation writes into it) with the two keys that some tools leave out."""
+    width, height = annotation["bbox"][2:]
+    return {"iscrowd": 0, "area": width * height, **annotation}
+
+
+def _mean(precision: np.ndarray) -> float | None:
+    defined = precision[precision > -1]
+    return float(defined.mean()) if defined.size else None
+
+
+def _fraction(value: float) -> float | None:
+    return float(value) if value > -1 else None
+
+
+@torch.inference_mode()
+def evaluate(
+    detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
+) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
+    """Run a detector over a split.
+
+    Args:
+        detector: on `device`; left in the mode it came in.
+        loader: gives every image of `split` once, resized (`EvalBatches`).
+        split: the ground truth; boxes are scored in the pixels of its images.
+        device: where to run.
+
+    Returns:
+        The metrics, the detections as COCO results, and the images per second of the detector alone.
+    """
+    sizes = {image.id: (image.height, image.width) for image in split.images}
+    categories = {label: category_id for category_id, label in split.labels.items()}
+    was_training, busy_s, results = detector.training, 0.0, []
+    detector.eval()
+    for batch in loader:
+        batch = batch.to(device)
+        start = time.perf_counter()
+        outputs = detector(batch.images)
+        scores = [output["scores"].tolist() for output in outputs]  # waits for the device
+        busy_s += time.perf_counter() - start
+        for image, target, output, score in zip(batch.images, batch.targets, outputs, scores, strict=True):
+            image_id = int(target["image_id"])
+            boxes = xywh_in(output["boxes"], image.shape[-2:], sizes[image_id])
+            labels = [categories[label] for label in output["labels"].tolist()]
+            rows = zip(boxes, score, labels, strict=True)
+            results += [{"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows]
+    detector.train(was_training)
+    return coco_metrics(split.to_coco(), results), results, len(sizes) / max(busy_s, 1e-9)
+
+
+def xywh_in(boxes: Tensor, seen: Sequence[int], original: Sequence[int]) -> list[list[float]]:
+    """Boxes (x1, y1, x2, y2) in an image seen as (height, width), as x, y, width, height in its original size."""
+    scale = torch.tensor([original[1] / seen[1], original[0] / seen[0]] * 2, dtype=torch.float64)
+    corners = boxes.double().cpu() * scale
+    return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
