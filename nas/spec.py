@@ -1,0 +1,325 @@
+"""A search request: YAML and flags in, a complete and frozen `SearchSpec` out.
+
+Where several places give a key, the first of these counts: flags, the YAML file, the space's `defaults`, the recipe file,
+the defaults written here. The result names every value, is stored with the study, and is what a continued search must match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nas.errors import SpecError, one_of
+from nas.units import parse_bytes
+from search_spaces import catalog
+from search_spaces.layout import Layout
+from search_spaces.space import SearchSpace, load_space, space_from_dict
+
+Model = TypeVar("Model", bound=BaseModel)
+LARGEST_STRIDE = 32
+CUSTOM = "custom"  # a recipe that names all its keys itself
+ASPECT_LIMIT = 1333 / 800  # the paper's long side over its short side
+
+
+def _named(what: str, choices: tuple[str, ...]) -> Any:
+    def check(value: object) -> object:
+        if value not in choices:
+            raise ValueError(one_of(what, value, choices))
+        return value
+
+    return Annotated[str, BeforeValidator(check)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class DataSpec(_Section):
+    """Where the images are. `train_fraction` takes a seeded subset of the training images."""
+
+    root: str
+    train: str = "train"
+    val: str = "val"
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    skip_broken: bool = False
+
+
+class DetectorSpec(_Section):
+    """What the backbone serves. `channels`: of the feature pyramid; `hidden`: of Faster R-CNN's two fully connected layers."""
+
+    name: _named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
+    roi_op: _named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
+    channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    hidden: Annotated[int, Field(ge=1)] = 1024
+
+
+class Recipe(_Section):
+    """How a candidate is trained. Sizes in pixels, `lr` for the whole batch.
+
+    `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
+    sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
+    """
+
+    name: str = CUSTOM
+    epochs: Annotated[int, Field(ge=1)]
+    image_size: Annotated[int, Field(ge=LARGEST_STRIDE)]
+    max_size: Annotated[int, Field(ge=LARGEST_STRIDE)] | None = None
+    train_sizes: tuple[Annotated[int, Field(ge=LARGEST_STRIDE)], ...] = ()
+    batch: Annotated[int, Field(ge=1)]
+    images_per_gpu: Annotated[int, Field(ge=1)] | None = None
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    schedule: _named("schedule", catalog.SCHEDULES) = "step"  # type: ignore[valid-type]
+    decay_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    precision: _named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.images_per_gpu and self.batch % self.images_per_gpu:
+            raise ValueError(f"batch must be a multiple of images_per_gpu; got {self.batch} and {self.images_per_gpu}")
+        if self.max_size and self.max_size < self.image_size:
+            raise ValueError(f"max_size must be at least image_size; got {self.max_size} and {self.image_size}")
+        return self
+
+    @property
+    def long_side(self) -> int:
+        """Limit of the long side, in pixels."""
+        return self.max_size or int(self.image_size * ASPECT_LIMIT)
+
+    @property
+    def short_sides(self) -> tuple[int, ...]:
+        """Short sides that training draws from, in pixels."""
+        return self.train_sizes or (self.image_size,)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that are in memory at once."""
+        return self.images_per_gpu or self.batch
+
+
+class BudgetSpec(_Section):
+    """Peak allocated training memory per GPU; `like` takes what a reference layout needs instead of a figure."""
+
+    memory: str = "16GiB"
+    like: str | None = None
+    mode: _named("budget.mode", ("cap",)) = "cap"  # type: ignore[valid-type]
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> str:
+        parse_bytes(str(value))
+        return str(value)
+
+    @field_validator("like")
+    @classmethod
+    def _layout(cls, value: str | None) -> str | None:
+        return value if value is None else str(Layout.parse(value))
+
+
+class CalibrationSpec(_Section):
+    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.calibration`)."""
+
+    enabled: bool = True
+    definition: _named("definition", catalog.CALIBRATION_DEFINITIONS) = "paper"  # type: ignore[valid-type]
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.25
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
+    scope: _named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
+
+
+class SearchSettings(_Section):
+    """How candidates are chosen. `try`: layouts to train first."""
+
+    trials: Annotated[int, Field(ge=1)] = 40
+    sampler: _named("sampler", catalog.SAMPLERS) = "tpe"  # type: ignore[valid-type]
+    pruner: _named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
+    try_first: tuple[str, ...] = Field(default=(), alias="try")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class RunSpec(_Section):
+    """Where and how many at once. `retries`: how often a layout whose training failed is tried again."""
+
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    output: str = "nas-runs"
+    retries: Annotated[int, Field(ge=0)] = 2
+    keep_best: Annotated[int, Field(ge=1)] = 5
+
+
+class SearchSpec(_Section):
+    """The whole request; `space` is the space itself in its YAML form, not the name of a file that may change."""
+
+    study: str
+    storage: str = "sqlite:///nas.db"
+    data: DataSpec
+    space: dict[str, Any]
+    detector: DetectorSpec = DetectorSpec()
+    recipe: Recipe
+    budget: BudgetSpec = BudgetSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    search: SearchSettings = SearchSettings()
+    run: RunSpec = RunSpec()
+
+    @field_validator("study")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value or value.strip(". ") != value or any(c in value for c in "/\\\0\n"):
+            raise ValueError(f"the name of a study is one word or a few, without '/'; got {value!r}")
+        return value
+
+    def search_space(self) -> SearchSpace:
+        """The space, built."""
+        return space_from_dict(self.space, str(self.space.get("name")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, every value named; `SearchSpec.model_validate` reads it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+_SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
+
+
+def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
+    """Build the request from a YAML file (or none) and flags given as dotted keys, `{"recipe.epochs": 3}`.
+
+    Raises:
+        SpecError: the file or a value is wrong; the text names the key.
+        SpaceError, LayoutError: the space or a layout to try first is wrong.
+    """
+    written = _expand(_read_yaml(path) if path else {})
+    for key, value in flags.items():
+        set_key(written, key, value)
+        _expand(written)
+    space = _space_of(written.pop("space", "paper"))
+    written = merged(_expand(dict(space.defaults)), written)
+    recipe = _section(written, "recipe")
+    written |= {"space": space.to_dict(), "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe)}
+    if not _section(written, "data").get("root"):
+        raise SpecError("a search needs a data set: --data DIR, or data.root in the spec")
+    written.setdefault("study", Path(written["data"]["root"]).resolve().name)
+    spec = validated(SearchSpec, written)
+    for text in spec.search.try_first:
+        space.encode(Layout.parse(text))
+    return spec
+
+
+def load_recipe(reference: str) -> dict[str, Any]:
+    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which.
+
+    Raises:
+        SpecError: no such recipe, or a file that is no YAML mapping.
+    """
+    if reference == CUSTOM:
+        return {}
+    if str(reference).endswith((".yaml", ".yml")):
+        return {**_read_yaml(Path(reference)), "name": str(reference)}
+    if reference not in recipe_names():
+        raise SpecError(f"{one_of('recipe', reference, recipe_names())}; or name a YAML file (mine.yaml)")
+    text = (resources.files("nas") / "recipes" / f"{reference}.yaml").read_text()
+    return {**yaml.safe_load(text), "name": reference}
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("nas") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def set_key(written: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested mappings: `set_key(w, "recipe.epochs", 3)`.
+
+    Raises:
+        SpecError: a part of the key is a value, not a section.
+    """
+    *sections, last = key.split(".")
+    for section in sections:
+        written = written.setdefault(section, {})
+        if not isinstance(written, dict):
+            raise SpecError(f"{key}: {section!r} is a value, not a section")
+    written[last] = value
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings joined; where both have a key, `over` counts."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def validated(model: type[Model], written: Mapping[str, Any]) -> Model:
+    """Check `written` against a pydantic model.
+
+    Raises:
+        SpecError: the first fault, in one line, with the dotted key.
+    """
+    try:
+        return model.model_validate(written)
+    except ValidationError as error:
+        raise SpecError(_first_fault(model, error)) from None
+
+
+def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("int", "constrained-")))
+    if fault["type"] == "extra_forbidden":
+        section = _section_model(model, fault["loc"][:-1])
+        names = [field.alias or name for name, field in section.model_fields.items()]
+        return one_of(f"a key of {'.'.join(map(str, fault['loc'][:-1])) or 'the spec'}", fault["loc"][-1], names)
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, ValueError):
+        return f"{key}: {cause}" if key else str(cause)
+    rule = fault["msg"].removeprefix("Input ").replace("should be", "must be")
+    return f"{key} {rule}; got {fault['input']!r}" if fault["type"] != "missing" else f"{key} is missing"
+
+
+def _section_model(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]:
+    for part in path:
+        annotation = next(f.annotation for n, f in model.model_fields.items() if part in (n, f.alias))
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return model
+
+
+def _space_of(written: object) -> SearchSpace:
+    return load_space(written) if isinstance(written, str) else space_from_dict(written, "space")
+
+
+def _section(written: dict[str, Any], name: str) -> dict[str, Any]:
+    section = written.setdefault(name, {})
+    if not isinstance(section, dict):
+        raise SpecError(f"{name} must be a section with keys of its own; got {section!r}")
+    return section
+
+
+def _expand(written: dict[str, Any]) -> dict[str, Any]:
+    """`detector: fcos` stands for `detector: {name: fcos}`."""
+    for section, key in _SHORTHAND.items():
+        if isinstance(written.get(section), str):
+            written[section] = {key: written[section]}
+    return written
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SpecError(f"file {str(path)!r} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"file {str(path)!r} must hold keys and values; got {type(content).__name__}")
+    return content

@@ -1,0 +1,1 @@
+"""Training from scratch: the loop, its optimizer and schedule, its checkpoints."""

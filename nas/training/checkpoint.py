@@ -1,0 +1,85 @@
+"""Checkpoints: all of a training run's state in one file that is there whole or not at all, read without unpickling code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nas.errors import CandidateError
+
+
+def save_checkpoint(
+    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, epoch: int, key: str, extra: dict[str, Any]
+) -> None:
+    """Write weights, optimizer, random state and `extra` (plain JSON) after `epoch` epochs.
+
+    `key` names the run; `load_checkpoint` refuses another. The schedule needs no state: it is a function of the step.
+
+    Raises:
+        OSError: the disk is full or away; the checkpoint of before is untouched.
+    """
+    content = {
+        "key": key,
+        "epoch": epoch,
+        "detector": detector.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "extra": extra,
+    }
+    write_whole(path, lambda partial: torch.save(content, partial))
+
+
+def load_checkpoint(
+    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, key: str
+) -> tuple[int, dict[str, Any]] | None:
+    """Restore everything, random state included.
+
+    Returns:
+        The epochs done and `extra`, or None where there is no checkpoint.
+
+    Raises:
+        CandidateError: the file is of another run, or cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CandidateError(f"checkpoint {path} cannot be read: {error}") from error
+    if content["key"] != key:
+        raise CandidateError(f"checkpoint {path} belongs to another run ({content['key']}, expected {key})")
+    detector.load_state_dict(content["detector"])
+    optimizer.load_state_dict(content["optimizer"])
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    return content["epoch"], content["extra"]
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write the state of a network as safetensors."""
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_whole(path, lambda partial: save_file(state, partial))
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Read what `save_weights` wrote; every tensor must fit."""
+    network.load_state_dict(load_file(path))
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Call `write` with a neighbouring path and move the result to `path`; on failure nothing is left of it."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

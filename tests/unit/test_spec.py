@@ -1,0 +1,113 @@
+"""A request becomes complete and frozen, from the right places, or is refused by key, rule and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas.errors import LayoutError, SpaceError, SpecError
+from nas.spec import Recipe, SearchSpec, load_recipe, load_spec, recipe_names, validated
+
+BASE = {"data.root": "somewhere/cells", "space": "tiny"}
+
+
+def test_defaults_are_those_of_the_design():
+    spec = load_spec(None, {"data.root": "x"})
+    assert spec.storage == "sqlite:///nas.db"
+    assert spec.space["name"] == "paper"
+    assert (spec.detector.name, spec.detector.roi_op, spec.detector.channels) == ("faster_rcnn", "align", 256)
+    assert spec.recipe.name == "proxy"
+    assert (spec.budget.memory, spec.budget.mode) == ("16GiB", "cap")
+    calibration = spec.calibration
+    assert (calibration.enabled, calibration.definition, calibration.alpha, calibration.passes) == (True, "paper", 0.25, 1)
+    assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.seed) == (40, "tpe", "none", 0)
+    assert (spec.run.output, spec.run.retries) == ("nas-runs", 2)
+
+
+def test_flags_beat_the_file_beats_the_space_beats_the_recipe(tmp_path: Path):
+    path = tmp_path / "request.yaml"
+    path.write_text("data: somewhere/cells\nspace: tiny\ndetector: fcos\nrecipe: {epochs: 3, lr: 0.5}\nsearch: {trials: 9}\n")
+    spec = load_spec(path, {"recipe.epochs": 2})
+    assert spec.recipe.epochs == 2  # flag
+    assert (spec.recipe.lr, spec.search.trials, spec.detector.name) == (0.5, 9, "fcos")  # file
+    assert (spec.recipe.name, spec.detector.channels) == ("tiny", 64)  # the space's defaults
+    assert spec.recipe.batch == 8  # the recipe's file
+    assert spec.recipe.flip == 0.5  # built in
+    assert spec.study == "cells"
+
+
+def test_plain_json_holds_everything():
+    spec = load_spec(None, {**BASE, "search.try": ["C1-C1-T2-T1@16"]})
+    assert SearchSpec.model_validate(spec.to_dict()) == spec
+    assert spec.search_space().name == "tiny"
+
+
+def test_shorthands_and_own_recipe(tmp_path: Path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("epochs: 1\nimage_size: 64\nbatch: 2\nlr: 0.1\n")
+    spec = load_spec(None, {**BASE, "recipe": str(recipe), "budget": "2GiB", "detector": "fcos"})
+    assert (spec.recipe.epochs, spec.recipe.name, spec.budget.memory) == (1, str(recipe), "2GiB")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_are_valid(name: str):
+    recipe = validated(Recipe, load_recipe(name))
+    assert recipe.name == name
+    assert recipe.long_side == int(recipe.image_size * 1333 / 800)
+
+
+def test_paper_recipe():
+    recipe = validated(Recipe, load_recipe("paper-24"))
+    assert (recipe.image_size, recipe.long_side, recipe.batch, recipe.images_per_step) == (800, 1333, 16, 4)
+    assert (recipe.lr, recipe.weight_decay, recipe.epochs, recipe.decay_epochs) == (1e-4, 0.05, 24, (22,))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"recipe.epohs": 3}, "a key of recipe must be one of .*did you mean 'epochs'"),
+        ({"serch.trials": 3}, "a key of the spec must be one of .*did you mean 'search'"),
+        ({"recipe.epochs": 0}, "recipe.epochs must be greater than or equal to 1; got 0"),
+        ({"recipe.image_size": 31}, "recipe.image_size must be greater than or equal to 32; got 31"),
+        ({"recipe.images_per_gpu": 3}, "multiple of images_per_gpu; got 8 and 3"),
+        ({"recipe.max_size": 100}, "max_size must be at least image_size; got 100 and 160"),
+        ({"recipe": "papr-24"}, "did you mean 'paper-24'"),
+        ({"recipe": "gone.yaml"}, "'gone.yaml' cannot be read"),
+        ({"detector.name": "focs"}, "must be one of fcos, faster_rcnn; got 'focs'"),
+        ({"detector.channels": 40}, "multiple of 32; got 40"),
+        ({"search.sampler": "bayes"}, "must be one of tpe, random"),
+        ({"search.pruner": "halving"}, "must be one of none, median"),
+        ({"search.trials": "many"}, "search.trials must be a valid integer"),
+        ({"budget.memory": "16"}, "a number and a unit"),
+        ({"budget.memory": 16}, "a number and a unit"),
+        ({"budget.mode": "equal"}, "must be one of cap"),
+        ({"budget.like": "C2"}, "4 stages"),
+        ({"run.concurrent": 0}, "run.concurrent must be"),
+        ({"run.gpus_per_trial": -1}, "run.gpus_per_trial must be"),
+        ({"calibration.alpha": 2}, "less than or equal to 1; got 2"),
+        ({"data.root": None}, "--data DIR"),
+        ({"data.train_fraction": 0}, "greater than 0"),
+        ({"study": "a/b"}, "without '/'"),
+        ({"recipe.epochs.more": 1}, "'epochs' is a value, not a section|recipe.epochs must be"),
+        ({"budget": 3}, "must be"),
+    ],
+)
+def test_refusals(flags: dict, words: str):
+    with pytest.raises((SpecError, LayoutError), match=words):
+        load_spec(None, {**BASE, **flags})
+
+
+def test_layouts_to_try_must_be_in_the_space():
+    with pytest.raises(SpaceError, match="not in space 'tiny'"):
+        load_spec(None, {**BASE, "search.try": ["C2-C2-T12-T4"]})
+    with pytest.raises(LayoutError):
+        load_spec(None, {**BASE, "search.try": ["C2"]})
+
+
+@pytest.mark.parametrize("content", ["- 1", "a: [", "\x00"])
+def test_files_that_are_no_request(tmp_path: Path, content: str):
+    path = tmp_path / "request.yaml"
+    path.write_text(content)
+    with pytest.raises(SpecError, match="request.yaml"):
+        load_spec(path, {})

@@ -1,0 +1,230 @@
+"""The loop, its optimizer, its schedule and its checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.data.dataset import Batch
+from nas.detectors import build_detector
+from nas.errors import CandidateError, NonFiniteLoss
+from nas.spec import DetectorSpec, Recipe, load_recipe, validated
+from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
+from nas.training.loop import train_epoch
+from nas.training.optimizer import lr_at, make_optimizer
+from search_spaces.layout import Layout
+
+CPU = torch.device("cpu")
+
+
+def recipe(**keys: object) -> Recipe:
+    return Recipe.model_validate({"epochs": 4, "image_size": 64, "batch": 4, "lr": 0.1, **keys})
+
+
+class Toy(nn.Module):
+    """Keeps the detectors' contract: a linear map of the mean colour, two losses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.map = nn.Linear(3, 4)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        assert self.training
+        means = torch.stack([image.mean(dim=(1, 2)) for image in images])
+        wanted = torch.stack([target["boxes"][0] for target in targets])
+        error = self.map(means) - wanted
+        return {"square": error.square().mean(), "absolute": 0.1 * error.abs().mean()}
+
+
+def batches(count: int, size: int = 4, bad: int | None = None) -> list[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for index in range(count):
+        images = [torch.rand(3, 5, 6, generator=generator) for _ in range(size)]
+        targets = [{"boxes": torch.rand(1, 4, generator=generator)} for _ in range(size)]
+        if index == bad:
+            images[0][0, 0, 0] = float("nan")
+        made.append(Batch(images, targets))
+    return made
+
+
+def run(network: nn.Module, data: list[Batch], **how: object) -> float:
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    arguments = {"lrs": [0.1] * len(data), "accumulate": 1, "clip_norm": None, "precision": "fp32", "device": CPU, **how}
+    return train_epoch(network, data, optimizer, **arguments)
+
+
+def test_an_epoch_equals_the_loop_written_out():
+    ours, theirs, data, lrs = Toy(), Toy(), batches(5), [0.1, 0.2, 0.3, 0.2, 0.1]
+    loss = run(ours, data, lrs=lrs, clip_norm=0.05)
+    total = 0.0
+    for batch, lr in zip(data, lrs, strict=True):
+        theirs.zero_grad()
+        step_loss = sum(theirs(batch.images, batch.targets).values())
+        step_loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in theirs.parameters()])
+        scale = min(1.0, 0.05 / (gradient.norm().item() + 1e-6))
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter -= lr * scale * parameter.grad
+        total += step_loss.item()
+    assert loss == pytest.approx(total / 5)
+    for mine, yours in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(mine, yours, atol=1e-6)
+        assert mine.grad is None
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    whole, pieces = Toy(), Toy()
+    data = batches(6, size=2)
+    joined = [Batch(a.images + b.images + c.images, a.targets + b.targets + c.targets) for a, b, c in (data[:3], data[3:])]
+    run(whole, joined)
+    loss = run(pieces, data, lrs=[0.1, 0.1], accumulate=3)
+    assert loss > 0
+    for mine, yours in zip(pieces.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(mine, yours, atol=1e-6)
+
+
+def test_a_short_last_group_still_makes_a_full_step():
+    network, steps = Toy(), []
+    run(network, batches(5), lrs=[0.1] * 3, accumulate=2, on_step=lambda step, total, loss: steps.append((step, total)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_that_is_not_finite_stops_before_the_step(accumulate: int):
+    network, good = Toy(), Toy()
+    run(good, batches(4)[:2], lrs=[0.1] * (2 // accumulate), accumulate=accumulate)
+    with pytest.raises(NonFiniteLoss, match=r"at step \d of the epoch: square nan, absolute nan"):
+        run(network, batches(4, bad=2), lrs=[0.1] * (4 // accumulate), accumulate=accumulate)
+    for mine, yours in zip(network.parameters(), good.parameters(), strict=True):
+        assert torch.equal(mine, yours)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step():
+    network = Toy()
+    network.map.weight.register_hook(lambda grad: grad * math.inf)
+    before = [parameter.clone() for parameter in network.parameters()]
+    with pytest.raises(NonFiniteLoss, match="gradient is not finite at step 1"):
+        run(network, batches(1))
+    assert all(torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
+
+
+def test_decay_spares_norms_biases_scales_and_tables():
+    detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name="fcos", channels=32), 3)
+    decayed, plain = make_optimizer(detector, recipe(weight_decay=0.3)).param_groups
+    names = {id(parameter): name for name, parameter in detector.named_parameters()}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
+    assert all(names[id(p)].endswith("weight") for p in decayed["params"])
+    spared = {names[id(p)] for p in plain["params"]}
+    assert "backbone.backbone.stages.2.blocks.1.attention.position_table" in spared
+    assert "head.regression_head.scales" in spared
+    assert "backbone.backbone.stem.norm.weight" in spared
+    assert len(decayed["params"]) + len(plain["params"]) == sum(p.requires_grad for p in detector.parameters())
+
+
+def test_schedules():
+    steps = 10
+    constant = [lr_at(step, steps, recipe(schedule="constant", warmup_steps=4)) for step in range(40)]
+    assert constant[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert set(constant[4:]) == {0.1}
+    stepped = recipe(schedule="step", decay_epochs=[2, 3], decay_factor=0.5)
+    assert [lr_at(step, steps, stepped) for step in (0, 19, 20, 29, 30, 39)] == [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    cosine = [lr_at(step, steps, recipe(schedule="cosine")) for step in range(40)]
+    assert cosine[0] == 0.1
+    assert cosine[20] == pytest.approx(0.05)
+    assert all(later < earlier for earlier, later in itertools.pairwise(cosine))
+    assert cosine[-1] < 0.001
+    torch_cosine = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), T_max=40)
+    torch_cosine.optimizer.step()
+    for expected in cosine:
+        assert torch_cosine.get_last_lr()[0] == pytest.approx(expected, abs=1e-9)
+        torch_cosine.step()
+
+
+def test_warmup_longer_than_training_never_divides_by_zero():
+    short = recipe(epochs=1, warmup_steps=500, schedule="cosine")
+    assert all(0 < lr_at(step, 3, short) <= 0.1 for step in range(3))
+
+
+def test_paper_schedule_decays_once_after_epoch_22():
+    paper = validated(Recipe, load_recipe("paper-24"))
+    rates = [lr_at(epoch * 1000 + 999, 1000, paper) for epoch in range(24)]
+    assert rates == pytest.approx([1e-4] * 22 + [1e-5] * 2)
+
+
+def test_checkpoint_restores_everything(tmp_path: Path):
+    path = tmp_path / "checkpoint.pt"
+    network = Toy()
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(batches(1)[0].images, batches(1)[0].targets)["square"].backward()
+    optimizer.step()
+    torch.manual_seed(7)
+    save_checkpoint(path, network, optimizer, epoch=3, key="me", extra={"map": None, "list": [1, 2.5, "x"]})
+    expected = torch.rand(3)
+    other = Toy()
+    nn.init.zeros_(other.map.weight)
+    restored = torch.optim.AdamW(other.parameters(), fused=True)
+    torch.manual_seed(8)
+    assert load_checkpoint(path, other, restored, key="me") == (3, {"map": None, "list": [1, 2.5, "x"]})
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(other.map.weight, network.map.weight)
+    for mine, yours in zip(restored.state.values(), optimizer.state.values(), strict=True):
+        assert all(torch.equal(mine[name], yours[name]) for name in yours)
+
+
+def test_no_checkpoint_foreign_checkpoint_broken_checkpoint(tmp_path: Path):
+    path, network = tmp_path / "checkpoint.pt", Toy()
+    optimizer = torch.optim.AdamW(network.parameters())
+    assert load_checkpoint(path, network, optimizer, key="me") is None
+    save_checkpoint(path, network, optimizer, epoch=1, key="you", extra={})
+    with pytest.raises(CandidateError, match="belongs to another run"):
+        load_checkpoint(path, network, optimizer, key="me")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CandidateError, match="cannot be read"):
+        load_checkpoint(path, network, optimizer, key="you")
+
+
+def test_a_failed_write_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, network = tmp_path / "checkpoint.pt", Toy()
+    optimizer = torch.optim.AdamW(network.parameters())
+    save_checkpoint(path, network, optimizer, epoch=1, key="me", extra={})
+
+    def full(content: object, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, network, optimizer, epoch=2, key="me", extra={})
+    monkeypatch.undo()
+    assert load_checkpoint(path, network, optimizer, key="me") == (1, {})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_never_runs_code(tmp_path: Path):
+    path, network = tmp_path / "checkpoint.pt", Toy()
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "pwned",))
+
+    torch.save({"key": "me", "detector": Evil()}, path)
+    with pytest.raises(CandidateError, match="cannot be read"):
+        load_checkpoint(path, network, torch.optim.AdamW(network.parameters()), key="me")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_weights_round_trip(tmp_path: Path):
+    detector = build_detector(Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3)
+    save_weights(tmp_path / "weights.safetensors", detector)
+    torch.manual_seed(1)
+    other = build_detector(Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3)
+    load_weights(tmp_path / "weights.safetensors", other)
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in detector.state_dict().items())
