@@ -1,0 +1,46 @@
+"""What a study and its trials carry beside Optuna's own fields: every name, what it means, in which unit.
+
+`nas.study` writes nothing that is not listed here. Scores are fractions 0 to 1; None stands for what the hardware or the ground
+truth does not have.
+"""
+
+from __future__ import annotations
+
+TRIAL: dict[str, str] = {
+    "layout": "the candidate, in the text form that `Layout.parse` reads",
+    "layout_id": "twelve hexadecimal digits, equal for equal networks",
+    "role": "why it was trained: candidate",
+    "replicate": "0, or which repetition of the same layout with another seed",
+    "detector": "name of the detector",
+    "params": "parameters of the detector, all of them",
+    "flops": "multiply-adds of one image of the largest batch shape, attention products included",
+    "memory_predicted_gib": "predicted peak of allocated memory of a training step, GiB",
+    "memory_peak_gib": "measured peak of allocated memory, GiB; None on the CPU",
+    "map": "COCO mAP (IoU 0.50 to 0.95) on the validation split after the last epoch so far",
+    "map_50": "the same at IoU 0.50",
+    "map_75": "the same at IoU 0.75",
+    "map_small": "mAP of objects below 32 x 32 pixels",
+    "map_medium": "mAP of objects from 32 x 32 to 96 x 96 pixels",
+    "map_large": "mAP of larger objects",
+    "map_per_class": "mAP by class name",
+    "fps": "images a second of the detector alone, in evaluation",
+    "epochs": "epochs trained",
+    "train_s": "seconds of training, evaluation not counted",
+    "gpu_s": "seconds on the worker, evaluation included, times its share of GPUs",
+    "device": "cpu or the name of the GPU",
+    "seed": "of initialisation, data order and augmentation",
+    "calibration": "what gradient calibration measured and did; None where it is off",
+    "checkpoint": "path of the detector's weights (safetensors); None where they were not kept",
+    "fail_reason": "why the trial is FAIL",
+    "infeasible_reason": "why the trial counts as over the budget, with the measured figure",
+}
+
+STUDY: dict[str, str] = {
+    "nas_uuid": "identifies the study even if its name is used again",
+    "nas_spec": "the complete request of the last submission",
+    "nas_data": "figures of the data set: fingerprint, categories, counts, largest batch shape, repairs",
+    "nas_budget_gib": "the memory budget, GiB",
+    "nas_versions": "of scratch-nas, Python, torch, torchvision, optuna and, where it ran, Ray",
+    "nas_git_commit": "of the scratch-nas checkout, None where it is installed without one",
+    "nas_refusals": "suggestions that were not trained: over_budget, repeated, and the nearest figure over the budget",
+}

@@ -1,0 +1,56 @@
+"""Where a study comes from: its request, the software, and whether a new request may continue it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nas.data.prepare import DataFacts
+from nas.spec import SearchSpec
+from nas.storage import parse_url, shown
+
+MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration")
+
+
+def public_spec(spec: SearchSpec) -> dict[str, Any]:
+    """The request as it may be stored and printed: without the storage's password."""
+    return spec.to_dict() | {"storage": shown(parse_url(spec.storage))}
+
+
+def versions() -> dict[str, str]:
+    """Of everything that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("scratch-nas", "torch", "torchvision", "optuna", "ray"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Of the checkout this package runs from."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def differences(spec: SearchSpec, facts: DataFacts, known: dict[str, Any]) -> list[str]:
+    """What the study was made from and this request disagree about, as `recipe.epochs was 8, now 9`."""
+    before, now = known["nas_spec"], spec.to_dict()
+    found = [line for section in MUST_MATCH for line in _compare(section, before[section], now[section])]
+    if known["nas_data"]["fingerprint"] != facts.fingerprint:
+        found.append(f"the data's fingerprint was {known['nas_data']['fingerprint']}, now {facts.fingerprint}")
+    return found
+
+
+def _compare(key: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = sorted(set(before) | set(now))
+        return [line for name in names for line in _compare(f"{key}.{name}", before.get(name), now.get(name))]
+    return [] if before == now else [f"{key} was {before!r}, now {now!r}"]

@@ -1,0 +1,164 @@
+"""What is known is filtered, not learned: any Optuna sampler, made to suggest only layouts that fit and were not trained yet.
+
+A refused suggestion costs no trial. After a few of them the layout is drawn uniformly from what is left of the space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.units import gib
+from search_spaces.layout import Layout
+from search_spaces.space import SearchSpace
+
+RESAMPLES = 16
+
+
+class LayoutFilter:
+    """Which layouts may be suggested, and a count of those that were not.
+
+    Args:
+        space: where layouts come from.
+        budget_bytes: limit of the prediction.
+        predict: peak bytes of a layout; called as seldom as possible, because depth only adds: what does not fit settles
+            every deeper layout of the same kinds and widths, what fits settles every shallower one.
+        taken: ids of the layouts that must not be suggested again, asked for anew each time.
+    """
+
+    def __init__(
+        self, space: SearchSpace, budget_bytes: int, predict: Callable[[Layout], int], taken: Callable[[], set[str]]
+    ) -> None:
+        self.space, self.budget_bytes, self.predict, self.taken = space, budget_bytes, predict, taken
+        self.over_budget = self.repeated = 0
+        self.nearest: tuple[int, str] | None = None
+        self._known: dict[Any, dict[tuple[int, ...], bool]] = defaultdict(dict)
+
+    def fits(self, layout: Layout) -> bool:
+        """Whether the prediction is within the budget."""
+        known = self._known[(layout.pattern, layout.widths, layout.stem)]
+        for depths, fit in known.items():
+            pairs = list(zip(layout.depths, depths, strict=True))
+            if all(mine <= other if fit else mine >= other for mine, other in pairs):
+                return fit
+        peak_bytes = self.predict(layout)
+        if peak_bytes > self.budget_bytes and (self.nearest is None or peak_bytes < self.nearest[0]):
+            self.nearest = (peak_bytes, str(layout))
+        known[layout.depths] = peak_bytes <= self.budget_bytes
+        return known[layout.depths]
+
+    def accepts(self, layout: Layout) -> bool:
+        """Whether a layout may be suggested; a refusal is counted."""
+        if layout.layout_id in self.taken():
+            self.repeated += 1
+            return False
+        if not self.fits(layout):
+            self.over_budget += 1
+            return False
+        return True
+
+    def remaining(self, seed: int) -> Iterator[Layout]:
+        """What may still be suggested, in random order."""
+        taken = self.taken()
+        return (layout for layout in self.space.shuffled(seed) if layout.layout_id not in taken and self.fits(layout))
+
+    def refusals(self) -> dict[str, Any]:
+        """The counts, as they go into the study."""
+        nearest = {"layout": self.nearest[1], "memory_predicted_gib": gib(self.nearest[0])} if self.nearest else None
+        return {"over_budget": self.over_budget, "repeated": self.repeated, "nearest_over_budget": nearest}
+
+
+class FittingSampler(BaseSampler):
+    """Asks `base` until the filter accepts, then falls back on the rest of the space.
+
+    Args:
+        base: any sampler; it never hears of what was refused.
+        allowed: the filter.
+        first: layouts to suggest before anything else, as far as the filter accepts them.
+    """
+
+    def __init__(self, base: BaseSampler, allowed: LayoutFilter, first: Sequence[Layout]) -> None:
+        self.base, self.allowed, self.first = base, allowed, list(first)
+        self.distributions = distributions(allowed.space)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.distributions
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        space = self.allowed.space
+        while self.first:
+            if self.allowed.accepts(layout := self.first.pop(0)):
+                return space.encode(layout)
+        for _ in range(RESAMPLES):
+            layout = space.decode(self._suggest(study, trial))
+            if self.allowed.accepts(layout):
+                return space.encode(layout)
+        return space.encode(next(self.allowed.remaining(seed=trial.number)))
+
+    def _suggest(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        known = self.base.infer_relative_search_space(study, trial)
+        values = self.base.sample_relative(study, trial, known)
+        return {
+            name: values[name] if name in values else self.base.sample_independent(study, trial, name, distribution)
+            for name, distribution in self.distributions.items()
+        }
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self.base.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        self.base.reseed_rng()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self.base.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        self.base.after_trial(study, trial, state, values)
+
+
+def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """Optuna's view of a space: evenly spaced whole numbers are ordered, everything else is categorical."""
+    return {name: _distribution(values) for name, values in space.parameters().items()}
+
+
+def _distribution(values: tuple[Any, ...]) -> BaseDistribution:
+    if all(type(value) is int for value in values):
+        step = values[1] - values[0]
+        if values == tuple(range(values[0], values[-1] + 1, step)):
+            return IntDistribution(values[0], values[-1], step=step)
+    return CategoricalDistribution(values)
+
+
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
+    """A parameter of a trial: what it has, or else what the sampler says."""
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
+    assert isinstance(distribution, CategoricalDistribution)
+    return trial.suggest_categorical(name, distribution.choices)
+
+
+def make_sampler(name: str, seed: int) -> BaseSampler:
+    """A sampler by its name in `search_spaces.catalog.SAMPLERS`."""
+    return TPESampler(seed=seed) if name == "tpe" else RandomSampler(seed=seed)
+
+
+def make_pruner(name: str, warmup_epochs: int) -> optuna.pruners.BasePruner:
+    """A pruner by its name in `search_spaces.catalog.PRUNERS`; it judges no epoch of the warm-up."""
+    if name == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup_epochs + 1)
+    return optuna.pruners.NopPruner()
+
+
+def warmup_epochs(warmup_steps: int, images: int, batch: int) -> int:
+    """Epochs that contain a step of the warm-up."""
+    return math.ceil(warmup_steps / math.ceil(images / batch))

@@ -1,0 +1,101 @@
+"""The database: any SQLAlchemy URL that Optuna takes, opened with errors that a person can use and never a password."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from nas.errors import MissingDependency, StudyError
+
+EXAMPLES = "sqlite:///nas.db or postgresql+psycopg://user@host/name"
+_LOCK_TIMEOUT_S = 30
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # commands say themselves what they do
+_EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "pymysql": "mysql", "MySQLdb": "mysql"}
+
+
+def parse_url(text: str) -> URL:
+    """Check the form of a storage URL.
+
+    Raises:
+        StudyError: no URL. The text is not repeated: it may hold a password.
+    """
+    try:
+        return make_url(text)
+    except ArgumentError:
+        raise StudyError(f"storage must be a database URL, for example {EXAMPLES}") from None
+
+
+def shown(url: URL) -> str:
+    """The URL as it may be printed: no password, and no query, which may hold one."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def check_storage(text: str) -> None:
+    """Find out early whether a database can be used, without creating anything.
+
+    Raises:
+        StudyError: the folder of an SQLite file does not exist, or a server cannot be reached.
+        MissingDependency: the database's driver is not installed.
+    """
+    url = parse_url(text)
+    if url.get_backend_name() == "sqlite":
+        path = sqlite_path(url)
+        if path is None:
+            raise StudyError("storage sqlite:// without a file is lost at the end: name one, sqlite:///nas.db")
+        if not path.parent.is_dir():
+            raise StudyError(f"storage {shown(url)}: folder {str(path.parent)!r} does not exist")
+        if path.is_dir():
+            raise StudyError(f"storage {shown(url)}: {str(path)!r} is a folder")
+        return
+    engine = _guarded(url, lambda: sqlalchemy.create_engine(url))
+    _guarded(url, lambda: engine.connect().close())
+    engine.dispose()
+
+
+def open_storage(text: str, *, create: bool) -> optuna.storages.RDBStorage:
+    """Connect, and make Optuna's tables where they are missing. SQLite runs in WAL mode: readers do not block the search.
+
+    Raises:
+        StudyError: see `check_storage`; also a file that is not there (unless `create`) or no database.
+        MissingDependency: the database's driver is not installed.
+    """
+    check_storage(text)
+    url = parse_url(text)
+    path = sqlite_path(url) if url.get_backend_name() == "sqlite" else None
+    if path is not None and not create and not path.exists():
+        raise StudyError(f"storage {shown(url)}: there is no file {str(path)!r}")
+    arguments: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
+    storage = _guarded(url, lambda: optuna.storages.RDBStorage(text, engine_kwargs=arguments))
+    if path:
+        # Outside a transaction, where alone the mode can change.
+        with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL")).scalar_one()  # runs when it is read
+    return storage
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """File of an SQLite URL, None for a database in memory."""
+    return Path(url.database) if url.database and url.database != ":memory:" else None
+
+
+def _guarded(url: URL, act: Any) -> Any:
+    try:
+        return act()
+    except NoSuchModuleError:
+        raise StudyError(f"storage {shown(url)}: unknown kind of database {url.drivername!r}; for example {EXAMPLES}") from None
+    except ImportError as error:
+        package = getattr(error, "name", None) or url.drivername
+        raise MissingDependency(package, _EXTRAS.get(package, "postgres")) from None
+    except SQLAlchemyError as error:
+        raise StudyError(f"storage {shown(url)} cannot be opened: {_cause(error)}") from None
+
+
+def _cause(error: SQLAlchemyError) -> str:
+    """First line of what the driver said; SQLAlchemy adds statements and links."""
+    text = str(getattr(error, "orig", None) or error)
+    return text.strip().splitlines()[0]

@@ -1,0 +1,315 @@
+"""The study is the truth: it decides what is trained next and keeps everything that came of it.
+
+A driver asks `next`, trains what it is given, calls `report` after every epoch and one of `complete`, `prune`, `fail` and
+`infeasible` at the end. States mean what they say: COMPLETE ended by its recipe, PRUNED was stopped by the pruner or proved too
+large for the budget (`infeasible_reason`), FAIL is an error and releases its layout. Trials that a dead driver left RUNNING are
+handed out again first, under their own number, with their checkpoint.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas import attributes
+from nas.budget import budget_bytes, predicted_bytes
+from nas.candidate import CHECKPOINT, WEIGHTS
+from nas.cost import count_cost
+from nas.data.prepare import DataFacts, facts_to_dict
+from nas.errors import StudyError
+from nas.lease import lease
+from nas.provenance import differences, git_commit, public_spec, versions
+from nas.records import EpochReport
+from nas.results import leaderboard
+from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, suggest, warmup_epochs
+from nas.spec import SearchSpec
+from nas.storage import open_storage
+from nas.units import GIB, gib
+from search_spaces.layout import Layout
+
+FAILS_IN_A_ROW = 10
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One candidate to train: its trial number, its layout, its seed and the folder of its files."""
+
+    number: int
+    layout: Layout
+    seed: int
+    folder: Path
+    memory_predicted_bytes: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed` or `infeasible`."""
+
+    kind: str
+    number: int
+    layout: str
+    report: EpochReport | None = None
+    reason: str | None = None
+    memory_predicted_bytes: int | None = None
+
+
+class SearchStudy:
+    """One search in its database, for the one process that drives it.
+
+    Args:
+        spec: the request.
+        facts: of the checked data set.
+        on_event: told of everything that happens to a trial.
+
+    Raises:
+        StudyError: a study of that name exists and is no search, or was made from another request; or nothing in the space
+            fits into the budget.
+    """
+
+    def __init__(
+        self,
+        spec: SearchSpec,
+        facts: DataFacts,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self.spec, self.facts, self.on_event = spec, facts, on_event
+        self.space = spec.search_space()
+        self.stop_reason: str | None = None
+        self.budget_bytes = budget_bytes(spec, facts)
+        self.filter = LayoutFilter(self.space, self.budget_bytes, self.predicted_bytes, self._taken)
+        self._check_budget()
+        self.storage = open_storage(spec.storage, create=True)
+        warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
+        self.study = optuna.create_study(
+            study_name=spec.study, storage=self.storage, direction="maximize", load_if_exists=True,
+            pruner=make_pruner(spec.search.pruner, warmup),
+        )  # fmt: skip
+        self._match_or_describe()
+        first = [Layout.parse(text) for text in spec.search.try_first]
+        base = make_sampler(spec.search.sampler, spec.search.seed + len(self._trials()))
+        self.study.sampler = FittingSampler(base, self.filter, first)
+        self._mine: dict[int, Trial] = {}
+        self._layouts: dict[int, str] = {}
+
+    # ------------------------------------------------------------------------------------------------ what is next
+
+    def next(self) -> Assignment | None:
+        """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
+        for left_behind in self._left_behind():
+            if adopted := self._adopt(left_behind):
+                return adopted
+        if self.stop_reason or self.ended + len(self._mine) >= self.spec.search.trials:
+            return None
+        if next(self.filter.remaining(seed=0), None) is None:
+            self.stop_reason = self.stop_reason or ("space exhausted" if not self._mine else None)
+            return None
+        trial = self.study.ask(distributions(self.space))
+        self.study.set_user_attr("nas_refusals", self.filter.refusals())
+        return self._describe(trial)
+
+    @property
+    def finished(self) -> bool:
+        """Nothing runs and nothing is left to start."""
+        enough = self.stop_reason is not None or self.ended >= self.spec.search.trials
+        return enough and not self._mine and not self._left_behind()
+
+    @property
+    def running(self) -> int:
+        """Trials that this process has handed out and not heard the end of."""
+        return len(self._mine)
+
+    def is_running(self, number: int) -> bool:
+        """Whether this process has handed out a trial and not heard its end."""
+        return number in self._mine
+
+    @property
+    def ended(self) -> int:
+        """Trials that reached a worker and ended COMPLETE, PRUNED or infeasible."""
+        return sum(trial.state in _ENDED for trial in self._trials())
+
+    def lease(self) -> AbstractContextManager[None]:
+        """Hold the study while driving it."""
+        return lease(self.storage.engine, self.study.user_attrs["nas_uuid"], self.spec.study)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of this study go: of its own even if the name is used again."""
+        return Path(self.spec.run.output).resolve() / f"{self.spec.study}-{self.study.user_attrs['nas_uuid'][:8]}"
+
+    def predicted_bytes(self, layout: Layout) -> int:
+        """Peak training memory of a candidate, predicted."""
+        return predicted_bytes(self.spec, self.facts, layout)
+
+    # --------------------------------------------------------------------------------------------- what came of it
+
+    def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
+        """Keep an epoch's results. Returns whether the trial is to go on: False after the last epoch or when pruned."""
+        trial = self._mine[number]
+        value = report.metrics.map or 0.0
+        if report.epoch not in self._frozen(number).intermediate_values:
+            trial.report(value, report.epoch)
+        peak_bytes = report.memory_peak_bytes
+        self._set(
+            trial,
+            **{name: getattr(report.metrics, name) for name in _SCORES},
+            epochs=report.epoch, fps=report.fps, train_s=report.train_s, gpu_s=report.elapsed_s * gpus, device=report.device,
+            memory_peak_gib=None if peak_bytes is None else gib(peak_bytes), calibration=report.calibration,
+        )  # fmt: skip
+        self._tell_watcher("epoch", number, report)
+        if peak_bytes is not None and peak_bytes > self.budget_bytes:
+            self.infeasible(number, f"needs {gib(peak_bytes)} GiB, the budget is {gib(self.budget_bytes)} GiB", peak_bytes)
+            return False
+        if report.last:
+            self._complete(number, value, report)
+        elif trial.should_prune():
+            self._finish(number, TrialState.PRUNED)
+            self._tell_watcher("pruned", number, report)
+        return number in self._mine
+
+    def fail(self, number: int, reason: str) -> None:
+        """The candidate ended by an error; its layout may be tried again."""
+        self._set(self._mine[number], fail_reason=reason)
+        self._finish(number, TrialState.FAIL)
+        self._tell_watcher("failed", number, reason=reason)
+        latest = [trial.state for trial in self._trials() if trial.state.is_finished()][-FAILS_IN_A_ROW:]
+        if len(latest) == FAILS_IN_A_ROW and set(latest) == {TrialState.FAIL}:
+            self.stop_reason = f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
+
+    def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
+        """The candidate was measured to need more than the budget: never the best, never tried again."""
+        trial = self._mine[number]
+        self._set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
+        self._constrain(trial, "memory_peak", max(peak_bytes, self.budget_bytes + 1))
+        self._finish(number, TrialState.PRUNED)
+        self._tell_watcher("infeasible", number, reason=reason)
+
+    # ------------------------------------------------------------------------------------------------------ inside
+
+    def _complete(self, number: int, value: float, report: EpochReport) -> None:
+        trial = self._mine[number]
+        if report.memory_peak_bytes is not None:
+            self._constrain(trial, "memory_peak", report.memory_peak_bytes)
+        self._set(trial, checkpoint=str(self._trial_folder(number) / WEIGHTS))
+        self._finish(number, TrialState.COMPLETE, value)
+        self._tell_watcher("complete", number, report)
+
+    def _finish(self, number: int, state: TrialState, value: float | None = None) -> None:
+        self.study.tell(number, value, state)
+        del self._mine[number]
+        self._tidy(number)
+
+    def _describe(self, trial: Trial) -> Assignment:
+        layout = self.space.decode(trial.params)
+        predicted = self.predicted_bytes(layout)
+        cost = count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
+        self._set(
+            trial, layout=str(layout), layout_id=layout.layout_id, role="candidate", replicate=0,
+            detector=self.spec.detector.name, params=cost.params, flops=cost.flops,
+            memory_predicted_gib=gib(predicted), seed=self.spec.search.seed,
+        )  # fmt: skip
+        self._constrain(trial, "memory_predicted", predicted)
+        return self._assign(trial, layout, predicted)
+
+    def _adopt(self, left_behind: FrozenTrial) -> Assignment | None:
+        """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
+        trial = Trial(self.study, left_behind._trial_id)
+        if "layout" in left_behind.user_attrs:
+            layout = Layout.parse(left_behind.user_attrs["layout"])
+            return self._assign(trial, layout, self.predicted_bytes(layout))
+        # Its driver died while it was choosing: choose what is missing.
+        parameters = {name: suggest(trial, name, distribution) for name, distribution in distributions(self.space).items()}
+        if self.filter.accepts(self.space.decode(parameters)):
+            return self._describe(trial)
+        self._mine[trial.number] = trial
+        self.fail(trial.number, "the driver died before it had chosen a layout")
+        return None
+
+    def _assign(self, trial: Trial, layout: Layout, predicted_bytes: int) -> Assignment:
+        self._mine[trial.number] = trial
+        self._layouts[trial.number] = str(layout)
+        self._tell_watcher("started", trial.number, memory_predicted_bytes=predicted_bytes)
+        folder = self._trial_folder(trial.number)
+        return Assignment(trial.number, layout, self.spec.search.seed, folder, predicted_bytes)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return next(trial for trial in self._trials() if trial.number == number)
+
+    def _left_behind(self) -> list[FrozenTrial]:
+        """Trials of a dead driver: the lease says that there is no other living one."""
+        return [t for t in self._trials() if t.state == TrialState.RUNNING and t.number not in self._mine]
+
+    def _taken(self) -> set[str]:
+        """Ids of layouts that are trained, in training, or have failed too often."""
+        trials = [trial for trial in self._trials() if "layout_id" in trial.user_attrs]
+        failed = Counter(trial.user_attrs["layout_id"] for trial in trials if trial.state == TrialState.FAIL)
+        taken = {trial.user_attrs["layout_id"] for trial in trials if trial.state in (*_ENDED, TrialState.RUNNING)}
+        return taken | {layout_id for layout_id, count in failed.items() if count > self.spec.run.retries}
+
+    def _trial_folder(self, number: int) -> Path:
+        return self.folder / f"trial-{number:04d}"
+
+    def _set(self, trial: Trial, **values: Any) -> None:
+        for name, value in values.items():
+            if name not in attributes.TRIAL:
+                raise KeyError(f"trial attribute {name!r} is not documented in nas.attributes")
+            trial.set_user_attr(name, value)
+
+    def _constrain(self, trial: Trial, key: str, peak_bytes: int) -> None:
+        """Feasible at 0 and below. The second form is the one that Optuna Dashboard reads; Optuna numbers its entries."""
+        trial.set_constraint(key, (peak_bytes - self.budget_bytes) / GIB)
+        values = [value for name, value in trial.constraints.items() if not name.isdigit()]
+        self.storage.set_trial_system_attr(trial._trial_id, "constraints", values)
+
+    def _tell_watcher(self, kind: str, number: int, report: EpochReport | None = None, **more: Any) -> None:
+        self.on_event(Event(kind, number, self._layouts.get(number, ""), report, **more))
+
+    def _tidy(self, number: int) -> None:
+        """Checkpoints are for running trials, weights for the best few."""
+        (self._trial_folder(number) / CHECKPOINT).unlink(missing_ok=True)
+        for trial in leaderboard(self.study)[self.spec.run.keep_best :]:
+            (self._trial_folder(trial.number) / WEIGHTS).unlink(missing_ok=True)
+
+    def _check_budget(self) -> None:
+        for text in self.spec.search.try_first:
+            if not self.filter.fits(layout := Layout.parse(text)):
+                needed = gib(self.predicted_bytes(layout))
+                raise StudyError(f"search.try: {text} needs {needed} GiB, the budget is {gib(self.budget_bytes)} GiB")
+        if not any(self.filter.fits(layout) for layout in self.space.shallowest()):
+            assert self.filter.nearest is not None
+            size, text = self.filter.nearest
+            raise StudyError(
+                f"no layout of space {self.space.name!r} fits into {gib(self.budget_bytes)} GiB: the smallest is {text} with "
+                f"{gib(size)} GiB; raise budget.memory, or lower recipe.image_size or recipe.images_per_gpu"
+            )
+
+    def _match_or_describe(self) -> None:
+        """A new study is described; an existing one must have been made from the same request."""
+        known = self.study.user_attrs
+        if "nas_uuid" not in known and self._trials():
+            raise StudyError(f"study {self.spec.study!r} exists and is not a search: choose another --study")
+        if "nas_uuid" not in known:
+            self.study.set_user_attr("nas_budget_gib", gib(self.budget_bytes))
+            self.study.set_user_attr("nas_versions", versions())
+            self.study.set_user_attr("nas_git_commit", git_commit())
+            self.study.set_user_attr("nas_data", facts_to_dict(self.facts))
+        elif changed := differences(self.spec, self.facts, known):
+            raise StudyError(
+                f"study {self.spec.study!r} was made from another request: {'; '.join(changed)}. "
+                "Repeat that request, or choose another --study"
+            )
+        self.study.set_user_attr("nas_spec", public_spec(self.spec))
+        if "nas_uuid" not in known:  # last, so that a study with it is described completely
+            self.study.set_user_attr("nas_uuid", str(uuid.uuid4()))

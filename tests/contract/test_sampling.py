@@ -1,0 +1,127 @@
+"""Every sampler behind the filter: only layouts that fit and were not trained, no trial for a refusal, the space to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optuna
+import pytest
+
+from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, warmup_epochs
+from search_spaces.catalog import PRUNERS, SAMPLERS
+from search_spaces.layout import Layout
+from search_spaces.space import SearchSpace, load_space
+
+
+def cost(layout: Layout) -> int:
+    """Grows with every depth, as memory does."""
+    return sum(
+        depth * (3 if stage.kind == "T" else 2) * stage.width for depth, stage in zip(layout.depths, layout.stages, strict=True)
+    )
+
+
+class Search:
+    """Ask and tell with a filter, as a study does it."""
+
+    def __init__(self, space: SearchSpace, sampler: str, budget: int, first: tuple[str, ...] = ()) -> None:
+        self.asked: list[Layout] = []
+        self.predicted: list[Layout] = []
+        self.filter = LayoutFilter(space, budget, self.predict, lambda: {layout.layout_id for layout in self.asked})
+        sampler_ = FittingSampler(make_sampler(sampler, seed=0), self.filter, [Layout.parse(text) for text in first])
+        self.study = optuna.create_study(sampler=sampler_, direction="maximize")
+        self.space = space
+
+    def predict(self, layout: Layout) -> int:
+        self.predicted.append(layout)
+        return cost(layout)
+
+    def step(self, value: Callable[[Layout], float] = lambda layout: 0.5) -> Layout:
+        trial = self.study.ask(distributions(self.space))
+        layout = self.space.decode(trial.params)
+        self.asked.append(layout)
+        self.study.tell(trial, value(layout))
+        return layout
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_is_suggested_fits_and_is_new(sampler: str):
+    space = load_space("tiny")
+    budget = sorted(cost(layout) for layout in space)[len(space) // 3]
+    search = Search(space, sampler, budget)
+    layouts = [search.step(lambda layout: layout.depths[2] / 10) for _ in range(60)]
+    assert len(set(layouts)) == 60
+    assert all(cost(layout) <= budget for layout in layouts)
+    assert len(search.study.trials) == 60
+    refusals = search.filter.refusals()
+    assert refusals["over_budget"] > 0
+    nearest = refusals["nearest_over_budget"]
+    assert cost(Layout.parse(nearest["layout"])) > budget
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_last_layout_of_a_space_is_found(sampler: str):
+    space = SearchSpace("small", kinds=(("C", "T"),) * 4, depths=((1, 2), (1,), (1,), (1,)), channels=(16,))
+    search = Search(space, sampler, budget=10**9)
+    assert {search.step() for _ in range(len(space))} == set(space)
+    assert next(search.filter.remaining(seed=0), None) is None
+
+
+def test_layouts_to_try_come_first_and_once():
+    space = load_space("tiny")
+    search = Search(space, "tpe", 10**9, first=("C1-C1-T2-T1@16", "T1-T1-T1-T1@24", "C1-C1-T2-T1@16"))
+    assert [str(search.step()) for _ in range(2)] == ["C1-C1-T2-T1@16", "T1-T1-T1-T1@24"]
+    assert str(search.step()) not in ("C1-C1-T2-T1@16", "T1-T1-T1-T1@24")
+
+
+def test_tpe_learns_through_the_filter():
+    space = load_space("tiny")
+    learnt, chance = Search(space, "tpe", 10**9), Search(space, "random", 10**9)
+    for search in (learnt, chance):
+        for _ in range(25):
+            search.step(lambda layout: (layout.pattern == "C-C-T-T") + 0.1 * (layout.widths[0] == 24))
+    # Its first ten are random.
+    share = [sum(layout.pattern == "C-C-T-T" for layout in search.asked[10:]) for search in (learnt, chance)]
+    assert share[0] > 2 * share[1]
+
+
+@pytest.mark.parametrize("name", ["tiny", "scales"])
+def test_depth_settles_its_neighbours_without_asking(name: str):
+    space = load_space(name)
+    budget = sorted(cost(layout) for layout in space)[len(space) // 2]
+    search = Search(space, "random", budget)
+    for layout in space.shuffled(seed=3):
+        assert search.filter.fits(layout) == (cost(layout) <= budget)
+    assert len(search.predicted) < len(space) * 0.6
+
+
+def test_distributions_of_ordered_and_unordered_choices():
+    space = SearchSpace("s", kinds=(("C", "T"),) * 4, depths=((1, 2, 3), (2, 4, 6), (1, 2, 4), (1,)), channels=(16, 48))
+    found = distributions(space)
+    assert found["depth_1"] == optuna.distributions.IntDistribution(1, 3)
+    assert found["depth_2"] == optuna.distributions.IntDistribution(2, 6, step=2)
+    assert found["depth_3"] == optuna.distributions.CategoricalDistribution((1, 2, 4))
+    assert found["channels"] == optuna.distributions.IntDistribution(16, 48, step=32)
+    assert isinstance(found["pattern"], optuna.distributions.CategoricalDistribution)
+    assert "depth_4" not in found
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_pruners_judge_nothing_in_the_warmup(name: str):
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, warmup_epochs=2))
+    for value in [0.5] * 6:
+        trial = study.ask()
+        for epoch in range(1, 4):
+            trial.report(value, epoch)
+        study.tell(trial, value)
+    bad = study.ask()
+    decisions = []
+    for epoch in range(1, 4):
+        bad.report(0.1, epoch)
+        decisions.append(bad.should_prune())
+    assert decisions == [False, False, name == "median"]
+
+
+def test_warmup_in_epochs():
+    assert warmup_epochs(0, 100, 10) == 0
+    assert warmup_epochs(1, 100, 10) == 1
+    assert warmup_epochs(25, 101, 10) == 3

@@ -1,0 +1,142 @@
+"""One candidate through all of its steps, interrupted and not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nas.candidate import CHECKPOINT, WEIGHTS, Candidate, train_candidate
+from nas.data.annotations import CocoSplit
+from nas.data.check import check_split
+from nas.errors import CandidateError, NonFiniteLoss
+from nas.records import EpochReport
+from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from search_spaces.layout import Layout
+
+
+@pytest.fixture(scope="module")
+def splits(digits: Path) -> tuple[CocoSplit, CocoSplit]:
+    return check_split(digits, "train").split, check_split(digits, "val").split
+
+
+def candidate(folder: Path, **changes: object) -> Candidate:
+    keys = {
+        "epochs": 3,
+        "image_size": 48,
+        "batch": 8,
+        "images_per_gpu": 4,
+        "lr": 1e-3,
+        "schedule": "cosine",
+        "train_sizes": [40, 48],
+    }
+    made = Candidate(
+        layout=Layout.parse("C1-C1-T2-T1@16"),
+        detector=DetectorSpec(name="fcos", channels=32, hidden=64),
+        recipe=Recipe.model_validate(keys),
+        calibration=CalibrationSpec(),
+        num_classes=10,
+        seed=0,
+        folder=folder,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def comparable(report: EpochReport) -> EpochReport:
+    """Without what the clock decides."""
+    return dataclasses.replace(report, fps=0, train_s=0, elapsed_s=0)
+
+
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str):
+    steps: list[tuple[int, int]] = []
+    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    run = train_candidate(candidate(tmp_path, detector=spec), *splits, on_step=lambda *step: steps.append(step[:2]))
+    reports = list(run)
+    assert [report.epoch for report in reports] == [1, 2, 3]
+    assert [report.last for report in reports] == [False, False, True]
+    assert steps == [(1, 3), (2, 3), (3, 3)] * 3  # 24 images, 8 a step
+    assert reports[-1].loss < reports[0].loss
+    assert all(0 <= report.metrics.map <= 1 for report in reports)
+    assert reports[0].calibration["layers"] == 22
+    assert reports[0].memory_peak_bytes is None
+    assert reports[0].device == "cpu"
+    assert 0 < reports[0].train_s < reports[2].train_s < reports[2].elapsed_s
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, WEIGHTS])
+
+
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str
+):
+    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    whole = candidate(tmp_path / "whole", detector=spec)
+    broken = dataclasses.replace(whole, folder=tmp_path / "broken")
+    expected = list(train_candidate(whole, *splits))
+    first = train_candidate(broken, *splits)
+    seen = [next(first)]
+    first.close()
+    torch.manual_seed(99)
+    second = train_candidate(broken, *splits)
+    seen += [next(second), next(second)]  # the first epoch's report again, then the second epoch
+    second.close()
+    seen += list(train_candidate(broken, *splits))
+    assert [report.epoch for report in seen] == [1, 1, 2, 2, 3]
+    for report in seen:
+        assert comparable(report) == comparable(expected[report.epoch - 1])
+    mine, yours = load_file(tmp_path / "broken" / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
+    assert all(torch.equal(mine[name], yours[name]) for name in yours)
+
+
+def test_a_finished_run_only_repeats_its_last_report(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    expected = list(train_candidate(candidate(tmp_path), *splits))
+    assert list(train_candidate(candidate(tmp_path), *splits)) == expected[-1:]
+
+
+def test_the_seed_decides(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    runs = [
+        next(train_candidate(candidate(tmp_path / str(index), seed=seed), *splits)).loss for index, seed in enumerate((0, 0, 1))
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_another_recipe_does_not_go_on_with_this_checkpoint(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    run = train_candidate(candidate(tmp_path), *splits)
+    next(run)
+    run.close()
+    recipe = candidate(tmp_path).recipe.model_copy(update={"lr": 2e-3})
+    with pytest.raises(CandidateError, match="belongs to another run"):
+        next(train_candidate(candidate(tmp_path, recipe=recipe), *splits))
+
+
+def test_calibration_can_be_off(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    report = next(train_candidate(candidate(tmp_path, calibration=CalibrationSpec(enabled=False)), *splits))
+    assert report.calibration is None
+
+
+def test_divergence_keeps_the_last_checkpoint(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], monkeypatch: pytest.MonkeyPatch
+):
+    calm = train_candidate(candidate(tmp_path), *splits)
+    next(calm)
+    calm.close()
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    monkeypatch.setattr("nas.candidate.lr_at", lambda step, steps, recipe: 1e30)
+    with pytest.raises(NonFiniteLoss):
+        list(train_candidate(candidate(tmp_path), *splits))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+def test_on_a_gpu(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, precision: str):
+    recipe = candidate(tmp_path).recipe.model_copy(update={"precision": precision})
+    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    reports = list(train_candidate(candidate(tmp_path, detector=spec, recipe=recipe, device="cuda"), *splits))
+    assert reports[-1].loss < reports[0].loss
+    assert reports[-1].memory_peak_bytes > 0

@@ -1,0 +1,133 @@
+"""Databases: opened, refused in one line, never with a password; leases by the database's clock."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from nas.errors import StudyError
+from nas.lease import LEASE_S, LEASES, host_id, lease
+from nas.storage import check_storage, open_storage, parse_url, shown
+
+
+def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    with pytest.raises(StudyError, match="there is no file"):
+        open_storage(url, create=False)
+    assert list(tmp_path.iterdir()) == []
+    open_storage(url, create=True)
+    assert sqlite3.connect(tmp_path / "nas.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    open_storage(url, create=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nas.db", "must be a database URL, for example sqlite:///nas.db"),
+        ("://user:secret@", "must be a database URL"),
+        ("sqlite://", "without a file"),
+        ("sqlite:///no/such/folder/nas.db", "folder 'no/such/folder' does not exist"),
+        ("nosuchdb://user:secret@host/x", "unknown kind of database 'nosuchdb'"),
+        ("postgresql+psycopg://user:secret@127.0.0.1:1/x?password=secret", "cannot be opened|needs the package psycopg"),
+    ],
+)
+def test_refusals_name_no_password(url: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for act in (check_storage, lambda text: open_storage(text, create=True)):
+        with pytest.raises(ValueError, match=words) as error:
+            act(url)
+        assert "secret" not in str(error.value)
+        assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database(tmp_path: Path):
+    (tmp_path / "nas.db").write_text("something else entirely, and long enough to be looked at")
+    with pytest.raises(StudyError, match="cannot be opened: file is not a database"):
+        open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
+
+
+def test_shown_urls_hide_passwords():
+    assert shown(parse_url("postgresql+psycopg://me:secret@host/db?password=secret")) == "postgresql+psycopg://me:***@host/db"
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> sa.Engine:
+    return open_storage(f"sqlite:///{tmp_path}/nas.db", create=True).engine
+
+
+def held(engine: sa.Engine) -> list:
+    with engine.connect() as connection:
+        return list(connection.execute(sa.select(LEASES)))
+
+
+def test_one_driver_at_a_time(engine: sa.Engine):
+    with lease(engine, "uuid-1", "cells"):
+        (row,) = held(engine)
+        assert (row.pid, row.host) == (os.getpid(), host_id())
+        with (
+            pytest.raises(StudyError, match=f"'cells' is being run by process {os.getpid()} on"),
+            lease(engine, "uuid-1", "cells"),
+        ):
+            pass
+        with lease(engine, "uuid-2", "other"):
+            assert len(held(engine)) == 2
+    assert held(engine) == []
+    with lease(engine, "uuid-1", "cells"):
+        pass
+
+
+def test_a_lease_is_given_back_after_an_interrupt(engine: sa.Engine):
+    with pytest.raises(KeyboardInterrupt), lease(engine, "uuid-1", "cells"):
+        raise KeyboardInterrupt
+    assert held(engine) == []
+
+
+def leave_behind(engine: sa.Engine, **changes: object) -> None:
+    """A lease as a process that died left it."""
+    with lease(engine, "uuid-0", "makes the table"):
+        pass
+    values = {"study_uuid": "uuid-1", "token": "dead", "host": host_id(), "pid": os.getpid(), "renewed_at": sa.func.now()}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(LEASES).values({**values, **changes}))
+
+
+def test_a_dead_process_of_this_host_is_followed_at_once(engine: sa.Engine):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    leave_behind(engine, pid=int(ended.stdout))
+    with lease(engine, "uuid-1", "cells"):
+        assert held(engine)[0].token != "dead"
+
+
+def test_another_host_is_followed_when_its_lease_is_over(engine: sa.Engine):
+    leave_behind(engine, host="elsewhere/boot/ns")
+    with pytest.raises(StudyError, match="on elsewhere;"), lease(engine, "uuid-1", "cells"):
+        pass
+    with engine.begin() as connection:
+        now = connection.execute(sa.select(sa.func.now())).scalar_one()
+        now = now if isinstance(now, datetime) else datetime.fromisoformat(str(now))
+        over = now - timedelta(seconds=LEASE_S + 1)
+        connection.execute(sa.update(LEASES).values(renewed_at=over))
+    with lease(engine, "uuid-1", "cells"):
+        assert held(engine)[0].host == host_id()
+
+
+def test_a_lease_is_renewed(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
+    import time
+
+    monkeypatch.setattr("nas.lease.RENEW_S", 0.05)
+    with lease(engine, "uuid-1", "cells"):
+        long_ago = datetime(2000, 1, 1)
+        with engine.begin() as connection:
+            connection.execute(sa.update(LEASES).values(renewed_at=long_ago))
+        deadline = time.monotonic() + 10
+        while held(engine)[0].renewed_at == long_ago and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert held(engine)[0].renewed_at > long_ago

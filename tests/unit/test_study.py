@@ -1,0 +1,339 @@
+"""The study as the only truth: who is next, what a state means, what is written, what may be continued."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas import attributes
+from nas.candidate import CHECKPOINT, WEIGHTS
+from nas.data.prepare import DataFacts
+from nas.errors import StudyError
+from nas.provenance import public_spec
+from nas.records import CocoMetrics, EpochReport
+from nas.results import find_trial, leaderboard, load_study, trial_row
+from nas.sampling import distributions
+from nas.spec import SearchSpec, load_spec
+from nas.storage import open_storage
+from nas.study import Event, SearchStudy
+from nas.units import GIB
+
+FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
+
+
+def spec(tmp_path: Path, **flags: object) -> SearchSpec:
+    return load_spec(
+        None,
+        {
+            "data.root": "cells", "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db",
+            "run.output": str(tmp_path / "runs"),
+            "recipe.epochs": 2, "search.trials": 3, "search.sampler": "random", **flags,
+        },
+    )  # fmt: skip
+
+
+class Driver:
+    """A study and the events it told of."""
+
+    def __init__(self, tmp_path: Path, facts: DataFacts = FACTS, **flags: object) -> None:
+        self.events: list[Event] = []
+        self.spec = spec(tmp_path, **flags)
+        self.study = SearchStudy(self.spec, facts, self.events.append)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def train(self, value: float = 0.5, epochs: int = 2, **changes: object) -> int:
+        """One candidate to its end; returns its number."""
+        assignment = self.study.next()
+        for epoch in range(1, epochs + 1):
+            if not self.study.report(assignment.number, report(value, epoch, **changes)):
+                break
+        return assignment.number
+
+    def trial(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.study.trials[number]
+
+
+def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> EpochReport:
+    metrics = CocoMetrics(value, value, value, None, value, value, 0.1, 0.2, 0.3, None, 0.3, 0.3, {"a": value, "b": None})
+    made = EpochReport(epoch, epochs, 1.5, 0.1, metrics, 20.0, 10.0 * epoch, 12.0 * epoch, None, "cpu", {"layers": 3})
+    return dataclasses.replace(made, **changes)
+
+
+def test_a_search_from_start_to_end(tmp_path: Path):
+    driver = Driver(tmp_path)
+    for value in (0.2, 0.4, 0.3):
+        assert not driver.study.finished
+        driver.train(value)
+    assert driver.study.finished
+    assert driver.study.next() is None
+    assert driver.kinds() == ["started", "epoch", "epoch", "complete"] * 3
+    assert [trial.number for trial in leaderboard(driver.study.study)] == [1, 2, 0]
+    assert [driver.trial(0).intermediate_values[epoch] for epoch in (1, 2)] == [0.2, 0.2]
+    layouts = [trial.user_attrs["layout"] for trial in driver.study.study.trials]
+    assert len(set(layouts)) == 3
+
+
+def test_every_attribute_is_there_and_documented(tmp_path: Path):
+    driver = Driver(tmp_path)
+    written = driver.trial(driver.train(0.4)).user_attrs
+    reasons = {"fail_reason", "infeasible_reason"}
+    assert set(written) == set(attributes.TRIAL) - reasons
+    assert set(driver.study.study.user_attrs) == set(attributes.STUDY)
+    assert written["map"] == written["map_50"] == 0.4
+    assert written["map_small"] is None
+    assert written["map_per_class"] == {"a": 0.4, "b": None}
+    assert (written["epochs"], written["train_s"], written["gpu_s"]) == (2, 20.0, 0.0)
+    assert written["memory_predicted_gib"] > 0
+    assert written["memory_peak_gib"] is None
+    assert written["params"] > 10_000
+    assert written["flops"] > 1_000_000
+    with pytest.raises(KeyError, match="not documented"):
+        driver.study._set(driver.study.study.ask(), nonsense=1)
+
+
+def test_constraints_are_written_under_both_keys(tmp_path: Path):
+    driver = Driver(tmp_path)
+    trial = driver.trial(driver.train())
+    excess = trial.constraints["memory_predicted"]
+    assert excess == pytest.approx(trial.user_attrs["memory_predicted_gib"] - 16, abs=1e-4)
+    assert trial.system_attrs["constraints"] == [excess]
+    measured = driver.trial(driver.train(memory_peak_bytes=3 * GIB))
+    both = [measured.constraints[name] for name in ("memory_predicted", "memory_peak")]
+    assert sorted(measured.system_attrs["constraints"]) == sorted(both)
+    assert measured.user_attrs["memory_peak_gib"] == 3
+
+
+def test_measured_excess_is_infeasible_never_best_never_again(tmp_path: Path):
+    driver = Driver(tmp_path, **{"budget.memory": "1GiB", "search.trials": 2})
+    number = driver.train(0.9, memory_peak_bytes=2 * GIB)
+    trial = driver.trial(number)
+    assert trial.state == TrialState.PRUNED
+    assert "needs 2.0 GiB, the budget is 1.0 GiB" in trial.user_attrs["infeasible_reason"]
+    assert trial.constraints["memory_peak"] == 1.0
+    assert trial_row(trial)["state"] == "INFEASIBLE"
+    assert trial.intermediate_values == {1: 0.9}
+    driver.train(0.1)
+    assert [best.number for best in leaderboard(driver.study.study)] == [1]
+    assert driver.study.finished  # both count
+    assert driver.kinds()[-4:] == ["started", "epoch", "epoch", "complete"]
+    assert "infeasible" in driver.kinds()
+
+
+def test_failures_are_replaced_and_release_their_layout(tmp_path: Path):
+    only = {"name": "one", "stages": [{"kinds": ["C"], "depths": [1]}] * 4, "channels": [16, 24]}
+    driver = Driver(tmp_path, space=only, **{"search.trials": 2, "run.retries": 2, "recipe": "tiny", "recipe.epochs": 2})
+    failed = []
+    for _ in range(6):
+        assignment = driver.study.next()
+        driver.study.fail(assignment.number, "NonFiniteLoss: nan")
+        failed.append(str(assignment.layout))
+    assert {failed.count(text) for text in failed} == {3}  # once and two retries, each
+    assert driver.study.next() is None
+    assert driver.study.finished
+    assert driver.study.stop_reason == "space exhausted"
+    assert driver.trial(0).state == TrialState.FAIL
+    assert driver.trial(0).user_attrs["fail_reason"] == "NonFiniteLoss: nan"
+    assert driver.study.ended == 0
+
+
+def test_ten_failures_in_a_row_stop_the_search(tmp_path: Path):
+    driver = Driver(tmp_path)
+    for _ in range(9):
+        driver.study.fail(driver.study.next().number, "broken")
+    driver.train()
+    for _ in range(10):
+        assert not driver.study.finished
+        driver.study.fail(driver.study.next().number, "broken")
+    assert driver.study.finished
+    assert driver.study.stop_reason == "10 candidates in a row failed, the last with: broken"
+
+
+def test_the_space_to_its_end(tmp_path: Path):
+    small = {"name": "s", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}
+    driver = Driver(tmp_path, space=small, **{"search.trials": 100, "recipe": "tiny", "recipe.epochs": 2})
+    for _ in range(16):
+        driver.train()
+    assert driver.study.next() is None
+    assert driver.study.stop_reason == "space exhausted"
+    assert driver.study.finished
+
+
+def test_while_the_last_layouts_run_the_search_waits(tmp_path: Path):
+    small = {"name": "s", "stages": [{"kinds": ["C"], "depths": [1]}] * 4, "channels": [16]}
+    driver = Driver(tmp_path, space=small, **{"search.trials": 2, "recipe": "tiny", "recipe.epochs": 2})
+    first = driver.study.next()
+    assert driver.study.next() is None
+    assert not driver.study.finished
+    driver.study.fail(first.number, "broken")
+    assert driver.study.next().layout == first.layout
+
+
+def test_only_what_is_asked_for_runs_at_once(tmp_path: Path):
+    driver = Driver(tmp_path)
+    numbers = [driver.study.next().number for _ in range(3)]
+    assert numbers == [0, 1, 2]
+    assert driver.study.running == 3
+    assert driver.study.next() is None
+    assert not driver.study.finished
+
+
+def test_the_median_pruner_stops_a_bad_candidate(tmp_path: Path):
+    driver = Driver(tmp_path, **{"search.trials": 6, "search.pruner": "median", "recipe.epochs": 4, "recipe.warmup_steps": 0})
+    for _ in range(5):
+        assignment = driver.study.next()
+        for epoch in range(1, 5):
+            driver.study.report(assignment.number, report(0.5, epoch, epochs=4))
+    assignment = driver.study.next()
+    assert not driver.study.report(assignment.number, report(0.1, 1, epochs=4))
+    trial = driver.trial(assignment.number)
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, 0.1, {1: 0.1})
+    assert driver.kinds()[-1] == "pruned"
+    assert len(leaderboard(driver.study.study)) == 5
+    assert driver.study.finished
+
+
+def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
+    first = Driver(tmp_path)
+    first.train(0.4)
+    left = first.study.next()
+    first.study.report(left.number, report(0.1, 1))
+    second = Driver(tmp_path)
+    adopted = second.study.next()
+    assert (adopted.number, adopted.layout, adopted.folder) == (left.number, left.layout, left.folder)
+    assert second.study.report(adopted.number, report(0.1, 1))  # the checkpoint's report, heard before
+    assert not second.study.report(adopted.number, report(0.7, 2))
+    trial = second.trial(left.number)
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.1, 2: 0.7})
+    assert second.study.next().number == 2
+    assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
+
+
+@pytest.mark.parametrize("chosen", [0, 2, 5])
+def test_a_trial_whose_driver_died_while_it_was_choosing_gets_a_layout(tmp_path: Path, chosen: int):
+    first = Driver(tmp_path)
+    choices = list(distributions(first.study.space).items())[:chosen]
+    kept = first.study.study.ask(dict(choices)).params
+    second = Driver(tmp_path)
+    assignment = second.study.next()
+    assert assignment.number == 0
+    assert kept.items() <= second.trial(0).params.items()
+    assert second.trial(0).user_attrs["layout"] == str(assignment.layout)
+
+
+def test_a_choice_that_is_taken_by_then_is_a_failure(tmp_path: Path):
+    first = Driver(tmp_path)
+    first.train()
+    first.study.study.sampler = optuna.samplers.PartialFixedSampler(first.trial(0).params, optuna.samplers.RandomSampler())
+    first.study.study.ask(distributions(first.study.space))
+    second = Driver(tmp_path)
+    assert second.study.next().number == 2
+    assert second.trial(1).state == TrialState.FAIL
+
+
+def test_more_trials_than_before_may_be_asked_for(tmp_path: Path):
+    driver = Driver(tmp_path)
+    for _ in range(3):
+        driver.train()
+    assert Driver(tmp_path).study.finished
+    more = Driver(tmp_path, **{"search.trials": 4, "search.sampler": "tpe", "search.pruner": "median", "run.retries": 0})
+    assert not more.study.finished
+    assert more.study.next().number == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"recipe.epochs": 3}, "recipe.epochs was 2, now 3"),
+        ({"detector.name": "fcos"}, "detector.name was 'faster_rcnn', now 'fcos'"),
+        ({"budget.memory": "8GiB"}, "budget.memory was '16GiB', now '8GiB'"),
+        ({"calibration.alpha": 0.5}, "calibration.alpha was 0.25, now 0.5"),
+        ({"space": "paper", "recipe": "tiny", "recipe.epochs": 2}, "space.name was 'tiny', now 'paper'"),
+    ],
+)
+def test_another_request_is_refused_with_the_difference(tmp_path: Path, flags: dict, words: str):
+    Driver(tmp_path)
+    with pytest.raises(StudyError, match=words):
+        Driver(tmp_path, **flags)
+
+
+def test_other_data_is_refused(tmp_path: Path):
+    Driver(tmp_path)
+    with pytest.raises(StudyError, match="fingerprint was fingerprint, now other"):
+        Driver(tmp_path, dataclasses.replace(FACTS, fingerprint="other"))
+
+
+def test_a_study_of_somebody_else_is_refused(tmp_path: Path):
+    storage = open_storage(spec(tmp_path).storage, create=True)
+    optuna.create_study(study_name="cells", storage=storage).ask()
+    with pytest.raises(StudyError, match="'cells' exists and is not a search"):
+        Driver(tmp_path)
+
+
+def test_a_budget_that_nothing_fits_is_refused_with_the_nearest_figure(tmp_path: Path):
+    with pytest.raises(StudyError, match=r"no layout of space 'tiny' fits into 0.001 GiB: the smallest is C1-C1-C1-C1@16 with"):
+        Driver(tmp_path, **{"budget.memory": "1MiB"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layout_to_try_that_does_not_fit_is_refused(tmp_path: Path):
+    with pytest.raises(StudyError, match=r"search.try: T2-T2-T3-T2@24 needs 0\.\d+ GiB, the budget is 0.0391 GiB"):
+        Driver(tmp_path, **{"search.try": ["T2-T2-T3-T2@24"], "budget.memory": "40MiB"})
+
+
+def test_budget_like_a_layout(tmp_path: Path):
+    driver = Driver(tmp_path, **{"budget.like": "C1-C1-C1-T1@16", "search.trials": 40})
+    for _ in range(5):
+        driver.train()
+    assert all(trial.constraints["memory_predicted"] <= 0 for trial in driver.study.study.trials)
+    assert driver.study.study.user_attrs["nas_refusals"]["over_budget"] > 0
+
+
+def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
+    driver = Driver(tmp_path, **{"run.keep_best": 2, "search.trials": 4})
+    folders = []
+    for value in (0.3, 0.1, 0.4, 0.2):
+        assignment = driver.study.next()
+        assignment.folder.mkdir(parents=True)
+        for name in (CHECKPOINT, WEIGHTS):
+            (assignment.folder / name).touch()
+        folders.append(assignment.folder)
+        for epoch in (1, 2):
+            driver.study.report(assignment.number, report(value, epoch))
+    assert [(folder / WEIGHTS).exists() for folder in folders] == [True, False, True, False]
+    assert not any((folder / CHECKPOINT).exists() for folder in folders)
+    assert driver.trial(2).user_attrs["checkpoint"] == str(folders[2] / WEIGHTS)
+
+
+def test_the_password_is_not_in_the_study(tmp_path: Path):
+    driver = Driver(tmp_path)
+    assert driver.study.study.user_attrs["nas_spec"]["storage"] == driver.spec.storage
+    hidden = public_spec(driver.spec.model_copy(update={"storage": "postgresql+psycopg://me:secret@host/x"}))
+    assert "secret" not in str(hidden)
+
+
+def test_finding_studies_and_trials(tmp_path: Path):
+    driver = Driver(tmp_path)
+    storage = open_storage(driver.spec.storage, create=False)
+    with pytest.raises(StudyError, match="no completed trial yet"):
+        find_trial(load_study(storage, None), None)
+    driver.train(0.2)
+    driver.train(0.6)
+    running = driver.study.next().number
+    study = load_study(storage, "cells")
+    assert find_trial(study, None).number == 1
+    assert find_trial(study, 0).number == 0
+    with pytest.raises(StudyError, match=rf"one that completed \(1, 0\); got {running}, it is RUNNING"):
+        find_trial(study, running)
+    with pytest.raises(StudyError, match="got 99, there is none"):
+        find_trial(study, 99)
+    with pytest.raises(StudyError, match="did you mean 'cells'"):
+        load_study(storage, "cell")
+    optuna.create_study(study_name="other", storage=storage)
+    with pytest.raises(StudyError, match="--study is needed: the database has cells, other"):
+        load_study(storage, None)
