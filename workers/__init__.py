@@ -1,0 +1,1 @@
+"""Who runs the candidates: Ray Tune, or this process."""

@@ -1,0 +1,70 @@
+"""What travels to a worker: one candidate as plain JSON, and the index files of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.candidate import Candidate, train_candidate
+from nas.data.annotations import CocoSplit
+from nas.data.prepare import read_index, write_index
+from nas.records import EpochReport
+from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.study import Assignment, SearchStudy
+from search_spaces.layout import Layout
+
+
+@dataclass(frozen=True)
+class JobMaker:
+    """Turns assignments of one study into jobs."""
+
+    study: SearchStudy
+    num_classes: int
+
+    @classmethod
+    def prepare(cls, study: SearchStudy, train: CocoSplit, val: CocoSplit) -> JobMaker:
+        """Write the index files that every job refers to."""
+        study.folder.mkdir(parents=True, exist_ok=True)
+        write_index(study.folder / "train.json", train)
+        write_index(study.folder / "val.json", val)
+        return cls(study, len(train.categories))
+
+    def job(self, assignment: Assignment) -> dict[str, Any]:
+        """Everything a worker needs, in JSON."""
+        spec = self.study.spec.to_dict()
+        return {
+            "number": assignment.number,
+            "layout": str(assignment.layout),
+            "seed": assignment.seed,
+            "folder": str(assignment.folder),
+            "num_classes": self.num_classes,
+            "train": str(self.study.folder / "train.json"),
+            "val": str(self.study.folder / "val.json"),
+            **{section: spec[section] for section in ("detector", "recipe", "calibration")},
+        }
+
+
+def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
+    """Train the candidate of a job on this machine's GPU, or CPU; see `train_candidate`."""
+    candidate = Candidate(
+        layout=Layout.parse(job["layout"]),
+        detector=DetectorSpec.model_validate(job["detector"]),
+        recipe=Recipe.model_validate(job["recipe"]),
+        calibration=CalibrationSpec.model_validate(job["calibration"]),
+        num_classes=job["num_classes"],
+        seed=job["seed"],
+        folder=Path(job["folder"]),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    yield from train_candidate(candidate, _index(job["train"]), _index(job["val"]))
+
+
+@lru_cache(maxsize=2)
+def _index(path: str) -> CocoSplit:
+    """A worker runs many candidates on the same data."""
+    return read_index(Path(path))

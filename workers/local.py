@@ -1,0 +1,26 @@
+"""The backend without Ray: candidates one after the other, in this process."""
+
+from __future__ import annotations
+
+import torch
+
+from nas.errors import OutOfMemory
+from nas.study import SearchStudy
+from workers.job import JobMaker, run_job
+
+
+def run_local(study: SearchStudy, jobs: JobMaker) -> None:
+    """Drive a study to its end. An interrupt leaves the running trial to the next driver, with its last checkpoint."""
+    gpus = 1.0 if torch.cuda.is_available() else 0.0
+    while not study.finished:
+        assignment = study.next()
+        if assignment is None:
+            continue
+        try:
+            for report in run_job(jobs.job(assignment)):
+                if not study.report(assignment.number, report, gpus=gpus):
+                    break
+        except OutOfMemory as error:
+            study.infeasible(assignment.number, str(error), error.peak_bytes)
+        except Exception as error:  # a candidate's own fault must not end the search
+            study.fail(assignment.number, f"{type(error).__name__}: {error}")

@@ -1,0 +1,55 @@
+"""Ray Tune asks here what to run next; the study answers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from nas.study import SearchStudy
+from workers.job import JobMaker
+
+FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
+
+
+class StudySearcher(Searcher):
+    """A searcher without a state of its own but for which Ray trial is which trial of the study.
+
+    Args:
+        study: decides.
+        jobs: makes the configuration of a Ray trial, one JSON string.
+        concurrent: how many trials run at once.
+    """
+
+    def __init__(self, study: SearchStudy, jobs: JobMaker, concurrent: int) -> None:
+        super().__init__()
+        self.study, self.jobs, self.concurrent = study, jobs, concurrent
+        self.numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self.study.finished:
+            return FINISHED
+        if self.study.running >= self.concurrent:
+            return None
+        assignment = self.study.next()
+        if assignment is None:
+            return FINISHED if self.study.finished else None
+        self.numbers[trial_id] = assignment.number
+        return {"job": json.dumps(self.jobs.job(assignment))}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Only a worker that died ends here; every other end goes through the scheduler."""
+        number = self.numbers.pop(trial_id, None)
+        if error and number is not None and self.study.is_running(number):
+            self.study.fail(number, "the worker process died")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for Tune to store: the study is the state."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """See `__getstate__`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `__getstate__`."""

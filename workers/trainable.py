@@ -1,0 +1,44 @@
+"""One candidate as a Ray Tune trainable: a step is an epoch; the process is used again for the next candidate."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from ray import tune
+
+from nas.errors import OutOfMemory
+from nas.records import EpochReport
+from workers.job import run_job
+
+
+class CandidateTrainable(tune.Trainable):
+    """Reports travel as one JSON string, because Tune takes nested results apart. Checkpoints are the candidate's own."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._reports: Iterator[EpochReport] = run_job(json.loads(config["job"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            message: dict[str, Any] = {"report": asdict(next(self._reports))}
+        except OutOfMemory as error:
+            message = {"reason": str(error), "peak_bytes": error.peak_bytes}
+        except Exception as error:  # sent, not raised: the process stays for the next candidate
+            message = {"reason": f"{type(error).__name__}: {error}"}
+        return {"message": json.dumps(message)}
+
+    def cleanup(self) -> None:
+        self._reports = iter(())
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
