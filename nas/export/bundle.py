@@ -1,0 +1,170 @@
+"""A bundle: one trained candidate as a folder, in forms that load elsewhere; and its way back.
+
+backbone.yaml          layout, dimensions, figures, origin      backbone.py            plain torch and torchvision
+backbone.safetensors   its weights                              detector.safetensors   those of the whole detector
+detector.yaml          what rebuilds the detector               README.md              the model card
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nas.backbone import backbone_dims
+from nas.detectors import Detector, build_detector
+from nas.errors import BundleError, UserError
+from nas.export.card import model_card
+from nas.export.source import backbone_source
+from nas.spec import CalibrationSpec, DetectorSpec, Recipe, validated
+from search_spaces.layout import Layout
+
+FILES = ("backbone.yaml", "backbone.py", "backbone.safetensors", "detector.safetensors", "detector.yaml", "README.md")
+BACKBONE_PREFIX = "backbone.backbone."
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a bundle is made of. `figures` and `origin` are plain JSON, as people will read them."""
+
+    layout: Layout
+    detector: DetectorSpec
+    recipe: Recipe
+    calibration: CalibrationSpec
+    categories: tuple[str, ...]
+    figures: dict[str, Any]
+    origin: dict[str, Any]
+
+
+def write_bundle(folder: Path, trained: Trained, weights: Path) -> None:
+    """Write the files of a bundle; the folder appears whole or not at all.
+
+    Args:
+        folder: new, or empty, or an older bundle, which is replaced.
+        trained: the candidate.
+        weights: safetensors of the detector.
+
+    Raises:
+        BundleError: the folder holds something else, or the weights are not there.
+    """
+    check_target(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = _read_weights(weights)
+    save_file(state, partial / "detector.safetensors")
+    backbone = {name.removeprefix(BACKBONE_PREFIX): t for name, t in state.items() if name.startswith(BACKBONE_PREFIX)}
+    save_file(backbone, partial / "backbone.safetensors")
+    (partial / "backbone.py").write_text(backbone_source(trained.layout))
+    _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
+    _write_yaml(partial / "detector.yaml", _detector_description(trained))
+    (partial / "README.md").write_text(model_card(trained))
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def check_target(folder: Path) -> None:
+    """Find out early whether a bundle can be written to `folder`.
+
+    Raises:
+        BundleError: it holds something that is no bundle.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"--out {str(folder)!r} is a file; name a folder")
+    strangers = sorted({entry.name for entry in folder.iterdir()} - set(FILES)) if folder.exists() else []
+    if strangers:
+        raise BundleError(f"--out {str(folder)!r} holds other files ({strangers[0]}); name a new folder")
+
+
+def read_description(folder: Path) -> Trained:
+    """What a bundle says of itself.
+
+    Raises:
+        BundleError: not a bundle, of a newer format, or damaged.
+    """
+    description = _read_yaml(folder / "detector.yaml")
+    if description.get("format") != FORMAT:
+        raise BundleError(f"bundle {str(folder)!r} has format {description.get('format')!r}; this version reads {FORMAT}")
+    try:
+        return Trained(
+            layout=Layout.from_dict(description["layout"]),
+            detector=validated(DetectorSpec, description["detector"]),
+            recipe=validated(Recipe, description["recipe"]),
+            calibration=validated(CalibrationSpec, description["calibration"]),
+            categories=tuple(description["categories"]),
+            figures=description["figures"],
+            origin=description["origin"],
+        )
+    except (KeyError, TypeError, UserError) as error:
+        raise BundleError(f"bundle {str(folder)!r} is damaged: detector.yaml: {error}") from None
+
+
+def read_bundle(folder: Path) -> tuple[Trained, Detector]:
+    """What a bundle says of itself, and its detector with the trained weights, in evaluation mode.
+
+    Raises:
+        BundleError: not a bundle, of a newer format, or damaged.
+    """
+    trained = read_description(folder)
+    detector = build_detector(trained.layout, trained.detector, len(trained.categories))
+    try:
+        detector.load_state_dict(_read_weights(folder / "detector.safetensors"))
+    except RuntimeError as error:
+        raise BundleError(f"bundle {str(folder)!r} is damaged: {' '.join(str(error).split())[:300]}") from None
+    return trained, detector.eval()
+
+
+def _backbone_description(trained: Trained) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "name": str(trained.layout),
+        "layout_id": trained.layout.layout_id,
+        "layout": trained.layout.to_dict(),
+        "dimensions": backbone_dims(trained.layout),
+        "figures": trained.figures,
+        "origin": trained.origin,
+    }
+
+
+def _detector_description(trained: Trained) -> dict[str, Any]:
+    sections = {name: getattr(trained, name).model_dump(mode="json") for name in ("detector", "recipe", "calibration")}
+    return {
+        "format": FORMAT,
+        "layout": trained.layout.to_dict(),
+        **sections,
+        "categories": list(trained.categories),
+        "figures": trained.figures,
+        "origin": trained.origin,
+    }
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BundleError(f"bundle file {str(path)!r} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BundleError(f"bundle file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise BundleError(
+            f"weights {str(path)!r} are not there: a search keeps those of the best few (run.keep_best)"
+        ) from None
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"weights {str(path)!r} cannot be read: {error}") from None

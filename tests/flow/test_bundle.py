@@ -1,0 +1,238 @@
+"""The winner goes home: exported, loaded in a fresh interpreter without us, scored again, trained again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from dashboards.serve import make_dashboard
+from nas.backbone import build_backbone
+from nas.cli import export, main
+from nas.errors import BundleError
+from nas.export.bundle import FILES, read_bundle, read_description
+from nas.export.source import backbone_source
+from nas.results import leaderboard
+from nas.spec import load_spec
+from nas.storage import open_storage
+from nas.study import SearchStudy
+from search_spaces.layout import Layout
+from workers.run import Watcher, run_search
+
+
+@pytest.fixture(scope="module")
+def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
+    """A finished search of two candidates."""
+    folder = tmp_path_factory.mktemp("search")
+    flags = {
+        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
+        "run.output": str(folder / "runs"), "recipe.epochs": 4, "recipe.image_size": 64, "search.trials": 2,
+        "search.try": ["C1-C1-T2-T1@16", "T1-T1-C1-C1@16"][:1],
+    }  # fmt: skip
+    return run_search(load_spec(None, flags), Watcher(), local=True)
+
+
+@pytest.fixture(scope="module")
+def bundle(study: SearchStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "best"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["nas-export", "--storage", study.spec.storage, "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            export.main()
+    assert ended.value.code == 0
+    return out
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
+    """Run `nas ... --json` and read what it printed."""
+
+    def call(*arguments: str) -> dict:
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments), "--json"])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        assert ended.value.code == 0
+        return json.loads(capsys.readouterr().out)
+
+    return call
+
+
+def test_a_bundle_has_all_its_files(bundle: Path, study: SearchStudy):
+    assert {entry.name for entry in bundle.iterdir()} == set(FILES)
+    best = leaderboard(study.study)[0]
+    said = yaml.safe_load((bundle / "backbone.yaml").read_text())
+    assert Layout.from_dict(said["layout"]) == Layout.parse(best.user_attrs["layout"])
+    assert said["figures"]["map"] == best.value
+    assert said["origin"]["trial"] == best.number
+    assert said["origin"]["data_fingerprint"] == study.facts.fingerprint
+    card = (bundle / "README.md").read_text()
+    assert best.user_attrs["layout"] in card
+    assert "{" not in card.replace("{'", "")
+
+
+def test_backbone_py_loads_without_us_and_gives_the_same_maps(bundle: Path, tmp_path: Path):
+    script = f"""
+import sys
+sys.path.insert(0, {str(bundle)!r})
+import torch
+from backbone import load_backbone
+images = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+with torch.no_grad():
+    maps = load_backbone({str(bundle / "backbone.safetensors")!r}).eval()(images)
+torch.save(maps, {str(tmp_path / "maps.pt")!r})
+ours = [name for name in sys.modules if name.split(".")[0] in ("nas", "search_spaces", "workers", "dashboards")]
+assert not ours, ours
+"""
+    subprocess.run([sys.executable, "-I", "-c", script], check=True, cwd=tmp_path)
+    trained, detector = read_bundle(bundle)
+    images = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = detector.backbone.backbone(images)
+    for mine, yours in zip(torch.load(tmp_path / "maps.pt"), expected, strict=True):
+        assert torch.equal(mine, yours)
+    assert [x.shape[1] for x in expected] == list(trained.layout.widths)
+
+
+@pytest.mark.parametrize("text", ["C2-T1-T3-C1@16", "T2-T2-T6-T2+window=8", "C1-C1-C1-C1@20,16,40,24+norm=gn+stem=patch"])
+def test_written_source_is_the_same_network_for_every_layout(text: str):
+    layout, scope = Layout.parse(text), {"__name__": "backbone"}
+    exec(compile(backbone_source(layout), "backbone.py", "exec"), scope)
+    theirs, ours = scope["build_backbone"]().eval(), build_backbone(layout).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert all(torch.equal(x, y) for x, y in zip(theirs(images), ours(images), strict=True))
+
+
+def test_weights_in_both_files_agree(bundle: Path):
+    detector, backbone = load_file(bundle / "detector.safetensors"), load_file(bundle / "backbone.safetensors")
+    assert backbone
+    assert all(torch.equal(detector[f"backbone.backbone.{name}"], tensor) for name, tensor in backbone.items())
+
+
+def test_evaluation_of_the_bundle_repeats_the_score(bundle: Path, study: SearchStudy, digits: Path, nas: Callable):
+    metrics = nas("evaluate", bundle, "--data", digits)
+    best = leaderboard(study.study)[0]
+    assert metrics["map"] == pytest.approx(best.value, abs=1e-4)
+    assert metrics["map_50"] == pytest.approx(best.user_attrs["map_50"], abs=1e-4)
+    assert metrics["map_per_class"] == pytest.approx(best.user_attrs["map_per_class"], abs=1e-4)
+    assert metrics["images"] == 8
+
+
+def test_other_categories_are_refused(bundle: Path, bccd: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["nas", "evaluate", str(bundle), "--data", str(bccd)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert "must have the bundle's categories" in capsys.readouterr().err
+
+
+def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: SearchStudy, tmp_path: Path, nas: Callable):
+    out = tmp_path / "best"
+    for _ in range(2):
+        said = nas("export", "--storage", study.spec.storage, "--out", out)
+        assert said["layout"] == read_description(bundle).layout.__str__()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"best"}
+
+
+def test_the_other_trial_can_be_exported(study: SearchStudy, tmp_path: Path, nas: Callable):
+    second = leaderboard(study.study)[1]
+    assert (
+        nas("export", "--storage", study.spec.storage, "--out", tmp_path / "b", "--trial", str(second.number))["number"]
+        == second.number
+    )
+    assert str(read_description(tmp_path / "b").layout) == second.user_attrs["layout"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "detector.yaml").unlink(), "cannot be read"),
+        (lambda folder: (folder / "detector.yaml").write_text("a: ["), "is not YAML"),
+        (lambda folder: (folder / "detector.yaml").write_text("format: 2"), "has format 2; this version reads 1"),
+        (lambda folder: (folder / "detector.yaml").write_text("format: 1"), "is damaged"),
+        (lambda folder: (folder / "detector.safetensors").write_bytes(b"x" * 100), "cannot be read"),
+        (lambda folder: (folder / "backbone.safetensors").rename(folder / "detector.safetensors"), "is damaged"),
+    ],
+)
+def test_damaged_bundles_say_so(bundle: Path, tmp_path: Path, damage: Callable[[Path], object], words: str):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    damage(copy)
+    with pytest.raises(BundleError, match=words):
+        read_bundle(copy)
+
+
+def test_train_goes_on_from_a_layout_and_from_a_bundle(bundle: Path, digits: Path, tmp_path: Path, nas: Callable):
+    from_layout = nas(
+        "train", "C1-C1-T1-T1@16", "--data", digits, "--recipe", "tiny", "--detector", "faster_rcnn", "--epochs", "1",
+        "--image-size", "48", "--set", "detector.channels=32", "--set", "detector.hidden=64", "--out", tmp_path / "one",
+    )  # fmt: skip
+    assert from_layout["layout"] == "C1-C1-T1-T1@16"
+    assert nas("evaluate", tmp_path / "one", "--data", digits)["map"] == pytest.approx(from_layout["map"], abs=1e-4)
+    again = nas("train", bundle, "--data", digits, "--out", tmp_path / "two", "--epochs", "1")
+    trained = read_description(tmp_path / "two")
+    assert trained.layout == read_description(bundle).layout
+    assert (trained.recipe.epochs, trained.recipe.image_size) == (1, 64)
+    assert again["epochs"] == 1
+    assert {entry.name for entry in tmp_path.iterdir()} == {"one", "two"}
+
+
+def test_list_status_and_profile(study: SearchStudy, nas: Callable):
+    (row,) = nas("list", "--storage", study.spec.storage)
+    assert (row["study"], row["complete"], row["running"], row["space"]) == ("digits", 2, 0, "tiny")
+    status = nas("status", "--storage", study.spec.storage)
+    assert [trial["state"] for trial in status["trials"]] == ["COMPLETE", "COMPLETE"]
+    assert status["nas_data"]["fingerprint"] == study.facts.fingerprint
+    swin, hybrid = nas("profile", "T2-T2-T6-T2", "C2-C2-T12-T4", "--detector", "fcos", "--image-size", "224", "--images", "1")
+    assert (swin["params"], hybrid["params"]) == (35734548, 59509898)
+    assert swin["memory_predicted_gib"] == pytest.approx(sum(swin["memory_by_part_gib"].values()), abs=1e-3)
+
+
+@pytest.fixture
+def dashboard(study: SearchStudy) -> Iterator[str]:
+    server = make_dashboard(open_storage(study.spec.storage, create=False), port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
+def test_the_dashboard_shows_the_study_and_changes_nothing(dashboard: str, study: SearchStudy):
+    with urllib.request.urlopen(f"{dashboard}/api/studies") as answer:
+        (summary,) = json.load(answer)["study_summaries"]
+    assert summary["study_name"] == "digits"
+    with urllib.request.urlopen(f"{dashboard}/api/studies/{summary['study_id']}") as answer:
+        shown = json.load(answer)
+    assert len(shown["trials"]) == 2
+    attributes = {entry["key"]: entry["value"] for entry in shown["trials"][0]["user_attrs"]}
+    assert attributes["layout"] == study.study.trials[0].user_attrs["layout"]
+    assert "memory_predicted_gib" in attributes
+    assert shown["trials"][0]["constraints"] == pytest.approx([study.study.trials[0].constraints["memory_predicted"]])
+    for method in ("DELETE", "POST", "PUT"):
+        request = urllib.request.Request(f"{dashboard}/api/studies/{summary['study_id']}", method=method)
+        with pytest.raises(urllib.error.HTTPError, match="405"):
+            urllib.request.urlopen(request)
+    assert len(study.study.trials) == 2
+
+
+def test_a_taken_port_is_one_line(dashboard: str, study: SearchStudy, monkeypatch, capsys: pytest.CaptureFixture[str]):
+    port = dashboard.rsplit(":", 1)[1]
+    monkeypatch.setattr(sys, "argv", ["nas", "dashboard", "--storage", study.spec.storage, "--port", port])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
