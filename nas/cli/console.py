@@ -1,0 +1,79 @@
+"""What commands share: errors as one line, JSON for machines, numbers as people read them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import typer
+import yaml
+
+from search_spaces.errors import UserError
+
+INTERRUPTED = 130  # as shells say it
+
+
+def new_app(**options: Any) -> typer.Typer:
+    """An application without the decorations that make help slow and errors long."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+
+
+def run(app: typer.Typer, program: str) -> NoReturn:
+    """Run a command: a user's mistake is one line on stderr and exit code 2, an interrupt 130."""
+    try:
+        code = app(standalone_mode=False, prog_name=program)
+    except UserError as error:
+        _fail(program, str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # Typer's own usage errors, whose class it does not publish.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(program, error.format_message())
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(program: str, message: str) -> NoReturn:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def print_json(content: Any) -> None:
+    """On stdout, one document."""
+    print(json.dumps(content, indent=2))
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`--set key.path=value`, the value as YAML: numbers, true, lists.
+
+    Raises:
+        UserError: no equals sign, or a value that is not YAML.
+    """
+    parsed = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set takes key.path=value, for example recipe.lr=0.001; got {setting!r}")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {key}: the value must be YAML; got {value!r}") from None
+    return parsed
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that were used."""
+    return {key: value for key, value in flags.items() if value is not None}
+
+
+def percent(fraction: float | None) -> str:
+    """A score as tables print it: per cent, one decimal."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def gib_text(value: float | None) -> str:
+    """GiB with as many digits as say something."""
+    return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -1,0 +1,92 @@
+"""`nas check-data` and `nas make-data`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import options
+from nas.cli.console import print_json
+
+if TYPE_CHECKING:
+    from nas.data.check import CheckedSplit
+
+
+def check_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images and annotations in COCO form.")],
+    split: Annotated[list[str] | None, typer.Option(help="Split to check; default: train and val.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look into every image and every box of a data set.
+
+    Exit code 1 where something cannot be repaired.
+    """
+    from nas.data.annotations import find_split
+
+    names = split or ["train", "val"]
+    for name in names:
+        find_split(folder, name)
+    from nas.cli.progress import ImageProgress
+    from nas.data.check import check_split
+
+    with ImageProgress() as progress:
+        checked = [check_split(folder, name, progress.on_image) for name in names]
+    if as_json:
+        print_json([_as_dict(each) for each in checked])
+    else:
+        for each in checked:
+            _print(each)
+    raise typer.Exit(1 if any(each.lost for each in checked) else 0)
+
+
+def make_data(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 320,
+    val: Annotated[int, typer.Option(min=1, help="Validation images.")] = 60,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images, pixels.")] = 112,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+) -> None:
+    """Make a small real data set: handwritten digits on photographs, ten classes."""
+    from nas.data.digits import make_digits
+
+    make_digits(folder, train=train, val=val, size=size, seed=seed)
+    print(f"{folder}: {train} training and {val} validation images of {size} x {size} pixels")
+
+
+def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
+    split = checked.split
+    return {
+        "split": checked.name,
+        "folder": str(split.folder),
+        "images": len(split.images),
+        "images_without_boxes": len({image.id for image in split.images} - {box.image_id for box in split.boxes}),
+        "boxes": len(split.boxes),
+        "crowd_boxes": sum(box.iscrowd for box in split.boxes),
+        "boxes_per_category": _per_category(checked),
+        "problems": [vars(problem) for problem in checked.problems],
+    }
+
+
+def _per_category(checked: CheckedSplit) -> dict[str, int]:
+    counts = Counter(box.category_id for box in checked.split.boxes)
+    return {name: counts[category_id] for category_id, name in checked.split.categories}
+
+
+def _print(checked: CheckedSplit) -> None:
+    facts = _as_dict(checked)
+    print(
+        f"{checked.name}: {facts['images']} images ({facts['images_without_boxes']} without boxes), {facts['boxes']} boxes "
+        f"({facts['crowd_boxes']} crowds), {len(facts['boxes_per_category'])} categories"
+    )
+    print("  boxes by category: " + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items()))
+    for verb, problems in (
+        ("repaired", [problem for problem in checked.problems if problem.repaired]),
+        ("cannot be repaired", checked.lost),
+    ):
+        for kind, count in Counter(problem.kind for problem in problems).items():
+            print(f"  {verb}: {count} x {kind}")
+        for problem in problems:
+            print(f"    {problem}")

@@ -1,0 +1,86 @@
+"""`nas export`, `nas-export`: the best backbone of a study as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import options
+from nas.cli.console import new_app, print_json, run
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+    from nas.export.bundle import Trained
+
+FIGURES = (
+    "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "params", "flops",
+    "memory_predicted_gib", "memory_peak_gib", "fps", "epochs", "train_s", "device",
+)  # fmt: skip
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    trial: Annotated[int | None, typer.Option(help="Number of the trial; default: the best.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write the best backbone of a study in forms that load elsewhere."""
+    from nas.results import find_trial, load_study, trial_row
+    from nas.storage import open_storage
+
+    loaded = load_study(open_storage(storage, create=False), study)
+    chosen = find_trial(loaded, trial)
+    from nas.export.bundle import write_bundle
+
+    write_bundle(out, _trained(loaded, chosen), Path(chosen.user_attrs["checkpoint"]))
+    row = trial_row(chosen)
+    if as_json:
+        print_json({"out": str(out), **row})
+    else:
+        print(f"{out}: {row['layout']} of trial {row['number']}, mAP {100 * row['value']:.1f} (start with {out / 'README.md'})")
+
+
+def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
+    from nas.export.bundle import Trained
+    from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+    from search_spaces.layout import Layout
+
+    known, attributes = study.user_attrs, trial.user_attrs
+    spec = known["nas_spec"]
+    return Trained(
+        layout=Layout.parse(attributes["layout"]),
+        detector=DetectorSpec.model_validate(spec["detector"]),
+        recipe=Recipe.model_validate(spec["recipe"]),
+        calibration=CalibrationSpec.model_validate(spec["calibration"]),
+        categories=tuple(known["nas_data"]["categories"]),
+        figures={name: attributes.get(name) for name in FIGURES},
+        origin=_origin(study, trial),
+    )
+
+
+def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    known = study.user_attrs
+    return {
+        "study": study.study_name,
+        "study_uuid": known["nas_uuid"],
+        "trial": trial.number,
+        "seed": trial.user_attrs["seed"],
+        "data": Path(known["nas_spec"]["data"]["root"]).name,
+        "data_fingerprint": known["nas_data"]["fingerprint"],
+        "budget_gib": known["nas_budget_gib"],
+        "versions": known["nas_versions"],
+        "git_commit": known["nas_git_commit"],
+        "finished": trial.datetime_complete.isoformat(timespec="seconds") if trial.datetime_complete else None,
+    }
+
+
+def main() -> None:
+    """Entry point of `nas-export`."""
+    app = new_app()
+    app.command()(export)
+    run(app, "nas-export")

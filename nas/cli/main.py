@@ -1,0 +1,44 @@
+"""`nas`: all commands under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+import nas
+from nas.cli.console import new_app, run
+from nas.cli.dashboard import dashboard
+from nas.cli.data import check_data, make_data
+from nas.cli.export import export
+from nas.cli.profile import profile
+from nas.cli.studies import list_studies, status
+from nas.cli.submit import submit
+from nas.cli.train import evaluate, train
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "submit": submit, "list": list_studies, "status": status, "export": export, "dashboard": dashboard, "train": train,
+    "evaluate": evaluate, "profile": profile, "check-data": check_data, "make-data": make_data,
+}  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"scratch-nas {nas.__version__}")
+        raise typer.Exit
+
+
+def umbrella(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Architecture search for object detectors trained from scratch."""
+
+
+def main() -> None:
+    """Entry point of `nas`."""
+    app = new_app(no_args_is_help=True)
+    app.callback()(umbrella)
+    for name, command in COMMANDS.items():
+        app.command(name)(command)
+    run(app, "nas")

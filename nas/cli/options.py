@@ -1,0 +1,26 @@
+"""Flags that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
+Storage = Annotated[str, typer.Option(help="Database URL.", show_default=True)]
+Study = Annotated[str | None, typer.Option(help="Name of the study; not needed where there is only one.")]
+Data = Annotated[Path | None, typer.Option(help="Folder with images and annotations in COCO form.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated.")
+]
+Detector = Annotated[str | None, typer.Option(help="fcos or faster_rcnn.")]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="paper-24, proxy, tiny, or a YAML file.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of training.")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Short side of the images, pixels; the long side is at most 1333/800 of it.")
+]
+BatchSize = Annotated[int | None, typer.Option("--batch", help="Images of one training step.")]
+Seed = Annotated[int | None, typer.Option(help="Of initialisation, data order and augmentation.")]
+
+DEFAULT_STORAGE = "sqlite:///nas.db"

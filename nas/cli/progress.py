@@ -1,0 +1,175 @@
+"""What happens, while it happens: on stderr, as a live table on a terminal and as one line an event elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from nas.cli.console import gib_text, percent
+from nas.units import gib
+
+if TYPE_CHECKING:
+    from nas.data.prepare import DataFacts
+    from nas.records import EpochReport
+    from nas.spec import SearchSpec
+    from nas.study import Event, SearchStudy
+    from search_spaces.layout import Layout
+
+SHOWN_ROWS = 15
+_STATES = {"started": "starting", "epoch": "training", "complete": "done"}
+
+
+class ImageProgress:
+    """A bar while images are checked."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._tasks: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def on_image(self, split: str, done: int, total: int) -> None:
+        """One more image of a split."""
+        if split not in self._tasks:
+            self._tasks[split] = self._bar.add_task(f"checking {split}", total=total)
+        self._bar.update(self._tasks[split], completed=done)  # type: ignore[arg-type]
+
+
+class EpochProgress(ImageProgress):
+    """A bar for the steps of one candidate, a line for each of its epochs."""
+
+    def __init__(self, layout: Layout, epochs: int) -> None:
+        super().__init__()
+        self.layout, self.epochs, self.epoch = layout, epochs, 1
+
+    def on_step(self, step: int, steps: int, loss: float) -> None:
+        """One more step of the running epoch."""
+        if "steps" not in self._tasks:
+            self._tasks = {"steps": self._bar.add_task("", total=steps)}
+        description = f"{self.layout}  epoch {self.epoch}/{self.epochs}  loss {loss:.3f}"
+        self._bar.update(self._tasks["steps"], completed=step, total=steps, description=description)  # type: ignore[arg-type]
+
+    def on_report(self, report: EpochReport) -> None:
+        """An epoch ended."""
+        self.epoch = report.epoch + 1
+        scores = f"mAP {percent(report.metrics.map)}  mAP50 {percent(report.metrics.map_50)}"
+        self._bar.console.print(f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  {scores}", highlight=False)
+
+
+@dataclass
+class _Row:
+    layout: str
+    state: str = "starting"
+    epoch: str = ""
+    map: float | None = None
+    map_50: float | None = None
+    memory_gib: float | None = None
+    reason: str = ""
+
+
+class SearchProgress:
+    """The table of a running search: trial, layout, epoch, mAP, memory, state."""
+
+    def __init__(self, spec: SearchSpec) -> None:
+        self.spec, self.rows, self.started = spec, {}, time.monotonic()  # type: tuple[SearchSpec, dict[int, _Row], float]
+        self._console = Console(stderr=True)
+        self._images: ImageProgress | None = ImageProgress()
+        self._live: Live | None = None
+        self._study: SearchStudy | None = None
+
+    def __enter__(self) -> SearchProgress:
+        if self._images:
+            self._images.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end_images()
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def on_image(self, split: str, done: int, total: int) -> None:
+        """One more image checked."""
+        if self._images:
+            self._images.on_image(split, done, total)
+
+    def on_open(self, study: SearchStudy, facts: DataFacts) -> None:
+        """The study is open; training begins."""
+        self._end_images()
+        self._study = study
+        space, budget = study.space, gib(study.budget_bytes)
+        self.say(
+            f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to score, {facts.num_classes} "
+            f"classes; {len(space)} layouts in space {space.name!r}; budget {gib_text(budget)} GiB"
+        )
+        for verb, counts in (("repaired", facts.repaired), ("left out", facts.left_out)):
+            if counts:
+                self.say(f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items()))
+        if study.ended:
+            self.say(f"going on: {study.ended} of {self.spec.search.trials} trials are there")
+        if self._console.is_terminal:
+            self._live = Live(self, console=self._console, refresh_per_second=2)
+            self._live.start()
+
+    def on_event(self, event: Event) -> None:
+        """Something happened to a trial."""
+        row = self.rows.setdefault(event.number, _Row(event.layout))
+        row.state = _STATES.get(event.kind, event.kind)
+        row.reason = event.reason or row.reason
+        if event.memory_predicted_bytes is not None:
+            row.memory_gib = gib(event.memory_predicted_bytes)
+        if event.report:
+            row.epoch = f"{event.report.epoch}/{event.report.epochs}"
+            row.map, row.map_50 = event.report.metrics.map, event.report.metrics.map_50
+            if event.report.memory_peak_bytes:
+                row.memory_gib = gib(event.report.memory_peak_bytes)
+        if not self._live:
+            self.say(self._line(event.number, row))
+
+    def say(self, text: str) -> None:
+        """A line on stderr, above the table."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def __rich__(self) -> Group:
+        table = Table()
+        for name in ("trial", "layout", "epoch", "mAP", "mAP50", "GiB", "state"):
+            table.add_column(name, justify="left" if name in ("layout", "state") else "right")
+        latest = sorted(self.rows.items())[-SHOWN_ROWS:]
+        for number, row in latest:
+            state = f"{row.state}: {row.reason}" if row.reason else row.state
+            scores = (percent(row.map), percent(row.map_50), gib_text(row.memory_gib))
+            table.add_row(str(number), row.layout, row.epoch, *scores, Text(state, overflow="ellipsis", no_wrap=True))
+        return Group(table, Text(self._summary()))
+
+    def _line(self, number: int, row: _Row) -> str:
+        parts = [f"[{time.monotonic() - self.started:6.0f} s] trial {number}", row.layout, row.state]
+        if row.epoch:
+            parts.append(f"epoch {row.epoch}, mAP {percent(row.map)}, mAP50 {percent(row.map_50)}")
+        else:
+            parts.append(f"{gib_text(row.memory_gib)} GiB")
+        return "  ".join(parts) + (f"  ({row.reason})" if row.reason else "")
+
+    def _summary(self) -> str:
+        done = [row for row in self.rows.values() if row.state == "done" and row.map is not None]
+        ended = sum(row.state in ("done", "pruned", "infeasible") for row in self.rows.values())
+        best = max(done, key=lambda row: row.map or 0, default=None)
+        text = f"{ended} ended here, {self.spec.search.trials} asked for, {time.monotonic() - self.started:.0f} s"
+        return text + (f"; best so far {best.layout} with mAP {percent(best.map)}" if best else "")
+
+    def _end_images(self) -> None:
+        if self._images:
+            self._images.__exit__()
+            self._images = None

@@ -1,0 +1,75 @@
+"""`nas list` and `nas status`: what is in a database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.cli import options
+from nas.cli.console import percent, print_json
+
+
+def list_studies(storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False) -> None:
+    """List the studies of a database."""
+    import optuna
+
+    from nas.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    rows = [_summary(optuna.load_study(study_name=name, storage=opened)) for name in optuna.get_all_study_names(opened)]
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    from nas.cli.tables import print_table
+
+    table = Table(title=f"{len(rows)} studies", title_justify="left")
+    for name in ("study", "space", "detector", "complete", "running", "failed", "asked", "best mAP", "best layout"):
+        table.add_column(name)
+    for row in rows:
+        cells = [row[name] for name in ("study", "space", "detector", "complete", "running", "failed", "trials")]
+        table.add_row(*map(str, cells), percent(row["map"]), str(row["layout"] or "-"))
+    print_table(table)
+
+
+def status(
+    study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
+) -> None:
+    """Show every trial of a study."""
+    from nas.results import load_study, trial_row
+    from nas.storage import open_storage
+
+    loaded = load_study(open_storage(storage, create=False), study)
+    rows = [trial_row(trial) for trial in loaded.get_trials(deepcopy=False)]
+    if as_json:
+        print_json({"study": loaded.study_name, **_attributes(loaded), "trials": rows})
+        return
+    from nas.cli.tables import print_table, trials_table
+
+    print_table(trials_table(rows, f"Study {loaded.study_name}"))
+    refused = loaded.user_attrs.get("nas_refusals", {})
+    print(f"Refused without training: {refused.get('over_budget', 0)} over the budget, {refused.get('repeated', 0)} repeated.")
+
+
+def _summary(study: Any) -> dict[str, Any]:
+    from collections import Counter
+
+    from nas.results import leaderboard
+
+    spec = study.user_attrs.get("nas_spec", {})
+    states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+    best = next(iter(leaderboard(study)), None)
+    return {
+        "study": study.study_name,
+        "space": spec.get("space", {}).get("name"),
+        "detector": spec.get("detector", {}).get("name"),
+        "trials": spec.get("search", {}).get("trials"),
+        **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING")},
+        "failed": states["FAIL"],
+        "map": best.value if best else None,
+        "layout": best.user_attrs.get("layout") if best else None,
+    }
+
+
+def _attributes(study: Any) -> dict[str, Any]:
+    return {name: value for name, value in study.user_attrs.items() if name.startswith("nas_")}

@@ -1,0 +1,131 @@
+"""`nas submit`, `nas-submit`: run a search, or go on with one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import options
+from nas.cli.console import INTERRUPTED, given, new_app, parse_settings, print_json, run
+
+if TYPE_CHECKING:
+    from nas.spec import SearchSpec
+    from nas.study import SearchStudy
+
+
+def submit(
+    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", help="The request; flags override its keys.")] = None,
+    data: options.Data = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; default: the data folder's name.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL; default: sqlite:///nas.db.")] = None,
+    space: Annotated[str | None, typer.Option(help="paper, scales, free, tiny, a YAML file or module:function.")] = None,
+    detector: options.Detector = None,
+    recipe: options.RecipeName = None,
+    epochs: options.Epochs = None,
+    image_size: options.ImageSize = None,
+    batch: options.BatchSize = None,
+    budget: Annotated[str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe or random.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="none or median.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Candidates at once.")] = None,
+    seed: options.Seed = None,
+    output: Annotated[str | None, typer.Option(help="Folder of checkpoints; default: nas-runs.")] = None,
+    settings: options.Settings = None,
+    local: Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the space and what fits; train nothing.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Search for the best backbone that trains within the memory budget.
+
+    The same command goes on where a search stopped.
+    """
+    flags = given({
+        "data.root": data and str(data), "study": study, "storage": storage, "space": space, "detector.name": detector,
+        "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
+        "budget.memory": budget, "search.sampler": sampler, "search.pruner": pruner, "search.trials": trials,
+        "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
+    })  # fmt: skip
+    request = checked_spec(spec, flags | parse_settings(settings or []))
+    if dry_run:
+        _dry_run(request, as_json)
+    else:
+        _search(request, local, as_json)
+
+
+def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
+    """The request, complete, and its data folder found; quickly.
+
+    Raises:
+        UserError: something in it cannot be.
+    """
+    from nas.data.annotations import find_split
+    from nas.spec import load_spec
+
+    spec = load_spec(path, flags)
+    for split in (spec.data.train, spec.data.val):
+        find_split(Path(spec.data.root), split)
+    return spec
+
+
+def _search(spec: SearchSpec, local: bool, as_json: bool) -> None:
+    from nas.cli.progress import SearchProgress
+    from workers.run import Watcher, run_search
+
+    with SearchProgress(spec) as progress:
+        try:
+            watcher = Watcher(progress.on_image, progress.on_open, progress.on_event)
+            study = run_search(spec, watcher, local=local)
+        except KeyboardInterrupt:
+            progress.say("Stopped. The same command goes on where this one stopped.")
+            raise typer.Exit(INTERRUPTED) from None
+    _show(study, as_json)
+
+
+def _show(study: SearchStudy, as_json: bool) -> None:
+    from nas.cli.tables import leaderboard_table, print_table
+    from nas.results import leaderboard, trial_row
+
+    rows = [trial_row(trial) for trial in leaderboard(study.study)]
+    summary = {"study": study.spec.study, "ended": study.ended, "stop_reason": study.stop_reason, "leaderboard": rows}
+    if as_json:
+        print_json(summary)
+    elif rows:
+        print_table(leaderboard_table(rows, f"Leaderboard of {study.spec.study}"))
+        if study.stop_reason:
+            print(f"The search ended early: {study.stop_reason}.")
+        print(f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} --out best")
+    if not rows:
+        print(f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _storage(study: SearchStudy) -> str:
+    from nas.storage import parse_url, shown
+
+    return shown(parse_url(study.spec.storage))
+
+
+def _dry_run(spec: SearchSpec, as_json: bool) -> None:
+    from nas.budget import preview
+    from nas.cli.progress import ImageProgress
+    from nas.cli.tables import print_table, space_table
+    from nas.data.prepare import read_data
+
+    with ImageProgress() as progress:
+        _, _, facts = read_data(spec.data, spec.recipe, progress.on_image)
+    shown = preview(spec, facts)
+    if as_json:
+        print_json(shown)
+    else:
+        print_table(space_table(shown))
+
+
+def main() -> None:
+    """Entry point of `nas-submit`."""
+    app = new_app()
+    app.command()(submit)
+    run(app, "nas-submit")

@@ -1,0 +1,82 @@
+"""Tables on the terminal. Scores in per cent, as papers print them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.cli.console import gib_text, percent
+
+
+def print_table(table: Table) -> None:
+    """On stdout; as wide as it needs where nobody looks."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
+
+
+def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """Completed trials, best first."""
+    table = Table(title=title, title_justify="left")
+    for name in (
+        "#",
+        "trial",
+        "layout",
+        "mAP",
+        "mAP50",
+        "mAP75",
+        "small",
+        "medium",
+        "large",
+        "params M",
+        "GMAC",
+        "GiB",
+        "train s",
+    ):
+        table.add_column(name, justify="left" if name == "layout" else "right")
+    for place, row in enumerate(rows, start=1):
+        scores = [percent(row.get(name)) for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")]
+        memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
+        cost = [f"{row['params'] / 1e6:.2f}", f"{row['flops'] / 1e9:.2f}", gib_text(memory), f"{row['train_s']:.0f}"]
+        table.add_row(str(place), str(row["number"]), row["layout"], *scores, *cost)
+    return table
+
+
+def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
+    """All trials of a study in the order of their numbers."""
+    table = Table(title=title, title_justify="left")
+    for name in ("trial", "layout", "state", "epochs", "mAP", "mAP50", "GiB", "reason"):
+        table.add_column(name, justify="left" if name in ("layout", "state", "reason") else "right")
+    for row in rows:
+        memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
+        reason = row.get("fail_reason") or row.get("infeasible_reason") or ""
+        scores = [percent(row.get("map")), percent(row.get("map_50"))]
+        epochs = str(row.get("epochs", 0))
+        table.add_row(str(row["number"]), row.get("layout", "-"), row["state"], epochs, *scores, gib_text(memory), reason)
+    return table
+
+
+def metrics_table(metrics: dict[str, Any], title: str) -> Table:
+    """COCO's figures, then the classes."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    table.add_column("%", justify="right")
+    for name, value in metrics.items():
+        if name != "map_per_class":
+            table.add_row(name, percent(value))
+    for name, value in metrics["map_per_class"].items():
+        table.add_row(f"map of {name}", percent(value))
+    return table
+
+
+def space_table(preview: dict[str, Any]) -> Table:
+    """What a search would choose from."""
+    table = Table(title=f"Search {preview['study']}", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", overflow="fold")
+    for name, value in preview.items():
+        table.add_row(name.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
+    return table

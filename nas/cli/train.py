@@ -1,0 +1,161 @@
+"""`nas train` and `nas evaluate`: one candidate in full, and its metrics on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import options
+from nas.cli.console import given, parse_settings, percent, print_json
+from nas.cli.submit import checked_spec
+from search_spaces.errors import UserError
+from search_spaces.layout import Layout
+
+if TYPE_CHECKING:
+    from nas.data.prepare import DataFacts
+    from nas.export.bundle import Trained
+    from nas.records import EpochReport
+    from nas.spec import SearchSpec
+
+
+def train(
+    what: Annotated[str, typer.Argument(metavar="LAYOUT|BUNDLE", help="A layout, C2-C2-T12-T4, or a bundle's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; the same command goes on where it stopped.")],
+    data: options.Data = None,
+    detector: options.Detector = None,
+    recipe: options.RecipeName = None,
+    epochs: options.Epochs = None,
+    image_size: options.ImageSize = None,
+    batch: options.BatchSize = None,
+    seed: options.Seed = None,
+    settings: options.Settings = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train one candidate from scratch and write it as a bundle."""
+    flags = given({
+        "data.root": data and str(data), "detector.name": detector, "recipe.name": recipe, "recipe.epochs": epochs,
+        "recipe.image_size": image_size, "recipe.batch": batch, "search.seed": seed,
+    })  # fmt: skip
+    base: dict[str, Any] = {}
+    if Path(what).is_dir():
+        layout, base = _of_bundle(Path(what))
+    else:
+        layout = Layout.parse(what)
+    spec = checked_spec(None, base | flags | parse_settings(settings or []))
+    from nas.export.bundle import FILES, check_target, write_bundle
+
+    work = out.with_name(out.name + ".training")
+    check_target(out)
+    trained = _train(layout, spec, work, as_json)
+    from nas.candidate import WEIGHTS
+
+    write_bundle(out, trained, work / WEIGHTS)
+    _remove(work)
+    if as_json:
+        print_json({"out": str(out), "layout": str(layout), **trained.figures})
+    else:
+        print(f"{out}: {layout}, mAP {percent(trained.figures['map'])} ({len(FILES)} files, start with {out / 'README.md'})")
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    data: Annotated[Path, typer.Option(help="Folder with images and annotations in COCO form.")],
+    split: Annotated[str, typer.Option(help="Split to score.")] = "val",
+    as_json: options.Json = False,
+) -> None:
+    """Print the COCO metrics of a bundle's detector on a data set with its categories."""
+    from nas.data.annotations import find_split
+
+    find_split(data, split)
+    if not bundle.is_dir():
+        raise UserError(f"bundle folder {str(bundle)!r} does not exist")
+    import torch
+
+    from nas.candidate import loader_workers
+    from nas.cli.progress import ImageProgress
+    from nas.data.check import usable_splits
+    from nas.data.dataset import EvalBatches, eval_transforms, make_loader
+    from nas.evaluation import evaluate as evaluate_detector
+    from nas.export.bundle import read_bundle
+
+    trained, detector = read_bundle(bundle)
+    with ImageProgress() as progress:
+        scored = usable_splits(data, (split,), skip_broken=False, progress=progress.on_image)[0].split
+    names = tuple(name for _, name in scored.categories)
+    if names != trained.categories:
+        raise UserError(
+            f"--data must have the bundle's categories ({', '.join(trained.categories)}); it has {', '.join(names)}"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batches = EvalBatches(scored.images, trained.recipe.images_per_step)
+    loader = make_loader(scored, eval_transforms(trained.recipe), batches, loader_workers(trained.recipe, device))
+    metrics, _, fps = evaluate_detector(detector.to(device), loader, scored, device)
+    if as_json:
+        print_json({**asdict(metrics), "fps": fps, "images": len(scored.images)})
+        return
+    from nas.cli.tables import metrics_table, print_table
+
+    print_table(metrics_table(asdict(metrics), f"{trained.layout} on {split} of {data}, {fps:.1f} images/s"))
+
+
+def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
+    """Layout of a bundle, and its detector, recipe and calibration as the base that flags change."""
+    from nas.export.bundle import read_description
+    from nas.spec import CUSTOM
+
+    trained = read_description(folder)
+    sections = ("detector", "recipe", "calibration")
+    base = {section: getattr(trained, section).model_dump(mode="json") for section in sections}
+    base["recipe"]["name"] = CUSTOM
+    return trained.layout, base
+
+
+def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Trained:
+    import torch
+
+    from nas.candidate import Candidate, train_candidate
+    from nas.cli.progress import EpochProgress
+    from nas.cost import count_cost
+    from nas.data.prepare import read_data
+    from nas.export.bundle import Trained
+
+    with EpochProgress(layout, spec.recipe.epochs) as progress:
+        train_split, val_split, facts = read_data(spec.data, spec.recipe, progress.on_image)
+        candidate = Candidate(
+            layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )  # fmt: skip
+        for report in train_candidate(candidate, train_split, val_split, progress.on_step):
+            progress.on_report(report)
+    cost = count_cost(layout, spec.detector, facts.num_classes, facts.batch_shape[2:])
+    return Trained(
+        layout, spec.detector, spec.recipe, spec.calibration, facts.categories,
+        figures={"params": cost.params, "flops": cost.flops, **_figures(report)}, origin=_origin(spec, facts),
+    )  # fmt: skip
+
+
+def _figures(report: EpochReport) -> dict[str, Any]:
+    from nas.units import gib
+
+    metrics = {name: value for name, value in asdict(report.metrics).items() if name.startswith("map")}
+    peak = report.memory_peak_bytes
+    rest = {"epochs": report.epoch, "train_s": report.train_s, "fps": report.fps, "device": report.device}
+    return {**metrics, **rest, "memory_peak_gib": None if peak is None else gib(peak)}
+
+
+def _origin(spec: SearchSpec, facts: DataFacts) -> dict[str, Any]:
+    from nas.provenance import git_commit, versions
+
+    return {
+        "seed": spec.search.seed, "data": Path(spec.data.root).resolve().name, "data_fingerprint": facts.fingerprint,
+        "versions": versions(), "git_commit": git_commit(),
+    }  # fmt: skip
+
+
+def _remove(work: Path) -> None:
+    import shutil
+
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,149 @@
+"""What a user gets wrong: one line that says the rule, the value and the choices, exit code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas.cli import dashboard, export, main, submit
+
+PROGRAMS = {"nas": main.main, "nas-submit": submit.main, "nas-export": export.main, "nas-dashboard": dashboard.main}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable:
+    """Run a command in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(command: str) -> tuple[int, str, str]:
+        program, *arguments = command.split()
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            PROGRAMS[program]()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+REFUSED = [
+    ("nas-submit", "--data DIR"),
+    ("nas-submit --data nowhere", "data set folder 'nowhere' does not exist"),
+    ("nas-submit --data {digits} --trials 0", "search.trials must be greater than or equal to 1; got 0"),
+    ("nas-submit --data {digits} --trials many", "--trials.*valid integer"),
+    ("nas-submit --data {digits} --trails 3", "No such option: --trails.*--trials"),
+    ("nas-submit --data {digits} --detector focs", "must be one of fcos, faster_rcnn; got 'focs' .did you mean 'fcos'"),
+    ("nas-submit --data {digits} --sampler bayes", "must be one of tpe, random; got 'bayes'"),
+    ("nas-submit --data {digits} --pruner asha", "must be one of none, median; got 'asha'"),
+    ("nas-submit --data {digits} --space tny", "must be one of free, paper, scales, tiny; got 'tny' .did you mean 'tiny'"),
+    ("nas-submit --data {digits} --recipe x", "recipe must be one of paper-24, proxy, tiny; got 'x'"),
+    ("nas-submit --data {digits} --budget 16", "a number and a unit .*; got '16'"),
+    ("nas-submit --data {digits} --budget 0GiB", "must be above 0; got '0GiB'"),
+    ("nas-submit --data {digits} --image-size 16", "recipe.image_size must be greater than or equal to 32; got 16"),
+    ("nas-submit --data {digits} --set recipe.epohs=3", "a key of recipe must be one of .*did you mean 'epochs'"),
+    ("nas-submit --data {digits} --set epochs", "--set takes key.path=value.*got 'epochs'"),
+    ("nas-submit --data {digits} --set recipe.lr=[", "--set recipe.lr: the value must be YAML"),
+    ("nas-submit --data {digits} --space tiny --set search.try=[C9-C1-T1-T1@16]", "C9-C1-T1-T1@16 is not in space 'tiny'"),
+    ("nas-submit --data {digits} --set search.try=[C1-X1]", "4 stages|one of C, T"),
+    ("nas-submit gone.yaml --data {digits}", "'gone.yaml' cannot be read"),
+    ("nas-submit --data {digits} --storage nas.db --space tiny", "storage must be a database URL"),
+    ("nas-submit --data {digits} --storage sqlite:///no/nas.db --space tiny", "folder 'no' does not exist"),
+    ("nas-submit --data {digits} --storage mongodb://u:secret@h/x --space tiny", "unknown kind of database 'mongodb'"),
+    ("nas-submit --data {digits} --space tiny --budget 1MiB --local", "no layout of space 'tiny' fits into 0.001 GiB"),
+    ("nas-submit --data {corrupt} --space tiny", "instances_train.json' is not JSON"),
+    ("nas-submit --data {faulty} --space tiny", "faults that cannot be repaired: 00001.jpg: missing image"),
+    ("nas-submit --data {empty} --space tiny", "split 'train' of .* has no usable box"),
+    ("nas-export --out best", "there is no file 'nas.db'"),
+    ("nas-export", "Missing option '--out'"),
+    ("nas-dashboard", "there is no file 'nas.db'"),
+    ("nas list", "there is no file 'nas.db'"),
+    ("nas status --storage sqlite:///other.db", "there is no file 'other.db'"),
+    ("nas profile C2-C2", "a layout has 4 stages.*got 2 in 'C2-C2'"),
+    ("nas profile C2-C2-T12-T4 --detector x", "must be one of fcos, faster_rcnn; got 'x'"),
+    ("nas profile C2-C2-T12-T4 --set chanels=64", "must be one of name, roi_op, channels, hidden; got 'chanels'"),
+    ("nas train C2-C2-T12-T4 --out new", "--data DIR"),
+    ("nas train nothing --data {digits} --out new", "a layout|a stage is a kind"),
+    ("nas train C1-C1-T1-T1@16 --data {digits} --recipe tiny --out {digits}", "holds other files"),
+    ("nas evaluate nowhere --data {digits}", "bundle folder 'nowhere' does not exist"),
+    ("nas evaluate {digits} --data {digits}", "detector.yaml' cannot be read"),
+    ("nas evaluate . --data {digits} --split test", "no split 'test'"),
+    ("nas check-data nowhere", "'nowhere' does not exist"),
+    ("nas make-data {digits}", "exists already: choose a new folder"),
+    ("nas make-data new --train 0", "--train"),
+    ("nas nonsense", "No such command 'nonsense'"),
+]
+
+
+@pytest.fixture(scope="session")
+def faulty_data(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Copies of the digits with a fault each."""
+    made = {"digits": digits}
+    for name in ("corrupt", "faulty", "empty"):
+        made[name] = tmp_path_factory.mktemp("faulty") / name
+        shutil.copytree(digits, made[name])
+    (made["corrupt"] / "instances_train.json").write_text('{"images": [')
+    (made["faulty"] / "train" / "00001.jpg").unlink()
+    coco = json.loads((made["empty"] / "instances_train.json").read_text())
+    (made["empty"] / "instances_train.json").write_text(json.dumps({**coco, "annotations": []}))
+    return made
+
+
+@pytest.mark.parametrize(("command", "words"), REFUSED, ids=lambda text: text[:60])
+def test_one_line_exit_code_2_nothing_left(run: Callable, faulty_data: dict, tmp_path: Path, command: str, words: str):
+    import re
+
+    code, out, err = run(command.format(**faulty_data))
+    assert code == 2
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert line.startswith(command.split(maxsplit=1)[0] + ": ")
+    assert re.search(words, line), line
+    assert "secret" not in line
+    assert files(tmp_path) == set()
+
+
+def test_a_new_database_is_not_made_for_a_wrong_request(run: Callable, digits: Path, tmp_path: Path):
+    command = f"nas-submit --data {digits} --space tiny --local --budget 1MiB --storage sqlite:///{tmp_path}/mine.db"
+    assert run(command)[0] == 2
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--data", "nowhere"], ["--data", "nowhere", "--local"], ["--trials", "x"]])
+def test_quick_answers_import_neither_torch_nor_ray(arguments: list[str]):
+    script = (
+        "import sys\nsys.argv = ['nas-submit', *sys.argv[1:]]\nfrom nas.cli.submit import main\n"
+        "try:\n    main()\nfinally:\n    print(*({'torch', 'ray', 'optuna', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == (0 if arguments == ["--help"] else 2)
+    assert ran.stderr.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help(run: Callable, program: str):
+    code, out, err = run(f"{program} --help")
+    assert (code, err) == (0, "")
+    assert "Usage: " + program in out
+
+
+@pytest.mark.parametrize("command", main.COMMANDS)
+def test_every_command_explains_itself(run: Callable, command: str):
+    code, out, _ = run(f"nas {command} --help")
+    assert code == 0
+    assert len(out.splitlines()) > 5
+
+
+def test_version(run: Callable):
+    import nas
+
+    assert run("nas --version")[:2] == (0, f"scratch-nas {nas.__version__}\n")

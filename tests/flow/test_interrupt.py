@@ -1,0 +1,107 @@
+"""Ctrl-C on a running search, and the same command again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.results import leaderboard
+
+START = "import sys; sys.argv[0] = 'nas-submit'; from nas.cli.submit import main; main()"
+
+
+class Search:
+    """`nas-submit` in a process of its own, as a shell would start it."""
+
+    def __init__(self, folder: Path, digits: Path, *more: str) -> None:
+        self.folder = folder
+        self.storage = f"sqlite:///{folder}/nas.db"
+        self.command = [sys.executable, "-c", START, "--data", str(digits), "--storage", self.storage]
+        self.command += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--sampler", "random"]
+        self.command += ["--image-size", "32", "--epochs", "3", "--trials", "4", *more]
+
+    def start(self) -> subprocess.Popen[str]:
+        with open(self.folder / "log", "a") as log:
+            return subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+    def trials(self) -> list[FrozenTrial]:
+        try:
+            return optuna.load_study(study_name="digits", storage=self.storage).get_trials()
+        except KeyError:
+            return []
+
+    def wait_for(self, condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (self.folder / "nas.db").exists() and condition(self.trials()):
+                return
+            assert process.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text())
+
+
+@pytest.mark.parametrize("backend", [pytest.param("local", marks=pytest.mark.long), "ray"])
+def test_the_same_command_goes_on(tmp_path: Path, digits: Path, backend: str):
+    if backend == "ray":
+        pytest.importorskip("ray")
+    search = Search(tmp_path, digits, *(["--local"] if backend == "local" else []))
+    process = search.start()
+    # One candidate done, another with an epoch behind it.
+    search.wait_for(
+        lambda trials: (
+            any(t.state == TrialState.COMPLETE for t in trials)
+            and any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials)
+        ),
+        process,
+    )
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(timeout=60) == 130
+    assert "The same command goes on" in (tmp_path / "log").read_text()
+    interrupted = search.trials()
+    assert any(trial.state == TrialState.RUNNING for trial in interrupted)
+
+    assert search.start().wait(timeout=200) == 0, (tmp_path / "log").read_text()
+    finished = search.trials()
+    assert [trial.number for trial in finished] == [0, 1, 2, 3]
+    assert {trial.state for trial in finished} == {TrialState.COMPLETE}
+    assert len({trial.user_attrs["layout_id"] for trial in finished}) == 4
+    for before, after in zip(interrupted, finished, strict=False):
+        assert before.user_attrs["layout"] == after.user_attrs["layout"]
+        assert before.datetime_start == after.datetime_start
+        assert before.intermediate_values.items() <= after.intermediate_values.items()  # what was paid for is kept
+        if before.state == TrialState.COMPLETE:
+            assert before == after
+    assert len(leaderboard(optuna.load_study(study_name="digits", storage=search.storage))) == 4
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.long
+def test_a_killed_driver_leaves_a_study_that_goes_on(tmp_path: Path, digits: Path):
+    search = Search(tmp_path, digits, "--local")
+    process = search.start()
+    search.wait_for(lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials), process)
+    process.kill()
+    process.wait()
+    assert search.start().wait(timeout=200) == 0, (tmp_path / "log").read_text()
+    assert [trial.number for trial in search.trials()] == [0, 1, 2, 3]
+    assert {trial.state for trial in search.trials()} == {TrialState.COMPLETE}
+
+
+@pytest.mark.long
+def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path, digits: Path):
+    search = Search(tmp_path, digits, "--local")
+    process = search.start()
+    search.wait_for(lambda trials: any(t.state == TrialState.RUNNING for t in trials), process)
+    second = subprocess.run(search.command, capture_output=True, text=True, check=False, timeout=100)
+    assert second.returncode == 2
+    assert f"is being run by process {process.pid}" in second.stderr.splitlines()[-1]
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
