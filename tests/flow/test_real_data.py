@@ -1,0 +1,68 @@
+"""Searches as a user runs them, in full: on digits with `make search`, on real photographs with `nas-submit`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+BIN = Path(sys.executable).parent
+
+
+def run(*command: object, cwd: Path) -> str:
+    return subprocess.run(list(map(str, command)), cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_make_search(tmp_path: Path):
+    """With this environment in place of a new one: the installation is not what is tested here."""
+    venv = BIN.parent
+    (venv / "installed-all").touch()
+    run("make", "search", f"DEMO={tmp_path / 'demo'}", f"VENV={venv}", cwd=ROOT)
+    status = json.loads(run(BIN / "nas", "status", "--storage", f"sqlite:///{tmp_path}/demo/nas.db", "--json", cwd=tmp_path))
+    complete = [trial for trial in status["trials"] if trial["state"] == "COMPLETE"]
+    assert len(complete) >= 6
+    assert len({trial["layout_id"] for trial in complete}) == len(complete)
+    assert any(trial["layout"].startswith("C") and "T" in trial["layout"] for trial in complete)
+    assert complete[0]["layout"] == "C1-C1-T2-T1@16"
+    assert max(trial["map_50"] for trial in complete) > 0.30
+    assert (tmp_path / "demo" / "best" / "backbone.safetensors").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_blood_cells(tmp_path: Path, bccd: Path):
+    storage = f"sqlite:///{tmp_path}/nas.db"
+    found = json.loads(
+        run(
+            BIN / "nas-submit",
+            "--data",
+            bccd,
+            "--space",
+            "tiny",
+            "--detector",
+            "fcos",
+            "--image-size",
+            "160",
+            "--trials",
+            "6",
+            "--storage",
+            storage,
+            "--output",
+            tmp_path / "runs",
+            "--json",
+            cwd=tmp_path,
+        )
+    )
+    best = found["leaderboard"][0]
+    assert len(found["leaderboard"]) == 6
+    assert best["map"] > 0.33
+    assert best["map_50"] > 0.55
+    run(BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", cwd=tmp_path)
+    again = json.loads(run(BIN / "nas", "evaluate", tmp_path / "best", "--data", bccd, "--json", cwd=tmp_path))
+    assert again["map"] == pytest.approx(best["map"], abs=1e-4)
