@@ -229,7 +229,7 @@ def test_a_trial_whose_driver_died_while_it_was_choosing_gets_a_layout(tmp_path:
 def test_a_choice_that_is_taken_by_then_is_a_failure(tmp_path: Path):
     first = Driver(tmp_path)
     first.train()
-    first.study.study.sampler = optuna.samplers.PartialFixedSampler(first.trial(0).params, optuna.samplers.RandomSampler())
+    first.study.study.enqueue_trial(first.trial(0).params)
     first.study.study.ask(distributions(first.study.space))
     second = Driver(tmp_path)
     assert second.study.next().number == 2
