@@ -32,7 +32,7 @@ def test_flags_beat_the_file_beats_the_space_beats_the_recipe(tmp_path: Path):
     assert spec.recipe.epochs == 2  # flag
     assert (spec.recipe.lr, spec.search.trials, spec.detector.name) == (0.5, 9, "fcos")  # file
     assert (spec.recipe.name, spec.detector.channels) == ("tiny", 64)  # the space's defaults
-    assert spec.recipe.batch == 8  # the recipe's file
+    assert spec.recipe.batch == 4  # the recipe's file
     assert spec.recipe.flip == 0.5  # built in
     assert spec.study == "cells"
 
@@ -70,7 +70,7 @@ def test_paper_recipe():
         ({"serch.trials": 3}, "a key of the spec must be one of .*did you mean 'search'"),
         ({"recipe.epochs": 0}, "recipe.epochs must be greater than or equal to 1; got 0"),
         ({"recipe.image_size": 31}, "recipe.image_size must be greater than or equal to 32; got 31"),
-        ({"recipe.images_per_gpu": 3}, "multiple of images_per_gpu; got 8 and 3"),
+        ({"recipe.images_per_gpu": 3}, "multiple of images_per_gpu; got 4 and 3"),
         ({"recipe.max_size": 100}, "max_size must be at least image_size; got 100 and 160"),
         ({"recipe": "papr-24"}, "did you mean 'paper-24'"),
         ({"recipe": "gone.yaml"}, "'gone.yaml' cannot be read"),
