@@ -27,11 +27,12 @@ _STATES = {"started": "starting", "epoch": "training", "complete": "done"}
 
 
 class ImageProgress:
-    """A bar while images are checked."""
+    """A bar while images are checked, on a terminal."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._tasks: dict[str, int] = {}
 
     def __enter__(self) -> Self:

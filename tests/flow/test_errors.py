@@ -58,6 +58,10 @@ REFUSED = [
     ("nas-submit gone.yaml --data {digits}", "'gone.yaml' cannot be read"),
     ("nas-submit --data {digits} --storage nas.db --space tiny", "storage must be a database URL"),
     ("nas-submit --data {digits} --storage sqlite:///no/nas.db --space tiny", "folder 'no' does not exist"),
+    (
+        "nas-submit --data {digits} --storage postgresql+psycopg://u:secret@localhost:1/x",
+        r"u:\*\*\*@localhost:1/x cannot be opened",
+    ),
     ("nas-submit --data {digits} --storage mongodb://u:secret@h/x --space tiny", "unknown kind of database 'mongodb'"),
     ("nas-submit --data {digits} --space tiny --budget 1MiB --local", "no layout of space 'tiny' fits into 0.001 GiB"),
     ("nas-submit --data {corrupt} --space tiny", "instances_train.json' is not JSON"),
@@ -105,7 +109,7 @@ def test_one_line_exit_code_2_nothing_left(run: Callable, faulty_data: dict, tmp
     code, out, err = run(command.format(**faulty_data))
     assert code == 2
     assert out == ""
-    (line,) = err.strip().splitlines()
+    (line,) = err.splitlines()
     assert line.startswith(command.split(maxsplit=1)[0] + ": ")
     assert re.search(words, line), line
     assert "secret" not in line
