@@ -81,9 +81,9 @@ class CalibrationReport:
 class EpochReport:
     """One epoch of one candidate, as it leaves training.
 
-    `loss` is the mean of the epoch, `lr` that of its last step, `train_s` all training so far and
-    `elapsed_s` that with calibration and evaluation; `fps` counts images a second of
-    the detector alone; `memory_peak_bytes` is what the GPU allocated at most, None on the CPU.
+    `loss` is the mean of the epoch, `lr` that of its last step, `train_s` all training so far and `elapsed_s` that with
+    calibration and evaluation; `fps` counts images a second of the detector alone; `memory_peak_bytes` is what the GPU
+    allocated at most, None on the CPU.
     """
 
     epoch: int

@@ -197,7 +197,7 @@ def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
         SpecError: the file or a value is wrong; the text names the key.
         SpaceError, LayoutError: the space or a layout to try first is wrong.
     """
-    written = _expand(_read_yaml(path) if path else {})
+    written = _expand(read_yaml(path) if path else {})
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
@@ -223,7 +223,7 @@ def load_recipe(reference: str) -> dict[str, Any]:
     if reference == CUSTOM:
         return {}
     if str(reference).endswith((".yaml", ".yml")):
-        return {**_read_yaml(Path(reference)), "name": str(reference)}
+        return {**read_yaml(Path(reference)), "name": str(reference)}
     if reference not in recipe_names():
         raise SpecError(f"{one_of('recipe', reference, recipe_names())}; or name a YAML file (mine.yaml)")
     text = (resources.files("nas") / "recipes" / f"{reference}.yaml").read_text()
@@ -313,7 +313,12 @@ def _expand(written: dict[str, Any]) -> dict[str, Any]:
     return written
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of keys and values.
+
+    Raises:
+        SpecError: it cannot be read, or is something else.
+    """
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

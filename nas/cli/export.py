@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from nas.export.bundle import Trained
+    from nas.export.trained import Trained
 
 FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "params", "flops",
@@ -46,7 +46,7 @@ def export(
 
 
 def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
-    from nas.export.bundle import Trained
+    from nas.export.trained import Trained
     from nas.spec import CalibrationSpec, DetectorSpec, Recipe
     from search_spaces.layout import Layout
 

@@ -16,7 +16,7 @@ from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
     from nas.data.prepare import DataFacts
-    from nas.export.bundle import Trained
+    from nas.export.trained import Trained
     from nas.records import EpochReport
     from nas.spec import SearchSpec
 
@@ -120,7 +120,7 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Train
     from nas.cli.progress import EpochProgress
     from nas.cost import count_cost
     from nas.data.prepare import read_data
-    from nas.export.bundle import Trained
+    from nas.export.trained import Trained
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         train_split, val_split, facts = read_data(spec.data, spec.recipe, progress.on_image)

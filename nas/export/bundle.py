@@ -8,7 +8,6 @@ detector.yaml          what rebuilds the detector               README.md       
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,13 @@ from nas.detectors import Detector, build_detector
 from nas.errors import BundleError, UserError
 from nas.export.card import model_card
 from nas.export.source import backbone_source
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe, validated
+from nas.export.trained import Trained
+from nas.spec import CalibrationSpec, DetectorSpec, Recipe, read_yaml, validated
 from search_spaces.layout import Layout
 
 FILES = ("backbone.yaml", "backbone.py", "backbone.safetensors", "detector.safetensors", "detector.yaml", "README.md")
 BACKBONE_PREFIX = "backbone.backbone."
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a bundle is made of. `figures` and `origin` are plain JSON, as people will read them."""
-
-    layout: Layout
-    detector: DetectorSpec
-    recipe: Recipe
-    calibration: CalibrationSpec
-    categories: tuple[str, ...]
-    figures: dict[str, Any]
-    origin: dict[str, Any]
 
 
 def write_bundle(folder: Path, trained: Trained, weights: Path) -> None:
@@ -87,9 +74,10 @@ def read_description(folder: Path) -> Trained:
     """What a bundle says of itself.
 
     Raises:
-        BundleError: not a bundle, of a newer format, or damaged.
+        SpecError: there is no readable detector.yaml.
+        BundleError: a newer format, or damaged.
     """
-    description = _read_yaml(folder / "detector.yaml")
+    description = read_yaml(folder / "detector.yaml")
     if description.get("format") != FORMAT:
         raise BundleError(f"bundle {str(folder)!r} has format {description.get('format')!r}; this version reads {FORMAT}")
     try:
@@ -110,7 +98,7 @@ def read_bundle(folder: Path) -> tuple[Trained, Detector]:
     """What a bundle says of itself, and its detector with the trained weights, in evaluation mode.
 
     Raises:
-        BundleError: not a bundle, of a newer format, or damaged.
+        SpecError, BundleError: see `read_description`; or weights that do not fit.
     """
     trained = read_description(folder)
     detector = build_detector(trained.layout, trained.detector, len(trained.categories))
@@ -147,16 +135,6 @@ def _detector_description(trained: Trained) -> dict[str, Any]:
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BundleError(f"bundle file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BundleError(f"bundle file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    return content if isinstance(content, dict) else {}
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

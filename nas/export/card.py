@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.detectors.inputs import IMAGE_MEAN, IMAGE_STD
-
-if TYPE_CHECKING:
-    from nas.export.bundle import Trained
+from nas.export.trained import Trained
 
 _CARD = """# {layout}
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from dashboards.serve import make_dashboard
 from nas.backbone import build_backbone
 from nas.cli import export, main
-from nas.errors import BundleError
+from nas.errors import UserError
 from nas.export.bundle import FILES, read_bundle, read_description
 from nas.export.source import backbone_source
 from nas.results import leaderboard
@@ -171,7 +171,7 @@ def test_damaged_bundles_say_so(bundle: Path, tmp_path: Path, damage: Callable[[
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     damage(copy)
-    with pytest.raises(BundleError, match=words):
+    with pytest.raises(UserError, match=words):
         read_bundle(copy)
 
 

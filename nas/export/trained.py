@@ -1,0 +1,22 @@
+"""A trained candidate, as a bundle describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from search_spaces.layout import Layout
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a bundle is made of. `figures` and `origin` are plain JSON, as people will read them."""
+
+    layout: Layout
+    detector: DetectorSpec
+    recipe: Recipe
+    calibration: CalibrationSpec
+    categories: tuple[str, ...]
+    figures: dict[str, Any]
+    origin: dict[str, Any]
