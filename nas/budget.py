@@ -6,6 +6,7 @@ import itertools
 import statistics
 from typing import Any
 
+from nas.data.check import Progress
 from nas.data.prepare import DataFacts
 from nas.memory import predict_memory
 from nas.spec import SearchSpec
@@ -29,11 +30,14 @@ def budget_bytes(spec: SearchSpec, facts: DataFacts) -> int:
     return predicted_bytes(spec, facts, Layout.parse(like)) if like else parse_bytes(spec.budget.memory)
 
 
-def preview(spec: SearchSpec, facts: DataFacts) -> dict[str, Any]:
+def preview(spec: SearchSpec, facts: DataFacts, on_layout: Progress) -> dict[str, Any]:
     """Size of the space, and from a random sample of its layouts the share that fits and the memory needed."""
     space, budget = spec.search_space(), budget_bytes(spec, facts)
     sampled = list(itertools.islice(space.shuffled(spec.search.seed), SAMPLED))
-    sizes = [predicted_bytes(spec, facts, layout) for layout in sampled]
+    sizes = []
+    for done, layout in enumerate(sampled, start=1):
+        sizes.append(predicted_bytes(spec, facts, layout))
+        on_layout("layouts", done, len(sampled))
     return {
         "study": spec.study,
         "space": f"{space.name}: {space.describe()}",

@@ -66,7 +66,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
     shape = "x".join(map(str, rows[0]["batch_shape"]))
     title = f"{rows[0]['detector']}, {rows[0]['classes']} classes, batch {shape}, fp32, AdamW; GiB predicted"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     table.add_column("layout")
     parts = list(rows[0]["memory_by_part_gib"])
     for name in ("params M", "backbone M", "GMAC", "GiB", *parts):

@@ -23,7 +23,7 @@ def list_studies(storage: options.Storage = options.DEFAULT_STORAGE, as_json: op
 
     from nas.cli.tables import print_table
 
-    table = Table(title=f"{len(rows)} studies", title_justify="left")
+    table = Table(title="Studies")
     for name in ("study", "space", "detector", "complete", "running", "failed", "asked", "best mAP", "best layout"):
         table.add_column(name)
     for row in rows:

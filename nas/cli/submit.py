@@ -117,7 +117,7 @@ def _dry_run(spec: SearchSpec, as_json: bool) -> None:
 
     with ImageProgress() as progress:
         _, _, facts = read_data(spec.data, spec.recipe, progress.on_image)
-    shown = preview(spec, facts)
+        shown = preview(spec, facts, progress.on_image)
     if as_json:
         print_json(shown)
     else:

@@ -6,36 +6,27 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nas.cli.console import gib_text, percent
 
 
 def print_table(table: Table) -> None:
-    """On stdout; as wide as it needs where nobody looks."""
+    """On stdout; as wide as it needs where nobody looks. The title is a line of its own: Rich folds it to the table's width."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
+    if table.title:
+        console.print(Text(str(table.title), style="italic"), soft_wrap=True)
+        table.title = None
     console.print(table)
 
 
 def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
     """Completed trials, best first."""
-    table = Table(title=title, title_justify="left")
-    for name in (
-        "#",
-        "trial",
-        "layout",
-        "mAP",
-        "mAP50",
-        "mAP75",
-        "small",
-        "medium",
-        "large",
-        "params M",
-        "GMAC",
-        "GiB",
-        "train s",
-    ):
+    table = Table(title=title)
+    names = ("#", "trial", "layout", "mAP", "mAP50", "mAP75", "small", "medium", "large", "params M", "GMAC", "GiB", "train s")
+    for name in names:
         table.add_column(name, justify="left" if name == "layout" else "right")
     for place, row in enumerate(rows, start=1):
         scores = [percent(row.get(name)) for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")]
@@ -47,7 +38,7 @@ def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
     """All trials of a study in the order of their numbers."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     for name in ("trial", "layout", "state", "epochs", "mAP", "mAP50", "GiB", "reason"):
         table.add_column(name, justify="left" if name in ("layout", "state", "reason") else "right")
     for row in rows:
@@ -61,7 +52,7 @@ def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
     """COCO's figures, then the classes."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title)
     table.add_column("figure")
     table.add_column("%", justify="right")
     for name, value in metrics.items():
@@ -74,9 +65,16 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
 
 def space_table(preview: dict[str, Any]) -> Table:
     """What a search would choose from."""
-    table = Table(title=f"Search {preview['study']}", title_justify="left", show_header=False)
+    table = Table(title=f"Search {preview['study']}", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
-    for name, value in preview.items():
-        table.add_row(name.replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
+    low, middle, high = (gib_text(preview[f"memory_predicted_gib_{name}"]) for name in ("min", "median", "max"))
+    table.add_row("space", preview["space"])
+    table.add_row("layouts", f"{preview['layouts']}, of which {preview['layouts_sampled']} were tried at random for this table")
+    table.add_row("memory budget", f"{gib_text(preview['budget_gib'])} GiB, {percent(preview['share_that_fits'])} % fit")
+    table.add_row("predicted memory", f"{low} to {high} GiB, median {middle}")
+    table.add_row("largest batch", " x ".join(map(str, preview["largest_batch_shape"])))
+    table.add_row("images", f"{preview['train_images']} to train on, {preview['val_images']} to score")
+    table.add_row("classes", str(preview["classes"]))
+    table.add_row("trials", str(preview["trials"]))
     return table

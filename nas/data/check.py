@@ -28,7 +28,7 @@ from nas.data.annotations import (
 from nas.data.images import BrokenImage, ImageFacts, inspect_image
 from nas.errors import DataError
 
-Progress = Callable[[str, int, int], None]  # split, images done, images in all
+Progress = Callable[[str, int, int], None]  # what is checked, how many are, how many there are
 SHOWN = 5  # findings named in an error
 
 
