@@ -8,6 +8,7 @@ handed out again first, under their own number, with their checkpoint.
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -73,7 +74,7 @@ class SearchStudy:
 
     Raises:
         StudyError: a study of that name exists and is no search, or was made from another request; or nothing in the space
-            fits into the budget.
+            fits into the budget; or the output folder cannot be written.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class SearchStudy:
         self.budget_bytes = budget_bytes(spec, facts)
         self.filter = LayoutFilter(self.space, self.budget_bytes, self.predicted_bytes, self._taken)
         self._check_budget()
+        self._check_output()
         self.storage = open_storage(spec.storage, create=True)
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         self.study = optuna.create_study(
@@ -294,6 +296,15 @@ class SearchStudy:
                 f"no layout of space {self.space.name!r} fits into {gib(self.budget_bytes)} GiB: the smallest is {text} with "
                 f"{gib(size)} GiB; raise budget.memory, or lower recipe.image_size or recipe.images_per_gpu"
             )
+
+    def _check_output(self) -> None:
+        """Before there is a study, whose trials would all fail."""
+        output = Path(self.spec.run.output)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=output).close()
+        except OSError as error:
+            raise StudyError(f"run.output {str(output)!r} cannot be written: {error.strerror}") from None
 
     def _match_or_describe(self) -> None:
         """A new study is described; an existing one must have been made from the same request."""

@@ -21,13 +21,17 @@ def new_app(**options: Any) -> typer.Typer:
 
 
 def run(app: typer.Typer, program: str) -> NoReturn:
-    """Run a command: a user's mistake is one line on stderr and exit code 2, an interrupt 130."""
+    """Run a command: a user's mistake or what the system refuses is one line on stderr and exit code 2, an interrupt 130."""
     try:
         code = app(standalone_mode=False, prog_name=program)
     except UserError as error:
         _fail(program, str(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:  # a full disk, a folder that may not be written
+        if not error.strerror:
+            raise
+        _fail(program, f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}")
     except Exception as error:
         # Typer's own usage errors, whose class it does not publish.
         if not hasattr(error, "format_message"):

@@ -62,6 +62,8 @@ REFUSED = [
         "nas-submit --data {digits} --storage postgresql+psycopg://u:secret@localhost:1/x",
         r"u:\*\*\*@localhost:1/x cannot be opened",
     ),
+    ("nas-submit --data {digits} --space tiny --local --output /proc/new", "run.output '/proc/new' cannot be written: "),
+    ("nas make-data /proc/new/digits --train 1", "No such file or directory: '/proc/new"),
     ("nas-submit --data {digits} --storage mongodb://u:secret@h/x --space tiny", "unknown kind of database 'mongodb'"),
     ("nas-submit --data {digits} --space tiny --budget 1MiB --local", "no layout of space 'tiny' fits into 0.001 GiB"),
     ("nas-submit --data {corrupt} --space tiny", "instances_train.json' is not JSON"),
