@@ -1,12 +1,15 @@
-"""Parameters and multiply-adds of a candidate, counted on meta tensors."""
+"""Parameters and multiply-adds of a candidate, counted on meta tensors, by two rules."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.detectors import Detector, build_detector
@@ -16,15 +19,20 @@ from search_spaces.layout import Layout
 
 PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
 RULE = "multiply-adds of convolutions, linear maps and attention products; norms and activations not counted"
+PAPER_RULE = (
+    "multiply-adds of convolutions with their biases and of linear maps, 2 for each element of a norm, 1 for each of a ReLU or "
+    "pooling; attention products not counted"
+)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Size of a network and work for one image; `flops` by `RULE`."""
+    """Size of a network and work for one image; `flops` by `RULE`, `paper_flops` by `PAPER_RULE`, as the paper's tables."""
 
     params: int
     backbone_params: int
     flops: int
+    paper_flops: int
     image_size: tuple[int, int]
 
 
@@ -34,23 +42,57 @@ def count_cost(layout: Layout, detector: DetectorSpec, num_classes: int, image_s
     with torch.device("meta"):
         network = build_detector(layout, detector, num_classes).eval()
         image = torch.empty(1, 3, *image_size)
+    with FlopCounterMode(display=False) as products, _PaperRule().counting(network) as by_paper:
+        _run_once(network, image)
     return Cost(
         params=sum(parameter.numel() for parameter in network.parameters()),
         backbone_params=sum(parameter.numel() for parameter in network.backbone.backbone.parameters()),
-        flops=multiply_adds(network, image),
+        flops=products.get_total_flops() // 2,
+        paper_flops=by_paper.flops,
         image_size=image_size,
     )
 
 
 @torch.no_grad()
-def multiply_adds(network: Detector, images: Tensor) -> int:
-    """Multiply-adds of backbone, neck and heads, by `RULE`; a two-stage detector with `PROPOSALS` regions an image."""
-    with FlopCounterMode(display=False) as counter:
-        features = network.backbone(images)
-        if isinstance(network, FasterRcnn):
-            network.rpn.head(list(features.values()))
-            regions = images.new_empty(PROPOSALS * len(images), network.backbone.out_channels, ROI_SIZE, ROI_SIZE)
-            network.roi_heads.box_predictor(network.roi_heads.box_head(regions))
-        else:
-            network.head(list(features.values()))
-    return counter.get_total_flops() // 2
+def _run_once(network: Detector, images: Tensor) -> None:
+    """Backbone, neck and heads; a two-stage detector with `PROPOSALS` regions an image."""
+    features = network.backbone(images)
+    if isinstance(network, FasterRcnn):
+        network.rpn.head(list(features.values()))
+        regions = images.new_empty(PROPOSALS * len(images), network.backbone.out_channels, ROI_SIZE, ROI_SIZE)
+        network.roi_heads.box_predictor(network.roi_heads.box_head(regions))
+    else:
+        network.head(list(features.values()))
+
+
+class _PaperRule:
+    """`PAPER_RULE`, that of mmdetection's `get_flops`, which counts modules: what is a function there (attention, GELU, the
+    region proposal network's ReLU, interpolation) costs nothing. It reproduces Table 2 of the paper, its misprints aside.
+    """
+
+    def __init__(self) -> None:
+        self.flops = 0
+
+    @contextmanager
+    def counting(self, network: nn.Module) -> Iterator[_PaperRule]:
+        """Count what `network` does inside."""
+        modules = [
+            module for name, module in network.named_modules() if not (name.startswith("rpn.") and type(module) is nn.ReLU)
+        ]
+        hooks = [module.register_forward_hook(self._count) for module in modules]
+        try:
+            yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _count(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, nn.Conv2d):
+            positions = output.numel() // module.out_channels
+            self.flops += positions * module.weight.numel() + (output.numel() if module.bias is not None else 0)
+        elif isinstance(module, nn.Linear):
+            self.flops += inputs[0].numel() * module.out_features
+        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):
+            self.flops += 2 * output.numel()
+        elif isinstance(module, (nn.ReLU, nn.MaxPool2d)):
+            self.flops += inputs[0].numel()

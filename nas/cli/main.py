@@ -12,6 +12,7 @@ from nas.cli.console import new_app, run
 from nas.cli.dashboard import dashboard
 from nas.cli.data import check_data, make_data
 from nas.cli.export import export
+from nas.cli.paper import paper_tables
 from nas.cli.profile import profile
 from nas.cli.studies import list_studies, status
 from nas.cli.submit import submit
@@ -19,7 +20,7 @@ from nas.cli.train import evaluate, train
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit, "list": list_studies, "status": status, "export": export, "dashboard": dashboard, "train": train,
-    "evaluate": evaluate, "profile": profile, "check-data": check_data, "make-data": make_data,
+    "evaluate": evaluate, "profile": profile, "paper-tables": paper_tables, "check-data": check_data, "make-data": make_data,
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def profile(
 
 
 def _profile(layout: Layout, spec: Any, classes: int, batch_shape: tuple[int, int, int, int]) -> dict[str, Any]:
-    from nas.cost import RULE, count_cost
+    from nas.cost import PAPER_RULE, RULE, count_cost
     from nas.memory import predict_memory
     from nas.units import gib
 
@@ -52,6 +52,8 @@ def _profile(layout: Layout, spec: Any, classes: int, batch_shape: tuple[int, in
         "backbone_params": cost.backbone_params,
         "flops": cost.flops,
         "flops_rule": RULE,
+        "paper_flops": cost.paper_flops,
+        "paper_flops_rule": PAPER_RULE,
         "batch_shape": list(batch_shape),
         "memory_predicted_gib": gib(memory.peak_bytes),
         "memory_by_part_gib": {part: gib(size) for part, size in memory.parts().items()},
@@ -69,11 +71,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
     table = Table(title=title)
     table.add_column("layout")
     parts = list(rows[0]["memory_by_part_gib"])
-    for name in ("params M", "backbone M", "GMAC", "GiB", *parts):
+    for name in ("params M", "backbone M", "GMAC", "paper G", "GiB", *parts):
         table.add_column(name, justify="right")
     for row in rows:
-        counts = [f"{row['params'] / 1e6:.4f}", f"{row['backbone_params'] / 1e6:.4f}", f"{row['flops'] / 1e9:.2f}"]
+        counts = [f"{row[name] / 1e6:.4f}" for name in ("params", "backbone_params")]
+        counts += [f"{row[name] / 1e9:.2f}" for name in ("flops", "paper_flops")]
         memory = [gib_text(row["memory_predicted_gib"]), *(gib_text(row["memory_by_part_gib"][part]) for part in parts)]
         table.add_row(row["layout"], *counts, *memory)
     print_table(table)
-    print(f"GMAC: {rows[0]['flops_rule']}; one image.")
+    print(f"GMAC: {rows[0]['flops_rule']}; one image.\npaper G: {rows[0]['paper_flops_rule']}; one image.")

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
-from torchvision.ops import roi_align
+from torchvision.ops import roi_align, roi_pool
 
 from nas.detectors import Detector
-from nas.detectors.faster_rcnn import ROI_SIZE, FasterRcnn
+from nas.detectors.faster_rcnn import ROI_SIZE, FasterRcnn, PyramidRoIPool
 from nas.detectors.fcos import Fcos
 
 
@@ -51,7 +51,10 @@ def _faster_rcnn_losses(detector: FasterRcnn, images: Tensor) -> list[Tensor]:
     objectness, deltas = detector.rpn.head(list(features.values()))
     heads, sampled = detector.roi_heads, detector.roi_heads.fg_bg_sampler.batch_size_per_image
     rois = images.new_zeros(len(images) * sampled, 5)
-    pooled = roi_align(features["0"], rois, (ROI_SIZE, ROI_SIZE), 0.25, sampling_ratio=2)
+    if isinstance(heads.box_roi_pool, PyramidRoIPool):
+        pooled = roi_pool(features["0"], rois, (ROI_SIZE, ROI_SIZE), 0.25)
+    else:
+        pooled = roi_align(features["0"], rois, (ROI_SIZE, ROI_SIZE), 0.25, sampling_ratio=2)
     logits, offsets = heads.box_predictor(heads.box_head(pooled))
     labels = torch.zeros(len(rois), dtype=torch.int64, device=images.device)
     rpn = [torch.cat([level.flatten() for level in maps]).square().mean() for maps in (objectness, deltas)]

@@ -150,6 +150,16 @@ def test_everything_that_costs_memory_does():
     assert peak(boxes_per_image=500) > peak(boxes_per_image=5)
 
 
+def test_roi_pool_keeps_an_index_beside_each_value():
+    # On small images the pooled regions are the largest tensors.
+    peaks = {}
+    for roi_op in ("align", "pool"):
+        spec = DetectorSpec(name="faster_rcnn", roi_op=roi_op)
+        peaks[roi_op] = predict_memory(Layout.parse("C1-C1-T1-T1@16"), spec, 3, (2, 3, 64, 64)).peak_bytes
+    indices_bytes = 2 * 512 * 256 * 7 * 7 * 4  # int32, 512 sampled proposals an image
+    assert peaks["pool"] == pytest.approx(peaks["align"] + indices_bytes, rel=0.02)
+
+
 def test_the_cuda_attention_kernel_keeps_no_scores():
     def both(text: str) -> tuple[int, int]:
         spec, shape = DetectorSpec(name="fcos", **TINY), (2, 3, 224, 224)

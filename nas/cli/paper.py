@@ -1,0 +1,74 @@
+"""`nas paper-tables`: the paper's Tables 1 to 5 beside our own counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import options
+from nas.cli.console import percent, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = (
+    "detector", "layout", "trained", "mAP", "params M", "counted", "FLOPs G", "counted", "memory G", "predicted GiB", "note",
+)  # fmt: skip
+TEXT_COLUMNS = ("detector", "layout", "trained", "note")
+
+
+def paper_tables(
+    table: Annotated[int | None, typer.Option(min=1, max=5, help="One table only.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Print the figures of Hong et al. (CVPR 2022) beside our counts of the same layouts.
+
+    Printed figures stand first; misprints are noted; detectors that are not there yet are marked missing.
+    """
+    from nas.cli.progress import ImageProgress
+    from nas.paper import TABLES, paper_rows
+
+    with ImageProgress() as progress:
+        rows = paper_rows((table,) if table else TABLES, progress.on_image)
+    if as_json:
+        print_json(rows)
+        return
+    for number in sorted({row["table"] for row in rows}):
+        of_table = [row for row in rows if row["table"] == number]
+        title = f"Table {number}: {of_table[0]['title']}"
+        if markdown:
+            print(_markdown(title, of_table))
+        else:
+            _print(title, of_table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    printed, counted = row["printed"], row["counted"]
+    detector = row["detector"] + (f" ({row['roi_op']})" if row["roi_op"] else "")
+    ours = ["missing"] * 3
+    if counted:
+        params, flops = f"{counted['params'] / 1e6:.4f}", f"{counted['paper_flops'] / 1e9:.3f}"
+        ours = [params, flops, f"{counted['memory_predicted_gib']:.2f}"]
+    theirs = [str(printed.get(name, "-")) for name in ("params_m", "flops_g", "memory_g")]
+    pairs = [cell for pair in zip(theirs, ours, strict=True) for cell in pair]
+    return [detector, row["layout"], row["trained"], percent(printed["map"]), *pairs, row["note"] or ""]
+
+
+def _print(title: str, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from nas.cli.tables import print_table
+
+    shown: Table = Table(title=title)
+    for name in COLUMNS:
+        shown.add_column(name, justify="left" if name in TEXT_COLUMNS else "right")
+    for row in rows:
+        shown.add_row(*_cells(row))
+    print_table(shown)
+
+
+def _markdown(title: str, rows: list[dict[str, Any]]) -> str:
+    lines = [COLUMNS, ["---" if name in TEXT_COLUMNS else "---:" for name in COLUMNS], *map(_cells, rows)]
+    return f"### {title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,84 @@
+"""The paper's tables beside our counts: Table 2 to every digit of an independent count, its misprints by their arithmetic."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from nas.cli import main
+from nas.paper import paper_rows
+
+# Millions and billions, from an independent count of the design that reproduces Table 2.
+COUNTED = {
+    ("faster_rcnn", "T2-T2-T6-T2"): ("45.1513", "210.709"),
+    ("faster_rcnn", "C2-C2-T6-T2"): ("44.0839", "186.307"),
+    ("faster_rcnn", "C2-C2-T12-T4"): ("68.9267", "246.295"),
+    ("fcos", "T2-T2-T6-T2"): ("35.7345", "211.563"),
+    ("fcos", "C2-C2-T6-T2"): ("34.6671", "187.162"),
+    ("fcos", "C2-C2-T12-T4"): ("59.5099", "247.150"),
+}
+# What the printed figures are off by, where that is a digit and not a design.
+MISPRINTS = {
+    ("faster_rcnn", "C2-C2-T6-T2"): (0, 2),
+    ("fcos", "T2-T2-T6-T2"): (0, 0),
+    ("fcos", "C2-C2-T6-T2"): (-10, 0),
+    ("fcos", "C2-C2-T12-T4"): (-20, -20),
+}
+
+
+@pytest.fixture(scope="module")
+def table_2() -> dict:
+    return {(row["detector"], row["layout"]): row for row in paper_rows((2,))}
+
+
+@pytest.mark.parametrize("row", COUNTED)
+def test_parameters_and_flops_of_table_2(table_2: dict, row: tuple[str, str]):
+    counted = table_2[row]["counted"]
+    assert (f"{counted['params'] / 1e6:.4f}", f"{counted['paper_flops'] / 1e9:.3f}") == COUNTED[row]
+
+
+@pytest.mark.parametrize("row", MISPRINTS)
+def test_printed_figures_differ_by_whole_digits(table_2: dict, row: tuple[str, str]):
+    deviation = table_2[row]["deviation"]
+    # Half of the last printed digit, 0.01, and what rounding the deviation itself adds.
+    assert deviation["params_m"] == pytest.approx(MISPRINTS[row][0], abs=0.0051)
+    assert deviation["flops_g"] == pytest.approx(MISPRINTS[row][1], abs=0.0051)
+    assert bool(table_2[row]["note"]) == any(MISPRINTS[row])
+
+
+def test_the_exchanged_row_is_the_count_of_another(table_2: dict):
+    printed = table_2["faster_rcnn", "T2-T2-T6-T2"]["printed"]
+    other = table_2["faster_rcnn", "C2-C2-T12-T4"]["counted"]
+    assert printed["params_m"] == round(other["params"] / 1e6, 2)
+    assert printed["flops_g"] == round(other["paper_flops"] / 1e9, 1)
+
+
+def test_published_counts_of_other_rows():
+    # ATSS has FCOS's layers: Table 5 prints 32M and 36M for ResNet-50 and Swin-T.
+    rows = paper_rows((5,))
+    assert all(row["missing"] and row["counted"] is None for row in rows)
+    printed = {row["layout"]: row["printed"]["params_m"] for row in rows if row["detector"] == "atss"}
+    assert (printed["C3-C4-C6-C3@256"], printed["T2-T2-T6-T2"]) == (32, 36)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["nas", "paper-tables", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    rows = json.loads(run(monkeypatch, capsys, "--table", "1", "--json"))
+    assert [(row["trained"], row["roi_op"], row["printed"]["map"]) for row in rows[:2]] == [
+        ("scratch", "pool", pytest.approx(0.266)),
+        ("scratch", "align", pytest.approx(0.303)),
+    ]
+    markdown = run(monkeypatch, capsys, "--table", "5", "--markdown").splitlines()
+    assert markdown[0] == "### Table 5: Other detectors"
+    assert len({line.count("|") for line in markdown[2:] if line}) == 1
+    assert sum("missing" in line for line in markdown) == 12
+    assert "Table 2: " in run(monkeypatch, capsys, "--table", "2")
