@@ -26,6 +26,7 @@ from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
+from nas.interrupts import interrupts_wait
 from nas.lease import lease
 from nas.provenance import differences, git_commit, public_spec, versions
 from nas.records import EpochReport
@@ -105,6 +106,7 @@ class SearchStudy:
 
     # ------------------------------------------------------------------------------------------------ what is next
 
+    @interrupts_wait()
     def next(self) -> Assignment | None:
         """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
         for left_behind in self._left_behind():
@@ -120,6 +122,7 @@ class SearchStudy:
         return self._describe(trial)
 
     @property
+    @interrupts_wait()
     def finished(self) -> bool:
         """Nothing runs and nothing is left to start."""
         enough = self.stop_reason is not None or self.ended >= self.spec.search.trials
@@ -135,6 +138,7 @@ class SearchStudy:
         return number in self._mine
 
     @property
+    @interrupts_wait()
     def ended(self) -> int:
         """Trials that reached a worker and ended COMPLETE, PRUNED or infeasible."""
         return sum(trial.state in _ENDED for trial in self._trials())
@@ -154,6 +158,7 @@ class SearchStudy:
 
     # --------------------------------------------------------------------------------------------- what came of it
 
+    @interrupts_wait()
     def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
         """Keep an epoch's results. Returns whether the trial is to go on: False after the last epoch or when pruned."""
         trial = self._mine[number]
@@ -178,6 +183,7 @@ class SearchStudy:
             self._tell_watcher("pruned", number, report)
         return number in self._mine
 
+    @interrupts_wait()
     def fail(self, number: int, reason: str) -> None:
         """The candidate ended by an error; its layout may be tried again."""
         self._set(self._mine[number], fail_reason=reason)
@@ -187,6 +193,7 @@ class SearchStudy:
         if len(latest) == FAILS_IN_A_ROW and set(latest) == {TrialState.FAIL}:
             self.stop_reason = f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
 
+    @interrupts_wait()
     def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         """The candidate was measured to need more than the budget: never the best, never tried again."""
         trial = self._mine[number]
