@@ -12,14 +12,19 @@ from nas.interrupts import interrupts_wait
 
 def test_an_interrupt_comes_after_the_block():
     done = []
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+
+    @interrupts_wait()
+    def block() -> None:
         signal.raise_signal(signal.SIGINT)
         done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
     assert done == ["the rest"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_blocks_inside_blocks_and_decorated_functions():
+def test_blocks_inside_blocks():
     done = []
 
     @interrupts_wait()
@@ -27,9 +32,13 @@ def test_blocks_inside_blocks_and_decorated_functions():
         signal.raise_signal(signal.SIGINT)
         done.append("inner")
 
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+    @interrupts_wait()
+    def outer() -> None:
         inner()
         done.append("outer")
+
+    with pytest.raises(KeyboardInterrupt):
+        outer()
     assert done == ["inner", "outer"]
 
 
