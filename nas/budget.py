@@ -8,8 +8,8 @@ from typing import Any
 
 from nas.data.check import Progress
 from nas.data.prepare import DataFacts
-from nas.memory import predict_memory
-from nas.spec import SearchSpec
+from nas.memory import Training, predict_memory
+from nas.spec import Recipe, SearchSpec
 from nas.units import gib, parse_bytes
 from search_spaces.layout import Layout
 
@@ -18,10 +18,19 @@ SAMPLED = 50  # layouts of a preview
 
 def predicted_bytes(spec: SearchSpec, facts: DataFacts, layout: Layout) -> int:
     """Peak training memory of a candidate on the largest batch that this data set and recipe can give."""
-    return predict_memory(
-        layout, spec.detector, facts.num_classes, facts.batch_shape, boxes_per_image=facts.max_boxes_per_image,
-        accumulates=spec.recipe.batch > spec.recipe.images_per_step,
-    ).peak_bytes  # fmt: skip
+    return predict_memory(layout, spec.detector, facts.num_classes, training_of(spec.recipe, facts)).peak_bytes
+
+
+def training_of(recipe: Recipe, facts: DataFacts) -> Training:
+    """What memory depends on, of a recipe and a data set."""
+    return Training(
+        batch_shape=facts.batch_shape,
+        boxes_per_image=facts.max_boxes_per_image,
+        precision=recipe.precision,
+        optimizer=recipe.optimizer,
+        checkpointing=recipe.checkpointing,
+        accumulates=recipe.batch > recipe.images_per_step,
+    )
 
 
 def budget_bytes(spec: SearchSpec, facts: DataFacts) -> int:

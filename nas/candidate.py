@@ -29,6 +29,7 @@ from nas.evaluation import evaluate
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.training.checkpointing import checkpoint_blocks
 from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
 from nas.units import gib
@@ -83,6 +84,8 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
     begun = time.perf_counter()
     torch.manual_seed(candidate.seed)
     detector = build_detector(candidate.layout, candidate.detector, candidate.num_classes).to(device)
+    if recipe.checkpointing:
+        checkpoint_blocks(detector.backbone.backbone)
     optimizer = make_optimizer(detector, recipe)
     order, train_loader, val_loader = _loaders(recipe, candidate.seed, train, val, device)
     accumulate = recipe.batch // recipe.images_per_step

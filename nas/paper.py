@@ -13,7 +13,7 @@ import yaml
 
 from nas.cost import count_cost
 from nas.data.check import Progress
-from nas.memory import predict_memory
+from nas.memory import Training, predict_memory
 from nas.spec import DetectorSpec
 from nas.units import gib
 from search_spaces.catalog import DETECTORS
@@ -63,7 +63,7 @@ def _count(row: dict[str, Any]) -> dict[str, Any]:
     layout = Layout.parse(row["layout"])
     detector = DetectorSpec(name=row["detector"], roi_op=row.get("roi_op", "align"))
     cost = count_cost(layout, detector, CLASSES, COUNTED_SIZE)
-    memory = predict_memory(layout, detector, CLASSES, TRAINED_SHAPE)
+    memory = predict_memory(layout, detector, CLASSES, Training(TRAINED_SHAPE))
     return {
         "params": cost.params,
         "flops": cost.flops,

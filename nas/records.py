@@ -30,26 +30,30 @@ class CocoMetrics:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Predicted peak of allocated GPU memory of one training step, and what it consists of at that moment, in bytes.
+    """Predicted GPU memory of one training step, in bytes.
 
-    `activations` is what the forward pass made and backward still needs; `transients` what backward made; `moment` is
-    `forward`, `backward` or `update`.
+    `peak_bytes` is the highest sum of allocated blocks, `reserved_bytes` what the caching allocator takes from the card for it.
+    The other fields say what the peak consists of: `activations` is what the forward pass of each part of the network made and
+    the backward pass still needs, `transients` what the backward pass made, `workspace` is cuBLAS's, `rounding` what the
+    allocator adds to blocks. `moment` is `forward`, `backward` or `update`.
     """
 
     peak_bytes: int
+    reserved_bytes: int
     parameters_bytes: int
     optimizer_bytes: int
-    inputs_bytes: int
     gradients_bytes: int
-    activations_bytes: int
+    inputs_bytes: int
+    activations_bytes: dict[str, int]
     transients_bytes: int
+    workspace_bytes: int
+    rounding_bytes: int
     moment: str
 
     def parts(self) -> dict[str, int]:
         """The parts by name; their sum is the peak."""
-        return {
-            name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name[:4] != "peak" and name != "moment"
-        }
+        plain = ("parameters", "optimizer", "gradients", "inputs", "transients", "workspace", "rounding")
+        return {**{name: getattr(self, f"{name}_bytes") for name in plain}, **self.activations_bytes}
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class Recipe(_Section):
 
     `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
     sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
+    `checkpointing` keeps the inputs of blocks only and runs them twice: less memory, a third more time.
     """
 
     name: str = CUSTOM
@@ -74,12 +75,14 @@ class Recipe(_Section):
     images_per_gpu: Annotated[int, Field(ge=1)] | None = None
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    optimizer: _named("optimizer", catalog.OPTIMIZERS) = "adamw"  # type: ignore[valid-type]
     schedule: _named("schedule", catalog.SCHEDULES) = "step"  # type: ignore[valid-type]
     decay_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
     decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: _named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
+    checkpointing: bool = False
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import options
 from nas.cli.console import gib_text, given, parse_settings, print_json
+from nas.errors import SpecError, one_of
+from search_spaces.catalog import OPTIMIZERS, PRECISIONS
 from search_spaces.layout import Layout
+
+if TYPE_CHECKING:
+    from nas.memory import Training
+    from nas.spec import DetectorSpec
+
+_MEMORY_ROWS = {
+    "memory_predicted_gib": "allocated at the peak",
+    "memory_reserved_gib": "reserved",
+    "memory_card_gib": "of the card, with the context",
+    "measured memory_peak_gib": "measured: allocated",
+    "measured memory_reserved_gib": "measured: reserved",
+}
 
 
 def profile(
@@ -19,30 +33,39 @@ def profile(
         int, typer.Option(min=32, help="Short side of the images, pixels; the long side is 1333/800 of it.")
     ] = 800,
     images: Annotated[int, typer.Option(min=1, help="Images per GPU.")] = 4,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Run blocks twice to keep less.")] = False,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print parameters, multiply-adds and predicted training memory of layouts."""
+    """Print parameters, multiply-adds and predicted training memory of layouts; where there is a GPU, measure as well."""
     parsed = [Layout.parse(text) for text in layouts]
+    for name, value, choices in (("precision", precision, PRECISIONS), ("optimizer", optimizer, OPTIMIZERS)):
+        if value not in choices:
+            raise SpecError(one_of(f"--{name}", value, choices))
     from nas.spec import ASPECT_LIMIT, LARGEST_STRIDE, DetectorSpec, validated
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])
     spec = validated(DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()})
     height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in (image_size, int(image_size * ASPECT_LIMIT)))
-    rows = [_profile(layout, spec, classes, (images, 3, height, width)) for layout in parsed]
+    from nas.memory import Training
+
+    training = Training((images, 3, height, width), precision=precision, optimizer=optimizer, checkpointing=checkpointing)
+    rows = [_profile(layout, spec, classes, training) for layout in parsed]
     if as_json:
         print_json(rows)
     else:
         _print(rows)
 
 
-def _profile(layout: Layout, spec: Any, classes: int, batch_shape: tuple[int, int, int, int]) -> dict[str, Any]:
+def _profile(layout: Layout, spec: DetectorSpec, classes: int, training: Training) -> dict[str, Any]:
     from nas.cost import PAPER_RULE, RULE, count_cost
-    from nas.memory import predict_memory
+    from nas.memory import CONTEXT_BYTES, predict_memory
     from nas.units import gib
 
-    cost = count_cost(layout, spec, classes, batch_shape[2:])
-    memory = predict_memory(layout, spec, classes, batch_shape)
+    cost = count_cost(layout, spec, classes, training.batch_shape[2:])
+    memory = predict_memory(layout, spec, classes, training)
     return {
         "layout": str(layout),
         "layout_id": layout.layout_id,
@@ -54,10 +77,41 @@ def _profile(layout: Layout, spec: Any, classes: int, batch_shape: tuple[int, in
         "flops_rule": RULE,
         "paper_flops": cost.paper_flops,
         "paper_flops_rule": PAPER_RULE,
-        "batch_shape": list(batch_shape),
+        "batch_shape": list(training.batch_shape),
+        "precision": training.precision,
+        "optimizer": training.optimizer,
+        "checkpointing": training.checkpointing,
         "memory_predicted_gib": gib(memory.peak_bytes),
+        "memory_reserved_gib": gib(memory.reserved_bytes),
+        "memory_card_gib": gib(memory.reserved_bytes + CONTEXT_BYTES),
         "memory_by_part_gib": {part: gib(size) for part, size in memory.parts().items()},
         "memory_peak_moment": memory.moment,
+        "measured": _measure(layout, spec, classes, training),
+    }
+
+
+def _measure(layout: Layout, spec: DetectorSpec, classes: int, training: Training) -> dict[str, Any] | None:
+    """The same on this machine's GPU; None where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    from nas.memory.measure import measure_memory
+    from nas.units import gib
+
+    try:
+        measured = measure_memory(layout, spec, classes, training, torch.device("cuda"))
+    except torch.OutOfMemoryError:
+        return {"device": torch.cuda.get_device_name(), "out_of_memory": True}
+    finally:
+        torch.cuda.empty_cache()
+    assert measured.reserved_bytes is not None
+    return {
+        "device": measured.device,
+        "memory_peak_gib": gib(measured.peak_bytes),
+        "memory_reserved_gib": gib(measured.reserved_bytes),
+        "step_s": measured.step_s,
+        "fps": measured.fps,
     }
 
 
@@ -66,17 +120,30 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
     from nas.cli.tables import print_table
 
-    shape = "x".join(map(str, rows[0]["batch_shape"]))
-    title = f"{rows[0]['detector']}, {rows[0]['classes']} classes, batch {shape}, fp32, AdamW; GiB predicted"
-    table = Table(title=title)
-    table.add_column("layout")
-    parts = list(rows[0]["memory_by_part_gib"])
-    for name in ("params M", "backbone M", "GMAC", "paper G", "GiB", *parts):
-        table.add_column(name, justify="right")
+    first = rows[0]
+    shape = "x".join(map(str, first["batch_shape"]))
+    how = f"{first['precision']}, {first['optimizer']}{', checkpointing' if first['checkpointing'] else ''}"
+    cost = Table(title=f"{first['detector']}, {first['classes']} classes, one image of {shape.split('x', 2)[2]}")
+    memory = Table(title=f"GiB of one training step, batch {shape}, {how}")
+    for name in ("layout", "params M", "backbone M", "GMAC", "paper G", *(["measured FPS"] if first["measured"] else [])):
+        cost.add_column(name, justify="left" if name == "layout" else "right")
     for row in rows:
         counts = [f"{row[name] / 1e6:.4f}" for name in ("params", "backbone_params")]
         counts += [f"{row[name] / 1e9:.2f}" for name in ("flops", "paper_flops")]
-        memory = [gib_text(row["memory_predicted_gib"]), *(gib_text(row["memory_by_part_gib"][part]) for part in parts)]
-        table.add_row(row["layout"], *counts, *memory)
-    print_table(table)
-    print(f"GMAC: {rows[0]['flops_rule']}; one image.\npaper G: {rows[0]['paper_flops_rule']}; one image.")
+        fps = [f"{row['measured'].get('fps') or 0:.1f}"] if first["measured"] else []
+        cost.add_row(row["layout"], *counts, *fps)
+    memory.add_column("")
+    for row in rows:
+        memory.add_column(row["layout"], justify="right")
+    for name in ("memory_predicted_gib", "memory_reserved_gib", "memory_card_gib"):
+        memory.add_row(_MEMORY_ROWS[name], *(gib_text(row[name]) for row in rows))
+    if first["measured"]:
+        for name in ("memory_peak_gib", "memory_reserved_gib"):
+            texts = [gib_text(row["measured"][name]) if name in row["measured"] else "out of memory" for row in rows]
+            memory.add_row(_MEMORY_ROWS[f"measured {name}"], *texts)
+    memory.add_section()
+    for part in first["memory_by_part_gib"]:
+        memory.add_row(f"  {part}", *(gib_text(row["memory_by_part_gib"].get(part, 0)) for row in rows))
+    print_table(cost)
+    print_table(memory)
+    print(f"GMAC: {first['flops_rule']}; one image.\npaper G: {first['paper_flops_rule']}; one image.")

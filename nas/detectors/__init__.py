@@ -15,13 +15,16 @@ from torch import nn
 from nas.backbone import build_backbone, he_init_
 from nas.detectors.faster_rcnn import FasterRcnn
 from nas.detectors.fcos import Fcos
-from nas.detectors.neck import PyramidBackbone
+from nas.detectors.neck import NeckDims, PyramidBackbone
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
 Detector = Fcos | FasterRcnn
 
-__all__ = ["Detector", "build_detector"]
+# The first backbone map that the pyramid takes, and its extra levels: see `PyramidBackbone`.
+NECKS: dict[str, NeckDims] = {"fcos": {"first": 1, "extra": "conv"}, "faster_rcnn": {"first": 0, "extra": "pool"}}
+
+__all__ = ["NECKS", "Detector", "build_detector", "heads"]
 
 
 def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Detector:
@@ -32,19 +35,18 @@ def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Dete
         spec: which detector, with which widths.
         num_classes: without the background.
     """
-    backbone = build_backbone(layout)
+    neck = PyramidBackbone(build_backbone(layout), channels=spec.channels, **NECKS[spec.name])
     detector: Detector
     if spec.name == "fcos":
-        neck = PyramidBackbone(backbone, channels=spec.channels, first=1, extra="conv")
         detector = Fcos(neck, num_classes)
     else:
-        neck = PyramidBackbone(backbone, channels=spec.channels, first=0, extra="pool")
         detector = FasterRcnn(neck, num_classes, hidden=spec.hidden, roi_op=spec.roi_op)
-    for part in (neck.fpn, *_heads(detector)):
+    for part in (neck.fpn, *heads(detector)):
         he_init_(part)
     detector.init_predictors()
     return detector
 
 
-def _heads(detector: Detector) -> list[nn.Module]:
+def heads(detector: Detector) -> list[nn.Module]:
+    """What follows the pyramid."""
     return [detector.head] if isinstance(detector, Fcos) else [detector.rpn, detector.roi_heads]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TypedDict
 
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from nas.backbone import HybridBackbone
+
+
+class NeckDims(TypedDict):
+    """Two arguments of `PyramidBackbone`."""
+
+    first: int
+    extra: str
 
 
 class PyramidBackbone(nn.Module):
@@ -25,11 +34,16 @@ class PyramidBackbone(nn.Module):
     def __init__(self, backbone: HybridBackbone, *, channels: int, first: int, extra: str) -> None:
         super().__init__()
         self.backbone, self.first, self.out_channels = backbone, first, channels
-        last = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
-        self.fpn = FeaturePyramidNetwork(list(backbone.widths[first:]), channels, extra_blocks=last)
+        self.fpn = feature_pyramid(backbone.widths[first:], channels, extra)
         for unused in backbone.norms[:first]:
             unused.requires_grad_(False)
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         maps = self.backbone(images)[self.first :]
         return self.fpn(OrderedDict((str(level), x) for level, x in enumerate(maps)))
+
+
+def feature_pyramid(widths: Sequence[int], channels: int, extra: str) -> FeaturePyramidNetwork:
+    """torchvision's pyramid over maps of `widths`, with the extra levels that `PyramidBackbone` describes."""
+    last = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
+    return FeaturePyramidNetwork(list(widths), channels, extra_blocks=last)

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019) and the learning rate as a function of the step alone."""
+"""The optimizer, and the learning rate as a function of the step alone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from torch import nn
 
 from nas.spec import Recipe
 
+MOMENTUM = 0.9
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW on the trainable parameters; norms, biases, scales and position tables are not decayed."""
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer on the trainable parameters; norms, biases, scales and position tables are not decayed.
+
+    `adamw`: Loshchilov & Hutter 2019; `sgd`: with a momentum of 0.9 and its decay not decoupled.
+    """
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     plain = [parameter for name, parameter in named if parameter.ndim < 2 or name.endswith("position_table")]
     ids = {id(parameter) for parameter in plain}
     decayed = [parameter for _, parameter in named if id(parameter) not in ids]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, fused=True)
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 

@@ -1,0 +1,92 @@
+"""What CUDA does otherwise than the kernels that run on meta tensors: the one table of differences.
+
+| operation | on the CPU and on meta | on CUDA, and here |
+| --- | --- | --- |
+| attention with a bias | matmuls and a softmax, scores kept | memory-efficient kernel: no scores, one log-sum-exp a query |
+| batch norm | mean and inverse deviation kept | the same; cuDNN's reserve space is empty for maps with channels first |
+| autocast | casts of its own | CUDA's lists, emulated: convolutions and products in bf16, norms and losses in fp32 |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+# PyTorch's documentation, "CUDA Ops that can autocast to float16" (the same for bfloat16) and "... to float32". RoI operators
+# run in fp32 by torchvision's own registration, which gives their result back in the type of the input.
+_LOW = """
+    addbmm addmm addmv addr baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
+    linear matmul __matmul__ mm mv prelu scaled_dot_product_attention
+"""
+_FULL = """
+    __pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cdist cosine_embedding_loss
+    cosine_similarity cosh cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm hinge_embedding_loss huber_loss kl_div
+    l1_loss layer_norm log log10 log1p log2 log_softmax margin_ranking_loss mse_loss nll_loss norm normalize pow prod
+    reciprocal renorm rsqrt sinh smooth_l1_loss soft_margin_loss softmax softmin softplus sum tan
+"""
+LOW_PRECISION, FULL_PRECISION = frozenset(_LOW.split()), frozenset(_FULL.split())
+ROI_OPERATORS = frozenset(("roi_align", "roi_pool"))
+
+
+class CudaKernels(TorchFunctionMode):
+    """Allocates what CUDA's kernels would. With `autocast`, casts as CUDA's autocast to bf16 does, weights once each."""
+
+    def __init__(self, *, autocast: bool) -> None:
+        super().__init__()
+        self.autocast = autocast
+        self._cast_weights: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if self.autocast and name in LOW_PRECISION:
+            args, kwargs = tree_map(self._to_low, args), tree_map(self._to_low, kwargs)
+        elif self.autocast and name in FULL_PRECISION:
+            args, kwargs = tree_map(_to_full, args), tree_map(_to_full, kwargs)
+        elif self.autocast and name in ROI_OPERATORS:
+            return func(*tree_map(_to_full, args), **tree_map(_to_full, kwargs)).to(args[0].dtype)
+        if func is F.scaled_dot_product_attention:
+            return _FusedAttention.apply(*args[:3], kwargs["attn_mask"])
+        return func(*args, **kwargs)
+
+    def _to_low(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.is_leaf and value.requires_grad and torch.is_grad_enabled()):
+            return value.to(torch.bfloat16)
+        if id(value) not in self._cast_weights:
+            self._cast_weights[id(value)] = value.to(torch.bfloat16)
+        return self._cast_weights[id(value)]
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._cast_weights.clear()  # as at the end of an autocast region
+
+
+def _to_full(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Tensors that memory-efficient attention keeps and makes: output, one log-sum-exp a query, the gradient of the bias
+    for every batch entry with rows padded to 16 (PyTorch's `pad_bias`)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        log_sum_exp = query.new_empty((*query.shape[:2], -(-query.shape[2] // 32) * 32), dtype=torch.float32)
+        padded = bias.new_empty((*bias.shape[:3], -(-bias.shape[3] // 16) * 16))
+        ctx.save_for_backward(query, key, value, padded, out, log_sum_exp)
+        ctx.bias_shape = bias.shape
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, padded, _, _ = ctx.saved_tensors
+        grad_bias = padded.new_empty((*query.shape[:3], padded.shape[3]))[..., : query.shape[2]]
+        grads = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
+        return (*grads, grad_bias.sum_to_size(ctx.bias_shape))

@@ -1,0 +1,70 @@
+"""What a piece of code allocates and releases, in order: recorded at dispatch level, on meta tensors without computing or
+allocating anything.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# (slot, bytes): the storage in `slot` appears with that size, or, with one of the two below, ...
+Event = tuple[int, int]
+RELEASED = -1  # ... is gone
+ACCUMULATED = -2  # ... has become the gradient of a parameter
+_READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+
+
+class Recorder(TorchDispatchMode):
+    """Writes an event for every storage that appears while the mode is on, and for every known one that goes.
+
+    `know` numbers storages that are there before; `paused` drops events (the storages are known all the same).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+        self.paused = False
+        self._slots: dict[int, int] = {}
+        self._references: dict[int, Any] = {}
+        self._count = 0
+
+    def know(self, tensor: Tensor) -> int:
+        """The slot of a tensor's storage; an unknown one gets a slot, without an event."""
+        storage = tensor.untyped_storage()
+        return self._slots[storage._cdata] if storage._cdata in self._slots else self._add(storage)
+
+    def is_alive(self, slot: int) -> bool:
+        """Whether the storage in `slot` still exists."""
+        return slot in self._references
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS and args[0].is_meta:
+            return 1  # a meta tensor holds no value; counts that code divides by are at least this
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self._slots:
+                    self._write(self._add(storage), storage.nbytes())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> int:
+        slot, key = self._count, storage._cdata
+        self._count += 1
+        self._slots[key] = slot
+        self._references[slot] = weakref.ref(storage, lambda _: self._release(key))
+        return slot
+
+    def _release(self, key: int) -> None:
+        slot = self._slots.pop(key)
+        del self._references[slot]
+        self._write(slot, RELEASED)
+
+    def _write(self, slot: int, size: int) -> None:
+        if not self.paused:
+            self.events.append((slot, size))
