@@ -40,7 +40,9 @@ STUDY: dict[str, str] = {
     "nas_spec": "the complete request of the last submission",
     "nas_data": "figures of the data set: fingerprint, categories, counts, largest batch shape, repairs",
     "nas_budget_gib": "the memory budget, GiB",
+    "nas_memory_correction": "what measured trials put on the prediction: scale, offset_bytes, on which device, from how many",
     "nas_versions": "of scratch-nas, Python, torch, torchvision, optuna and, where it ran, Ray",
     "nas_git_commit": "of the scratch-nas checkout, None where it is installed without one",
-    "nas_refusals": "suggestions that were not trained: over_budget, repeated, and the nearest figure over the budget",
+    "nas_refusals": "suggestions that were not trained: over_budget, unequal (nothing like them uses the budget), repeated; "
+    "the nearest figure over the budget; patterns that cannot use the budget, with the nearest layout",
 }

@@ -19,6 +19,7 @@ from nas.units import gib
 from search_spaces.catalog import DETECTORS
 from search_spaces.layout import Layout
 
+SWIN_T = "T2-T2-T6-T2"
 TABLES = (1, 2, 3, 4, 5)
 CLASSES = 80
 COUNTED_SIZE = (800, 1280)  # height, width
@@ -51,7 +52,7 @@ def _beside(row: dict[str, Any]) -> dict[str, Any]:
         "roi_op": row.get("roi_op"),
         "layout": row["layout"],
         "trained": row["trained"],
-        "printed": {"map": row["map"] / 100, **printed},
+        "printed": {"map": row["map"] / 100, **printed} if "map" in row else printed,
         "counted": counted,
         "deviation": {name: round(printed[name] - value, 4) for name, value in ours.items() if name in printed},
         "missing": not known,
@@ -63,10 +64,13 @@ def _count(row: dict[str, Any]) -> dict[str, Any]:
     layout = Layout.parse(row["layout"])
     detector = DetectorSpec(name=row["detector"], roi_op=row.get("roi_op", "align"))
     cost = count_cost(layout, detector, CLASSES, COUNTED_SIZE)
-    memory = predict_memory(layout, detector, CLASSES, Training(TRAINED_SHAPE))
+    memory, reference = (
+        predict_memory(which, detector, CLASSES, Training(TRAINED_SHAPE)) for which in (layout, Layout.parse(SWIN_T))
+    )
     return {
         "params": cost.params,
         "flops": cost.flops,
         "paper_flops": cost.paper_flops,
         "memory_predicted_gib": gib(memory.peak_bytes),
+        "memory_of_swin_t": round(memory.peak_bytes / reference.peak_bytes, 4),
     }

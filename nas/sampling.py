@@ -8,38 +8,51 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.equalize import Equalizer
 from nas.units import gib
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace
 
 RESAMPLES = 16
+INSISTED = 3  # times that a sampler may suggest the same refused layout for one trial
+
+
+class BudgetLike(Protocol):
+    """What the filter needs to know; `nas.budget.Budget` is one."""
+
+    space: SearchSpace
+    limit_bytes: int
+    equalizer: Equalizer | None
+
+    def predicted_bytes(self, layout: Layout) -> int:
+        """Peak bytes of a layout."""
 
 
 class LayoutFilter:
     """Which layouts may be suggested, and a count of those that were not.
 
     Args:
-        space: where layouts come from.
-        budget_bytes: limit of the prediction.
-        predict: peak bytes of a layout; called as seldom as possible, because depth only adds: what does not fit settles
-            every deeper layout of the same kinds and widths, what fits settles every shallower one.
+        budget: the limit, the space and the prediction, which is asked for as seldom as possible, because depth only adds:
+            what does not fit settles every deeper layout of the same kinds and widths, what fits settles every shallower one.
         taken: ids of the layouts that must not be suggested again, asked for anew each time.
     """
 
-    def __init__(
-        self, space: SearchSpace, budget_bytes: int, predict: Callable[[Layout], int], taken: Callable[[], set[str]]
-    ) -> None:
-        self.space, self.budget_bytes, self.predict, self.taken = space, budget_bytes, predict, taken
-        self.over_budget = self.repeated = 0
+    def __init__(self, budget: BudgetLike, taken: Callable[[], set[str]]) -> None:
+        self.budget, self.space, self.taken = budget, budget.space, taken
+        self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """The predictions have changed."""
         self._known: dict[Any, dict[tuple[int, ...], bool]] = defaultdict(dict)
 
     def fits(self, layout: Layout) -> bool:
@@ -49,31 +62,46 @@ class LayoutFilter:
             pairs = list(zip(layout.depths, depths, strict=True))
             if all(mine <= other if fit else mine >= other for mine, other in pairs):
                 return fit
-        peak_bytes = self.predict(layout)
-        if peak_bytes > self.budget_bytes and (self.nearest is None or peak_bytes < self.nearest[0]):
+        peak_bytes = self.budget.predicted_bytes(layout)
+        if peak_bytes > self.budget.limit_bytes and (self.nearest is None or peak_bytes < self.nearest[0]):
             self.nearest = (peak_bytes, str(layout))
-        known[layout.depths] = peak_bytes <= self.budget_bytes
+        known[layout.depths] = peak_bytes <= self.budget.limit_bytes
         return known[layout.depths]
 
-    def accepts(self, layout: Layout) -> bool:
-        """Whether a layout may be suggested; a refusal is counted."""
-        if layout.layout_id in self.taken():
-            self.repeated += 1
-            return False
-        if not self.fits(layout):
-            self.over_budget += 1
-            return False
-        return True
+    def settled(self, layout: Layout) -> Layout | None:
+        """What is trained for a suggestion: the layout itself, or the one that the equalizer makes of it."""
+        if self.budget.equalizer:
+            return self.budget.equalizer.solve(layout)
+        return layout if self.fits(layout) else None
 
-    def remaining(self, seed: int) -> Iterator[Layout]:
-        """What may still be suggested, in random order."""
+    def accept(self, layout: Layout) -> Layout | None:
+        """The same, if it was not trained yet; a refusal is counted."""
+        chosen = self.settled(layout)
+        if chosen is None and self.budget.equalizer:
+            self.unequal += 1
+        elif chosen is None:
+            self.over_budget += 1
+        elif chosen.layout_id in self.taken():
+            self.repeated += 1
+            return None
+        return chosen
+
+    def parameters_of(self, suggestion: Layout, chosen: Layout) -> dict[str, Any]:
+        """What a trial records: the parameters of what is trained or, where it has widths of its own, of the suggestion."""
+        return self.space.encode(chosen if chosen in self.space else suggestion)
+
+    def remaining(self, seed: int) -> Iterator[dict[str, Any]]:
+        """Parameters of what may still be suggested, in random order."""
         taken = self.taken()
-        return (layout for layout in self.space.shuffled(seed) if layout.layout_id not in taken and self.fits(layout))
+        for layout in self.space.shuffled(seed):
+            if (chosen := self.settled(layout)) and chosen.layout_id not in taken:
+                yield self.parameters_of(layout, chosen)
 
     def refusals(self) -> dict[str, Any]:
         """The counts, as they go into the study."""
         nearest = {"layout": self.nearest[1], "memory_predicted_gib": gib(self.nearest[0])} if self.nearest else None
-        return {"over_budget": self.over_budget, "repeated": self.repeated, "nearest_over_budget": nearest}
+        counts = {"over_budget": self.over_budget, "unequal": self.unequal, "repeated": self.repeated}
+        return {**counts, "nearest_over_budget": nearest}
 
 
 class FittingSampler(BaseSampler):
@@ -93,15 +121,19 @@ class FittingSampler(BaseSampler):
         return self.distributions
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        space = self.allowed.space
         while self.first:
-            if self.allowed.accepts(layout := self.first.pop(0)):
-                return space.encode(layout)
+            layout = self.first.pop(0)
+            if chosen := self.allowed.accept(layout):
+                return self.allowed.parameters_of(layout, chosen)
+        refused: list[Layout] = []
         for _ in range(RESAMPLES):
-            layout = space.decode(self._suggest(study, trial))
-            if self.allowed.accepts(layout):
-                return space.encode(layout)
-        return space.encode(next(self.allowed.remaining(seed=trial.number)))
+            layout = self.allowed.space.decode(self._suggest(study, trial))
+            if chosen := self.allowed.accept(layout):
+                return self.allowed.parameters_of(layout, chosen)
+            refused.append(layout)
+            if refused.count(layout) == INSISTED:
+                break
+        return next(self.allowed.remaining(seed=trial.number))
 
     def _suggest(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         known = self.base.infer_relative_search_space(study, trial)
@@ -149,7 +181,10 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
     """A sampler by its name in `search_spaces.catalog.SAMPLERS`."""
-    return TPESampler(seed=seed) if name == "tpe" else RandomSampler(seed=seed)
+    kinds: dict[str, type[BaseSampler]] = {
+        "tpe": TPESampler, "gp": GPSampler, "nsga2": NSGAIISampler, "random": RandomSampler,
+    }  # fmt: skip
+    return kinds[name](seed=seed)  # type: ignore[call-arg]
 
 
 def make_pruner(name: str, warmup_epochs: int) -> optuna.pruners.BasePruner:

@@ -111,11 +111,17 @@ class Recipe(_Section):
 
 
 class BudgetSpec(_Section):
-    """Peak allocated training memory per GPU; `like` takes what a reference layout needs instead of a figure."""
+    """Peak allocated training memory per GPU; `like` takes what a reference layout needs instead of a figure.
+
+    `mode`: `cap` trains whatever fits; `equalize` makes each candidate use the budget, at most `tolerance` below it, by the
+    quantity in `vary` (see `nas.equalize`).
+    """
 
     memory: str = "16GiB"
     like: str | None = None
-    mode: _named("budget.mode", ("cap",)) = "cap"  # type: ignore[valid-type]
+    mode: _named("budget.mode", catalog.BUDGET_MODES) = "cap"  # type: ignore[valid-type]
+    vary: _named("budget.vary", catalog.VARIED) = "depth"  # type: ignore[valid-type]
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
     @field_validator("memory", mode="before")
     @classmethod

@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import attributes
-from nas.budget import budget_bytes, predicted_bytes
+from nas.budget import Budget
 from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
@@ -85,11 +85,11 @@ class SearchStudy:
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.spec, self.facts, self.on_event = spec, facts, on_event
-        self.space = spec.search_space()
+        self.budget = Budget(spec, facts)
+        self.space = self.budget.space
         self.stop_reason: str | None = None
-        self.budget_bytes = budget_bytes(spec, facts)
-        self.filter = LayoutFilter(self.space, self.budget_bytes, self.predicted_bytes, self._taken)
-        self._check_budget()
+        self.filter = LayoutFilter(self.budget, self._taken)
+        self.budget.check(self.filter.settled)
         self._check_output()
         self.storage = open_storage(spec.storage, create=True)
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
@@ -103,6 +103,7 @@ class SearchStudy:
         self.study.sampler = FittingSampler(base, self.filter, first)
         self._mine: dict[int, Trial] = {}
         self._layouts: dict[int, str] = {}
+        self._learn_memory()
 
     # ------------------------------------------------------------------------------------------------ what is next
 
@@ -118,7 +119,7 @@ class SearchStudy:
             self.stop_reason = self.stop_reason or ("space exhausted" if not self._mine else None)
             return None
         trial = self.study.ask(distributions(self.space))
-        self.study.set_user_attr("nas_refusals", self.filter.refusals())
+        self.study.set_user_attr("nas_refusals", self.refusals())
         return self._describe(trial)
 
     @property
@@ -127,6 +128,12 @@ class SearchStudy:
         """Nothing runs and nothing is left to start."""
         enough = self.stop_reason is not None or self.ended >= self.spec.search.trials
         return enough and not self._mine and not self._left_behind()
+
+    def refusals(self) -> dict[str, Any]:
+        """What was not trained, and why: see `nas.attributes`."""
+        unsolved = [(fit.pattern, str(fit.layout), gib(fit.peak_bytes)) for fit in self.budget.unsolved]
+        patterns = {pattern: {"layout": layout, "memory_predicted_gib": size} for pattern, layout, size in unsolved}
+        return {**self.filter.refusals(), "patterns": patterns}
 
     @property
     def running(self) -> int:
@@ -152,10 +159,6 @@ class SearchStudy:
         """Where the files of this study go: of its own even if the name is used again."""
         return Path(self.spec.run.output).resolve() / f"{self.spec.study}-{self.study.user_attrs['nas_uuid'][:8]}"
 
-    def predicted_bytes(self, layout: Layout) -> int:
-        """Peak training memory of a candidate, predicted."""
-        return predicted_bytes(self.spec, self.facts, layout)
-
     # --------------------------------------------------------------------------------------------- what came of it
 
     @interrupts_wait()
@@ -173,8 +176,10 @@ class SearchStudy:
             memory_peak_gib=None if peak_bytes is None else gib(peak_bytes), calibration=report.calibration,
         )  # fmt: skip
         self._tell_watcher("epoch", number, report)
-        if peak_bytes is not None and peak_bytes > self.budget_bytes:
-            self.infeasible(number, f"needs {gib(peak_bytes)} GiB, the budget is {gib(self.budget_bytes)} GiB", peak_bytes)
+        if peak_bytes is not None and peak_bytes > self.budget.limit_bytes:
+            self.infeasible(
+                number, f"needs {gib(peak_bytes)} GiB, the budget is {gib(self.budget.limit_bytes)} GiB", peak_bytes
+            )
             return False
         if report.last:
             self._complete(number, value, report)
@@ -198,7 +203,7 @@ class SearchStudy:
         """The candidate was measured to need more than the budget: never the best, never tried again."""
         trial = self._mine[number]
         self._set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
-        self._constrain(trial, "memory_peak", max(peak_bytes, self.budget_bytes + 1))
+        self._constrain(trial, "memory_peak", max(peak_bytes, self.budget.limit_bytes + 1))
         self._finish(number, TrialState.PRUNED)
         self._tell_watcher("infeasible", number, reason=reason)
 
@@ -210,7 +215,19 @@ class SearchStudy:
             self._constrain(trial, "memory_peak", report.memory_peak_bytes)
         self._set(trial, checkpoint=str(self._trial_folder(number) / WEIGHTS))
         self._finish(number, TrialState.COMPLETE, value)
+        self._learn_memory()
         self._tell_watcher("complete", number, report)
+
+    def _learn_memory(self) -> None:
+        """Correct the prediction by what completed trials were measured to need, on the card of the latest."""
+        done = [t for t in self._trials() if t.state == TrialState.COMPLETE and t.user_attrs["memory_peak_gib"] is not None]
+        if not done:
+            return
+        device = max((trial.datetime_complete, trial.number, trial.user_attrs["device"]) for trial in done)[2]
+        seen = [trial.user_attrs for trial in done if trial.user_attrs["device"] == device]
+        pairs = [(Layout.parse(known["layout"]), round(known["memory_peak_gib"] * GIB)) for known in seen]
+        self.study.set_user_attr("nas_memory_correction", asdict(self.budget.learn(device, pairs)))
+        self.filter.forget()
 
     def _finish(self, number: int, state: TrialState, value: float | None = None) -> None:
         self.study.tell(number, value, state)
@@ -218,8 +235,9 @@ class SearchStudy:
         self._tidy(number)
 
     def _describe(self, trial: Trial) -> Assignment:
-        layout = self.space.decode(trial.params)
-        predicted = self.predicted_bytes(layout)
+        layout = self.filter.settled(self.space.decode(trial.params))
+        assert layout
+        predicted = self.budget.predicted_bytes(layout)
         cost = count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
         self._set(
             trial, layout=str(layout), layout_id=layout.layout_id, role="candidate", replicate=0,
@@ -234,10 +252,10 @@ class SearchStudy:
         trial = Trial(self.study, left_behind._trial_id)
         if "layout" in left_behind.user_attrs:
             layout = Layout.parse(left_behind.user_attrs["layout"])
-            return self._assign(trial, layout, self.predicted_bytes(layout))
+            return self._assign(trial, layout, self.budget.predicted_bytes(layout))
         # Its driver died while it was choosing: choose what is missing.
         parameters = {name: suggest(trial, name, distribution) for name, distribution in distributions(self.space).items()}
-        if self.filter.accepts(self.space.decode(parameters)):
+        if self.filter.accept(self.space.decode(parameters)):
             return self._describe(trial)
         self._mine[trial.number] = trial
         self.fail(trial.number, "the driver died before it had chosen a layout")
@@ -278,7 +296,7 @@ class SearchStudy:
 
     def _constrain(self, trial: Trial, key: str, peak_bytes: int) -> None:
         """Feasible at 0 and below. The second form is the one that Optuna Dashboard reads; Optuna numbers its entries."""
-        trial.set_constraint(key, (peak_bytes - self.budget_bytes) / GIB)
+        trial.set_constraint(key, (peak_bytes - self.budget.limit_bytes) / GIB)
         values = [value for name, value in trial.constraints.items() if not name.isdigit()]
         self.storage.set_trial_system_attr(trial._trial_id, "constraints", values)
 
@@ -290,19 +308,6 @@ class SearchStudy:
         (self._trial_folder(number) / CHECKPOINT).unlink(missing_ok=True)
         for trial in leaderboard(self.study)[self.spec.run.keep_best :]:
             (self._trial_folder(trial.number) / WEIGHTS).unlink(missing_ok=True)
-
-    def _check_budget(self) -> None:
-        for text in self.spec.search.try_first:
-            if not self.filter.fits(layout := Layout.parse(text)):
-                needed = gib(self.predicted_bytes(layout))
-                raise StudyError(f"search.try: {text} needs {needed} GiB, the budget is {gib(self.budget_bytes)} GiB")
-        if not any(self.filter.fits(layout) for layout in self.space.shallowest()):
-            assert self.filter.nearest is not None
-            size, text = self.filter.nearest
-            raise StudyError(
-                f"no layout of space {self.space.name!r} fits into {gib(self.budget_bytes)} GiB: the smallest is {text} with "
-                f"{gib(size)} GiB; raise budget.memory, or lower recipe.image_size or recipe.images_per_gpu"
-            )
 
     def _check_output(self) -> None:
         """Before there is a study, whose trials would all fail."""
@@ -319,7 +324,7 @@ class SearchStudy:
         if "nas_uuid" not in known and self._trials():
             raise StudyError(f"study {self.spec.study!r} exists and is not a search: choose another --study")
         if "nas_uuid" not in known:
-            self.study.set_user_attr("nas_budget_gib", gib(self.budget_bytes))
+            self.study.set_user_attr("nas_budget_gib", gib(self.budget.limit_bytes))
             self.study.set_user_attr("nas_versions", versions())
             self.study.set_user_attr("nas_git_commit", git_commit())
             self.study.set_user_attr("nas_data", facts_to_dict(self.facts))

@@ -170,6 +170,11 @@ class SearchSpace:
         for head in self._heads():
             yield self._build(*head, depths=tuple(min(depths) for depths in self.depths))
 
+    def deepest(self) -> Iterator[Layout]:
+        """The same with the largest depths: nothing in the space needs more."""
+        for head in self._heads():
+            yield self._build(*head, depths=tuple(max(depths) for depths in self.depths))
+
     def describe(self) -> str:
         """One line: the patterns, depths and channels."""
         depths = " / ".join(_span(choices) for choices in self.depths)

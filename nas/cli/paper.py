@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = (
-    "detector", "layout", "trained", "mAP", "params M", "counted", "FLOPs G", "counted", "memory G", "predicted GiB", "note",
+    "detector", "layout", "trained", "mAP", "params M", "counted", "FLOPs G", "counted", "memory G", "predicted GiB",
+    "of Swin-T", "note",
 )  # fmt: skip
 TEXT_COLUMNS = ("detector", "layout", "trained", "note")
 
@@ -53,7 +54,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         ours = [params, flops, f"{counted['memory_predicted_gib']:.2f}"]
     theirs = [str(printed.get(name, "-")) for name in ("params_m", "flops_g", "memory_g")]
     pairs = [cell for pair in zip(theirs, ours, strict=True) for cell in pair]
-    return [detector, row["layout"], row["trained"], percent(printed["map"]), *pairs, row["note"] or ""]
+    share = percent(counted["memory_of_swin_t"]) + " %" if counted else "missing"
+    return [detector, row["layout"], row["trained"], percent(printed.get("map")), *pairs, share, row["note"] or ""]
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:

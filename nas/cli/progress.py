@@ -111,14 +111,16 @@ class SearchProgress:
         """The study is open; training begins."""
         self._end_images()
         self._study = study
-        space, budget = study.space, gib(study.budget_bytes)
+        space = study.space
         self.say(
             f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to score, {facts.num_classes} "
-            f"classes; {len(space)} layouts in space {space.name!r}; budget {gib_text(budget)} GiB"
+            f"classes; {len(space)} layouts in space {space.name!r}; {study.budget.describe()}"
         )
         for verb, counts in (("repaired", facts.repaired), ("left out", facts.left_out)):
             if counts:
                 self.say(f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items()))
+        for fit in study.budget.unsolved:
+            self.say(f"pattern {fit.pattern} cannot use the budget: nearest {fit.layout}, {gib_text(gib(fit.peak_bytes))} GiB")
         if study.ended:
             self.say(f"going on: {study.ended} of {self.spec.search.trials} trials are there")
         if self._console.is_terminal:

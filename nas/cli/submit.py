@@ -28,7 +28,7 @@ def submit(
     image_size: options.ImageSize = None,
     batch: options.BatchSize = None,
     budget: Annotated[str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe or random.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, gp, nsga2 or random.")] = None,
     pruner: Annotated[str | None, typer.Option(help="none or median.")] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Candidates at once.")] = None,
@@ -90,11 +90,19 @@ def _show(study: SearchStudy, as_json: bool) -> None:
     from nas.results import leaderboard, trial_row
 
     rows = [trial_row(trial) for trial in leaderboard(study.study)]
-    summary = {"study": study.spec.study, "ended": study.ended, "stop_reason": study.stop_reason, "leaderboard": rows}
+    refusals = study.refusals()
+    summary = {
+        "study": study.spec.study, "ended": study.ended, "stop_reason": study.stop_reason, "refusals": refusals,
+        "leaderboard": rows,
+    }  # fmt: skip
     if as_json:
         print_json(summary)
     elif rows:
         print_table(leaderboard_table(rows, f"Leaderboard of {study.spec.study}"))
+        print(
+            f"Never trained, because the prediction refused them: {refusals['over_budget'] + refusals['unequal']} suggestions; "
+            f"because they had been trained: {refusals['repeated']}."
+        )
         if study.stop_reason:
             print(f"The search ended early: {study.stop_reason}.")
         print(f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} --out best")
@@ -112,7 +120,7 @@ def _storage(study: SearchStudy) -> str:
 def _dry_run(spec: SearchSpec, as_json: bool) -> None:
     from nas.budget import preview
     from nas.cli.progress import ImageProgress
-    from nas.cli.tables import print_table, space_table
+    from nas.cli.tables import patterns_table, print_table, space_table
     from nas.data.prepare import read_data
 
     with ImageProgress() as progress:
@@ -122,6 +130,8 @@ def _dry_run(spec: SearchSpec, as_json: bool) -> None:
         print_json(shown)
     else:
         print_table(space_table(shown))
+        if shown["patterns"]:
+            print_table(patterns_table(shown["patterns"]))
 
 
 def main() -> None:

@@ -71,10 +71,24 @@ def space_table(preview: dict[str, Any]) -> Table:
     low, middle, high = (gib_text(preview[f"memory_predicted_gib_{name}"]) for name in ("min", "median", "max"))
     table.add_row("space", preview["space"])
     table.add_row("layouts", f"{preview['layouts']}, of which {preview['layouts_sampled']} were tried at random for this table")
-    table.add_row("memory budget", f"{gib_text(preview['budget_gib'])} GiB, {percent(preview['share_that_fits'])} % fit")
+    verb = "fit" if preview["budget_mode"] == "cap" else "can be made to use it"
+    table.add_row("memory", f"{preview['budget']}; {percent(preview['share_that_fits'])} % {verb}")
     table.add_row("predicted memory", f"{low} to {high} GiB, median {middle}")
     table.add_row("largest batch", " x ".join(map(str, preview["largest_batch_shape"])))
     table.add_row("images", f"{preview['train_images']} to train on, {preview['val_images']} to score")
     table.add_row("classes", str(preview["classes"]))
     table.add_row("trials", str(preview["trials"]))
+    return table
+
+
+def patterns_table(rows: list[dict[str, Any]]) -> Table:
+    """What equal memory makes of each pattern."""
+    table = Table(title="At equal memory, the layout of each pattern that is nearest to the budget")
+    for name in ("pattern", "layout", "GiB", "deviation", ""):
+        table.add_column(name, justify="right" if name in ("GiB", "deviation") else "left")
+    for row in rows:
+        said = "" if row["solved"] else "not within the tolerance: never suggested"
+        table.add_row(
+            row["pattern"], row["layout"], gib_text(row["memory_predicted_gib"]), f"{100 * row['deviation']:+.1f} %", said
+        )
     return table

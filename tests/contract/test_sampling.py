@@ -7,6 +7,7 @@ from collections.abc import Callable
 import optuna
 import pytest
 
+from nas.equalize import Equalizer
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, warmup_epochs
 from search_spaces.catalog import PRUNERS, SAMPLERS
 from search_spaces.layout import Layout
@@ -21,23 +22,33 @@ def cost(layout: Layout) -> int:
 
 
 class Search:
-    """Ask and tell with a filter, as a study does it."""
+    """Ask and tell with a filter, as a study does it; its own budget."""
 
-    def __init__(self, space: SearchSpace, sampler: str, budget: int, first: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: str,
+        budget: int,
+        first: tuple[str, ...] = (),
+        equalizer: Equalizer | None = None,
+    ) -> None:
         self.asked: list[Layout] = []
         self.predicted: list[Layout] = []
-        self.filter = LayoutFilter(space, budget, self.predict, lambda: {layout.layout_id for layout in self.asked})
+        self.space, self.limit_bytes, self.equalizer = space, budget, equalizer
+        self.filter = LayoutFilter(self, self.taken)
         sampler_ = FittingSampler(make_sampler(sampler, seed=0), self.filter, [Layout.parse(text) for text in first])
         self.study = optuna.create_study(sampler=sampler_, direction="maximize")
-        self.space = space
 
-    def predict(self, layout: Layout) -> int:
+    def taken(self) -> set[str]:
+        return {layout.layout_id for layout in self.asked}
+
+    def predicted_bytes(self, layout: Layout) -> int:
         self.predicted.append(layout)
         return cost(layout)
 
     def step(self, value: Callable[[Layout], float] = lambda layout: 0.5) -> Layout:
         trial = self.study.ask(distributions(self.space))
-        layout = self.space.decode(trial.params)
+        layout = self.filter.settled(self.space.decode(trial.params))
         self.asked.append(layout)
         self.study.tell(trial, value(layout))
         return layout
@@ -48,14 +59,28 @@ def test_what_is_suggested_fits_and_is_new(sampler: str):
     space = load_space("tiny")
     budget = sorted(cost(layout) for layout in space)[len(space) // 3]
     search = Search(space, sampler, budget)
-    layouts = [search.step(lambda layout: layout.depths[2] / 10) for _ in range(60)]
-    assert len(set(layouts)) == 60
+    count = 20 if sampler == "gp" else 60  # its own fit takes longest
+    layouts = [search.step(lambda layout: layout.depths[2] / 10) for _ in range(count)]
+    assert len(set(layouts)) == count
     assert all(cost(layout) <= budget for layout in layouts)
-    assert len(search.study.trials) == 60
+    assert len(search.study.trials) == count
     refusals = search.filter.refusals()
     assert refusals["over_budget"] > 0
     nearest = refusals["nearest_over_budget"]
     assert cost(Layout.parse(nearest["layout"])) > budget
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("vary", ["depth", "width"])
+def test_at_equal_memory_every_suggestion_uses_the_budget(sampler: str, vary: str):
+    space = load_space("paper")
+    budget = sorted(cost(layout) for layout in space.shuffled(0))[len(space) // 2]
+    equalizer = Equalizer(space, budget, tolerance=0.05, vary=vary, predict=cost)
+    search = Search(space, sampler, budget, equalizer=equalizer)
+    layouts = [search.step(lambda layout: layout.depths[2] / 100) for _ in range(20)]
+    assert len(set(layouts)) == 20
+    assert all(0.95 * budget <= cost(layout) <= budget for layout in layouts)
+    assert all(layout in space for layout in layouts) == (vary == "depth")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

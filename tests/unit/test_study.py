@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from nas import attributes
+from nas.budget import Budget
 from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.data.prepare import DataFacts
 from nas.errors import StudyError
@@ -84,7 +85,7 @@ def test_every_attribute_is_there_and_documented(tmp_path: Path):
     written = driver.trial(driver.train(0.4)).user_attrs
     reasons = {"fail_reason", "infeasible_reason"}
     assert set(written) == set(attributes.TRIAL) - reasons
-    assert set(driver.study.study.user_attrs) == set(attributes.STUDY)
+    assert set(driver.study.study.user_attrs) == set(attributes.STUDY) - {"nas_memory_correction"}  # nothing was measured
     assert written["map"] == written["map_50"] == 0.4
     assert written["map_small"] is None
     assert written["map_per_class"] == {"a": 0.4, "b": None}
@@ -123,6 +124,32 @@ def test_measured_excess_is_infeasible_never_best_never_again(tmp_path: Path):
     assert driver.study.finished  # both count
     assert driver.kinds()[-4:] == ["started", "epoch", "epoch", "complete"]
     assert "infeasible" in driver.kinds()
+
+
+def test_measured_trials_correct_the_prediction(tmp_path: Path):
+    """A card that takes 6 % and 0.2 GiB more than predicted, and a budget that a naive prediction would pass."""
+
+    def on_the_card(traced_gib: float) -> float:
+        return 1.06 * traced_gib + 0.2
+
+    flags = {"space": "free", "search.trials": 10, "recipe": "tiny", "recipe.epochs": 1, "budget.memory": "16GiB"}
+    driver = Driver(tmp_path, dataclasses.replace(FACTS, batch_shape=(4, 3, 320, 320)), **flags)
+    off = []
+    for _ in range(10):
+        assignment = driver.study.next()
+        fresh = Budget(driver.spec, driver.study.facts)
+        measured = on_the_card(fresh.predicted_bytes(assignment.layout) / GIB)
+        off.append(abs(driver.study.budget.predicted_bytes(assignment.layout) / GIB / measured - 1))
+        done = report(0.5, 1, 1, memory_peak_bytes=round(measured * GIB), device="a card")
+        driver.study.report(assignment.number, done)
+    assert off[0] > 0.06
+    assert off[1] < off[0]
+    assert max(off[-3:]) < 0.01
+    kept = driver.study.study.user_attrs["nas_memory_correction"]
+    assert (kept["device"], kept["trials"]) == ("a card", 10)
+    assert kept["scale"] == pytest.approx(1.06, abs=0.02)
+    again = Driver(tmp_path, driver.study.facts, **{**flags, "search.trials": 11})
+    assert again.study.budget.correction == driver.study.budget.correction
 
 
 def test_failures_are_replaced_and_release_their_layout(tmp_path: Path):
