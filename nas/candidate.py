@@ -24,15 +24,14 @@ from nas.calibration import calibrate
 from nas.data.annotations import CocoSplit
 from nas.data.dataset import AspectBatches, EvalBatches, eval_transforms, make_loader, train_transforms
 from nas.detectors import Detector, build_detector
-from nas.errors import OutOfMemory
 from nas.evaluation import evaluate
+from nas.gpu import limited_memory
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
-from nas.units import gib
 from search_spaces.layout import Layout
 
 CHECKPOINT, WEIGHTS = "checkpoint.pt", "detector.safetensors"
@@ -40,7 +39,7 @@ CHECKPOINT, WEIGHTS = "checkpoint.pt", "detector.safetensors"
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is trained, how, and where its files go."""
+    """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a GPU."""
 
     layout: Layout
     detector: DetectorSpec
@@ -50,6 +49,7 @@ class Candidate:
     seed: int
     folder: Path
     device: str = "cpu"
+    cap_bytes: int | None = None
 
     @property
     def key(self) -> str:
@@ -69,14 +69,11 @@ def train_candidate(
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
-        OutOfMemory: the GPU has no room for it.
+        OutOfMemory: it needs more of the GPU than `candidate.cap_bytes`, or than there is.
+        CandidateError: others had taken the GPU's memory.
     """
-    try:
+    with limited_memory(torch.device(candidate.device), candidate.cap_bytes):
         yield from _train(candidate, train, val, on_step)
-    except torch.OutOfMemoryError as error:
-        peak_bytes = torch.cuda.max_memory_allocated()
-        reason = f"out of memory at {gib(peak_bytes)} GiB on {device_name(torch.device(candidate.device))}"
-        raise OutOfMemory(reason, peak_bytes) from error
 
 
 def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnStep | None) -> Iterator[EpochReport]:

@@ -6,13 +6,17 @@ Counts are of one image of 800 x 1280 pixels, the input that reproduces the prin
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nas.cost import count_cost
 from nas.data.check import Progress
+from nas.errors import SpecError
 from nas.memory import Training, predict_memory
 from nas.spec import DetectorSpec
 from nas.units import gib
@@ -26,20 +30,48 @@ COUNTED_SIZE = (800, 1280)  # height, width
 TRAINED_SHAPE = (4, 3, 800, 1344)
 
 
-def paper_rows(tables: tuple[int, ...] = TABLES, on_row: Progress = lambda what, done, total: None) -> list[dict[str, Any]]:
+def paper_rows(
+    tables: tuple[int, ...] = TABLES,
+    on_row: Progress = lambda what, done, total: None,
+    measured: Mapping[tuple[str, str], float] | None = None,
+) -> list[dict[str, Any]]:
     """The rows of the paper's tables, as plain JSON.
 
     `printed` holds the paper's figures in its own units, but for `map`, a fraction; `counted` ours, None where the detector is
     not there yet (`missing`); `deviation` is printed minus counted, in the units of the paper. `on_row` is told after each.
+    `measured` are GiB by detector and layout (`measured_memory`).
     """
     text = (resources.files("nas") / "paper_tables.yaml").read_text()
     known = {number: table for number, table in yaml.safe_load(text).items() if number in tables}
     chosen = [(number, table["title"], row) for number, table in known.items() for row in table["rows"]]
     rows = []
     for number, title, row in chosen:
-        rows.append({"table": number, "title": title, **_beside(row)})
+        beside = _beside(row)
+        if beside["counted"] and row.get("roi_op", "align") == "align":
+            beside["counted"]["memory_measured_gib"] = (measured or {}).get((row["detector"], row["layout"]))
+        rows.append({"table": number, "title": title, **beside})
         on_row("the rows", len(rows), len(chosen))
     return rows
+
+
+def measured_memory(path: Path) -> dict[tuple[str, str], float]:
+    """GiB of the paper's training by detector and layout, from what `benchmarks/memory.py` wrote on a GPU.
+
+    Raises:
+        SpecError: the file cannot be read, or is something else.
+    """
+    asked = {"batch_shape": list(TRAINED_SHAPE), "precision": "fp32", "checkpointing": False}
+    try:
+        rows = json.loads(path.read_text())["rows"]
+        return {
+            (row["detector"], row["layout"]): gib(row["measured_bytes"])
+            for row in rows
+            if asked.items() <= row.items()
+        }  # fmt: skip
+    except OSError as error:
+        raise SpecError(f"--measured {str(path)!r} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SpecError(f"--measured {str(path)!r} is not what benchmarks/memory.py writes") from None
 
 
 def _beside(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 
 from nas.errors import SpecError
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 

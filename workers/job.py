@@ -13,6 +13,7 @@ import torch
 from nas.candidate import Candidate, train_candidate
 from nas.data.annotations import CocoSplit
 from nas.data.prepare import read_index, write_index
+from nas.gpu import cap_bytes
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.study import Assignment, SearchStudy
@@ -43,6 +44,7 @@ class JobMaker:
             "seed": assignment.seed,
             "folder": str(assignment.folder),
             "num_classes": self.num_classes,
+            "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
             "train": str(self.study.folder / "train.json"),
             "val": str(self.study.folder / "val.json"),
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
@@ -60,6 +62,7 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         seed=job["seed"],
         folder=Path(job["folder"]),
         device="cuda" if torch.cuda.is_available() else "cpu",
+        cap_bytes=job["cap_bytes"],
     )
     yield from train_candidate(candidate, _index(job["train"]), _index(job["val"]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from nas.errors import OutOfMemory
+from nas.gpu import free_memory
 from nas.study import SearchStudy
 from workers.job import JobMaker, run_job
 
@@ -24,3 +25,4 @@ def run_local(study: SearchStudy, jobs: JobMaker) -> None:
             study.infeasible(assignment.number, str(error), error.peak_bytes)
         except Exception as error:  # a candidate's own fault must not end the search
             study.fail(assignment.number, f"{type(error).__name__}: {error}")
+        free_memory()

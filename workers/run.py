@@ -10,15 +10,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from nas.budget import Budget
 from nas.data.check import Progress
 from nas.data.prepare import DataFacts, read_data
 from nas.errors import MissingDependency
-from nas.spec import RunSpec, SearchSpec
+from nas.spec import SearchSpec
 from nas.storage import check_storage
 from nas.study import Event, SearchStudy
 from workers.job import JobMaker
 from workers.local import run_local
-from workers.resources import Share, plan
+from workers.resources import Share, plan, smallest_card_bytes
 
 _OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it
 _RAY_SETTINGS = {
@@ -56,7 +57,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
     if not local:
         _require_ray()
     train, val, facts = read_data(spec.data, spec.recipe, watcher.on_image)
-    with nullcontext() if local else ray_on_this_machine(spec.run) as share:
+    with nullcontext() if local else ray_on_this_machine(spec, facts) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
         with study.lease():
             watcher.on_open(study, facts)
@@ -97,11 +98,11 @@ def run_with_ray(study: SearchStudy, jobs: JobMaker, share: Share) -> None:
 
 
 @contextmanager
-def ray_on_this_machine(run: RunSpec) -> Iterator[Share]:
+def ray_on_this_machine(spec: SearchSpec, facts: DataFacts) -> Iterator[Share]:
     """Ray with the cores and GPUs of this machine, and the share of one candidate.
 
     Raises:
-        SpecError: `run` asks for more than there is.
+        SpecError: the request asks for more than there is.
     """
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -113,7 +114,11 @@ def ray_on_this_machine(run: RunSpec) -> Iterator[Share]:
     )  # fmt: skip
     try:
         available = ray.cluster_resources()
-        yield plan(run, cpus=int(available.get("CPU", 1)), gpus=available.get("GPU", 0))
+        gpus = available.get("GPU", 0)
+        yield plan(
+            spec.run, cpus=int(available.get("CPU", 1)), gpus=gpus, card_bytes=smallest_card_bytes() if gpus else None,
+            budget_bytes=Budget(spec, facts).limit_bytes,
+        )  # fmt: skip
     finally:
         ray.shutdown()
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from ray import tune
 
 from nas.errors import OutOfMemory
+from nas.gpu import free_memory
 from nas.records import EpochReport
 from workers.job import run_job
 
@@ -38,7 +37,4 @@ class CandidateTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         self._reports = iter(())
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        free_memory()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import options
-from nas.cli.console import percent, print_json
+from nas.cli.console import gib_text, percent, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = (
     "detector", "layout", "trained", "mAP", "params M", "counted", "FLOPs G", "counted", "memory G", "predicted GiB",
-    "of Swin-T", "note",
+    "measured GiB", "of Swin-T", "note",
 )  # fmt: skip
 TEXT_COLUMNS = ("detector", "layout", "trained", "note")
 
@@ -22,6 +23,7 @@ TEXT_COLUMNS = ("detector", "layout", "trained", "note")
 def paper_tables(
     table: Annotated[int | None, typer.Option(min=1, max=5, help="One table only.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    measured: Annotated[Path | None, typer.Option(help="What benchmarks/memory.py wrote on a GPU.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Print the figures of Hong et al. (CVPR 2022) beside our counts of the same layouts.
@@ -29,10 +31,11 @@ def paper_tables(
     Printed figures stand first; misprints are noted; detectors that are not there yet are marked missing.
     """
     from nas.cli.progress import ImageProgress
-    from nas.paper import TABLES, paper_rows
+    from nas.paper import TABLES, measured_memory, paper_rows
 
+    known = measured_memory(measured) if measured else None
     with ImageProgress() as progress:
-        rows = paper_rows((table,) if table else TABLES, progress.on_image)
+        rows = paper_rows((table,) if table else TABLES, progress.on_image, known)
     if as_json:
         print_json(rows)
         return
@@ -48,14 +51,14 @@ def paper_tables(
 def _cells(row: dict[str, Any]) -> list[str]:
     printed, counted = row["printed"], row["counted"]
     detector = row["detector"] + (f" ({row['roi_op']})" if row["roi_op"] else "")
-    ours = ["missing"] * 3
+    ours, measured, share = ["missing"] * 3, "-", "missing"
     if counted:
         params, flops = f"{counted['params'] / 1e6:.4f}", f"{counted['paper_flops'] / 1e9:.3f}"
         ours = [params, flops, f"{counted['memory_predicted_gib']:.2f}"]
+        measured, share = gib_text(counted.get("memory_measured_gib")), f"{percent(counted['memory_of_swin_t'])} %"
     theirs = [str(printed.get(name, "-")) for name in ("params_m", "flops_g", "memory_g")]
     pairs = [cell for pair in zip(theirs, ours, strict=True) for cell in pair]
-    share = percent(counted["memory_of_swin_t"]) + " %" if counted else "missing"
-    return [detector, row["layout"], row["trained"], percent(printed.get("map")), *pairs, share, row["note"] or ""]
+    return [detector, row["layout"], row["trained"], percent(printed.get("map")), *pairs, measured, share, row["note"] or ""]
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from optuna.trial import TrialState
 
 from nas import attributes
 from nas.candidate import CHECKPOINT, WEIGHTS
-from nas.errors import SpecError
+from nas.errors import OutOfMemory, SpecError
+from nas.records import EpochReport
 from nas.results import leaderboard
 from nas.spec import SearchSpec, load_spec
 from nas.study import Event, SearchStudy
+from nas.units import GIB
+from workers.job import run_job
 from workers.run import Watcher, run_search
 
 
@@ -99,3 +103,22 @@ def test_ray_refuses_what_the_machine_has_not(tmp_path: Path, digits: Path):
     with pytest.raises(SpecError, match="GPUs there are; got 64"):
         search(spec(tmp_path, digits, **{"run.gpus_per_trial": 64}), local=False)
     assert not (tmp_path / "nas.db").exists()
+
+
+def test_out_of_memory_is_infeasible_and_not_tried_again(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch):
+    tried: list[str] = []
+
+    def first_runs_out(job: dict) -> Iterator[EpochReport]:
+        tried.append(job["layout"])
+        if len(tried) == 1:
+            raise OutOfMemory("out of memory at 17.0 GiB on a card", 17 * GIB)
+        yield from run_job(job)
+
+    monkeypatch.setattr("workers.local.run_job", first_runs_out)
+    study, events = search(spec(tmp_path, digits), local=True)
+    trials = study.study.trials
+    assert [trial.state for trial in trials] == [TrialState.PRUNED, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert trials[0].user_attrs["infeasible_reason"] == "out of memory at 17.0 GiB on a card"
+    assert trials[0].user_attrs["memory_peak_gib"] == 17
+    assert tried == [trial.user_attrs["layout"] for trial in trials]
+    assert [event.kind for event in events][:2] == ["started", "infeasible"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from nas.cli import main
-from nas.paper import paper_rows
+from nas.errors import SpecError
+from nas.paper import measured_memory, paper_rows
 
 # Millions and billions, from an independent count of the design that reproduces Table 2.
 COUNTED = {
@@ -82,3 +84,22 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert len({line.count("|") for line in markdown[2:] if line}) == 1
     assert sum("missing" in line for line in markdown) == 12
     assert "Table 2: " in run(monkeypatch, capsys, "--table", "2")
+
+
+def test_measured_memory_stands_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    paper = {"batch_shape": [4, 3, 800, 1344], "precision": "fp32", "checkpointing": False, "measured_bytes": 12 * 2**30}
+    rows = [
+        {"detector": "fcos", "layout": "C2-C2-T6-T2", **paper},
+        {"detector": "fcos", "layout": "T2-T2-T6-T2", **paper, "precision": "bf16"},
+    ]
+    path = tmp_path / "memory.json"
+    path.write_text(json.dumps({"rows": rows}))
+    shown = json.loads(run(monkeypatch, capsys, "--table", "2", "--measured", str(path), "--json"))
+    measured = {(row["detector"], row["layout"]): row["counted"]["memory_measured_gib"] for row in shown}
+    assert measured.pop(("fcos", "C2-C2-T6-T2")) == 12
+    assert set(measured.values()) == {None}
+    path.write_text("[]")
+    with pytest.raises(SpecError, match="is not what benchmarks/memory.py writes"):
+        measured_memory(path)
+    with pytest.raises(SpecError, match="cannot be read: No such file"):
+        measured_memory(tmp_path / "nothing.json")

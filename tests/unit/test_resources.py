@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nas.errors import SpecError
 from nas.spec import RunSpec
-from workers.resources import Share, plan
+from nas.units import GIB
+from workers.resources import Share, plan, smallest_card_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,39 @@ def test_shares(run: dict, cpus: int, gpus: float, share: Share):
 def test_more_than_there_is_is_refused(run: dict, words: str):
     with pytest.raises(SpecError, match=words):
         plan(RunSpec(**run), cpus=2, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("budget_gib", "card_gib", "gpus", "share"),
+    [
+        # 16 GiB take 20 with the allocator's margin, 0.5 of workspaces and 0.75 of context: 21.25
+        (16, 24, 1, Share(1, 16, 1.0)),
+        (16, 80, 1, Share(2, 8, 0.375)),
+        (16, 80, 4, Share(8, 2, 0.375)),  # two on each card, not ten on four
+        (16, 141, 1, Share(4, 4, 0.25)),
+        (4, 80, 1, Share(8, 2, 0.125)),
+        (16, None, 2, Share(2, 8, 1.0)),
+    ],
+)
+def test_candidates_are_packed_by_the_budget(budget_gib: int, card_gib: int | None, gpus: int, share: Share):
+    card = card_gib and card_gib * GIB
+    assert plan(RunSpec(), cpus=16, gpus=gpus, card_bytes=card, budget_bytes=budget_gib * GIB) == share
+
+
+def test_a_budget_beyond_the_card_is_refused():
+    with pytest.raises(SpecError, match=r"budget of 16.0 GiB takes up to 21\.\d+ GiB of a GPU.*the GPU has 12.0 GiB"):
+        plan(RunSpec(), cpus=8, gpus=1, card_bytes=12 * GIB, budget_bytes=16 * GIB)
+    assert plan(RunSpec(gpus_per_trial=1), cpus=8, gpus=1, card_bytes=12 * GIB, budget_bytes=16 * GIB).gpus == 1
+
+
+def test_the_smallest_card_is_asked_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 81559\necho 24564\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert smallest_card_bytes() == 24564 * 2**20
+    tool.write_text("#!/bin/sh\necho 'No devices were found'; exit 6\n")
+    assert smallest_card_bytes() is None
 
 
 def test_more_gpu_trials_than_gpus_is_refused():
