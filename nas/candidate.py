@@ -118,13 +118,16 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
 
 
 def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device) -> dict[str, Any] | None:
-    """Calibrate on one batch of training images, in pieces no larger than a training step's."""
+    """Calibrate on one batch of training images, in pieces that take no more memory than a training step."""
     if not candidate.calibration.enabled:
         return None
     recipe = candidate.recipe
-    order = AspectBatches(train.images, recipe.images_per_step, candidate.seed)
+    size = recipe.images_per_step
+    if recipe.precision == "bf16" and size % 2 == 0:
+        size //= 2  # calibration runs in fp32
+    order = AspectBatches(train.images, size, candidate.seed)
     loader = make_loader(train, train_transforms(recipe), order, workers=0)
-    batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // recipe.images_per_step)]
+    batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()
 
 

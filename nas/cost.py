@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,12 @@ from nas.detectors.faster_rcnn import ROI_SIZE, FasterRcnn
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
+MULTIPLY_ADD = 2  # operations, as `FlopCounterMode` counts
 PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
-RULE = "multiply-adds of convolutions, linear maps and attention products; norms and activations not counted"
+RULE = (
+    "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for each element 2 of a batch norm, "
+    "5 of a layer or group norm, 1 of an upsampled map"
+)
 PAPER_RULE = (
     "multiply-adds of convolutions with their biases and of linear maps, 2 for each element of a norm, 1 for each of a ReLU or "
     "pooling; attention products not counted"
@@ -42,12 +47,12 @@ def count_cost(layout: Layout, detector: DetectorSpec, num_classes: int, image_s
     with torch.device("meta"):
         network = build_detector(layout, detector, num_classes).eval()
         image = torch.empty(1, 3, *image_size)
-    with FlopCounterMode(display=False) as products, _PaperRule().counting(network) as by_paper:
+    with FlopCounterMode(display=False, custom_mapping=_FVCORE) as counted, _PaperRule().counting(network) as by_paper:
         _run_once(network, image)
     return Cost(
         params=sum(parameter.numel() for parameter in network.parameters()),
         backbone_params=sum(parameter.numel() for parameter in network.backbone.backbone.parameters()),
-        flops=products.get_total_flops() // 2,
+        flops=counted.get_total_flops() // MULTIPLY_ADD,
         paper_flops=by_paper.flops,
         image_size=image_size,
     )
@@ -63,6 +68,26 @@ def _run_once(network: Detector, images: Tensor) -> None:
         network.roi_heads.box_predictor(network.roi_heads.box_head(regions))
     else:
         network.head(list(features.values()))
+
+
+def _each_element(operations: int) -> Callable[..., int]:
+    """A count for `FlopCounterMode`, which counts a multiply-add as two."""
+
+    def count(_: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+        first = out_shape[0] if isinstance(out_shape[0], (tuple, list)) else out_shape
+        return MULTIPLY_ADD * operations * math.prod(first)
+
+    return count
+
+
+_aten = torch.ops.aten
+_FVCORE = {
+    _aten._native_batch_norm_legit_no_training: _each_element(2),
+    _aten.native_batch_norm: _each_element(2),
+    _aten.native_layer_norm: _each_element(5),
+    _aten.native_group_norm: _each_element(5),
+    _aten.upsample_nearest2d: _each_element(1),
+}
 
 
 class _PaperRule:
