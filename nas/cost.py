@@ -21,8 +21,8 @@ from search_spaces.layout import Layout
 MULTIPLY_ADD = 2  # operations, as `FlopCounterMode` counts
 PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
 RULE = (
-    "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for each element 2 of a batch norm, "
-    "5 of a layer or group norm, 1 of an upsampled map"
+    "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for each element 2 of a batch "
+    "norm, 5 of a layer or group norm, 1 of an upsampled map"
 )
 PAPER_RULE = (
     "multiply-adds of convolutions with their biases and of linear maps, 2 for each element of a norm, 1 for each of a ReLU or "

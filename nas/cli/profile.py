@@ -147,3 +147,4 @@ def _print(rows: list[dict[str, Any]]) -> None:
     print_table(cost)
     print_table(memory)
     print(f"GMAC: {first['flops_rule']}; one image.\npaper G: {first['paper_flops_rule']}; one image.")
+    print("Memory: whatever the data decides (proposals, positives, boxes) counts with its configured limit.")

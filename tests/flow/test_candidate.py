@@ -91,6 +91,22 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
+def test_checkpointing_changes_nothing_but_memory(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    plain = candidate(tmp_path / "plain")
+    recipe = plain.recipe.model_copy(update={"checkpointing": True})
+    checkpointed = dataclasses.replace(plain, folder=tmp_path / "checkpointed", recipe=recipe)
+    expected = list(train_candidate(plain, *splits))
+    assert [comparable(report) for report in train_candidate(checkpointed, *splits)] == list(map(comparable, expected))
+    mine, yours = (load_file(run.folder / WEIGHTS) for run in (checkpointed, plain))
+    assert all(torch.equal(mine[name], yours[name]) for name in yours)
+
+
+def test_sgd_learns(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    recipe = candidate(tmp_path).recipe.model_copy(update={"optimizer": "sgd", "lr": 1e-2, "clip_norm": 1.0})
+    reports = list(train_candidate(candidate(tmp_path, recipe=recipe), *splits))
+    assert reports[-1].loss < reports[0].loss
+
+
 def test_a_finished_run_only_repeats_its_last_report(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     expected = list(train_candidate(candidate(tmp_path), *splits))
     assert list(train_candidate(candidate(tmp_path), *splits)) == expected[-1:]
