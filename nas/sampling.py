@@ -22,6 +22,7 @@ from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace
 
 RESAMPLES = 16
+NSGA2_POPULATION = 12  # Optuna's 50 would leave a search of 40 trials in its first, random generation
 INSISTED = 3  # times that a sampler may suggest the same refused layout for one trial
 
 
@@ -181,10 +182,9 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
     """A sampler by its name in `search_spaces.catalog.SAMPLERS`."""
-    kinds: dict[str, type[BaseSampler]] = {
-        "tpe": TPESampler, "gp": GPSampler, "nsga2": NSGAIISampler, "random": RandomSampler,
-    }  # fmt: skip
-    return kinds[name](seed=seed)  # type: ignore[call-arg]
+    if name == "nsga2":
+        return NSGAIISampler(population_size=NSGA2_POPULATION, seed=seed)
+    return {"tpe": TPESampler, "gp": GPSampler, "random": RandomSampler}[name](seed=seed)
 
 
 def make_pruner(name: str, warmup_epochs: int) -> optuna.pruners.BasePruner:
