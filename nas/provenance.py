@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from nas.data.prepare import DataFacts
 from nas.spec import SearchSpec
 from nas.storage import parse_url, shown
@@ -42,11 +44,20 @@ def git_commit() -> str | None:
 
 def differences(spec: SearchSpec, facts: DataFacts, known: dict[str, Any]) -> list[str]:
     """What the study was made from and this request disagree about, as `recipe.epochs was 8, now 9`."""
-    before, now = known["nas_spec"], spec.to_dict()
+    before, now = _completed(known["nas_spec"]), spec.to_dict()
     found = [line for section in MUST_MATCH for line in _compare(section, before[section], now[section])]
+    found += _compare("search.objectives", before["search"]["objectives"], now["search"]["objectives"])
     if known["nas_data"]["fingerprint"] != facts.fingerprint:
         found.append(f"the data's fingerprint was {known['nas_data']['fingerprint']}, now {facts.fingerprint}")
     return found
+
+
+def _completed(written: dict[str, Any]) -> dict[str, Any]:
+    """An older request with the defaults of keys that came later; a newer one as it is."""
+    try:
+        return SearchSpec.model_validate(written).to_dict()
+    except ValidationError:
+        return written
 
 
 def _compare(key: str, before: Any, now: Any) -> list[str]:

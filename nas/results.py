@@ -11,9 +11,14 @@ from nas.errors import StudyError, one_of
 
 
 def leaderboard(study: optuna.Study) -> list[FrozenTrial]:
-    """COMPLETE trials within the budget, the best first."""
+    """COMPLETE trials within the budget, the best mAP first."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     return sorted((trial for trial in trials if feasible(trial)), key=lambda trial: (-trial.values[0], trial.number))
+
+
+def pareto_front(study: optuna.Study) -> set[int]:
+    """Numbers of the trials within the budget that no other beats in every objective; empty with one objective."""
+    return {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
 
 
 def feasible(trial: FrozenTrial) -> bool:
@@ -22,9 +27,9 @@ def feasible(trial: FrozenTrial) -> bool:
 
 
 def trial_row(trial: FrozenTrial) -> dict[str, Any]:
-    """One trial as plain JSON: Optuna's number, state and value, and our attributes."""
+    """One trial as plain JSON: Optuna's number, state and (first) value, and our attributes."""
     state = "INFEASIBLE" if "infeasible_reason" in trial.user_attrs else trial.state.name
-    return {"number": trial.number, "state": state, "value": trial.value if trial.values else None, **trial.user_attrs}
+    return {"number": trial.number, "state": state, "value": trial.values[0] if trial.values else None, **trial.user_attrs}
 
 
 def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:

@@ -91,10 +91,10 @@ class LayoutFilter:
         """What a trial records: the parameters of what is trained or, where it has widths of its own, of the suggestion."""
         return self.space.encode(chosen if chosen in self.space else suggestion)
 
-    def remaining(self, seed: int) -> Iterator[dict[str, Any]]:
-        """Parameters of what may still be suggested, in random order."""
+    def remaining(self, seed: int | None) -> Iterator[dict[str, Any]]:
+        """Parameters of what may still be suggested, in random order; without a seed in that of the space."""
         taken = self.taken()
-        for layout in self.space.shuffled(seed):
+        for layout in self.space if seed is None else self.space.shuffled(seed):
             if (chosen := self.settled(layout)) and chosen.layout_id not in taken:
                 yield self.parameters_of(layout, chosen)
 
@@ -109,13 +109,14 @@ class FittingSampler(BaseSampler):
     """Asks `base` until the filter accepts, then falls back on the rest of the space.
 
     Args:
-        base: any sampler; it never hears of what was refused.
+        base: any sampler; it never hears of what was refused. None: one layout after the other.
         allowed: the filter.
         first: layouts to suggest before anything else, as far as the filter accepts them.
     """
 
-    def __init__(self, base: BaseSampler, allowed: LayoutFilter, first: Sequence[Layout]) -> None:
-        self.base, self.allowed, self.first = base, allowed, list(first)
+    def __init__(self, base: BaseSampler | None, allowed: LayoutFilter, first: Sequence[Layout]) -> None:
+        self.base, self.allowed, self.first = base or RandomSampler(), allowed, list(first)
+        self.in_order = base is None
         self.distributions = distributions(allowed.space)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -126,6 +127,8 @@ class FittingSampler(BaseSampler):
             layout = self.first.pop(0)
             if chosen := self.allowed.accept(layout):
                 return self.allowed.parameters_of(layout, chosen)
+        if self.in_order:
+            return next(self.allowed.remaining(seed=None))
         refused: list[Layout] = []
         for _ in range(RESAMPLES):
             layout = self.allowed.space.decode(self._suggest(study, trial))
@@ -180,15 +183,19 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
     return trial.suggest_categorical(name, distribution.choices)
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """A sampler by its name in `search_spaces.catalog.SAMPLERS`."""
+def make_sampler(name: str, seed: int) -> BaseSampler | None:
+    """A sampler by its name in `search_spaces.catalog.SAMPLERS`; `grid` is none, but the order of the space."""
+    if name == "grid":
+        return None
     if name == "nsga2":
         return NSGAIISampler(population_size=NSGA2_POPULATION, seed=seed)
     return {"tpe": TPESampler, "gp": GPSampler, "random": RandomSampler}[name](seed=seed)
 
 
-def make_pruner(name: str, warmup_epochs: int) -> optuna.pruners.BasePruner:
-    """A pruner by its name in `search_spaces.catalog.PRUNERS`; it judges no epoch of the warm-up."""
+def make_pruner(name: str, warmup_epochs: int, epochs: int) -> optuna.pruners.BasePruner:
+    """A pruner by its name in `search_spaces.catalog.PRUNERS`, for candidates of `epochs`; it spares the warm-up."""
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=min(warmup_epochs + 1, epochs), max_resource=epochs)
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup_epochs + 1)
     return optuna.pruners.NopPruner()

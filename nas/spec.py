@@ -146,13 +146,27 @@ class CalibrationSpec(_Section):
 
 
 class SearchSettings(_Section):
-    """How candidates are chosen. `try`: layouts to train first."""
+    """How candidates are chosen. `try`: layouts to train first.
+
+    With several `objectives` (`map` first) there is a Pareto front instead of a best value, and no pruner.
+    """
 
     trials: Annotated[int, Field(ge=1)] = 40
     sampler: _named("sampler", catalog.SAMPLERS) = "tpe"  # type: ignore[valid-type]
     pruner: _named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
+    objectives: tuple[_named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchSettings:
+        if self.objectives[:1] != ("map",) or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must begin with map and name nothing twice; got {', '.join(self.objectives)}")
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError(
+                f"pruner must be none with several objectives, of which an epoch's mAP is only one; got {self.pruner!r}"
+            )
+        return self
 
 
 class RunSpec(_Section):

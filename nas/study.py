@@ -39,6 +39,7 @@ from search_spaces.layout import Layout
 
 FAILS_IN_A_ROW = 10
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_MAXIMIZED = ("map", "fps")
 _SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class")
 
 
@@ -94,8 +95,9 @@ class SearchStudy:
         self.storage = open_storage(spec.storage, create=True)
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         self.study = optuna.create_study(
-            study_name=spec.study, storage=self.storage, direction="maximize", load_if_exists=True,
-            pruner=make_pruner(spec.search.pruner, warmup),
+            study_name=spec.study, storage=self.storage, load_if_exists=True,
+            directions=["maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives],
+            pruner=make_pruner(spec.search.pruner, warmup, spec.recipe.epochs),
         )  # fmt: skip
         self._match_or_describe()
         first = [Layout.parse(text) for text in spec.search.try_first]
@@ -165,8 +167,8 @@ class SearchStudy:
     def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
         """Keep an epoch's results. Returns whether the trial is to go on: False after the last epoch or when pruned."""
         trial = self._mine[number]
-        value = report.metrics.map or 0.0
-        if report.epoch not in self._frozen(number).intermediate_values:
+        value, alone = report.metrics.map or 0.0, len(self.spec.search.objectives) == 1
+        if alone and report.epoch not in self._frozen(number).intermediate_values:
             trial.report(value, report.epoch)
         peak_bytes = report.memory_peak_bytes
         self._set(
@@ -182,8 +184,8 @@ class SearchStudy:
             )
             return False
         if report.last:
-            self._complete(number, value, report)
-        elif trial.should_prune():
+            self._complete(number, report)
+        elif alone and trial.should_prune():
             self._finish(number, TrialState.PRUNED)
             self._tell_watcher("pruned", number, report)
         return number in self._mine
@@ -209,18 +211,18 @@ class SearchStudy:
 
     # ------------------------------------------------------------------------------------------------------ inside
 
-    def _complete(self, number: int, value: float, report: EpochReport) -> None:
+    def _complete(self, number: int, report: EpochReport) -> None:
         trial = self._mine[number]
         if report.memory_peak_bytes is not None:
             self._constrain(trial, "memory_peak", report.memory_peak_bytes)
         self._set(trial, checkpoint=str(self._trial_folder(number) / WEIGHTS))
-        self._finish(number, TrialState.COMPLETE, value)
+        self._finish(number, TrialState.COMPLETE, self._objectives(number))
         self._learn_memory()
         self._tell_watcher("complete", number, report)
 
     def _learn_memory(self) -> None:
         """Correct the prediction by what completed trials were measured to need, on the card of the latest."""
-        done = [t for t in self._trials() if t.state == TrialState.COMPLETE and t.user_attrs["memory_peak_gib"] is not None]
+        done = [t for t in self._trials() if t.state == TrialState.COMPLETE and t.user_attrs.get("memory_peak_gib")]
         if not done:
             return
         device = max((trial.datetime_complete, trial.number, trial.user_attrs["device"]) for trial in done)[2]
@@ -229,8 +231,15 @@ class SearchStudy:
         self.study.set_user_attr("nas_memory_correction", asdict(self.budget.learn(device, pairs)))
         self.filter.forget()
 
-    def _finish(self, number: int, state: TrialState, value: float | None = None) -> None:
-        self.study.tell(number, value, state)
+    def _objectives(self, number: int) -> list[float]:
+        """The values of a trial whose last report has come."""
+        known = self._frozen(number).user_attrs
+        memory_gib = known["memory_peak_gib"] or known["memory_predicted_gib"]
+        values = {**known, "map": known["map"] or 0.0, "memory": memory_gib}
+        return [float(values[name]) for name in self.spec.search.objectives]
+
+    def _finish(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
+        self.study.tell(number, values, state)
         del self._mine[number]
         self._tidy(number)
 

@@ -48,7 +48,8 @@ def status(
 
     print_table(trials_table(rows, f"Study {loaded.study_name}"))
     refused = loaded.user_attrs.get("nas_refusals", {})
-    print(f"Refused without training: {refused.get('over_budget', 0)} over the budget, {refused.get('repeated', 0)} repeated.")
+    by_prediction = refused.get("over_budget", 0) + refused.get("unequal", 0)
+    print(f"Never trained: {by_prediction} that the prediction refused, {refused.get('repeated', 0)} that had been trained.")
 
 
 def _summary(study: Any) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _summary(study: Any) -> dict[str, Any]:
         "trials": spec.get("search", {}).get("trials"),
         **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING")},
         "failed": states["FAIL"],
-        "map": best.value if best else None,
+        "map": best.values[0] if best else None,
         "layout": best.user_attrs.get("layout") if best else None,
     }
 

@@ -28,8 +28,10 @@ def submit(
     image_size: options.ImageSize = None,
     batch: options.BatchSize = None,
     budget: Annotated[str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, gp, nsga2 or random.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="none or median.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, gp, nsga2, random or grid.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="none, median or hyperband.")] = None,
+    objectives: Annotated[str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")] = None,
+    try_first: Annotated[list[str] | None, typer.Option("--try", help="A layout to train first; may be repeated.")] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Candidates at once.")] = None,
     seed: options.Seed = None,
@@ -47,6 +49,7 @@ def submit(
         "data.root": data and str(data), "study": study, "storage": storage, "space": space, "detector.name": detector,
         "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
         "budget.memory": budget, "search.sampler": sampler, "search.pruner": pruner, "search.trials": trials,
+        "search.objectives": objectives and [name.strip() for name in objectives.split(",")], "search.try": try_first or None,
         "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
     })  # fmt: skip
     request = checked_spec(spec, flags | parse_settings(settings or []))
@@ -87,9 +90,10 @@ def _search(spec: SearchSpec, local: bool, as_json: bool) -> None:
 
 def _show(study: SearchStudy, as_json: bool) -> None:
     from nas.cli.tables import leaderboard_table, print_table
-    from nas.results import leaderboard, trial_row
+    from nas.results import leaderboard, pareto_front, trial_row
 
-    rows = [trial_row(trial) for trial in leaderboard(study.study)]
+    front = pareto_front(study.study)
+    rows = [trial_row(trial) | ({"pareto": trial.number in front} if front else {}) for trial in leaderboard(study.study)]
     refusals = study.refusals()
     summary = {
         "study": study.spec.study, "ended": study.ended, "stop_reason": study.stop_reason, "refusals": refusals,
@@ -99,10 +103,8 @@ def _show(study: SearchStudy, as_json: bool) -> None:
         print_json(summary)
     elif rows:
         print_table(leaderboard_table(rows, f"Leaderboard of {study.spec.study}"))
-        print(
-            f"Never trained, because the prediction refused them: {refusals['over_budget'] + refusals['unequal']} suggestions; "
-            f"because they had been trained: {refusals['repeated']}."
-        )
+        by_prediction = refusals["over_budget"] + refusals["unequal"]
+        print(f"Never trained: {by_prediction} that the prediction refused, {refusals['repeated']} that had been trained.")
         if study.stop_reason:
             print(f"The search ended early: {study.stop_reason}.")
         print(f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} --out best")

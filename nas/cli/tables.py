@@ -26,12 +26,15 @@ def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
     """Completed trials, best first."""
     table = Table(title=title)
     names = ("#", "trial", "layout", "mAP", "mAP50", "mAP75", "small", "medium", "large", "params M", "GMAC", "GiB", "train s")
-    for name in names:
+    front = any("pareto" in row for row in rows)
+    for name in (*names, "FPS", "front") if front else names:
         table.add_column(name, justify="left" if name == "layout" else "right")
     for place, row in enumerate(rows, start=1):
         scores = [percent(row.get(name)) for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")]
         memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
         cost = [f"{row['params'] / 1e6:.2f}", f"{row['flops'] / 1e9:.2f}", gib_text(memory), f"{row['train_s']:.0f}"]
+        if front:
+            cost += [f"{row['fps']:.1f}", "yes" if row["pareto"] else ""]
         table.add_row(str(place), str(row["number"]), row["layout"], *scores, *cost)
     return table
 

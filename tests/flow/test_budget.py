@@ -65,7 +65,7 @@ def test_no_over_budget_candidate_reaches_a_worker(tmp_path: Path, median_bytes:
     worker.run()
     assert len(worker.sizes) == TRIALS
     assert max(worker.sizes) <= study.budget.limit_bytes
-    assert study.refusals()["over_budget"] > 0
+    assert (study.refusals()["over_budget"] > 0) == (sampler != "grid")  # which only takes what fits
     trials = study.study.trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
     assert len({trial.user_attrs["layout_id"] for trial in trials}) == TRIALS

@@ -43,8 +43,8 @@ REFUSED = [
     ("nas-submit --data {digits} --trials many", "--trials.*valid integer"),
     ("nas-submit --data {digits} --trails 3", "No such option: --trails.*--trials"),
     ("nas-submit --data {digits} --detector focs", "must be one of fcos, faster_rcnn; got 'focs' .did you mean 'fcos'"),
-    ("nas-submit --data {digits} --sampler bayes", "must be one of tpe, gp, nsga2, random; got 'bayes'"),
-    ("nas-submit --data {digits} --pruner asha", "must be one of none, median; got 'asha'"),
+    ("nas-submit --data {digits} --sampler bayes", "must be one of tpe, gp, nsga2, random, grid; got 'bayes'"),
+    ("nas-submit --data {digits} --pruner asha", "must be one of none, median, hyperband; got 'asha'"),
     ("nas-submit --data {digits} --space tny", "must be one of free, paper, scales, tiny; got 'tny' .did you mean 'tiny'"),
     ("nas-submit --data {digits} --recipe x", "recipe must be one of paper-24, proxy, tiny; got 'x'"),
     ("nas-submit --data {digits} --budget 16", "a number and a unit .*; got '16'"),
@@ -72,6 +72,12 @@ REFUSED = [
     (
         "nas-submit --data {digits} --space tiny --local --set budget.mode=equalize",
         "no layout of space 'tiny' meets the budget: the budget is 15.2 to 16.0 GiB; the nearest is .* raise budget.tolerance",
+    ),
+    ("nas-submit --data {digits} --objectives memory", "objectives must begin with map and name nothing twice; got memory"),
+    ("nas-submit --data {digits} --objectives map,speed", "one of map, memory, flops, params, fps; got 'speed'"),
+    (
+        "nas-submit --data {digits} --objectives map,fps --pruner median",
+        "pruner must be none with several .*'median'",
     ),
     ("nas profile C2-C2-T12-T4 --precision fp8", "--precision must be one of fp32, bf16; got 'fp8'"),
     ("nas profile C2-C2-T12-T4 --image-size 16", "--image-size"),

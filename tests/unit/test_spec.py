@@ -76,7 +76,7 @@ def test_paper_recipe():
         ({"recipe": "gone.yaml"}, "'gone.yaml' cannot be read"),
         ({"detector.name": "focs"}, "must be one of fcos, faster_rcnn; got 'focs'"),
         ({"detector.channels": 40}, "multiple of 32; got 40"),
-        ({"search.sampler": "bayes"}, "must be one of tpe, gp, nsga2, random"),
+        ({"search.sampler": "bayes"}, "must be one of tpe, gp, nsga2, random, grid"),
         ({"search.pruner": "halving"}, "must be one of none, median"),
         ({"search.trials": "many"}, "search.trials must be a valid integer"),
         ({"budget.memory": "16"}, "a number and a unit"),

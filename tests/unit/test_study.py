@@ -16,7 +16,7 @@ from nas.data.prepare import DataFacts
 from nas.errors import StudyError
 from nas.provenance import public_spec
 from nas.records import CocoMetrics, EpochReport
-from nas.results import find_trial, leaderboard, load_study, trial_row
+from nas.results import find_trial, leaderboard, load_study, pareto_front, trial_row
 from nas.sampling import distributions
 from nas.spec import SearchSpec, load_spec
 from nas.storage import open_storage
@@ -124,6 +124,50 @@ def test_measured_excess_is_infeasible_never_best_never_again(tmp_path: Path):
     assert driver.study.finished  # both count
     assert driver.kinds()[-4:] == ["started", "epoch", "epoch", "complete"]
     assert "infeasible" in driver.kinds()
+
+
+def test_several_objectives_have_a_front(tmp_path: Path):
+    driver = Driver(tmp_path, **{"search.objectives": ["map", "memory", "fps"], "search.trials": 4})
+    for value in (0.2, 0.4, 0.3, 0.1):
+        driver.train(value, fps=50.0 if value == 0.1 else 20.0)
+    study = driver.study.study
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MAXIMIZE"]
+    trials = study.trials
+    for trial in trials:
+        assert trial.values == [trial.user_attrs["map"], trial.user_attrs["memory_predicted_gib"], trial.user_attrs["fps"]]
+        assert not trial.intermediate_values
+    front = pareto_front(study)
+    for trial in trials:  # by the definition
+        beaten = any(
+            other.values != trial.values
+            and other.values[0] >= trial.values[0]
+            and other.values[1] <= trial.values[1]
+            and other.values[2] >= trial.values[2]
+            for other in trials
+        )
+        assert (trial.number in front) == (not beaten)
+    assert {1, 3} <= front  # the best mAP, the fastest
+    assert [trial.number for trial in leaderboard(study)] == [1, 2, 0, 3]
+    with pytest.raises(StudyError, match=r"search.objectives was \['map', 'memory', 'fps'\], now \['map'\]"):
+        Driver(tmp_path)
+
+
+def test_infeasible_with_several_objectives(tmp_path: Path):
+    driver = Driver(tmp_path, **{"search.objectives": ["map", "memory"], "search.trials": 2, "budget.memory": "1GiB"})
+    number = driver.train(0.9, memory_peak_bytes=2 * GIB)
+    assert driver.trial(number).state == TrialState.PRUNED
+    driver.train(0.1, memory_peak_bytes=GIB // 2)
+    assert pareto_front(driver.study.study) == {1}
+    assert driver.study.finished
+
+
+def test_an_older_study_without_newer_keys_goes_on(tmp_path: Path):
+    driver = Driver(tmp_path)
+    driver.train()
+    known = driver.study.study.user_attrs["nas_spec"]
+    del known["recipe"]["checkpointing"], known["search"]["objectives"]
+    driver.study.study.set_user_attr("nas_spec", known)
+    assert Driver(tmp_path).study.ended == 1
 
 
 def test_measured_trials_correct_the_prediction(tmp_path: Path):
