@@ -1,4 +1,8 @@
-"""Who is driving a study: one lease a study, in the study's own database, timed by the database's clock."""
+"""Who drives a study, and whose its running trials are: two tables of ours in the study's own database, by its own clock.
+
+SQLite serves one driver. PostgreSQL and MySQL serve many: they decide one after the other what is next (`exclusive`), and each
+trial that runs belongs to one of them. What belongs to nobody alive may be taken.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from nas.errors import StudyError
 
@@ -21,72 +26,140 @@ LEASE_S = 60
 RENEW_S = 15
 
 _METADATA = sa.MetaData()
-LEASES = sa.Table(
-    "nas_leases",
+LOCKS = sa.Table("nas_locks", _METADATA, sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False))
+DRIVERS = sa.Table(
+    "nas_drivers",
     _METADATA,
-    sa.Column("study_uuid", sa.String(36), primary_key=True),
-    sa.Column("token", sa.String(36), nullable=False),
+    sa.Column("token", sa.String(36), primary_key=True),
+    sa.Column("study_uuid", sa.String(36), nullable=False, index=True),
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("renewed_at", sa.DateTime, nullable=False),
 )
+OWNERS = sa.Table(
+    "nas_owners",
+    _METADATA,
+    sa.Column("study_uuid", sa.String(36), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("token", sa.String(36), nullable=False),
+)
 
 
-@contextmanager
-def lease(engine: Engine, study_uuid: str, study_name: str) -> Iterator[None]:
-    """Hold the study for this process: renewed every 15 s, given back at the end, lost to nobody for 60 s after a crash.
+class Lease:
+    """One driver's place at a study.
 
-    A lease whose process is known to be dead (same host) is taken over at once.
-
-    Raises:
-        StudyError: another live driver holds it.
+    Args:
+        engine: of the study's database.
+        study_id: Optuna's.
+        study_name: for messages.
     """
-    _METADATA.create_all(engine)
-    token = str(uuid.uuid4())
-    _acquire(engine, study_uuid, study_name, token)
-    stop = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(engine, token, stop), daemon=True, name="nas-lease")
-    renewer.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        renewer.join()
-        with engine.begin() as connection:
-            connection.execute(sa.delete(LEASES).where(LEASES.c.token == token))
 
-
-def _acquire(engine: Engine, study_uuid: str, study_name: str, token: str) -> None:
-    values = {"token": token, "host": host_id(), "pid": os.getpid(), "renewed_at": sa.func.now()}
-    with engine.begin() as connection:
-        held = connection.execute(
-            sa.select(LEASES, sa.func.now().label("now")).where(LEASES.c.study_uuid == study_uuid)
-        ).first()
-        if held is None:
-            connection.execute(sa.insert(LEASES).values(study_uuid=study_uuid, **values))
-            return
-        if _alive(held):
-            where = f"process {held.pid} on {held.host.split('/')[0]}"
-            raise StudyError(f"study {study_name!r} is being run by {where}; stop it, or wait {LEASE_S} s if it died")
-        taken = sa.update(LEASES).where(LEASES.c.study_uuid == study_uuid, LEASES.c.token == held.token).values(**values)
-        if connection.execute(taken).rowcount != 1:
-            raise StudyError(f"study {study_name!r} was just taken by another driver")
-
-
-def _renew(engine: Engine, token: str, stop: threading.Event) -> None:
-    while not stop.wait(RENEW_S):
+    def __init__(self, engine: Engine, study_id: int, study_name: str) -> None:
+        self.engine, self.study_id, self.study_name = engine, study_id, study_name
+        self.token, self.study_uuid = str(uuid.uuid4()), ""
+        self._shared = engine.dialect.name != "sqlite"
+        _make_tables(engine)
         try:
             with engine.begin() as connection:
-                connection.execute(sa.update(LEASES).where(LEASES.c.token == token).values(renewed_at=sa.func.now()))
-        except sa.exc.SQLAlchemyError:
-            continue  # the next renewal is in time: a lease lasts four of them
+                connection.execute(sa.insert(LOCKS).values(study_id=study_id))
+        except IntegrityError:
+            pass  # there since an earlier driver
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """One driver at a time inside. A driver that dies there lets the others in."""
+        if not self._shared:
+            yield
+            return
+        with self.engine.begin() as connection:
+            connection.execute(sa.select(LOCKS).where(LOCKS.c.study_id == self.study_id).with_for_update()).all()
+            yield
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be known as a driver: renewed every 15 s, given back at the end, lost to nobody for 60 s after a crash.
+
+        Raises:
+            StudyError: the database serves one driver, and another one lives.
+        """
+        with self.exclusive(), self.engine.begin() as connection:
+            others = self._living(connection)
+            if others and not self._shared:
+                where = f"process {others[0].pid} on {others[0].host.split('/')[0]}"
+                raise StudyError(
+                    f"study {self.study_name!r} is being run by {where}; stop it, or wait {LEASE_S} s if it died. SQLite "
+                    "serves one driver; several need PostgreSQL or MySQL"
+                )
+            dead = sa.and_(DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token.not_in([row.token for row in others]))
+            connection.execute(sa.delete(DRIVERS).where(dead))
+            self._register(connection)
+        stop = threading.Event()
+        renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="nas-lease")
+        renewer.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            renewer.join()
+            with self.engine.begin() as connection:
+                connection.execute(sa.delete(DRIVERS).where(DRIVERS.c.token == self.token))
+
+    def take(self, number: int) -> str | None:
+        """Make a trial this driver's. Returns the token of the one whose it was."""
+        this = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.number == number)
+        with self.engine.begin() as connection:
+            before = connection.execute(sa.select(OWNERS.c.token).where(this)).scalar_one_or_none()
+            connection.execute(sa.delete(OWNERS).where(this))
+            connection.execute(sa.insert(OWNERS).values(study_uuid=self.study_uuid, number=number, token=self.token))
+        return before
+
+    def owns(self, number: int) -> bool:
+        """Whether a trial is still this driver's: one that slept through its lease may have lost it."""
+        this = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.number == number)
+        with self.engine.connect() as connection:
+            return connection.execute(sa.select(OWNERS.c.token).where(this)).scalar_one_or_none() == self.token
+
+    def of_others(self) -> set[int]:
+        """Numbers of the trials that belong to other living drivers."""
+        with self.engine.connect() as connection:
+            tokens = [row.token for row in self._living(connection)]
+            theirs = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.token.in_(tokens))
+            return set(connection.execute(sa.select(OWNERS.c.number).where(theirs)).scalars()) if tokens else set()
+
+    def _register(self, connection: Connection) -> None:
+        values = {"token": self.token, "study_uuid": self.study_uuid, "host": host_id(), "pid": os.getpid()}
+        connection.execute(sa.insert(DRIVERS).values(**values, renewed_at=sa.func.now()))
+
+    def _renew(self, stop: threading.Event) -> None:
+        while not stop.wait(RENEW_S):
+            try:
+                with self.engine.begin() as connection:
+                    mine = sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=sa.func.now())
+                    if not connection.execute(mine).rowcount:  # taken for dead meanwhile
+                        self._register(connection)
+            except SQLAlchemyError:
+                continue  # the next renewal is in time: a lease lasts four of them
+
+    def _living(self, connection: Connection) -> list[Any]:
+        """Other drivers of this study: renewed within a lease's time, and not known to be dead."""
+        asked = sa.select(DRIVERS, sa.func.now().label("now")).where(
+            DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token != self.token
+        )
+        return [row for row in connection.execute(asked) if _alive(row)]
 
 
-def _alive(held: Any) -> bool:
-    if held.host == host_id() and not _process_exists(held.pid):
+def _make_tables(engine: Engine) -> None:
+    try:
+        _METADATA.create_all(engine)
+    except (OperationalError, ProgrammingError, IntegrityError):
+        _METADATA.create_all(engine)  # another driver made them in the same moment
+
+
+def _alive(driver: Any) -> bool:
+    if driver.host == host_id() and not _process_exists(driver.pid):
         return False
-    now = held.now if isinstance(held.now, datetime) else datetime.fromisoformat(str(held.now))
-    return now.replace(tzinfo=None) - held.renewed_at < timedelta(seconds=LEASE_S)
+    now = driver.now if isinstance(driver.now, datetime) else datetime.fromisoformat(str(driver.now))
+    return now.replace(tzinfo=None) - driver.renewed_at < timedelta(seconds=LEASE_S)
 
 
 def _process_exists(pid: int) -> bool:

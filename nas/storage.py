@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)  # fmt: skip
 
 from nas.errors import MissingDependency, StudyError
 
@@ -70,12 +78,22 @@ def open_storage(text: str, *, create: bool) -> optuna.storages.RDBStorage:
     if path is not None and not create and not path.exists():
         raise StudyError(f"storage {shown(url)}: there is no file {str(path)!r}")
     arguments: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
-    storage = _guarded(url, lambda: optuna.storages.RDBStorage(text, engine_kwargs=arguments))
+    storage = _guarded(url, lambda: _connect(text, arguments))
     if path:
         # Outside a transaction, where alone the mode can change.
         with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL")).scalar_one()  # runs when it is read
     return storage
+
+
+def _connect(text: str, arguments: dict[str, Any]) -> optuna.storages.RDBStorage:
+    """Drivers that start in the same moment all make the tables; the database lets one of them."""
+    for pause_s in () if text.startswith("sqlite") else (0.5, 1, 2):
+        try:
+            return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            time.sleep(pause_s)
+    return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
 
 
 def sqlite_path(url: URL) -> Path | None:

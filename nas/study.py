@@ -8,6 +8,7 @@ handed out again first, under their own number, with their checkpoint.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
 from collections import Counter
@@ -27,7 +28,7 @@ from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
 from nas.interrupts import interrupts_wait
-from nas.lease import lease
+from nas.lease import Lease
 from nas.provenance import differences, git_commit, public_spec, versions
 from nas.records import EpochReport
 from nas.results import leaderboard
@@ -56,7 +57,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Event:
-    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed` or `infeasible`."""
+    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible` or `lost`."""
 
     kind: str
     number: int
@@ -99,7 +100,11 @@ class SearchStudy:
             directions=["maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives],
             pruner=make_pruner(spec.search.pruner, warmup, spec.recipe.epochs),
         )  # fmt: skip
-        self._match_or_describe()
+        study_id = self.storage.get_study_id_from_name(spec.study)
+        self._lease = Lease(self.storage.engine, study_id, spec.study)
+        with self._lease.exclusive():
+            self._match_or_describe()
+        self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
         first = [Layout.parse(text) for text in spec.search.try_first]
         base = make_sampler(spec.search.sampler, spec.search.seed + len(self._trials()))
         self.study.sampler = FittingSampler(base, self.filter, first)
@@ -112,23 +117,25 @@ class SearchStudy:
     @interrupts_wait()
     def next(self) -> Assignment | None:
         """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
-        for left_behind in self._left_behind():
-            if adopted := self._adopt(left_behind):
-                return adopted
-        if self.stop_reason or self.ended + len(self._mine) >= self.spec.search.trials:
-            return None
-        if next(self.filter.remaining(seed=0), None) is None:
-            self.stop_reason = self.stop_reason or ("space exhausted" if not self._mine else None)
-            return None
-        trial = self.study.ask(distributions(self.space))
-        self.study.set_user_attr("nas_refusals", self.refusals())
-        return self._describe(trial)
+        with self._lease.exclusive():
+            for left_behind in self._left_behind():
+                if adopted := self._adopt(left_behind):
+                    return adopted
+            if self.stop_reason or self._started >= self.spec.search.trials:
+                return None
+            if next(self.filter.remaining(seed=0), None) is None:
+                self.stop_reason = self.stop_reason or ("space exhausted" if not self._mine else None)
+                return None
+            trial = self.study.ask(distributions(self.space))
+            self._lease.take(trial.number)
+            self.study.set_user_attr("nas_refusals", self.refusals())
+            return self._describe(trial)
 
     @property
     @interrupts_wait()
     def finished(self) -> bool:
-        """Nothing runs and nothing is left to start."""
-        enough = self.stop_reason is not None or self.ended >= self.spec.search.trials
+        """Nothing runs here and nothing is left to start; other drivers may still be busy."""
+        enough = self.stop_reason is not None or self._started >= self.spec.search.trials
         return enough and not self._mine and not self._left_behind()
 
     def refusals(self) -> dict[str, Any]:
@@ -153,8 +160,8 @@ class SearchStudy:
         return sum(trial.state in _ENDED for trial in self._trials())
 
     def lease(self) -> AbstractContextManager[None]:
-        """Hold the study while driving it."""
-        return lease(self.storage.engine, self.study.user_attrs["nas_uuid"], self.spec.study)
+        """Be known as a driver of the study; see `Lease.held`."""
+        return self._lease.held()
 
     @property
     def folder(self) -> Path:
@@ -165,7 +172,11 @@ class SearchStudy:
 
     @interrupts_wait()
     def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
-        """Keep an epoch's results. Returns whether the trial is to go on: False after the last epoch or when pruned."""
+        """Keep an epoch's results. Returns whether the trial is to go on: not after the last epoch, or when it was pruned or
+        belongs to another driver by now.
+        """
+        if self._lost(number):
+            return False
         trial = self._mine[number]
         value, alone = report.metrics.map or 0.0, len(self.spec.search.objectives) == 1
         if alone and report.epoch not in self._frozen(number).intermediate_values:
@@ -193,6 +204,8 @@ class SearchStudy:
     @interrupts_wait()
     def fail(self, number: int, reason: str) -> None:
         """The candidate ended by an error; its layout may be tried again."""
+        if self._lost(number):
+            return
         self._set(self._mine[number], fail_reason=reason)
         self._finish(number, TrialState.FAIL)
         self._tell_watcher("failed", number, reason=reason)
@@ -203,6 +216,8 @@ class SearchStudy:
     @interrupts_wait()
     def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         """The candidate was measured to need more than the budget: never the best, never tried again."""
+        if self._lost(number):
+            return
         trial = self._mine[number]
         self._set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
         self._constrain(trial, "memory_peak", max(peak_bytes, self.budget.limit_bytes + 1))
@@ -210,6 +225,14 @@ class SearchStudy:
         self._tell_watcher("infeasible", number, reason=reason)
 
     # ------------------------------------------------------------------------------------------------------ inside
+
+    def _lost(self, number: int) -> bool:
+        """This driver was taken for dead, and another one has the trial: what comes of it here does not count."""
+        if self._lease.owns(number):
+            return False
+        del self._mine[number]
+        self._tell_watcher("lost", number, reason="taken over by another driver")
+        return True
 
     def _complete(self, number: int, report: EpochReport) -> None:
         trial = self._mine[number]
@@ -259,6 +282,8 @@ class SearchStudy:
     def _adopt(self, left_behind: FrozenTrial) -> Assignment | None:
         """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
         trial = Trial(self.study, left_behind._trial_id)
+        before = self._lease.take(trial.number)
+        self._inherit(trial.number, before)
         if "layout" in left_behind.user_attrs:
             layout = Layout.parse(left_behind.user_attrs["layout"])
             return self._assign(trial, layout, self.budget.predicted_bytes(layout))
@@ -284,8 +309,15 @@ class SearchStudy:
         return next(trial for trial in self._trials() if trial.number == number)
 
     def _left_behind(self) -> list[FrozenTrial]:
-        """Trials of a dead driver: the lease says that there is no other living one."""
-        return [t for t in self._trials() if t.state == TrialState.RUNNING and t.number not in self._mine]
+        """Trials of dead drivers."""
+        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING and trial.number not in self._mine]
+        theirs = self._lease.of_others() if running else set()
+        return [trial for trial in running if trial.number not in theirs]
+
+    @property
+    def _started(self) -> int:
+        """Trials that count towards those asked for, or will unless they fail: ended ones and all that run."""
+        return sum(trial.state in (*_ENDED, TrialState.RUNNING) for trial in self._trials())
 
     def _taken(self) -> set[str]:
         """Ids of layouts that are trained, in training, or have failed too often."""
@@ -294,8 +326,18 @@ class SearchStudy:
         taken = {trial.user_attrs["layout_id"] for trial in trials if trial.state in (*_ENDED, TrialState.RUNNING)}
         return taken | {layout_id for layout_id, count in failed.items() if count > self.spec.run.retries}
 
-    def _trial_folder(self, number: int) -> Path:
-        return self.folder / f"trial-{number:04d}"
+    def _trial_folder(self, number: int, token: str | None = None) -> Path:
+        """Of its own for each driver, so that a worker of a dead one writes nowhere else."""
+        return self.folder / f"trial-{number:04d}-{(token or self._lease.token)[:8]}"
+
+    def _inherit(self, number: int, before: str | None) -> None:
+        """Take over the checkpoint that a trial's former driver left."""
+        checkpoint = self._trial_folder(number, before) / CHECKPOINT
+        if before and checkpoint.exists():
+            folder = self._trial_folder(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint, folder / "inherited")
+            (folder / "inherited").replace(folder / CHECKPOINT)
 
     def _set(self, trial: Trial, **values: Any) -> None:
         for name, value in values.items():
@@ -314,9 +356,12 @@ class SearchStudy:
 
     def _tidy(self, number: int) -> None:
         """Checkpoints are for running trials, weights for the best few."""
-        (self._trial_folder(number) / CHECKPOINT).unlink(missing_ok=True)
+        for folder in self.folder.glob(f"trial-{number:04d}-*"):
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            if folder != self._trial_folder(number) and not any(folder.iterdir()):
+                folder.rmdir()
         for trial in leaderboard(self.study)[self.spec.run.keep_best :]:
-            (self._trial_folder(trial.number) / WEIGHTS).unlink(missing_ok=True)
+            Path(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
 
     def _check_output(self) -> None:
         """Before there is a study, whose trials would all fail."""

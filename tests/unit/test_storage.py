@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from nas.errors import StudyError
-from nas.lease import LEASE_S, LEASES, host_id, lease
+from nas.lease import DRIVERS, LEASE_S, Lease, host_id
 from nas.storage import check_storage, open_storage, parse_url, shown
 
 
@@ -63,9 +64,15 @@ def engine(tmp_path: Path) -> sa.Engine:
     return open_storage(f"sqlite:///{tmp_path}/nas.db", create=True).engine
 
 
+def lease(engine: sa.Engine, study_uuid: str, name: str) -> AbstractContextManager[None]:
+    made = Lease(engine, 1, name)
+    made.study_uuid = study_uuid
+    return made.held()
+
+
 def held(engine: sa.Engine) -> list:
     with engine.connect() as connection:
-        return list(connection.execute(sa.select(LEASES)))
+        return list(connection.execute(sa.select(DRIVERS)))
 
 
 def test_one_driver_at_a_time(engine: sa.Engine):
@@ -96,14 +103,15 @@ def leave_behind(engine: sa.Engine, **changes: object) -> None:
         pass
     values = {"study_uuid": "uuid-1", "token": "dead", "host": host_id(), "pid": os.getpid(), "renewed_at": sa.func.now()}
     with engine.begin() as connection:
-        connection.execute(sa.insert(LEASES).values({**values, **changes}))
+        connection.execute(sa.insert(DRIVERS).values({**values, **changes}))
 
 
 def test_a_dead_process_of_this_host_is_followed_at_once(engine: sa.Engine):
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
     leave_behind(engine, pid=int(ended.stdout))
     with lease(engine, "uuid-1", "cells"):
-        assert held(engine)[0].token != "dead"
+        (row,) = held(engine)
+        assert row.token != "dead"
 
 
 def test_another_host_is_followed_when_its_lease_is_over(engine: sa.Engine):
@@ -114,9 +122,10 @@ def test_another_host_is_followed_when_its_lease_is_over(engine: sa.Engine):
         now = connection.execute(sa.select(sa.func.now())).scalar_one()
         now = now if isinstance(now, datetime) else datetime.fromisoformat(str(now))
         over = now - timedelta(seconds=LEASE_S + 1)
-        connection.execute(sa.update(LEASES).values(renewed_at=over))
+        connection.execute(sa.update(DRIVERS).values(renewed_at=over))
     with lease(engine, "uuid-1", "cells"):
-        assert held(engine)[0].host == host_id()
+        (row,) = held(engine)
+        assert row.host == host_id()
 
 
 def test_a_lease_is_renewed(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
@@ -126,8 +135,21 @@ def test_a_lease_is_renewed(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
     with lease(engine, "uuid-1", "cells"):
         long_ago = datetime(2000, 1, 1)
         with engine.begin() as connection:
-            connection.execute(sa.update(LEASES).values(renewed_at=long_ago))
+            connection.execute(sa.update(DRIVERS).values(renewed_at=long_ago))
         deadline = time.monotonic() + 10
         while held(engine)[0].renewed_at == long_ago and time.monotonic() < deadline:
             time.sleep(0.02)
         assert held(engine)[0].renewed_at > long_ago
+
+
+def test_trials_belong_to_one_driver(engine: sa.Engine):
+    first, second = (Lease(engine, 1, "cells") for _ in range(2))
+    first.study_uuid = second.study_uuid = "uuid-1"
+    assert first.take(7) is None
+    assert (first.owns(7), second.owns(7)) == (True, False)
+    with first.held():
+        assert second.of_others() == {7}
+        assert first.of_others() == set()
+    assert second.of_others() == set()  # whose driver is gone belongs to nobody
+    assert second.take(7) == first.token
+    assert (first.owns(7), second.owns(7)) == (False, True)

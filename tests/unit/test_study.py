@@ -274,15 +274,34 @@ def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
     first.train(0.4)
     left = first.study.next()
     first.study.report(left.number, report(0.1, 1))
+    left.folder.mkdir(parents=True)
+    (left.folder / CHECKPOINT).write_text("after epoch 1")
     second = Driver(tmp_path)
     adopted = second.study.next()
-    assert (adopted.number, adopted.layout, adopted.folder) == (left.number, left.layout, left.folder)
+    assert (adopted.number, adopted.layout) == (left.number, left.layout)
+    assert adopted.folder != left.folder  # a worker of the dead driver may still write there
+    assert (adopted.folder / CHECKPOINT).read_text() == "after epoch 1"
     assert second.study.report(adopted.number, report(0.1, 1))  # the checkpoint's report, heard before
     assert not second.study.report(adopted.number, report(0.7, 2))
     trial = second.trial(left.number)
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.1, 2: 0.7})
     assert second.study.next().number == 2
     assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
+
+
+def test_what_a_superseded_driver_says_does_not_count(tmp_path: Path):
+    first = Driver(tmp_path)
+    numbers = [first.study.next().number for _ in range(3)]
+    second = Driver(tmp_path)
+    assert [second.study.next().number for _ in range(3)] == numbers
+    assert not first.study.report(0, report(0.9, 1))
+    first.study.fail(1, "broken")
+    first.study.infeasible(2, "too large", 99 * GIB)
+    assert first.kinds() == ["started"] * 3 + ["lost"] * 3
+    assert first.study.running == 0
+    assert {second.trial(number).state for number in numbers} == {TrialState.RUNNING}
+    assert not second.trial(0).intermediate_values
+    assert second.study.report(0, report(0.9, 1))
 
 
 @pytest.mark.parametrize("chosen", [0, 2, 5])
