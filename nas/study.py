@@ -8,8 +8,6 @@ handed out again first, under their own number, with their checkpoint.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -23,18 +21,18 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import attributes
 from nas.budget import Budget
-from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
-from nas.interrupts import interrupts_wait
 from nas.lease import Lease
+from nas.patience import patient
 from nas.provenance import differences, git_commit, public_spec, versions
 from nas.records import EpochReport
 from nas.results import leaderboard
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, suggest, warmup_epochs
 from nas.spec import SearchSpec
 from nas.storage import open_storage
+from nas.trial_files import TrialFiles, check_output
 from nas.units import GIB, gib
 from search_spaces.layout import Layout
 
@@ -57,7 +55,9 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Event:
-    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible` or `lost`."""
+    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible` or `lost`; and `waiting`, of no
+    trial, while the database is away.
+    """
 
     kind: str
     number: int
@@ -92,7 +92,7 @@ class SearchStudy:
         self.stop_reason: str | None = None
         self.filter = LayoutFilter(self.budget, self._taken)
         self.budget.check(self.filter.settled)
-        self._check_output()
+        check_output(spec.run.output)
         self.storage = open_storage(spec.storage, create=True)
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         self.study = optuna.create_study(
@@ -105,6 +105,7 @@ class SearchStudy:
         with self._lease.exclusive():
             self._match_or_describe()
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
+        self.files = TrialFiles(spec.run.output, spec.study, self._lease.study_uuid, self._lease.token)
         first = [Layout.parse(text) for text in spec.search.try_first]
         base = make_sampler(spec.search.sampler, spec.search.seed + len(self._trials()))
         self.study.sampler = FittingSampler(base, self.filter, first)
@@ -114,7 +115,7 @@ class SearchStudy:
 
     # ------------------------------------------------------------------------------------------------ what is next
 
-    @interrupts_wait()
+    @patient
     def next(self) -> Assignment | None:
         """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
         with self._lease.exclusive():
@@ -132,7 +133,7 @@ class SearchStudy:
             return self._describe(trial)
 
     @property
-    @interrupts_wait()
+    @patient
     def finished(self) -> bool:
         """Nothing runs here and nothing is left to start; other drivers may still be busy."""
         enough = self.stop_reason is not None or self._started >= self.spec.search.trials
@@ -154,7 +155,7 @@ class SearchStudy:
         return number in self._mine
 
     @property
-    @interrupts_wait()
+    @patient
     def ended(self) -> int:
         """Trials that reached a worker and ended COMPLETE, PRUNED or infeasible."""
         return sum(trial.state in _ENDED for trial in self._trials())
@@ -163,14 +164,9 @@ class SearchStudy:
         """Be known as a driver of the study; see `Lease.held`."""
         return self._lease.held()
 
-    @property
-    def folder(self) -> Path:
-        """Where the files of this study go: of its own even if the name is used again."""
-        return Path(self.spec.run.output).resolve() / f"{self.spec.study}-{self.study.user_attrs['nas_uuid'][:8]}"
-
     # --------------------------------------------------------------------------------------------- what came of it
 
-    @interrupts_wait()
+    @patient
     def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
         """Keep an epoch's results. Returns whether the trial is to go on: not after the last epoch, or when it was pruned or
         belongs to another driver by now.
@@ -190,7 +186,7 @@ class SearchStudy:
         )  # fmt: skip
         self._tell_watcher("epoch", number, report)
         if peak_bytes is not None and peak_bytes > self.budget.limit_bytes:
-            self.infeasible(
+            self._infeasible(
                 number, f"needs {gib(peak_bytes)} GiB, the budget is {gib(self.budget.limit_bytes)} GiB", peak_bytes
             )
             return False
@@ -201,11 +197,25 @@ class SearchStudy:
             self._tell_watcher("pruned", number, report)
         return number in self._mine
 
-    @interrupts_wait()
+    @patient
     def fail(self, number: int, reason: str) -> None:
         """The candidate ended by an error; its layout may be tried again."""
-        if self._lost(number):
-            return
+        if not self._lost(number):
+            self._fail(number, reason)
+
+    @patient
+    def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
+        """The candidate was measured to need more than the budget: never the best, never tried again."""
+        if not self._lost(number):
+            self._infeasible(number, reason, peak_bytes)
+
+    def on_away(self, reason: str, pause_s: float) -> None:
+        """The database does not answer; the call is repeated after a pause."""
+        self.on_event(Event("waiting", -1, "", reason=f"the database is away ({reason}); trying again in {pause_s} s"))
+
+    # ------------------------------------------------------------------------------------------------------ inside
+
+    def _fail(self, number: int, reason: str) -> None:
         self._set(self._mine[number], fail_reason=reason)
         self._finish(number, TrialState.FAIL)
         self._tell_watcher("failed", number, reason=reason)
@@ -213,21 +223,17 @@ class SearchStudy:
         if len(latest) == FAILS_IN_A_ROW and set(latest) == {TrialState.FAIL}:
             self.stop_reason = f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
 
-    @interrupts_wait()
-    def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
-        """The candidate was measured to need more than the budget: never the best, never tried again."""
-        if self._lost(number):
-            return
+    def _infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         trial = self._mine[number]
         self._set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
         self._constrain(trial, "memory_peak", max(peak_bytes, self.budget.limit_bytes + 1))
         self._finish(number, TrialState.PRUNED)
         self._tell_watcher("infeasible", number, reason=reason)
 
-    # ------------------------------------------------------------------------------------------------------ inside
-
     def _lost(self, number: int) -> bool:
         """This driver was taken for dead, and another one has the trial: what comes of it here does not count."""
+        if number not in self._mine:
+            return True
         if self._lease.owns(number):
             return False
         del self._mine[number]
@@ -238,7 +244,7 @@ class SearchStudy:
         trial = self._mine[number]
         if report.memory_peak_bytes is not None:
             self._constrain(trial, "memory_peak", report.memory_peak_bytes)
-        self._set(trial, checkpoint=str(self._trial_folder(number) / WEIGHTS))
+        self._set(trial, checkpoint=str(self.files.weights(number)))
         self._finish(number, TrialState.COMPLETE, self._objectives(number))
         self._learn_memory()
         self._tell_watcher("complete", number, report)
@@ -262,9 +268,9 @@ class SearchStudy:
         return [float(values[name]) for name in self.spec.search.objectives]
 
     def _finish(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
-        self.study.tell(number, values, state)
-        del self._mine[number]
+        self.study.tell(number, values, state, skip_if_finished=True)
         self._tidy(number)
+        del self._mine[number]
 
     def _describe(self, trial: Trial) -> Assignment:
         layout = self.filter.settled(self.space.decode(trial.params))
@@ -283,7 +289,8 @@ class SearchStudy:
         """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
         trial = Trial(self.study, left_behind._trial_id)
         before = self._lease.take(trial.number)
-        self._inherit(trial.number, before)
+        if before:
+            self.files.inherit(trial.number, before)
         if "layout" in left_behind.user_attrs:
             layout = Layout.parse(left_behind.user_attrs["layout"])
             return self._assign(trial, layout, self.budget.predicted_bytes(layout))
@@ -292,15 +299,14 @@ class SearchStudy:
         if self.filter.accept(self.space.decode(parameters)):
             return self._describe(trial)
         self._mine[trial.number] = trial
-        self.fail(trial.number, "the driver died before it had chosen a layout")
+        self._fail(trial.number, "the driver died before it had chosen a layout")
         return None
 
     def _assign(self, trial: Trial, layout: Layout, predicted_bytes: int) -> Assignment:
         self._mine[trial.number] = trial
         self._layouts[trial.number] = str(layout)
         self._tell_watcher("started", trial.number, memory_predicted_bytes=predicted_bytes)
-        folder = self._trial_folder(trial.number)
-        return Assignment(trial.number, layout, self.spec.search.seed, folder, predicted_bytes)
+        return Assignment(trial.number, layout, self.spec.search.seed, self.files.folder(trial.number), predicted_bytes)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -326,19 +332,6 @@ class SearchStudy:
         taken = {trial.user_attrs["layout_id"] for trial in trials if trial.state in (*_ENDED, TrialState.RUNNING)}
         return taken | {layout_id for layout_id, count in failed.items() if count > self.spec.run.retries}
 
-    def _trial_folder(self, number: int, token: str | None = None) -> Path:
-        """Of its own for each driver, so that a worker of a dead one writes nowhere else."""
-        return self.folder / f"trial-{number:04d}-{(token or self._lease.token)[:8]}"
-
-    def _inherit(self, number: int, before: str | None) -> None:
-        """Take over the checkpoint that a trial's former driver left."""
-        checkpoint = self._trial_folder(number, before) / CHECKPOINT
-        if before and checkpoint.exists():
-            folder = self._trial_folder(number)
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint, folder / "inherited")
-            (folder / "inherited").replace(folder / CHECKPOINT)
-
     def _set(self, trial: Trial, **values: Any) -> None:
         for name, value in values.items():
             if name not in attributes.TRIAL:
@@ -356,21 +349,9 @@ class SearchStudy:
 
     def _tidy(self, number: int) -> None:
         """Checkpoints are for running trials, weights for the best few."""
-        for folder in self.folder.glob(f"trial-{number:04d}-*"):
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-            if folder != self._trial_folder(number) and not any(folder.iterdir()):
-                folder.rmdir()
+        self.files.drop_checkpoints(number)
         for trial in leaderboard(self.study)[self.spec.run.keep_best :]:
             Path(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
-
-    def _check_output(self) -> None:
-        """Before there is a study, whose trials would all fail."""
-        output = Path(self.spec.run.output)
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=output).close()
-        except OSError as error:
-            raise StudyError(f"run.output {str(output)!r} cannot be written: {error.strerror}") from None
 
     def _match_or_describe(self) -> None:
         """A new study is described; an existing one must have been made from the same request."""

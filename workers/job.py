@@ -30,9 +30,9 @@ class JobMaker:
     @classmethod
     def prepare(cls, study: SearchStudy, train: CocoSplit, val: CocoSplit) -> JobMaker:
         """Write the index files that every job refers to."""
-        study.folder.mkdir(parents=True, exist_ok=True)
-        write_index(study.folder / "train.json", train)
-        write_index(study.folder / "val.json", val)
+        study.files.root.mkdir(parents=True, exist_ok=True)
+        write_index(study.files.root / "train.json", train)
+        write_index(study.files.root / "val.json", val)
         return cls(study, len(train.categories))
 
     def job(self, assignment: Assignment) -> dict[str, Any]:
@@ -45,8 +45,8 @@ class JobMaker:
             "folder": str(assignment.folder),
             "num_classes": self.num_classes,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
-            "train": str(self.study.folder / "train.json"),
-            "val": str(self.study.folder / "val.json"),
+            "train": str(self.study.files.root / "train.json"),
+            "val": str(self.study.files.root / "val.json"),
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
         }
 

@@ -128,7 +128,10 @@ class SearchProgress:
             self._live.start()
 
     def on_event(self, event: Event) -> None:
-        """Something happened to a trial."""
+        """Something happened to a trial, or to the database."""
+        if event.kind == "waiting":
+            self.say(event.reason or "")
+            return
         row = self.rows.setdefault(event.number, _Row(event.layout))
         row.state = _STATES.get(event.kind, event.kind)
         row.reason = event.reason or row.reason

