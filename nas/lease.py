@@ -7,11 +7,13 @@ trial that runs belongs to one of them. What belongs to nobody alive may be take
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from nas.errors import StudyError
 
 LEASE_S = 60
 RENEW_S = 15
+LOOK_S = 2  # for a request to stop
 
 _METADATA = sa.MetaData()
 LOCKS = sa.Table("nas_locks", _METADATA, sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False))
@@ -35,6 +38,7 @@ DRIVERS = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("renewed_at", sa.DateTime, nullable=False),
+    sa.Column("asked_to_stop", sa.Boolean, nullable=False),
 )
 OWNERS = sa.Table(
     "nas_owners",
@@ -101,8 +105,18 @@ class Lease:
         finally:
             stop.set()
             renewer.join()
-            with self.engine.begin() as connection:
+            with suppress(SQLAlchemyError), self.engine.begin() as connection:  # away: the lease ends by itself
                 connection.execute(sa.delete(DRIVERS).where(DRIVERS.c.token == self.token))
+
+    def others(self) -> list[str]:
+        """The other living drivers of the study, as `process PID on HOST`."""
+        with self.engine.connect() as connection:
+            return [f"process {row.pid} on {row.host.split('/')[0]}" for row in self._living(connection)]
+
+    def ask_to_stop(self) -> None:
+        """Ask all drivers of the study to stop; each looks every two seconds."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.update(DRIVERS).where(DRIVERS.c.study_uuid == self.study_uuid).values(asked_to_stop=True))
 
     def take(self, number: int) -> str | None:
         """Make a trial this driver's. Returns the token of the one whose it was."""
@@ -128,17 +142,30 @@ class Lease:
 
     def _register(self, connection: Connection) -> None:
         values = {"token": self.token, "study_uuid": self.study_uuid, "host": host_id(), "pid": os.getpid()}
-        connection.execute(sa.insert(DRIVERS).values(**values, renewed_at=sa.func.now()))
+        connection.execute(sa.insert(DRIVERS).values(**values, renewed_at=sa.func.now(), asked_to_stop=False))
 
     def _renew(self, stop: threading.Event) -> None:
-        while not stop.wait(RENEW_S):
-            try:
-                with self.engine.begin() as connection:
-                    mine = sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=sa.func.now())
-                    if not connection.execute(mine).rowcount:  # taken for dead meanwhile
-                        self._register(connection)
-            except SQLAlchemyError:
-                continue  # the next renewal is in time: a lease lasts four of them
+        renewed = time.monotonic()
+        while not stop.wait(LOOK_S):
+            with suppress(SQLAlchemyError):  # the next time will do: a lease lasts many of them
+                if time.monotonic() - renewed >= RENEW_S:
+                    self._renew_once()
+                    renewed = time.monotonic()
+                if self._is_asked_to_stop():
+                    os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C
+                    return
+
+    def _renew_once(self) -> None:
+        with self.engine.begin() as connection:
+            mine = sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=sa.func.now())
+            if not connection.execute(mine).rowcount:  # taken for dead meanwhile
+                self._register(connection)
+
+    def _is_asked_to_stop(self) -> bool:
+        with self.engine.connect() as connection:
+            return bool(
+                connection.execute(sa.select(DRIVERS.c.asked_to_stop).where(DRIVERS.c.token == self.token)).scalar_one_or_none()
+            )
 
     def _living(self, connection: Connection) -> list[Any]:
         """Other drivers of this study: renewed within a lease's time, and not known to be dead."""

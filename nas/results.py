@@ -65,3 +65,14 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
     if name not in names:
         raise StudyError(one_of("--study", name, names) if names else f"the database has no studies; got --study {name!r}")
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def search_uuid(study: optuna.Study) -> str:
+    """What identifies a search.
+
+    Raises:
+        StudyError: the study is none of ours.
+    """
+    if "nas_uuid" not in study.user_attrs:
+        raise StudyError(f"study {study.study_name!r} is not a search")
+    return str(study.user_attrs["nas_uuid"])

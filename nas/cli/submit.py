@@ -56,7 +56,7 @@ def submit(
     if dry_run:
         _dry_run(request, as_json)
     else:
-        _search(request, local, as_json)
+        run_to_end(request, local, as_json)
 
 
 def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
@@ -74,7 +74,8 @@ def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
     return spec
 
 
-def _search(spec: SearchSpec, local: bool, as_json: bool) -> None:
+def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
+    """Run or continue a search and show what it found."""
     from nas.cli.progress import SearchProgress
     from workers.run import Watcher, run_search
 

@@ -105,3 +105,28 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path, digits
     assert f"is being run by process {process.pid}" in second.stderr.splitlines()[-1]
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=60) == 130
+
+
+def test_stop_and_resume_from_elsewhere(tmp_path: Path, digits: Path):
+    pytest.importorskip("ray")
+    search = Search(tmp_path, digits, "--epochs", "12")
+    process = search.start()
+    search.wait_for(lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials), process)
+
+    def nas(*words: str) -> subprocess.CompletedProcess[str]:
+        script = "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"
+        command = [sys.executable, "-c", script, *words, "--storage", search.storage]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+
+    started = time.monotonic()
+    stopped = nas("stop")
+    assert process.wait(timeout=5) == 130
+    assert time.monotonic() - started < 15  # with the start of the command itself
+    assert stopped.stdout.startswith(f"Stopped process {process.pid} on ")
+    assert "nas resume --study digits" in stopped.stdout
+    assert any(trial.state == TrialState.RUNNING for trial in search.trials())
+    assert nas("stop").stdout == "digits is not running.\n"
+    resumed = nas("resume", "--trials", "3", "--local")
+    assert resumed.returncode == 0, resumed.stderr
+    assert {trial.state for trial in search.trials()} == {TrialState.COMPLETE}
+    assert len(search.trials()) >= 3

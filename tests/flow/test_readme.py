@@ -19,6 +19,7 @@ PROGRAMS = {"nas": main.main, "nas-submit": submit.main, "nas-export": export.ma
 SHORTER = {
     "nas make-data": "--train 16 --val 4 --size 48",
     "nas-submit": "--local --epochs 1 --trials 2 --image-size 32",
+    "nas resume": "--local",
     "nas train": "--epochs 1 --image-size 32",
     "nas profile": "--images 1 --image-size 64",
 }

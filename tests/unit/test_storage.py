@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -101,7 +102,14 @@ def leave_behind(engine: sa.Engine, **changes: object) -> None:
     """A lease as a process that died left it."""
     with lease(engine, "uuid-0", "makes the table"):
         pass
-    values = {"study_uuid": "uuid-1", "token": "dead", "host": host_id(), "pid": os.getpid(), "renewed_at": sa.func.now()}
+    values = {
+        "study_uuid": "uuid-1",
+        "token": "dead",
+        "host": host_id(),
+        "pid": os.getpid(),
+        "renewed_at": sa.func.now(),
+        "asked_to_stop": False,
+    }
     with engine.begin() as connection:
         connection.execute(sa.insert(DRIVERS).values({**values, **changes}))
 
@@ -129,9 +137,8 @@ def test_another_host_is_followed_when_its_lease_is_over(engine: sa.Engine):
 
 
 def test_a_lease_is_renewed(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
-    import time
-
     monkeypatch.setattr("nas.lease.RENEW_S", 0.05)
+    monkeypatch.setattr("nas.lease.LOOK_S", 0.05)
     with lease(engine, "uuid-1", "cells"):
         long_ago = datetime(2000, 1, 1)
         with engine.begin() as connection:
@@ -153,3 +160,20 @@ def test_trials_belong_to_one_driver(engine: sa.Engine):
     assert second.of_others() == set()  # whose driver is gone belongs to nobody
     assert second.take(7) == first.token
     assert (first.owns(7), second.owns(7)) == (False, True)
+
+
+def test_a_request_to_stop_is_an_interrupt(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nas.lease.LOOK_S", 0.05)
+    asking = Lease(engine, 1, "cells")
+    asking.study_uuid = "uuid-1"
+    assert asking.others() == []
+
+    def wait() -> None:
+        with lease(engine, "uuid-1", "cells"):
+            assert len(asking.others()) == 1
+            asking.ask_to_stop()
+            time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    assert asking.others() == []

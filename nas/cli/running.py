@@ -1,0 +1,61 @@
+"""`nas stop` and `nas resume`: end a search from elsewhere, and go on with one from what its study remembers."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import options
+
+STOP_S = 30  # a driver looks every two seconds and then ends its workers
+
+
+def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE) -> None:
+    """End a running search from anywhere that reaches its database; nothing is lost, `nas resume` goes on with it."""
+    from nas.errors import StudyError
+    from nas.lease import Lease
+    from nas.results import load_study, search_uuid
+    from nas.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    loaded = load_study(opened, study)
+    lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
+    lease.study_uuid = search_uuid(loaded)
+    if not (drivers := lease.others()):
+        print(f"{loaded.study_name} is not running.")
+        return
+    lease.ask_to_stop()
+    deadline = time.monotonic() + STOP_S
+    while left := lease.others():
+        if time.monotonic() > deadline:
+            raise StudyError(f"study {loaded.study_name!r} is still being run by {', '.join(left)} after {STOP_S} s")
+        time.sleep(0.2)
+    print(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
+
+
+def resume(
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Go on with a search as its study remembers it, from the folder where it was submitted."""
+    from nas.cli.submit import run_to_end
+    from nas.data.annotations import find_split
+    from nas.results import load_study, search_uuid
+    from nas.spec import SearchSpec, validated
+    from nas.storage import open_storage
+
+    loaded = load_study(open_storage(storage, create=False), study)
+    search_uuid(loaded)
+    written = {**loaded.user_attrs["nas_spec"], "storage": storage}
+    if trials is not None:
+        written["search"] = {**written["search"], "trials": trials}
+    request = validated(SearchSpec, written)
+    for split in (request.data.train, request.data.val):
+        find_split(Path(request.data.root), split)
+    run_to_end(request, local, as_json)
