@@ -34,7 +34,7 @@ from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
 from search_spaces.layout import Layout
 
-CHECKPOINT, WEIGHTS = "checkpoint.pt", "detector.safetensors"
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def train_candidate(
     """Train from scratch, or from the checkpoint in `candidate.folder`, and report after each epoch.
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it. The weights are in
-    `detector.safetensors` when the last report comes.
+    `detector.safetensors` when the last report comes; `log.jsonl` has a line for every epoch that was trained, repeated ones
+    too.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
@@ -104,6 +105,8 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
             precision=recipe.precision, device=device, on_step=on_step,
         )  # fmt: skip
         train_s += time.perf_counter() - started
+        with (candidate.folder / LOG).open("a") as log:
+            log.write(json.dumps({"epoch": epoch + 1, "loss": loss, "lr": rates[-1], "train_s": round(train_s, 3)}) + "\n")
         metrics, _, fps = evaluate(detector, val_loader, val, device)
         report = EpochReport(
             epoch=epoch + 1, epochs=recipe.epochs, loss=loss, lr=rates[-1], metrics=metrics, fps=fps, train_s=train_s,

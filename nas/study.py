@@ -55,8 +55,8 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Event:
-    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible` or `lost`; and `waiting`, of no
-    trial, while the database is away.
+    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible`, `requeued` (its worker died),
+    `lost` (another driver has it), and `waiting`, of no trial, while the database is away.
     """
 
     kind: str
@@ -111,6 +111,7 @@ class SearchStudy:
         self.study.sampler = FittingSampler(base, self.filter, first)
         self._mine: dict[int, Trial] = {}
         self._layouts: dict[int, str] = {}
+        self._deaths: Counter[int] = Counter()
         self._learn_memory()
 
     # ------------------------------------------------------------------------------------------------ what is next
@@ -208,6 +209,20 @@ class SearchStudy:
         """The candidate was measured to need more than the budget: never the best, never tried again."""
         if not self._lost(number):
             self._infeasible(number, reason, peak_bytes)
+
+    @patient
+    def requeue(self, number: int, reason: str) -> None:
+        """The candidate's worker died, perhaps through no fault of its own: it goes on from its checkpoint, `run.retries` times
+        at most.
+        """
+        if self._lost(number):
+            return
+        self._deaths[number] += 1
+        if self._deaths[number] > self.spec.run.retries:
+            self._fail(number, f"{reason}, {self._deaths[number]} times")
+            return
+        del self._mine[number]
+        self._tell_watcher("requeued", number, reason=reason)
 
     def on_away(self, reason: str, pause_s: float) -> None:
         """The database does not answer; the call is repeated after a pause."""
@@ -315,7 +330,7 @@ class SearchStudy:
         return next(trial for trial in self._trials() if trial.number == number)
 
     def _left_behind(self) -> list[FrozenTrial]:
-        """Trials of dead drivers."""
+        """Trials of dead drivers, and of this one's dead workers."""
         running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING and trial.number not in self._mine]
         theirs = self._lease.of_others() if running else set()
         return [trial for trial in running if trial.number not in theirs]

@@ -34,7 +34,7 @@ class TrialFiles:
     def inherit(self, number: int, before: str) -> None:
         """Take over the checkpoint that a trial's former driver left."""
         checkpoint, mine = self.folder(number, before) / CHECKPOINT, self.folder(number)
-        if checkpoint.exists():
+        if before != self.token and checkpoint.exists():
             mine.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(checkpoint, mine / "inherited")
             (mine / "inherited").replace(mine / CHECKPOINT)

@@ -42,7 +42,7 @@ class StudySearcher(Searcher):
         """Only a worker that died ends here; every other end goes through the scheduler."""
         number = self.numbers.pop(trial_id, None)
         if error and number is not None and self.study.is_running(number):
-            self.study.fail(number, "the worker process died")
+            self.study.requeue(number, "the worker process died")
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing for Tune to store: the study is the state."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from nas.candidate import CHECKPOINT, WEIGHTS, Candidate, train_candidate
+from nas.candidate import CHECKPOINT, LOG, WEIGHTS, Candidate, train_candidate
 from nas.data.annotations import CocoSplit
 from nas.data.check import check_split
 from nas.errors import CandidateError, NonFiniteLoss
@@ -65,7 +66,13 @@ def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], 
     assert reports[0].memory_peak_bytes is None
     assert reports[0].device == "cpu"
     assert 0 < reports[0].train_s < reports[2].train_s < reports[2].elapsed_s
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, WEIGHTS])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS])
+
+
+def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    reports = list(train_candidate(candidate(tmp_path), *splits))
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [(line["epoch"], line["loss"], line["lr"]) for line in lines] == [(r.epoch, r.loss, r.lr) for r in reports]
 
 
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -130,3 +132,24 @@ def test_stop_and_resume_from_elsewhere(tmp_path: Path, digits: Path):
     assert resumed.returncode == 0, resumed.stderr
     assert {trial.state for trial in search.trials()} == {TrialState.COMPLETE}
     assert len(search.trials()) >= 3
+
+
+def test_a_killed_workers_candidate_goes_on_from_its_checkpoint(tmp_path: Path, digits: Path):
+    psutil = pytest.importorskip("psutil")
+    pytest.importorskip("ray")
+    search = Search(tmp_path, digits, "--epochs", "8", "--trials", "2", "--concurrent", "2")
+    process = search.start()
+    search.wait_for(lambda trials: any(len(t.intermediate_values) > 1 for t in trials), process)
+    workers = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # gone by now
+            workers += [child] if "Trainable" in " ".join(child.cmdline()) else []
+    assert len(workers) == 2
+    workers[0].kill()
+    assert process.wait(timeout=200) == 0, (tmp_path / "log").read_text()
+    trials = search.trials()
+    assert [(trial.number, trial.state) for trial in trials] == [(0, TrialState.COMPLETE), (1, TrialState.COMPLETE)]
+    assert all(set(trial.intermediate_values) == set(range(1, 9)) for trial in trials)
+    epochs = [json.loads(line)["epoch"] for log in tmp_path.rglob("log.jsonl") for line in log.read_text().splitlines()]
+    assert len(epochs) <= 2 * 8 + 1  # at most the epoch that was running is trained twice
+    assert "requeued" in (tmp_path / "log").read_text()

@@ -289,6 +289,23 @@ def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
     assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
 
 
+def test_a_dead_workers_trial_goes_on_but_not_for_ever(tmp_path: Path):
+    driver = Driver(tmp_path, **{"run.retries": 2, "search.trials": 1})
+    number = driver.study.next().number
+    driver.study.report(number, report(0.3, 1))
+    for _ in range(2):
+        driver.study.requeue(number, "the worker process died")
+        assert driver.study.running == 0
+        assert not driver.study.finished
+        assert driver.study.next().number == number
+    assert driver.trial(number).intermediate_values == {1: 0.3}
+    driver.study.requeue(number, "the worker process died")
+    assert driver.trial(number).state == TrialState.FAIL
+    assert driver.trial(number).user_attrs["fail_reason"] == "the worker process died, 3 times"
+    assert driver.kinds().count("requeued") == 2
+    assert driver.study.next().number == 1
+
+
 def test_what_a_superseded_driver_says_does_not_count(tmp_path: Path):
     first = Driver(tmp_path)
     numbers = [first.study.next().number for _ in range(3)]
