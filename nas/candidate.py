@@ -92,7 +92,10 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
     path = candidate.folder / CHECKPOINT
     if resumed := load_checkpoint(path, detector, optimizer, key=candidate.key):
         done, said = resumed
-        yield (report := EpochReport.from_dict(said))
+        report = EpochReport.from_dict(said)
+        if report.last:  # perhaps in another folder than the weights
+            save_weights(candidate.folder / WEIGHTS, detector)
+        yield report
         calibration, train_s, elapsed_s = report.calibration, report.train_s, report.elapsed_s
     else:
         done, train_s, elapsed_s = 0, 0.0, 0.0

@@ -13,6 +13,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from nas.errors import StudyError
+
 AWAY = (StorageInternalError, OperationalError, InterfaceError)
 PAUSES_S = (1, 2, 4, 8, 15, 30, 30, 30)  # two minutes, then the search ends; the same command goes on
 
@@ -30,7 +32,11 @@ R = TypeVar("R")
 
 
 def patient(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[Self, P], R]:
-    """Repeat a method while the database is away, uninterrupted each time. The method must bear being repeated."""
+    """Repeat a method while the database is away, uninterrupted each time. The method must bear being repeated.
+
+    Raises:
+        StudyError: by then it is away for two minutes.
+    """
 
     @wraps(method)
     def call(self: Self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,8 +47,14 @@ def patient(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[S
             except AWAY as error:
                 self.on_away(_cause(error), pause_s)
                 time.sleep(pause_s)
-        with interrupts_wait():
-            return method(self, *args, **kwargs)
+        try:
+            with interrupts_wait():
+                return method(self, *args, **kwargs)
+        except AWAY as error:
+            raise StudyError(
+                f"the database has been away for {sum(PAUSES_S)} s ({_cause(error)}); the same command goes on where this one "
+                "stopped"
+            ) from error
 
     return call
 

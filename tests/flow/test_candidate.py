@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,18 @@ def test_sgd_learns(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
 def test_a_finished_run_only_repeats_its_last_report(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     expected = list(train_candidate(candidate(tmp_path), *splits))
     assert list(train_candidate(candidate(tmp_path), *splits)) == expected[-1:]
+
+
+def test_a_finished_run_taken_over_in_another_folder_leaves_its_weights_there(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
+    list(train_candidate(candidate(tmp_path / "first"), *splits))
+    (tmp_path / "second").mkdir()
+    shutil.copy(tmp_path / "first" / CHECKPOINT, tmp_path / "second")
+    (report,) = train_candidate(candidate(tmp_path / "second"), *splits)
+    assert report.last
+    mine, yours = (load_file(tmp_path / name / WEIGHTS) for name in ("second", "first"))
+    assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
 def test_the_seed_decides(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):

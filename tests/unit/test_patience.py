@@ -8,6 +8,7 @@ import threading
 import pytest
 from optuna.exceptions import StorageInternalError
 
+from nas.errors import StudyError
 from nas.patience import PAUSES_S, interrupts_wait, patient
 
 
@@ -93,7 +94,8 @@ def test_a_call_is_repeated_while_the_database_is_away(monkeypatch: pytest.Monke
     assert slept == [1, 2, 4]
     assert asker.heard == ["server closed the connection 1", "server closed the connection 2", "server closed the connection 4"]
     gone = Asker(away=99)
-    with pytest.raises(StorageInternalError):
+    said = "the database has been away for 120 s .server closed the connection.; the same command goes on"
+    with pytest.raises(StudyError, match=said):
         gone.ask(7)
     assert gone.asked == len(PAUSES_S) + 1
     with pytest.raises(KeyError):
