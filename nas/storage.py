@@ -88,7 +88,7 @@ def open_storage(text: str, *, create: bool) -> optuna.storages.RDBStorage:
 
 def _connect(text: str, arguments: dict[str, Any]) -> optuna.storages.RDBStorage:
     """Drivers that start in the same moment all make the tables; the database lets one of them."""
-    for pause_s in () if text.startswith("sqlite") else (0.5, 1, 2):
+    for pause_s in (0.3, 0.7, 2):
         try:
             return optuna.storages.RDBStorage(text, engine_kwargs=arguments)
         except (IntegrityError, OperationalError, ProgrammingError):

@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.results import leaderboard
+from nas.storage import open_storage
 
 START = "import sys; sys.argv[0] = 'nas-submit'; from nas.cli.submit import main; main()"
 
@@ -36,7 +37,7 @@ class Search:
 
     def trials(self) -> list[FrozenTrial]:
         try:
-            return optuna.load_study(study_name="digits", storage=self.storage).get_trials()
+            return optuna.load_study(study_name="digits", storage=open_storage(self.storage, create=False)).get_trials()
         except KeyError:
             return []
 

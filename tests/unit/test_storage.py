@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,6 +49,12 @@ def test_refusals_name_no_password(url: str, words: str, tmp_path: Path, monkeyp
         assert "secret" not in str(error.value)
         assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_open_a_new_file_at_once(tmp_path: Path):
+    with ThreadPoolExecutor(6) as threads:
+        opened = list(threads.map(lambda _: open_storage(f"sqlite:///{tmp_path}/nas.db", create=True), range(6)))
+    assert all(storage.get_all_studies() == [] for storage in opened)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path):
