@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.backbone import build_backbone
 from nas.detectors import Detector, build_detector
 from nas.detectors.faster_rcnn import ROI_SIZE, FasterRcnn
 from nas.spec import DetectorSpec
@@ -41,24 +43,60 @@ class Cost:
     image_size: tuple[int, int]
 
 
-@lru_cache(maxsize=4096)
 def count_cost(layout: Layout, detector: DetectorSpec, num_classes: int, image_size: tuple[int, int]) -> Cost:
-    """Count a detector on one image of (height, width) pixels, multiples of 32."""
+    """Count a detector on one image of (height, width) pixels, multiples of 32.
+
+    What has been counted once is added up: the neck and the heads, a backbone of one block a stage, one more block of each.
+    """
+    backbone = _count_backbone(layout.with_depths((1,) * len(layout.depths)), image_size)
+    for index, stage in enumerate(layout.stages):
+        if stage.depth > 1:
+            backbone = backbone + (stage.depth - 1) * _count_block(_alike(layout, index), index, image_size)
+    params, flops, paper_flops = backbone + _count_rest(_alike(layout, 0), detector, num_classes, image_size)
+    return Cost(int(params), int(backbone[0]), int(flops), int(paper_flops), image_size)
+
+
+def _alike(layout: Layout, index: int) -> Layout:
+    """The layout with one block a stage, all of the kind of stage `index`: it has the same block there."""
+    stages = tuple(replace(stage, kind=layout.stages[index].kind, depth=1) for stage in layout.stages)
+    return replace(layout, stages=stages, stem="auto", stem_width=None)
+
+
+@lru_cache(maxsize=1024)
+def _count_block(layout: Layout, index: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Figures of one more block in a stage."""
+    deeper = layout.with_depths([2 if place == index else 1 for place in range(len(layout.depths))])
+    return _count_backbone(deeper, image_size) - _count_backbone(layout, image_size)
+
+
+@lru_cache(maxsize=1024)
+def _count_rest(layout: Layout, detector: DetectorSpec, num_classes: int, image_size: tuple[int, int]) -> np.ndarray:
+    """Figures of the neck and the heads, which depend on the widths of a layout only."""
+    return _count_detector(layout, detector, num_classes, image_size) - _count_backbone(layout, image_size)
+
+
+def _count_detector(layout: Layout, detector: DetectorSpec, num_classes: int, image_size: tuple[int, int]) -> np.ndarray:
     with torch.device("meta"):
         network = build_detector(layout, detector, num_classes).eval()
-        image = torch.empty(1, 3, *image_size)
-    with FlopCounterMode(display=False, custom_mapping=_FVCORE) as counted, _PaperRule().counting(network) as by_paper:
-        _run_once(network, image)
-    return Cost(
-        params=sum(parameter.numel() for parameter in network.parameters()),
-        backbone_params=sum(parameter.numel() for parameter in network.backbone.backbone.parameters()),
-        flops=counted.get_total_flops() // MULTIPLY_ADD,
-        paper_flops=by_paper.flops,
-        image_size=image_size,
-    )
+    return _count(network, lambda image: _run_once(network, image), image_size)
+
+
+@lru_cache(maxsize=1024)
+def _count_backbone(layout: Layout, image_size: tuple[int, int]) -> np.ndarray:
+    with torch.device("meta"):
+        network = build_backbone(layout).eval()
+    return _count(network, network, image_size)
 
 
 @torch.no_grad()
+def _count(network: nn.Module, run: Callable[[Tensor], Any], image_size: tuple[int, int]) -> np.ndarray:
+    """Parameters of a network, and `flops` and `paper_flops` of a run on one image."""
+    with FlopCounterMode(display=False, custom_mapping=_FVCORE) as counted, _PaperRule().counting(network) as by_paper:
+        run(torch.empty(1, 3, *image_size, device="meta"))
+    params = sum(parameter.numel() for parameter in network.parameters())
+    return np.array([params, counted.get_total_flops() // MULTIPLY_ADD, by_paper.flops])
+
+
 def _run_once(network: Detector, images: Tensor) -> None:
     """Backbone, neck and heads; a two-stage detector with `PROPOSALS` regions an image."""
     features = network.backbone(images)

@@ -105,8 +105,7 @@ class Equalizer:
         family = []
         for depth in self.space.depths[2]:
             last = min(fourths, key=lambda choice: abs(choice - share * depth))
-            stages = [*layout.stages[:2], replace(layout.stages[2], depth=depth), replace(layout.stages[3], depth=last)]
-            family.append(replace(layout, stages=tuple(stages)))
+            family.append(layout.with_depths((*layout.depths[:2], depth, last)))
         return family
 
     def _widths(self, layout: Layout) -> Sequence[Layout]:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from search_spaces.catalog import KINDS, NORMS, STEMS
@@ -137,6 +137,11 @@ class Layout:
     def layout_id(self) -> str:
         """Twelve hexadecimal digits, equal for equal networks, stable when layouts learn new options."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
+
+    def with_depths(self, depths: Sequence[int]) -> Layout:
+        """The same stages with other numbers of blocks."""
+        stages = tuple(replace(stage, depth=depth) for stage, depth in zip(self.stages, depths, strict=True))
+        return replace(self, stages=stages)
 
     def heads(self, stage: int) -> int:
         """Attention heads of a T stage, by the rule of `head_dim`."""

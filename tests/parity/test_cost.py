@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.cost import count_cost
+from nas.backbone import build_backbone
+from nas.cost import _count_detector, count_cost
 from nas.detectors import Detector, build_detector
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
@@ -46,3 +47,21 @@ def test_flops_are_fvcores(text: str):
     # FCOS does not use the first map; its norm, which runs all the same, is none that fvcore's tracer sees.
     unused = 5 * layout.widths[0] * math.prod(SIZE) // 16 if text.startswith("T") else 0
     assert count_cost(layout, spec, 8, SIZE).flops == analysis.total() + unused
+
+
+PIECES = [
+    "C3-C1-T4-T2@16",
+    "T2-C3-C2-T3@32+window=5",
+    "C1-C2-C5-C3@16+norm=gn",
+    "T4-T1-T3-T5@32+stem=resnet+head_dim=24",
+    "C2-C3-C1-T2@32+stem=patch",
+]
+
+
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("text", PIECES)
+def test_pieces_add_up_to_the_whole(text: str, detector: str):
+    layout, spec = Layout.parse(text), DetectorSpec(name=detector, channels=64)
+    cost = count_cost(layout, spec, 3, SIZE)
+    assert (cost.params, cost.flops, cost.paper_flops) == tuple(_count_detector(layout, spec, 3, SIZE))
+    assert cost.backbone_params == sum(parameter.numel() for parameter in build_backbone(layout).parameters())
