@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import optuna
@@ -12,8 +13,13 @@ from nas.errors import StudyError, one_of
 
 def leaderboard(study: optuna.Study) -> list[FrozenTrial]:
     """COMPLETE trials within the budget, the best mAP first."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-    return sorted((trial for trial in trials if feasible(trial)), key=lambda trial: (-trial.values[0], trial.number))
+    return ranked(study.get_trials(deepcopy=False))
+
+
+def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The same of trials that have been read."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and feasible(trial)]
+    return sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
 
 
 def pareto_front(study: optuna.Study) -> set[int]:

@@ -50,6 +50,7 @@ class LayoutFilter:
         self.budget, self.space, self.taken = budget, budget.space, taken
         self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
+        self._spare: Layout | None = None  # one that may still be suggested, when somebody last looked
         self.forget()
 
     def forget(self) -> None:
@@ -95,8 +96,18 @@ class LayoutFilter:
         """Parameters of what may still be suggested, in random order; without a seed in that of the space."""
         taken = self.taken()
         for layout in self.space if seed is None else self.space.shuffled(seed):
+            if not self.budget.equalizer and layout.layout_id in taken:  # spares the prediction
+                continue
             if (chosen := self.settled(layout)) and chosen.layout_id not in taken:
                 yield self.parameters_of(layout, chosen)
+
+    def exhausted(self) -> bool:
+        """Nothing is left to suggest."""
+        taken = self.taken()
+        if self._spare is None or self._spare.layout_id in taken or not self.settled(self._spare):
+            parameters = next(self.remaining(seed=0), None)
+            self._spare = None if parameters is None else self.settled(self.space.decode(parameters))
+        return self._spare is None
 
     def refusals(self) -> dict[str, Any]:
         """The counts, as they go into the study."""

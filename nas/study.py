@@ -19,16 +19,16 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas import attributes
 from nas.budget import Budget
 from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
 from nas.lease import Lease
+from nas.ledger import Ledger
 from nas.patience import patient
 from nas.provenance import differences, git_commit, public_spec, versions
 from nas.records import EpochReport
-from nas.results import leaderboard
+from nas.results import ranked
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, suggest, warmup_epochs
 from nas.spec import SearchSpec
 from nas.storage import open_storage
@@ -37,7 +37,6 @@ from nas.units import GIB, gib
 from search_spaces.layout import Layout
 
 FAILS_IN_A_ROW = 10
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 _MAXIMIZED = ("map", "fps")
 _SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class")
 
@@ -90,7 +89,7 @@ class SearchStudy:
         self.budget = Budget(spec, facts)
         self.space = self.budget.space
         self.stop_reason: str | None = None
-        self.filter = LayoutFilter(self.budget, self._taken)
+        self.filter = LayoutFilter(self.budget, lambda: self.ledger.taken(spec.run.retries))
         self.budget.check(self.filter.settled)
         check_output(spec.run.output)
         self.storage = open_storage(spec.storage, create=True)
@@ -100,6 +99,7 @@ class SearchStudy:
             directions=["maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives],
             pruner=make_pruner(spec.search.pruner, warmup, spec.recipe.epochs),
         )  # fmt: skip
+        self.ledger = Ledger(self.study, self.storage)
         study_id = self.storage.get_study_id_from_name(spec.study)
         self._lease = Lease(self.storage.engine, study_id, spec.study)
         with self._lease.exclusive():
@@ -107,11 +107,13 @@ class SearchStudy:
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
         self.files = TrialFiles(spec.run.output, spec.study, self._lease.study_uuid, self._lease.token)
         first = [Layout.parse(text) for text in spec.search.try_first]
-        base = make_sampler(spec.search.sampler, spec.search.seed + len(self._trials()))
+        base = make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.trials))
         self.study.sampler = FittingSampler(base, self.filter, first)
         self._mine: dict[int, Trial] = {}
-        self._layouts: dict[int, str] = {}
+        self._known: dict[int, dict[str, Any]] = {}  # attributes of the trials in our hands
+        self._reported: dict[int, set[int]] = {}  # their epochs
         self._deaths: Counter[int] = Counter()
+        self._noted: dict[str, Any] = {}
         self._learn_memory()
 
     # ------------------------------------------------------------------------------------------------ what is next
@@ -120,24 +122,26 @@ class SearchStudy:
     def next(self) -> Assignment | None:
         """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
         with self._lease.exclusive():
+            self.ledger.read()
             for left_behind in self._left_behind():
                 if adopted := self._adopt(left_behind):
                     return adopted
-            if self.stop_reason or self._started >= self.spec.search.trials:
+            if self.stop_reason or self.ledger.started >= self.spec.search.trials:
                 return None
-            if next(self.filter.remaining(seed=0), None) is None:
+            if self.filter.exhausted():
                 self.stop_reason = self.stop_reason or ("space exhausted" if not self._mine else None)
                 return None
             trial = self.study.ask(distributions(self.space))
             self._lease.take(trial.number)
-            self.study.set_user_attr("nas_refusals", self.refusals())
+            self._note_refusals()
             return self._describe(trial)
 
     @property
     @patient
     def finished(self) -> bool:
         """Nothing runs here and nothing is left to start; other drivers may still be busy."""
-        enough = self.stop_reason is not None or self._started >= self.spec.search.trials
+        self.ledger.read()
+        enough = self.stop_reason is not None or self.ledger.started >= self.spec.search.trials
         return enough and not self._mine and not self._left_behind()
 
     def refusals(self) -> dict[str, Any]:
@@ -159,7 +163,8 @@ class SearchStudy:
     @patient
     def ended(self) -> int:
         """Trials that reached a worker and ended COMPLETE, PRUNED or infeasible."""
-        return sum(trial.state in _ENDED for trial in self._trials())
+        self.ledger.read()
+        return self.ledger.ended
 
     def lease(self) -> AbstractContextManager[None]:
         """Be known as a driver of the study; see `Lease.held`."""
@@ -174,25 +179,31 @@ class SearchStudy:
         """
         if self._lost(number):
             return False
-        trial = self._mine[number]
-        value, alone = report.metrics.map or 0.0, len(self.spec.search.objectives) == 1
-        if alone and report.epoch not in self._frozen(number).intermediate_values:
-            trial.report(value, report.epoch)
+        trial, alone = self._mine[number], len(self.spec.search.objectives) == 1
+        if alone and report.epoch not in self._reported[number]:
+            trial.report(report.metrics.map or 0.0, report.epoch)
+            self._reported[number].add(report.epoch)
         peak_bytes = report.memory_peak_bytes
-        self._set(
-            trial,
+        over = peak_bytes is not None and peak_bytes > self.budget.limit_bytes
+        values = {
             **{name: getattr(report.metrics, name) for name in _SCORES},
-            epochs=report.epoch, fps=report.fps, train_s=report.train_s, gpu_s=report.elapsed_s * gpus, device=report.device,
-            memory_peak_gib=None if peak_bytes is None else gib(peak_bytes), calibration=report.calibration,
-        )  # fmt: skip
+            "epochs": report.epoch, "fps": report.fps, "train_s": report.train_s, "gpu_s": report.elapsed_s * gpus,
+            "device": report.device, "memory_peak_gib": None if peak_bytes is None else gib(peak_bytes),
+            "calibration": report.calibration,
+        }  # fmt: skip
+        if report.last and not over:
+            values["checkpoint"] = str(self.files.weights(number))
+        self.ledger.set(trial, **values)
         self._tell_watcher("epoch", number, report)
-        if peak_bytes is not None and peak_bytes > self.budget.limit_bytes:
-            self._infeasible(
-                number, f"needs {gib(peak_bytes)} GiB, the budget is {gib(self.budget.limit_bytes)} GiB", peak_bytes
-            )
-            return False
-        if report.last:
-            self._complete(number, report)
+        if over:
+            budget = gib(self.budget.limit_bytes)
+            self._infeasible(number, f"needs {values['memory_peak_gib']} GiB, the budget is {budget} GiB", peak_bytes or 0)
+        elif report.last:
+            if peak_bytes is not None:
+                self.ledger.constrain(trial, "memory_peak", peak_bytes - self.budget.limit_bytes)
+            self._finish(number, TrialState.COMPLETE, self._objectives(self._known[number] | values))
+            self._learn_memory()
+            self._tell_watcher("complete", number, report)
         elif alone and trial.should_prune():
             self._finish(number, TrialState.PRUNED)
             self._tell_watcher("pruned", number, report)
@@ -231,17 +242,16 @@ class SearchStudy:
     # ------------------------------------------------------------------------------------------------------ inside
 
     def _fail(self, number: int, reason: str) -> None:
-        self._set(self._mine[number], fail_reason=reason)
+        self.ledger.set(self._mine[number], fail_reason=reason)
         self._finish(number, TrialState.FAIL)
         self._tell_watcher("failed", number, reason=reason)
-        latest = [trial.state for trial in self._trials() if trial.state.is_finished()][-FAILS_IN_A_ROW:]
-        if len(latest) == FAILS_IN_A_ROW and set(latest) == {TrialState.FAIL}:
+        if self.ledger.fails_in_a_row() >= FAILS_IN_A_ROW:
             self.stop_reason = f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
 
     def _infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         trial = self._mine[number]
-        self._set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
-        self._constrain(trial, "memory_peak", max(peak_bytes, self.budget.limit_bytes + 1))
+        self.ledger.set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
+        self.ledger.constrain(trial, "memory_peak", max(peak_bytes - self.budget.limit_bytes, 1))
         self._finish(number, TrialState.PRUNED)
         self._tell_watcher("infeasible", number, reason=reason)
 
@@ -255,18 +265,9 @@ class SearchStudy:
         self._tell_watcher("lost", number, reason="taken over by another driver")
         return True
 
-    def _complete(self, number: int, report: EpochReport) -> None:
-        trial = self._mine[number]
-        if report.memory_peak_bytes is not None:
-            self._constrain(trial, "memory_peak", report.memory_peak_bytes)
-        self._set(trial, checkpoint=str(self.files.weights(number)))
-        self._finish(number, TrialState.COMPLETE, self._objectives(number))
-        self._learn_memory()
-        self._tell_watcher("complete", number, report)
-
     def _learn_memory(self) -> None:
         """Correct the prediction by what completed trials were measured to need, on the card of the latest."""
-        done = [t for t in self._trials() if t.state == TrialState.COMPLETE and t.user_attrs.get("memory_peak_gib")]
+        done = [t for t in self.ledger.trained if t.state == TrialState.COMPLETE and t.user_attrs.get("memory_peak_gib")]
         if not done:
             return
         device = max((trial.datetime_complete, trial.number, trial.user_attrs["device"]) for trial in done)[2]
@@ -275,15 +276,15 @@ class SearchStudy:
         self.study.set_user_attr("nas_memory_correction", asdict(self.budget.learn(device, pairs)))
         self.filter.forget()
 
-    def _objectives(self, number: int) -> list[float]:
-        """The values of a trial whose last report has come."""
-        known = self._frozen(number).user_attrs
+    def _objectives(self, known: dict[str, Any]) -> list[float]:
+        """The values of a trial with these attributes."""
         memory_gib = known["memory_peak_gib"] or known["memory_predicted_gib"]
         values = {**known, "map": known["map"] or 0.0, "memory": memory_gib}
         return [float(values[name]) for name in self.spec.search.objectives]
 
     def _finish(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
         self.study.tell(number, values, state, skip_if_finished=True)
+        self.ledger.read()
         self._tidy(number)
         del self._mine[number]
 
@@ -292,13 +293,14 @@ class SearchStudy:
         assert layout
         predicted = self.budget.predicted_bytes(layout)
         cost = count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
-        self._set(
-            trial, layout=str(layout), layout_id=layout.layout_id, role="candidate", replicate=0,
-            detector=self.spec.detector.name, params=cost.params, flops=cost.flops,
-            memory_predicted_gib=gib(predicted), seed=self.spec.search.seed,
-        )  # fmt: skip
-        self._constrain(trial, "memory_predicted", predicted)
-        return self._assign(trial, layout, predicted)
+        known = {
+            "layout": str(layout), "layout_id": layout.layout_id, "role": "candidate", "replicate": 0,
+            "detector": self.spec.detector.name, "params": cost.params, "flops": cost.flops,
+            "memory_predicted_gib": gib(predicted), "seed": self.spec.search.seed,
+        }  # fmt: skip
+        self.ledger.set(trial, **known)
+        self.ledger.constrain(trial, "memory_predicted", predicted - self.budget.limit_bytes)
+        return self._assign(trial, layout, known, set())
 
     def _adopt(self, left_behind: FrozenTrial) -> Assignment | None:
         """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
@@ -308,7 +310,7 @@ class SearchStudy:
             self.files.inherit(trial.number, before)
         if "layout" in left_behind.user_attrs:
             layout = Layout.parse(left_behind.user_attrs["layout"])
-            return self._assign(trial, layout, self.budget.predicted_bytes(layout))
+            return self._assign(trial, layout, left_behind.user_attrs, set(left_behind.intermediate_values))
         # Its driver died while it was choosing: choose what is missing.
         parameters = {name: suggest(trial, name, distribution) for name, distribution in distributions(self.space).items()}
         if self.filter.accept(self.space.decode(parameters)):
@@ -317,61 +319,36 @@ class SearchStudy:
         self._fail(trial.number, "the driver died before it had chosen a layout")
         return None
 
-    def _assign(self, trial: Trial, layout: Layout, predicted_bytes: int) -> Assignment:
-        self._mine[trial.number] = trial
-        self._layouts[trial.number] = str(layout)
-        self._tell_watcher("started", trial.number, memory_predicted_bytes=predicted_bytes)
-        return Assignment(trial.number, layout, self.spec.search.seed, self.files.folder(trial.number), predicted_bytes)
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return next(trial for trial in self._trials() if trial.number == number)
+    def _assign(self, trial: Trial, layout: Layout, known: dict[str, Any], reported: set[int]) -> Assignment:
+        number, predicted_bytes = trial.number, self.budget.predicted_bytes(layout)
+        self._mine[number], self._known[number], self._reported[number] = trial, known, reported
+        self._tell_watcher("started", number, memory_predicted_bytes=predicted_bytes)
+        return Assignment(number, layout, self.spec.search.seed, self.files.folder(number), predicted_bytes)
 
     def _left_behind(self) -> list[FrozenTrial]:
         """Trials of dead drivers, and of this one's dead workers."""
-        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING and trial.number not in self._mine]
+        running = [trial for trial in self.ledger.running if trial.number not in self._mine]
         theirs = self._lease.of_others() if running else set()
         return [trial for trial in running if trial.number not in theirs]
 
-    @property
-    def _started(self) -> int:
-        """Trials that count towards those asked for, or will unless they fail: ended ones and all that run."""
-        return sum(trial.state in (*_ENDED, TrialState.RUNNING) for trial in self._trials())
-
-    def _taken(self) -> set[str]:
-        """Ids of layouts that are trained, in training, or have failed too often."""
-        trials = [trial for trial in self._trials() if "layout_id" in trial.user_attrs]
-        failed = Counter(trial.user_attrs["layout_id"] for trial in trials if trial.state == TrialState.FAIL)
-        taken = {trial.user_attrs["layout_id"] for trial in trials if trial.state in (*_ENDED, TrialState.RUNNING)}
-        return taken | {layout_id for layout_id, count in failed.items() if count > self.spec.run.retries}
-
-    def _set(self, trial: Trial, **values: Any) -> None:
-        for name, value in values.items():
-            if name not in attributes.TRIAL:
-                raise KeyError(f"trial attribute {name!r} is not documented in nas.attributes")
-            trial.set_user_attr(name, value)
-
-    def _constrain(self, trial: Trial, key: str, peak_bytes: int) -> None:
-        """Feasible at 0 and below. The second form is the one that Optuna Dashboard reads; Optuna numbers its entries."""
-        trial.set_constraint(key, (peak_bytes - self.budget.limit_bytes) / GIB)
-        values = [value for name, value in trial.constraints.items() if not name.isdigit()]
-        self.storage.set_trial_system_attr(trial._trial_id, "constraints", values)
+    def _note_refusals(self) -> None:
+        if self._noted != (refusals := self.refusals()):
+            self.study.set_user_attr("nas_refusals", refusals)
+            self._noted = refusals
 
     def _tell_watcher(self, kind: str, number: int, report: EpochReport | None = None, **more: Any) -> None:
-        self.on_event(Event(kind, number, self._layouts.get(number, ""), report, **more))
+        self.on_event(Event(kind, number, self._known.get(number, {}).get("layout", ""), report, **more))
 
     def _tidy(self, number: int) -> None:
         """Checkpoints are for running trials, weights for the best few."""
         self.files.drop_checkpoints(number)
-        for trial in leaderboard(self.study)[self.spec.run.keep_best :]:
+        for trial in ranked(self.ledger.trials)[self.spec.run.keep_best :]:
             Path(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
 
     def _match_or_describe(self) -> None:
         """A new study is described; an existing one must have been made from the same request."""
         known = self.study.user_attrs
-        if "nas_uuid" not in known and self._trials():
+        if "nas_uuid" not in known and self.ledger.trials:
             raise StudyError(f"study {self.spec.study!r} exists and is not a search: choose another --study")
         if "nas_uuid" not in known:
             self.study.set_user_attr("nas_budget_gib", gib(self.budget.limit_bytes))

@@ -150,7 +150,9 @@ def test_pruners_judge_nothing_in_the_warmup(name: str):
 
 
 def test_hyperband_stops_the_worst_early_and_spends_less():
-    study = optuna.create_study(direction="maximize", pruner=make_pruner("hyperband", warmup_epochs=0, epochs=9))
+    pruner = make_pruner("hyperband", warmup_epochs=0, epochs=9)
+    # The name decides which trial falls into which bracket.
+    study = optuna.create_study(direction="maximize", pruner=pruner, study_name="brackets")
     spent: dict[int, int] = {}
     for rank in (number * 17 % 40 for number in range(40)):
         trial = study.ask()
