@@ -11,6 +11,7 @@ from nas.study import SearchStudy
 from workers.job import JobMaker
 
 FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
+SHORT_S = 20  # a candidate that trains for less is chosen while those before it train: its worker would wait for the database
 
 
 class StudySearcher(Searcher):
@@ -26,17 +27,20 @@ class StudySearcher(Searcher):
         super().__init__()
         self.study, self.jobs, self.concurrent = study, jobs, concurrent
         self.numbers: dict[str, int] = {}
+        self._ahead = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self.study.finished:
-            return FINISHED
-        if self.study.running >= self.concurrent:
+        if self.study.running >= self.concurrent + self._ahead:
             return None
         assignment = self.study.next()
         if assignment is None:
             return FINISHED if self.study.finished else None
         self.numbers[trial_id] = assignment.number
         return {"job": json.dumps(self.jobs.job(assignment))}
+
+    def trained_for(self, elapsed_s: float) -> None:
+        """A candidate has come to its end."""
+        self._ahead = int(elapsed_s < SHORT_S)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Only a worker that died ends here; every other end goes through the scheduler."""
