@@ -9,7 +9,7 @@ from __future__ import annotations
 TRIAL: dict[str, str] = {
     "layout": "the candidate, in the text form that `Layout.parse` reads",
     "layout_id": "twelve hexadecimal digits, equal for equal networks",
-    "role": "why it was trained: candidate",
+    "role": "why it is here: candidate (trained here), taken over (from an earlier study)",
     "replicate": "0, or which repetition of the same layout with another seed",
     "detector": "name of the detector",
     "params": "parameters of the detector, all of them",
@@ -31,6 +31,7 @@ TRIAL: dict[str, str] = {
     "seed": "of initialisation, data order and augmentation",
     "calibration": "what gradient calibration measured and did; None where it is off",
     "checkpoint": "path of the detector's weights (safetensors); None where they were not kept",
+    "origin": "of a result that was taken over: the earlier study and its trial",
     "fail_reason": "why the trial is FAIL",
     "infeasible_reason": "why the trial counts as over the budget, with the measured figure",
 }

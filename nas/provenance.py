@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from nas.data.prepare import DataFacts
 from nas.spec import SearchSpec
 from nas.storage import parse_url, shown
 
-MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration")
+MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration", "search.objectives")
 
 
 def public_spec(spec: SearchSpec) -> dict[str, Any]:
@@ -42,14 +42,17 @@ def git_commit() -> str | None:
         return None
 
 
-def differences(spec: SearchSpec, facts: DataFacts, known: dict[str, Any]) -> list[str]:
-    """What the study was made from and this request disagree about, as `recipe.epochs was 8, now 9`."""
+def differences(spec: SearchSpec, fingerprint: str, known: dict[str, Any], sections: tuple[str, ...] = MUST_MATCH) -> list[str]:
+    """What a study was made from and this request disagree about in some sections, as `recipe.epochs was 8, now 9`.
+
+    Args:
+        spec, fingerprint: the request, and its data's.
+        known: attributes of the study.
+        sections: of the request.
+    """
     before, now = _completed(known["nas_spec"]), spec.to_dict()
-    found = [line for section in MUST_MATCH for line in _compare(section, before[section], now[section])]
-    found += _compare("search.objectives", before["search"]["objectives"], now["search"]["objectives"])
-    if known["nas_data"]["fingerprint"] != facts.fingerprint:
-        found.append(f"the data's fingerprint was {known['nas_data']['fingerprint']}, now {facts.fingerprint}")
-    return found
+    found = [line for section in sections for line in _compare(section, _part(before, section), _part(now, section))]
+    return found + _compare("the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint)
 
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +61,10 @@ def _completed(written: dict[str, Any]) -> dict[str, Any]:
         return SearchSpec.model_validate(written).to_dict()
     except ValidationError:
         return written
+
+
+def _part(request: dict[str, Any], key: str) -> Any:
+    return reduce(lambda section, name: section[name], key.split("."), request)
 
 
 def _compare(key: str, before: Any, now: Any) -> list[str]:

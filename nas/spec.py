@@ -146,7 +146,8 @@ class CalibrationSpec(_Section):
 
 
 class SearchSettings(_Section):
-    """How candidates are chosen. `try`: layouts to train first.
+    """How candidates are chosen. `try`: layouts to train first. `warm_start`: studies in the same database whose results are
+    taken over, where data, detector, recipe and calibration are the same.
 
     With several `objectives` (`map` first) there is a Pareto front instead of a best value, and no pruner.
     """
@@ -156,6 +157,7 @@ class SearchSettings(_Section):
     pruner: _named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
     objectives: tuple[_named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
+    warm_start: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ from nas.spec import SearchSpec
 from nas.storage import open_storage
 from nas.trial_files import TrialFiles, check_output
 from nas.units import GIB, gib
+from nas.warmstart import earlier_study, take_over
 from search_spaces.layout import Layout
 
 FAILS_IN_A_ROW = 10
@@ -55,7 +56,7 @@ class Assignment:
 @dataclass(frozen=True)
 class Event:
     """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible`, `requeued` (its worker died),
-    `lost` (another driver has it), and `waiting`, of no trial, while the database is away.
+    `lost` (another driver has it), and `note`, of no trial: something to know, while the database is away for example.
     """
 
     kind: str
@@ -93,6 +94,7 @@ class SearchStudy:
         self.budget.check(self.filter.settled)
         check_output(spec.run.output)
         self.storage = open_storage(spec.storage, create=True)
+        earlier = [earlier_study(self.storage, name, spec.study) for name in spec.search.warm_start]
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         self.study = optuna.create_study(
             study_name=spec.study, storage=self.storage, load_if_exists=True,
@@ -115,6 +117,7 @@ class SearchStudy:
         self._deaths: Counter[int] = Counter()
         self._noted: dict[str, Any] = {}
         self._learn_memory()
+        self._warm_start(earlier)
 
     # ------------------------------------------------------------------------------------------------ what is next
 
@@ -237,7 +240,7 @@ class SearchStudy:
 
     def on_away(self, reason: str, pause_s: float) -> None:
         """The database does not answer; the call is repeated after a pause."""
-        self.on_event(Event("waiting", -1, "", reason=f"the database is away ({reason}); trying again in {pause_s} s"))
+        self._note(f"the database is away ({reason}); trying again in {pause_s} s")
 
     # ------------------------------------------------------------------------------------------------------ inside
 
@@ -275,6 +278,15 @@ class SearchStudy:
         pairs = [(Layout.parse(known["layout"]), round(known["memory_peak_gib"] * GIB)) for known in seen]
         self.study.set_user_attr("nas_memory_correction", asdict(self.budget.learn(device, pairs)))
         self.filter.forget()
+
+    def _warm_start(self, studies: list[optuna.Study]) -> None:
+        """Every time: what was taken over is not taken again, what has been trained there since is."""
+        for earlier in studies:
+            with self._lease.exclusive():
+                self.ledger.read()
+                fingerprint = self.facts.fingerprint
+                self._note(take_over(self.ledger, earlier, self.spec, fingerprint, self.filter, self._objectives))
+            self.ledger.read()
 
     def _objectives(self, known: dict[str, Any]) -> list[float]:
         """The values of a trial with these attributes."""
@@ -336,13 +348,16 @@ class SearchStudy:
             self.study.set_user_attr("nas_refusals", refusals)
             self._noted = refusals
 
+    def _note(self, text: str) -> None:
+        self.on_event(Event("note", -1, "", reason=text))
+
     def _tell_watcher(self, kind: str, number: int, report: EpochReport | None = None, **more: Any) -> None:
         self.on_event(Event(kind, number, self._known.get(number, {}).get("layout", ""), report, **more))
 
     def _tidy(self, number: int) -> None:
         """Checkpoints are for running trials, weights for the best few."""
         self.files.drop_checkpoints(number)
-        for trial in ranked(self.ledger.trials)[self.spec.run.keep_best :]:
+        for trial in ranked(self.ledger.trained)[self.spec.run.keep_best :]:
             Path(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
 
     def _match_or_describe(self) -> None:
@@ -355,7 +370,7 @@ class SearchStudy:
             self.study.set_user_attr("nas_versions", versions())
             self.study.set_user_attr("nas_git_commit", git_commit())
             self.study.set_user_attr("nas_data", facts_to_dict(self.facts))
-        elif changed := differences(self.spec, self.facts, known):
+        elif changed := differences(self.spec, self.facts.fingerprint, known):
             raise StudyError(
                 f"study {self.spec.study!r} was made from another request: {'; '.join(changed)}. "
                 "Repeat that request, or choose another --study"

@@ -129,7 +129,7 @@ class SearchProgress:
 
     def on_event(self, event: Event) -> None:
         """Something happened to a trial, or to the database."""
-        if event.kind == "waiting":
+        if event.kind == "note":
             self.say(event.reason or "")
             return
         row = self.rows.setdefault(event.number, _Row(event.layout))

@@ -55,10 +55,12 @@ def status(
 def _summary(study: Any) -> dict[str, Any]:
     from collections import Counter
 
+    from nas.ledger import TAKEN_OVER
     from nas.results import leaderboard
 
     spec = study.user_attrs.get("nas_spec", {})
-    states = Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+    trials = study.get_trials(deepcopy=False)
+    states = Counter(trial.state.name for trial in trials if trial.user_attrs.get("role") != TAKEN_OVER)
     best = next(iter(leaderboard(study)), None)
     return {
         "study": study.study_name,
@@ -67,6 +69,7 @@ def _summary(study: Any) -> dict[str, Any]:
         "trials": spec.get("search", {}).get("trials"),
         **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING")},
         "failed": states["FAIL"],
+        "taken_over": len(trials) - states.total(),
         "map": best.values[0] if best else None,
         "layout": best.user_attrs.get("layout") if best else None,
     }

@@ -32,6 +32,9 @@ def submit(
     pruner: Annotated[str | None, typer.Option(help="none, median or hyperband.")] = None,
     objectives: Annotated[str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")] = None,
     try_first: Annotated[list[str] | None, typer.Option("--try", help="A layout to train first; may be repeated.")] = None,
+    warm_start: Annotated[
+        list[str] | None, typer.Option(help="A study in the same database whose results count here; may be repeated.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
     concurrent: Annotated[int | None, typer.Option(help="Candidates at once.")] = None,
     seed: options.Seed = None,
@@ -50,6 +53,7 @@ def submit(
         "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
         "budget.memory": budget, "search.sampler": sampler, "search.pruner": pruner, "search.trials": trials,
         "search.objectives": objectives and [name.strip() for name in objectives.split(",")], "search.try": try_first or None,
+        "search.warm_start": warm_start or None,
         "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
     })  # fmt: skip
     request = checked_spec(spec, flags | parse_settings(settings or []))

@@ -7,63 +7,18 @@ from pathlib import Path
 
 import optuna
 import pytest
+from driver import FACTS, Driver, report, spec
 from optuna.trial import TrialState
 
 from nas import attributes
 from nas.budget import Budget
 from nas.candidate import CHECKPOINT, WEIGHTS
-from nas.data.prepare import DataFacts
 from nas.errors import StudyError
 from nas.provenance import public_spec
-from nas.records import CocoMetrics, EpochReport
 from nas.results import find_trial, leaderboard, load_study, pareto_front, trial_row
 from nas.sampling import distributions
-from nas.spec import SearchSpec, load_spec
 from nas.storage import open_storage
-from nas.study import Event, SearchStudy
 from nas.units import GIB
-
-FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
-
-
-def spec(tmp_path: Path, **flags: object) -> SearchSpec:
-    return load_spec(
-        None,
-        {
-            "data.root": "cells", "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db",
-            "run.output": str(tmp_path / "runs"),
-            "recipe.epochs": 2, "search.trials": 3, "search.sampler": "random", **flags,
-        },
-    )  # fmt: skip
-
-
-class Driver:
-    """A study and the events it told of."""
-
-    def __init__(self, tmp_path: Path, facts: DataFacts = FACTS, **flags: object) -> None:
-        self.events: list[Event] = []
-        self.spec = spec(tmp_path, **flags)
-        self.study = SearchStudy(self.spec, facts, self.events.append)
-
-    def kinds(self) -> list[str]:
-        return [event.kind for event in self.events]
-
-    def train(self, value: float = 0.5, epochs: int = 2, **changes: object) -> int:
-        """One candidate to its end; returns its number."""
-        assignment = self.study.next()
-        for epoch in range(1, epochs + 1):
-            if not self.study.report(assignment.number, report(value, epoch, **changes)):
-                break
-        return assignment.number
-
-    def trial(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.study.trials[number]
-
-
-def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> EpochReport:
-    metrics = CocoMetrics(value, value, value, None, value, value, 0.1, 0.2, 0.3, None, 0.3, 0.3, {"a": value, "b": None})
-    made = EpochReport(epoch, epochs, 1.5, 0.1, metrics, 20.0, 10.0 * epoch, 12.0 * epoch, None, "cpu", {"layers": 3})
-    return dataclasses.replace(made, **changes)
 
 
 def test_a_search_from_start_to_end(tmp_path: Path):
@@ -83,8 +38,8 @@ def test_a_search_from_start_to_end(tmp_path: Path):
 def test_every_attribute_is_there_and_documented(tmp_path: Path):
     driver = Driver(tmp_path)
     written = driver.trial(driver.train(0.4)).user_attrs
-    reasons = {"fail_reason", "infeasible_reason"}
-    assert set(written) == set(attributes.TRIAL) - reasons
+    others = {"fail_reason", "infeasible_reason", "origin"}
+    assert set(written) == set(attributes.TRIAL) - others
     assert set(driver.study.study.user_attrs) == set(attributes.STUDY) - {"nas_memory_correction"}  # nothing was measured
     assert written["map"] == written["map_50"] == 0.4
     assert written["map_small"] is None
@@ -371,7 +326,7 @@ def test_another_request_is_refused_with_the_difference(tmp_path: Path, flags: d
 
 def test_other_data_is_refused(tmp_path: Path):
     Driver(tmp_path)
-    with pytest.raises(StudyError, match="fingerprint was fingerprint, now other"):
+    with pytest.raises(StudyError, match="fingerprint was 'fingerprint', now 'other'"):
         Driver(tmp_path, dataclasses.replace(FACTS, fingerprint="other"))
 
 

@@ -1,0 +1,55 @@
+"""A study that is driven without training: what tests of its decisions need."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import optuna
+
+from nas.data.prepare import DataFacts
+from nas.records import CocoMetrics, EpochReport
+from nas.spec import SearchSpec, load_spec
+from nas.study import Event, SearchStudy
+
+FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
+
+
+def spec(tmp_path: Path, **flags: object) -> SearchSpec:
+    return load_spec(
+        None,
+        {
+            "data.root": "cells", "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db",
+            "run.output": str(tmp_path / "runs"),
+            "recipe.epochs": 2, "search.trials": 3, "search.sampler": "random", **flags,
+        },
+    )  # fmt: skip
+
+
+class Driver:
+    """A study and the events it told of."""
+
+    def __init__(self, tmp_path: Path, facts: DataFacts = FACTS, **flags: object) -> None:
+        self.events: list[Event] = []
+        self.spec = spec(tmp_path, **flags)
+        self.study = SearchStudy(self.spec, facts, self.events.append)
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+    def train(self, value: float = 0.5, epochs: int = 2, **changes: object) -> int:
+        """One candidate to its end; returns its number."""
+        assignment = self.study.next()
+        for epoch in range(1, epochs + 1):
+            if not self.study.report(assignment.number, report(value, epoch, **changes)):
+                break
+        return assignment.number
+
+    def trial(self, number: int) -> optuna.trial.FrozenTrial:
+        return self.study.study.trials[number]
+
+
+def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> EpochReport:
+    metrics = CocoMetrics(value, value, value, None, value, value, 0.1, 0.2, 0.3, None, 0.3, 0.3, {"a": value, "b": None})
+    made = EpochReport(epoch, epochs, 1.5, 0.1, metrics, 20.0, 10.0 * epoch, 12.0 * epoch, None, "cpu", {"layers": 3})
+    return dataclasses.replace(made, **changes)
