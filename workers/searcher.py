@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from nas.study import SearchStudy
+from nas.study import Assignment, SearchStudy
 from workers.job import JobMaker
 
 FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
 SHORT_S = 20  # a candidate that trains for less is chosen while those before it train: its worker would wait for the database
+START_S = 0.05
 
 
 class StudySearcher(Searcher):
@@ -27,20 +29,31 @@ class StudySearcher(Searcher):
         super().__init__()
         self.study, self.jobs, self.concurrent = study, jobs, concurrent
         self.numbers: dict[str, int] = {}
-        self._ahead = 0
+        self._chosen: Assignment | None = None
+        self._short, self._handed_s = False, 0.0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self.study.running >= self.concurrent + self._ahead:
+        chosen = self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
+        free = self.study.running - bool(chosen) < self.concurrent
+        if chosen is None and (free or self._short) and not self._starting:
+            chosen = self.study.next()
+            if chosen is None and free:
+                return FINISHED if self.study.finished else None
+        self._chosen = None if free else chosen
+        if chosen is None or not free:
             return None
-        assignment = self.study.next()
-        if assignment is None:
-            return FINISHED if self.study.finished else None
-        self.numbers[trial_id] = assignment.number
-        return {"job": json.dumps(self.jobs.job(assignment))}
+        self._handed_s = time.monotonic()
+        self.numbers[trial_id] = chosen.number
+        return {"job": json.dumps(self.jobs.job(chosen))}
+
+    @property
+    def _starting(self) -> bool:
+        """Tune has not yet started what it was just given, and would not before it has the answer."""
+        return self._short and self.study.running > 0 and time.monotonic() - self._handed_s < START_S
 
     def trained_for(self, elapsed_s: float) -> None:
         """A candidate has come to its end."""
-        self._ahead = int(elapsed_s < SHORT_S)
+        self._short = elapsed_s < SHORT_S
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Only a worker that died ends here; every other end goes through the scheduler."""
