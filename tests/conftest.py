@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import KINDS, start_server
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -35,6 +36,14 @@ def shared_data(name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data set {name} in {SHARED.parent.name}/data beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a server that many drivers can share, of each kind."""
+    server = start_server(request.param, tmp_path_factory.mktemp(request.param))
+    yield server.url
+    server.end()
 
 
 @pytest.fixture(scope="session")

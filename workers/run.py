@@ -104,6 +104,7 @@ def ray_on_this_machine(spec: SearchSpec, facts: DataFacts) -> Iterator[Share]:
     Raises:
         SpecError: the request asks for more than there is.
     """
+    os.environ.pop("NAS_STORAGE", None)  # has been read; workers, whose environment Ray keeps, need no database
     for name, value in _RAY_SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ import yaml
 from search_spaces.errors import UserError
 
 INTERRUPTED = 130  # as shells say it
+_PASSWORD, _QUERY = re.compile(r"(://[^:/@]*):[^@]*@"), re.compile(r"(://[^?]*)\?.*")  # of a URL
 
 
 def new_app(**options: Any) -> typer.Typer:
@@ -22,6 +24,7 @@ def new_app(**options: Any) -> typer.Typer:
 
 def run(app: typer.Typer, program: str) -> NoReturn:
     """Run a command: a user's mistake or what the system refuses is one line on stderr and exit code 2, an interrupt 130."""
+    _hide_passwords()
     try:
         code = app(standalone_mode=False, prog_name=program)
     except UserError as error:
@@ -38,6 +41,15 @@ def run(app: typer.Typer, program: str) -> NoReturn:
             raise
         _fail(program, error.format_message())
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hide_passwords() -> None:
+    """`ps` shows the arguments of a process, and Ray keeps its driver's: from now on without a database's password."""
+    words = [_QUERY.sub(r"\1?***", _PASSWORD.sub(r"\1:***@", word)) for word in sys.orig_argv]
+    if words != sys.orig_argv:
+        from setproctitle import setproctitle
+
+        setproctitle(" ".join(words))
 
 
 def _fail(program: str, message: str) -> NoReturn:

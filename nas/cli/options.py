@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
-Storage = Annotated[str, typer.Option(help="Database URL.", show_default=True)]
+STORAGE_VARIABLE = "NAS_STORAGE"  # for a URL with a password, which other users may see among the arguments
+Storage = Annotated[str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)]
 Study = Annotated[str | None, typer.Option(help="Name of the study; not needed where there is only one.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with images and annotations in COCO form.")]
 Settings = Annotated[

@@ -20,7 +20,9 @@ def submit(
     spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", help="The request; flags override its keys.")] = None,
     data: options.Data = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; default: the data folder's name.")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL; default: sqlite:///nas.db.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(envvar=options.STORAGE_VARIABLE, help="Database URL; default: sqlite:///nas.db.")
+    ] = None,
     space: Annotated[str | None, typer.Option(help="paper, scales, free, tiny, a YAML file or module:function.")] = None,
     detector: options.Detector = None,
     recipe: options.RecipeName = None,

