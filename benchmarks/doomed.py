@@ -46,9 +46,8 @@ def victims(kind: str, driver: int) -> list[psutil.Process]:
     return found[:1]
 
 
-def kill(phase: str, driver: int) -> None:
+def kill(phase: str, doomed: list[psutil.Process]) -> None:
     """A moment after the phase was entered; notes the phase that it hits."""
-    doomed = victims(os.environ["DOOM_VICTIM"], driver)
     time.sleep(float(os.environ["DOOM_DELAY_S"]))
     hit = inside[-1] if inside and doomed else "none"
     Path(os.environ["DOOM_FOLDER"], "hit").write_text(f"{phase} {hit}")
@@ -68,7 +67,8 @@ def within(phase: str, driver: int, work: Callable[..., Any]) -> Callable[..., A
                 with entries.open("a") as file:
                     file.write("x")
                 if entries.stat().st_size == int(os.environ["DOOM_ENTRY"]):
-                    threading.Thread(target=kill, args=(phase, driver), daemon=True).start()
+                    doomed = victims(os.environ["DOOM_VICTIM"], driver)  # takes longer than some phases
+                    threading.Thread(target=kill, args=(phase, doomed), daemon=True).start()
             return work(*args, **kwargs)
         finally:
             inside.pop()

@@ -37,8 +37,9 @@ from nas.sampling import distributions
 from nas.spec import load_spec
 from nas.study import SearchStudy
 from workers.job import JobMaker
+from workers.nodes import ray_session
 from workers.resources import Share
-from workers.run import ray_on_this_machine, run_with_ray
+from workers.run import run_with_ray
 
 SLOTS = 2
 SLEEP_S = 1.0
@@ -89,7 +90,7 @@ def ours(storage: str, folder: Path, trials: int) -> None:
     study = open_study(storage, folder, "orchestration", trials)
     jobs = JobMaker.prepare(study, *(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2)
     workers.trainable.CandidateTrainable = Sleeper  # type: ignore[misc]
-    with study.lease(), ray_on_this_machine(study.spec, FACTS) as share:
+    with study.lease(), ray_session(study.spec, study.budget.limit_bytes) as share:
         assert share == Share(SLOTS, 1, 0)
         run_with_ray(study, jobs, share)
     assert study.ended == trials

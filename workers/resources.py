@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.errors import SpecError
@@ -24,8 +25,24 @@ class Share:
     gpus: float
 
 
-def plan(run: RunSpec, *, cpus: int, gpus: float, card_bytes: int | None = None, budget_bytes: int = 0) -> Share:
-    """Divide a machine or cluster of `cpus` cores and `gpus` GPUs of `card_bytes` memory each (None: unknown).
+@dataclass(frozen=True)
+class Node:
+    """What one machine offers; `card_bytes`: memory of its smallest GPU, None where there is none or it is not known."""
+
+    cpus: int
+    gpus: float = 0.0
+    card_bytes: int | None = None
+
+    def at_once(self, cpus: int, gpus: float) -> int:
+        """How many candidates with such a share fit: one never gets pieces of two cards, or of two machines."""
+        by_cores = self.cpus // cpus
+        if not gpus:
+            return by_cores
+        return min(by_cores, int(self.gpus) * int(1 / gpus) if gpus <= 1 else int(self.gpus / gpus))
+
+
+def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> Share:
+    """Divide a machine or a cluster.
 
     Without a GPU, candidates get one core each before any gets two: two on one core each take less time than one after the
     other on two. With GPUs, a candidate gets as many eighths of a card as the budget, the allocator's margin and the CUDA
@@ -34,19 +51,22 @@ def plan(run: RunSpec, *, cpus: int, gpus: float, card_bytes: int | None = None,
     Raises:
         SpecError: more asked for than there is, which Ray would wait for without a word.
     """
-    per_trial = run.gpus_per_trial if run.gpus_per_trial != "auto" else _booked(gpus, card_bytes, budget_bytes)
-    if per_trial > gpus:
-        raise SpecError(f"run.gpus_per_trial must be at most the {gpus:g} GPUs there are; got {per_trial:g}")
-    possible = _at_once(per_trial, gpus) if per_trial else min(cpus, CPU_CONCURRENT)
-    concurrent = run.concurrent if run.concurrent != "auto" else max(1, min(possible, cpus))
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    largest = max(node.gpus for node in nodes)
+    per_trial = run.gpus_per_trial if run.gpus_per_trial != "auto" else _booked(nodes, budget_bytes)
+    if per_trial > largest:
+        raise SpecError(f"run.gpus_per_trial must be at most the {largest:g} GPUs of a machine; got {per_trial:g}")
+    possible = sum(node.at_once(1, per_trial) for node in nodes)
+    automatic = max(1, possible if per_trial else min(possible, CPU_CONCURRENT))
+    concurrent = run.concurrent if run.concurrent != "auto" else automatic
     if per_trial and concurrent > possible:
         raise SpecError(f"run.concurrent must be at most {possible} with {gpus:g} GPUs at {per_trial:g} each; got {concurrent}")
-    share = run.cpus_per_trial if run.cpus_per_trial != "auto" else max(1, cpus // concurrent)
-    if concurrent * share > cpus:
-        raise SpecError(
-            f"run.concurrent times run.cpus_per_trial must be at most the {cpus} cores there are; got {concurrent} x {share}"
-        )
-    return Share(concurrent, share, per_trial)
+    shares = range(max(1, cpus // concurrent), 0, -1) if run.cpus_per_trial == "auto" else (run.cpus_per_trial,)
+    for share in shares:
+        if sum(node.at_once(share, per_trial) for node in nodes) >= concurrent:
+            return Share(concurrent, share, per_trial)
+    where = f"the {cpus} cores there are" + (f", each within one of {len(nodes)} machines" if len(nodes) > 1 else "")
+    raise SpecError(f"run.concurrent times run.cpus_per_trial must be at most {where}; got {concurrent} x {shares[-1]}")
 
 
 def smallest_card_bytes() -> int | None:
@@ -59,18 +79,15 @@ def smallest_card_bytes() -> int | None:
         return None
 
 
-def _booked(gpus: float, card_bytes: int | None, budget_bytes: int) -> float:
-    if gpus < 1 or card_bytes is None:
-        return float(gpus >= 1)
-    needed = card_share_bytes(budget_bytes)
+def _booked(nodes: Sequence[Node], budget_bytes: int) -> float:
+    cards = [node.card_bytes for node in nodes if node.gpus >= 1]
+    known = [card for card in cards if card]
+    if len(known) < len(cards) or not cards:
+        return float(bool(cards))
+    needed, card_bytes = card_share_bytes(budget_bytes), min(known)
     if needed > card_bytes:
         raise SpecError(
             f"the budget of {gib(budget_bytes)} GiB takes up to {gib(needed)} GiB of a GPU, with what the allocator and CUDA "
             f"add; the GPU has {gib(card_bytes)} GiB: lower budget.memory, or set run.gpus_per_trial"
         )
     return math.ceil(EIGHTHS * needed / card_bytes) / EIGHTHS
-
-
-def _at_once(per_trial: float, gpus: float) -> int:
-    """How many fit: one candidate never gets pieces of two cards."""
-    return int(gpus) * int(1 / per_trial) if per_trial <= 1 else int(gpus / per_trial)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -19,17 +17,8 @@ from nas.storage import check_storage
 from nas.study import Event, SearchStudy
 from workers.job import JobMaker
 from workers.local import run_local
-from workers.resources import Share, plan, smallest_card_bytes
-
-_OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it
-_RAY_SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the study
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the driver; the study stays as it is
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's own state
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # the searcher limits how many run, also while their processes start
-}
+from workers.nodes import ray_session
+from workers.resources import Share
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
     if not local:
         _require_ray()
     train, val, facts = read_data(spec.data, spec.recipe, watcher.on_image)
-    with nullcontext() if local else ray_on_this_machine(spec, facts) as share:
+    with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
         with study.lease():
             watcher.on_open(study, facts)
@@ -95,33 +84,6 @@ def run_with_ray(study: SearchStudy, jobs: JobMaker, share: Share) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # candidates write their own
             ),
         ).fit()
-
-
-@contextmanager
-def ray_on_this_machine(spec: SearchSpec, facts: DataFacts) -> Iterator[Share]:
-    """Ray with the cores and GPUs of this machine, and the share of one candidate.
-
-    Raises:
-        SpecError: the request asks for more than there is.
-    """
-    os.environ.pop("NAS_STORAGE", None)  # has been read; workers, whose environment Ray keeps, need no database
-    for name, value in _RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    ray.init(
-        address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )  # fmt: skip
-    try:
-        available = ray.cluster_resources()
-        gpus = available.get("GPU", 0)
-        yield plan(
-            spec.run, cpus=int(available.get("CPU", 1)), gpus=gpus, card_bytes=smallest_card_bytes() if gpus else None,
-            budget_bytes=Budget(spec, facts).limit_bytes,
-        )  # fmt: skip
-    finally:
-        ray.shutdown()
 
 
 def _require_ray() -> None:

@@ -52,7 +52,7 @@ def test_a_search_and_its_continuation(tmp_path: Path, digits: Path, local: bool
     for trial in trials:
         assert set(trial.intermediate_values) == {1, 2}
         assert trial.value == trial.intermediate_values[2] == trial.user_attrs["map"]
-        assert set(trial.user_attrs) == set(attributes.TRIAL) - {"fail_reason", "infeasible_reason"}
+        assert set(trial.user_attrs) == set(attributes.TRIAL) - {"fail_reason", "infeasible_reason", "origin"}
         assert Path(trial.user_attrs["checkpoint"]).name == WEIGHTS
         assert Path(trial.user_attrs["checkpoint"]).is_file()
     assert not list(tmp_path.rglob(CHECKPOINT))
@@ -118,7 +118,7 @@ def test_out_of_memory_is_infeasible_and_not_tried_again(tmp_path: Path, digits:
     study, events = search(spec(tmp_path, digits), local=True)
     trials = study.study.trials
     assert [trial.state for trial in trials] == [TrialState.PRUNED, TrialState.COMPLETE, TrialState.COMPLETE]
-    assert trials[0].user_attrs["infeasible_reason"] == "out of memory at 17.0 GiB on a card"
+    assert trials[0].user_attrs["infeasible_reason", "origin"] == "out of memory at 17.0 GiB on a card"
     assert trials[0].user_attrs["memory_peak_gib"] == 17
     assert tried == [trial.user_attrs["layout"] for trial in trials]
     assert [event.kind for event in events][:2] == ["started", "infeasible"]

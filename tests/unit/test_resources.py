@@ -7,7 +7,7 @@ import pytest
 from nas.errors import SpecError
 from nas.spec import RunSpec
 from nas.units import GIB
-from workers.resources import Share, plan, smallest_card_bytes
+from workers.resources import Node, Share, plan, smallest_card_bytes
 
 
 @pytest.mark.parametrize(
@@ -25,20 +25,20 @@ from workers.resources import Share, plan, smallest_card_bytes
     ],
 )
 def test_shares(run: dict, cpus: int, gpus: float, share: Share):
-    assert plan(RunSpec(**run), cpus=cpus, gpus=gpus) == share
+    assert plan(RunSpec(**run), [Node(cpus, gpus)]) == share
 
 
 @pytest.mark.parametrize(
     ("run", "words"),
     [
-        ({"gpus_per_trial": 1}, "at most the 0 GPUs there are; got 1"),
+        ({"gpus_per_trial": 1}, "at most the 0 GPUs of a machine; got 1"),
         ({"concurrent": 3}, "at most the 2 cores there are; got 3 x 1"),
         ({"cpus_per_trial": 4}, "at most the 2 cores"),
     ],
 )
 def test_more_than_there_is_is_refused(run: dict, words: str):
     with pytest.raises(SpecError, match=words):
-        plan(RunSpec(**run), cpus=2, gpus=0)
+        plan(RunSpec(**run), [Node(2)])
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_more_than_there_is_is_refused(run: dict, words: str):
 )
 def test_candidates_are_packed_by_the_budget(budget_gib: int, card_gib: int | None, gpus: int, share: Share):
     card = card_gib and card_gib * GIB
-    assert plan(RunSpec(), cpus=16, gpus=gpus, card_bytes=card, budget_bytes=budget_gib * GIB) == share
+    assert plan(RunSpec(), [Node(16, gpus, card)], budget_gib * GIB) == share
 
 
 def test_a_budget_beyond_the_card_is_refused():
     with pytest.raises(SpecError, match=r"budget of 16.0 GiB takes up to 21\.\d+ GiB of a GPU.*the GPU has 12.0 GiB"):
-        plan(RunSpec(), cpus=8, gpus=1, card_bytes=12 * GIB, budget_bytes=16 * GIB)
-    assert plan(RunSpec(gpus_per_trial=1), cpus=8, gpus=1, card_bytes=12 * GIB, budget_bytes=16 * GIB).gpus == 1
+        plan(RunSpec(), [Node(8, 1, 12 * GIB)], 16 * GIB)
+    assert plan(RunSpec(gpus_per_trial=1), [Node(8, 1, 12 * GIB)], 16 * GIB).gpus == 1
 
 
 def test_the_smallest_card_is_asked_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -76,4 +76,24 @@ def test_the_smallest_card_is_asked_of_nvidia_smi(monkeypatch: pytest.MonkeyPatc
 
 def test_more_gpu_trials_than_gpus_is_refused():
     with pytest.raises(SpecError, match="run.concurrent must be at most 2"):
-        plan(RunSpec(concurrent=3), cpus=8, gpus=2)
+        plan(RunSpec(concurrent=3), [Node(8, 2)])
+
+
+@pytest.mark.parametrize(
+    ("run", "nodes", "share"),
+    [
+        ({}, [Node(1), Node(1)], Share(2, 1, 0.0)),
+        ({"concurrent": 3}, [Node(8), Node(8)], Share(3, 4, 0.0)),  # five cores each would leave room for two
+        ({}, [Node(16, 2, 80 * GIB), Node(8, 1, 48 * GIB)], Share(6, 4, 0.5)),  # two on the smallest card
+        ({"gpus_per_trial": 2}, [Node(16, 2), Node(16, 3)], Share(2, 16, 2.0)),
+    ],
+)
+def test_a_candidate_stays_on_one_machine(run: dict, nodes: list[Node], share: Share):
+    assert plan(RunSpec(**run), nodes, 16 * GIB) == share
+
+
+def test_shares_that_no_machine_has():
+    with pytest.raises(SpecError, match="at most the 4 cores there are, each within one of 2 machines; got 1 x 3"):
+        plan(RunSpec(concurrent=1, cpus_per_trial=3), [Node(2), Node(2)])
+    with pytest.raises(SpecError, match="at most the 1 GPUs of a machine; got 2"):
+        plan(RunSpec(gpus_per_trial=2), [Node(4, 1), Node(4, 1)])
