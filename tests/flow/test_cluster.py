@@ -1,0 +1,112 @@
+"""A Ray cluster of two nodes, both on this machine, in processes of their own; one of them dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from servers import free_port
+
+from nas.results import leaderboard, load_study
+from nas.storage import open_storage
+
+BIN = Path(sys.executable).parent
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+
+
+class Cluster:
+    """A head with one core and a second node with one core."""
+
+    def __init__(self, folder: Path) -> None:
+        pytest.importorskip("ray")
+        self.port = free_port()
+        self.folder = folder
+        self.environment = {**os.environ, **QUIET}
+        common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
+        # Short: sockets have long names.
+        head = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+        self.nodes = [self._start(*common, *head), self._start(*common, f"--address=127.0.0.1:{self.port}")]
+        self.environment["RAY_ADDRESS"] = f"127.0.0.1:{self.port}"
+
+    def _start(self, *words: str) -> psutil.Process:
+        """Returns its raylet."""
+        before = {process.pid for process in raylets()}
+        done = subprocess.run([BIN / "ray", "start", *words], env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (raylet,) = [
+            process for process in raylets() if process.pid not in before and str(self.port) in " ".join(process.cmdline())
+        ]
+        return raylet
+
+    def kill(self, raylet: psutil.Process) -> None:
+        """A node, with everything that runs on it."""
+        for process in [*raylet.children(recursive=True), raylet]:
+            process.kill()
+
+    def end(self) -> None:
+        for process in psutil.process_iter(["cmdline"]):
+            words = " ".join(process.info["cmdline"] or [])
+            if f"127.0.0.1:{self.port}" in words or f"={self.port}" in words or str(self.folder) in words:
+                process.kill()
+
+
+def raylets() -> list[psutil.Process]:
+    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        started = Cluster(Path(folder))
+        yield started
+        started.end()
+
+
+def trials(storage: str) -> list[FrozenTrial]:
+    try:
+        return load_study(open_storage(storage, create=False), "digits").trials
+    except Exception:
+        return []
+
+
+def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, digits: Path):
+    storage = f"sqlite:///{tmp_path}/nas.db"
+    command = [BIN / "nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs", "--space", "tiny"]
+    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "8", "--trials", "3", "--sampler", "random"]
+    with (tmp_path / "log").open("wb") as log:
+        search = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
+    _, second = cluster.nodes
+    deadline = time.monotonic() + 120
+
+    def busy() -> bool:
+        """Two candidates have reported, one of them from the second node."""
+        there = any("Trainable" in " ".join(child.cmdline()) for child in second.children(recursive=True))
+        return there and sum(len(trial.intermediate_values) > 1 for trial in trials(storage)) >= 2
+
+    while not busy():
+        assert search.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+    cluster.kill(second)
+    try:
+        assert search.wait(timeout=240) == 0, (tmp_path / "log").read_text()
+    finally:
+        search.send_signal(signal.SIGKILL) if search.poll() is None else None
+    found = trials(storage)
+    assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
+    assert all(set(trial.intermediate_values) == set(range(1, 9)) for trial in found)
+    assert "requeued" in (tmp_path / "log").read_text()
+    epochs = [json.loads(line)["epoch"] for path in tmp_path.rglob("log.jsonl") for line in path.read_text().splitlines()]
+    assert len(epochs) <= 3 * 8 + 1
+    assert len(leaderboard(load_study(open_storage(storage, create=False), "digits"))) == 3
