@@ -172,7 +172,9 @@ class SearchSettings(_Section):
 
 
 class RunSpec(_Section):
-    """Where and how many at once. `retries`: how often a layout whose training failed is tried again."""
+    """Where and how many at once. `retries`: how often a layout whose training failed is tried again. `cluster`: address of a
+    Ray cluster's Jobs API, http://head:8265.
+    """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
@@ -180,6 +182,7 @@ class RunSpec(_Section):
     output: str = "nas-runs"
     retries: Annotated[int, Field(ge=0)] = 2
     keep_best: Annotated[int, Field(ge=1)] = 5
+    cluster: str | None = None
 
 
 class SearchSpec(_Section):

@@ -12,6 +12,8 @@ STORAGE_VARIABLE = "NAS_STORAGE"  # for a URL with a password, which other users
 Storage = Annotated[str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)]
 Study = Annotated[str | None, typer.Option(help="Name of the study; not needed where there is only one.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with images and annotations in COCO form.")]
+Local = Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the search goes on without this terminal.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated.")
 ]

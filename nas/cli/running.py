@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,12 +39,12 @@ def resume(
     study: options.Study = None,
     storage: options.Storage = options.DEFAULT_STORAGE,
     trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")] = False,
+    local: options.Local = False,
+    detach: options.Detach = False,
     as_json: options.Json = False,
 ) -> None:
-    """Go on with a search as its study remembers it, from the folder where it was submitted."""
-    from nas.cli.submit import run_to_end
-    from nas.data.annotations import find_split
+    """Go on with a search as its study remembers it."""
+    from nas.cli.submit import check_data_folder, dispatch
     from nas.results import load_study, search_uuid
     from nas.spec import SearchSpec, validated
     from nas.storage import open_storage
@@ -56,6 +55,5 @@ def resume(
     if trials is not None:
         written["search"] = {**written["search"], "trials": trials}
     request = validated(SearchSpec, written)
-    for split in (request.data.train, request.data.val):
-        find_split(Path(request.data.root), split)
-    run_to_end(request, local, as_json)
+    check_data_folder(request)
+    dispatch(request, local=local, detach=detach, as_json=as_json)

@@ -42,7 +42,9 @@ def submit(
     seed: options.Seed = None,
     output: Annotated[str | None, typer.Option(help="Folder of checkpoints; default: nas-runs.")] = None,
     settings: options.Settings = None,
-    local: Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Run as a job on a Ray cluster: http://head:8265.")] = None,
+    local: options.Local = False,
+    detach: options.Detach = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the space and what fits; train nothing.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -57,12 +59,13 @@ def submit(
         "search.objectives": objectives and [name.strip() for name in objectives.split(",")], "search.try": try_first or None,
         "search.warm_start": warm_start or None,
         "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
+        "run.cluster": cluster,
     })  # fmt: skip
     request = checked_spec(spec, flags | parse_settings(settings or []))
     if dry_run:
         _dry_run(request, as_json)
     else:
-        run_to_end(request, local, as_json)
+        dispatch(request, local=local, detach=detach, as_json=as_json)
 
 
 def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
@@ -71,13 +74,45 @@ def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
     Raises:
         UserError: something in it cannot be.
     """
-    from nas.data.annotations import find_split
     from nas.spec import load_spec
 
     spec = load_spec(path, flags)
-    for split in (spec.data.train, spec.data.val):
+    check_data_folder(spec)
+    return spec if spec.run.cluster else from_anywhere(spec)
+
+
+def from_anywhere(spec: SearchSpec) -> SearchSpec:
+    """The same request with absolute paths, so that it can be resumed from another folder."""
+    data = spec.data.model_copy(update={"root": str(Path(spec.data.root).resolve())})
+    run = spec.run.model_copy(update={"output": str(Path(spec.run.output).resolve())})
+    return spec.model_copy(update={"data": data, "run": run})
+
+
+def check_data_folder(spec: SearchSpec) -> None:
+    """Find both splits, unless they are on a cluster.
+
+    Raises:
+        DataError: there is no such folder, or not what a data set has.
+    """
+    from nas.data.annotations import find_split
+
+    for split in () if spec.run.cluster else (spec.data.train, spec.data.val):
         find_split(Path(spec.data.root), split)
-    return spec
+
+
+def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> None:
+    """Run a search where its request says: on a cluster, in the background, or here and now."""
+    from nas.cli.away import in_background, on_cluster
+    from nas.errors import SpecError
+
+    if spec.run.cluster and local:
+        raise SpecError("--local and run.cluster exclude each other")
+    if spec.run.cluster:
+        on_cluster(spec, spec.run.cluster, detach=detach, as_json=as_json)
+    elif detach:
+        in_background(spec, local=local, as_json=as_json)
+    else:
+        run_to_end(spec, local, as_json)
 
 
 def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
