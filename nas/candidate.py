@@ -28,7 +28,7 @@ from nas.evaluation import evaluate
 from nas.gpu import limited_memory
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
-from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights, writing
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
@@ -71,6 +71,7 @@ def train_candidate(
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
         OutOfMemory: it needs more of the GPU than `candidate.cap_bytes`, or than there is.
+        OutputError: the disk is full or away; the last checkpoint stays.
         CandidateError: others had taken the GPU's memory.
     """
     with limited_memory(torch.device(candidate.device), candidate.cap_bytes):
@@ -88,7 +89,8 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
     order, train_loader, val_loader = _loaders(recipe, candidate.seed, train, val, device)
     accumulate = recipe.batch // recipe.images_per_step
     steps = math.ceil(len(order) / accumulate)
-    candidate.folder.mkdir(parents=True, exist_ok=True)
+    with writing(candidate.folder):
+        candidate.folder.mkdir(parents=True, exist_ok=True)
     path = candidate.folder / CHECKPOINT
     if resumed := load_checkpoint(path, detector, optimizer, key=candidate.key):
         done, said = resumed
@@ -108,7 +110,7 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
             precision=recipe.precision, device=device, on_step=on_step,
         )  # fmt: skip
         train_s += time.perf_counter() - started
-        with (candidate.folder / LOG).open("a") as log:
+        with writing(candidate.folder / LOG), (candidate.folder / LOG).open("a") as log:
             log.write(json.dumps({"epoch": epoch + 1, "loss": loss, "lr": rates[-1], "train_s": round(train_s, 3)}) + "\n")
         metrics, _, fps = evaluate(detector, val_loader, val, device)
         report = EpochReport(

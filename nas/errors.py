@@ -5,6 +5,7 @@ UserError                    (search_spaces)
 |-- SpecError                a search request that cannot be run
 |-- DataError                a data set that cannot be read or trained on
 |-- StudyError               a study or database that cannot be opened, continued or found
+|-- OutputError            a disk that takes nothing more; a search stops, and the same command goes on with it
 |-- BundleError              an export that cannot be made or read
 `-- MissingDependency        an optional package that the command needs
 CandidateError               what ends one candidate, never the search
@@ -18,7 +19,7 @@ from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
 
 __all__ = [
     "BundleError", "CandidateError", "DataError", "LayoutError", "MissingDependency", "NonFiniteLoss", "OutOfMemory",
-    "SpaceError", "SpecError", "StudyError", "UserError", "one_of",
+    "OutputError", "SpaceError", "SpecError", "StudyError", "UserError", "one_of",
 ]  # fmt: skip
 
 
@@ -32,6 +33,10 @@ class DataError(UserError):
 
 class StudyError(UserError):
     """A study or database that cannot be opened, continued or found."""
+
+
+class OutputError(UserError):
+    """A disk that is full or away: a search stops there, and the same command goes on with it."""
 
 
 class BundleError(UserError):

@@ -62,7 +62,7 @@ class Lease:
         self.engine, self.study_id, self.study_name = engine, study_id, study_name
         self.token, self.study_uuid = str(uuid.uuid4()), ""
         self._shared = engine.dialect.name != "sqlite"
-        _make_tables(engine)
+        make_tables(engine, _METADATA)
         try:
             with engine.begin() as connection:
                 connection.execute(sa.insert(LOCKS).values(study_id=study_id))
@@ -89,7 +89,7 @@ class Lease:
         with self.exclusive(), self.engine.begin() as connection:
             others = self._living(connection)
             if others and not self._shared:
-                where = f"process {others[0].pid} on {others[0].host.split('/')[0]}"
+                where = driver_name(others[0].pid, others[0].host)
                 raise StudyError(
                     f"study {self.study_name!r} is being run by {where}; stop it, or wait {LEASE_S} s if it died. SQLite "
                     "serves one driver; several need PostgreSQL or MySQL"
@@ -111,7 +111,7 @@ class Lease:
     def others(self) -> list[str]:
         """The other living drivers of the study, as `process PID on HOST`."""
         with self.engine.connect() as connection:
-            return [f"process {row.pid} on {row.host.split('/')[0]}" for row in self._living(connection)]
+            return [driver_name(row.pid, row.host) for row in self._living(connection)]
 
     def ask_to_stop(self) -> None:
         """Ask all drivers of the study to stop; each looks every two seconds."""
@@ -175,11 +175,17 @@ class Lease:
         return [row for row in connection.execute(asked) if _alive(row)]
 
 
-def _make_tables(engine: Engine) -> None:
+def make_tables(engine: Engine, tables: sa.MetaData) -> None:
+    """Where they are missing."""
     try:
-        _METADATA.create_all(engine)
+        tables.create_all(engine)
     except (OperationalError, ProgrammingError, IntegrityError):
-        _METADATA.create_all(engine)  # another driver made them in the same moment
+        tables.create_all(engine)  # another driver made them in the same moment
+
+
+def driver_name(pid: int | None = None, host: str | None = None) -> str:
+    """For people: of a driver, or of this process."""
+    return f"process {pid or os.getpid()} on {(host or host_id()).split('/')[0]}"
 
 
 def _alive(driver: Any) -> bool:

@@ -23,6 +23,7 @@ from nas.budget import Budget
 from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
+from nas.events import Event
 from nas.lease import Lease
 from nas.ledger import Ledger
 from nas.patience import patient
@@ -53,20 +54,6 @@ class Assignment:
     memory_predicted_bytes: int
 
 
-@dataclass(frozen=True)
-class Event:
-    """What a watcher is told: `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible`, `requeued` (its worker died),
-    `lost` (another driver has it), and `note`, of no trial: something to know, while the database is away for example.
-    """
-
-    kind: str
-    number: int
-    layout: str
-    report: EpochReport | None = None
-    reason: str | None = None
-    memory_predicted_bytes: int | None = None
-
-
 class SearchStudy:
     """One search in its database, for the one process that drives it.
 
@@ -90,6 +77,7 @@ class SearchStudy:
         self.budget = Budget(spec, facts)
         self.space = self.budget.space
         self.stop_reason: str | None = None
+        self.halted: str | None = None  # why nothing more can be started, though the search is not over
         self.filter = LayoutFilter(self.budget, lambda: self.ledger.taken(spec.run.retries))
         self.budget.check(self.filter.settled)
         check_output(spec.run.output)
@@ -126,6 +114,8 @@ class SearchStudy:
         """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
         with self._lease.exclusive():
             self.ledger.read()
+            if self.halted:
+                return None
             for left_behind in self._left_behind():
                 if adopted := self._adopt(left_behind):
                     return adopted
@@ -144,6 +134,8 @@ class SearchStudy:
     def finished(self) -> bool:
         """Nothing runs here and nothing is left to start; other drivers may still be busy."""
         self.ledger.read()
+        if self.halted:
+            return not self._mine
         enough = self.stop_reason is not None or self.ledger.started >= self.spec.search.trials
         return enough and not self._mine and not self._left_behind()
 
@@ -241,6 +233,12 @@ class SearchStudy:
     def on_away(self, reason: str, pause_s: float) -> None:
         """The database does not answer; the call is repeated after a pause."""
         self._note(f"the database is away ({reason}); trying again in {pause_s} s")
+
+    def halt(self, number: int, reason: str) -> None:
+        """Put a trial down, as it is, for the next driver: what stops it would stop every other one."""
+        self.halted = reason
+        del self._mine[number]
+        self._tell_watcher("halted", number, reason=reason)
 
     # ------------------------------------------------------------------------------------------------------ inside
 

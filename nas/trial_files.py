@@ -21,6 +21,7 @@ class TrialFiles:
     """
 
     def __init__(self, output: str, study_name: str, study_uuid: str, token: str) -> None:
+        self.study_uuid = study_uuid
         self.root, self.token = Path(output).resolve() / f"{study_name}-{study_uuid[:8]}", token
 
     def folder(self, number: int, token: str | None = None) -> Path:

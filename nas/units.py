@@ -30,3 +30,13 @@ def parse_bytes(text: str) -> int:
 def gib(size_bytes: float) -> float:
     """GiB, to the precision of a table (1 MiB is 0.001 GiB)."""
     return round(size_bytes / GIB, 4)
+
+
+def percent(fraction: float | None) -> str:
+    """A score as tables print it: per cent, one decimal."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def gib_text(value: float | None) -> str:
+    """GiB with as many digits as say something."""
+    return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -8,9 +8,10 @@ from pathlib import Path
 import optuna
 
 from nas.data.prepare import DataFacts
+from nas.events import Event
 from nas.records import CocoMetrics, EpochReport
 from nas.spec import SearchSpec, load_spec
-from nas.study import Event, SearchStudy
+from nas.study import SearchStudy
 
 FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from nas.budget import Budget
 from nas.data.check import Progress
 from nas.data.prepare import DataFacts, read_data
-from nas.errors import MissingDependency
+from nas.errors import MissingDependency, OutputError
+from nas.events import Event
+from nas.journal import Journal, summary
 from nas.spec import SearchSpec
 from nas.storage import check_storage
-from nas.study import Event, SearchStudy
+from nas.study import SearchStudy
 from workers.job import JobMaker
 from workers.local import run_local
 from workers.nodes import ray_session
@@ -48,14 +50,38 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
     train, val, facts = read_data(spec.data, spec.recipe, watcher.on_image)
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
-        with study.lease():
+        journal = Journal(study.storage.engine, study.files.study_uuid)
+
+        def on_event(event: Event) -> None:
+            watcher.on_event(event)
+            journal.write(summary(event))
+
+        study.on_event = on_event
+        with study.lease(), journal.kept(), _noted(study, journal):
             watcher.on_open(study, facts)
             jobs = JobMaker.prepare(study, train, val)
             if share:
                 run_with_ray(study, jobs, share)
             else:
                 run_local(study, jobs)
+            if study.halted:
+                raise OutputError(f"{study.halted}. Nothing is lost: make room, and the same command goes on")
     return study
+
+
+@contextmanager
+def _noted(study: SearchStudy, journal: Journal) -> Iterator[None]:
+    """The log says when a driver came and why it left."""
+    journal.write(f"search begins with {study.ended} of {study.spec.search.trials} trials")
+    try:
+        yield
+    except KeyboardInterrupt:
+        journal.write("search stopped")
+        raise
+    except Exception as error:
+        journal.write(f"search failed: {error}")
+        raise
+    journal.write(f"search ended with {study.ended} trials" + (f": {study.stop_reason}" if study.stop_reason else ""))
 
 
 def run_with_ray(study: SearchStudy, jobs: JobMaker, share: Share) -> None:

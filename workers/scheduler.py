@@ -48,6 +48,8 @@ class StudyScheduler(FIFOScheduler):
             return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
         if "peak_bytes" in message:
             self.study.infeasible(number, message["reason"], message["peak_bytes"])
+        elif "halts" in message:
+            self.study.halt(number, message["reason"])
         else:
             self.study.fail(number, message["reason"])
         return TrialScheduler.STOP

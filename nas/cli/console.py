@@ -83,13 +83,3 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that were used."""
     return {key: value for key, value in flags.items() if value is not None}
-
-
-def percent(fraction: float | None) -> str:
-    """A score as tables print it: per cent, one decimal."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def gib_text(value: float | None) -> str:
-    """GiB with as many digits as say something."""
-    return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

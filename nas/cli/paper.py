@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import gib_text, percent, print_json
+from nas.cli.console import print_json
+from nas.units import gib_text, percent
 
 if TYPE_CHECKING:
     from rich.table import Table

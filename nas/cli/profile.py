@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import gib_text, given, parse_settings, print_json
+from nas.cli.console import given, parse_settings, print_json
 from nas.errors import SpecError, one_of
+from nas.units import gib_text
 from search_spaces.catalog import OPTIMIZERS, PRECISIONS
 from search_spaces.layout import Layout
 

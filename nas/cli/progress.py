@@ -12,18 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nas.cli.console import gib_text, percent
-from nas.units import gib
+from nas.journal import STATES, summary
+from nas.units import gib, gib_text, percent
 
 if TYPE_CHECKING:
     from nas.data.prepare import DataFacts
+    from nas.events import Event
     from nas.records import EpochReport
     from nas.spec import SearchSpec
-    from nas.study import Event, SearchStudy
+    from nas.study import SearchStudy
     from search_spaces.layout import Layout
 
 SHOWN_ROWS = 15
-_STATES = {"started": "starting", "epoch": "training", "complete": "done"}
 
 
 class ImageProgress:
@@ -133,7 +133,7 @@ class SearchProgress:
             self.say(event.reason or "")
             return
         row = self.rows.setdefault(event.number, _Row(event.layout))
-        row.state = _STATES.get(event.kind, event.kind)
+        row.state = STATES.get(event.kind, event.kind)
         row.reason = event.reason or row.reason
         if event.memory_predicted_bytes is not None:
             row.memory_gib = gib(event.memory_predicted_bytes)
@@ -143,7 +143,7 @@ class SearchProgress:
             if event.report.memory_peak_bytes:
                 row.memory_gib = gib(event.report.memory_peak_bytes)
         if not self._live:
-            self.say(self._line(event.number, row))
+            self.say(f"[{time.monotonic() - self.started:6.0f} s] {summary(event)}")
 
     def say(self, text: str) -> None:
         """A line on stderr, above the table."""
@@ -159,14 +159,6 @@ class SearchProgress:
             scores = (percent(row.map), percent(row.map_50), gib_text(row.memory_gib))
             table.add_row(str(number), row.layout, row.epoch, *scores, Text(state, overflow="ellipsis", no_wrap=True))
         return Group(table, Text(self._summary()))
-
-    def _line(self, number: int, row: _Row) -> str:
-        parts = [f"[{time.monotonic() - self.started:6.0f} s] trial {number}", row.layout, row.state]
-        if row.epoch:
-            parts.append(f"epoch {row.epoch}, mAP {percent(row.map)}, mAP50 {percent(row.map_50)}")
-        else:
-            parts.append(f"{gib_text(row.memory_gib)} GiB")
-        return "  ".join(parts) + (f"  ({row.reason})" if row.reason else "")
 
     def _summary(self) -> str:
         done = [row for row in self.rows.values() if row.state == "done" and row.map is not None]

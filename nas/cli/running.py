@@ -35,6 +35,32 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
     print(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
 
 
+def logs(
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until nobody runs the search any more.")] = False,
+) -> None:
+    """Print what happened in a search, from anywhere that reaches its database."""
+    from nas.journal import WRITE_S, Journal
+    from nas.lease import Lease
+    from nas.results import load_study, search_uuid
+    from nas.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    loaded = load_study(opened, study)
+    journal = Journal(opened.engine, search_uuid(loaded))
+    lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
+    lease.study_uuid = journal.study_uuid
+    last, running = 0, True
+    while running:
+        running = follow and bool(lease.others())
+        for line in journal.read(after=last):
+            print(f"{line.at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
+            last = line.id
+        if running:
+            time.sleep(WRITE_S)
+
+
 def resume(
     study: options.Study = None,
     storage: options.Storage = options.DEFAULT_STORAGE,

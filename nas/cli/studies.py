@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nas.cli import options
-from nas.cli.console import percent, print_json
+from nas.cli.console import print_json
+from nas.units import percent
 
 
 def list_studies(storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False) -> None:

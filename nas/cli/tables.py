@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nas.cli.console import gib_text, percent
+from nas.units import gib_text, percent
 
 
 def print_table(table: Table) -> None:

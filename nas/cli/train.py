@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import given, parse_settings, percent, print_json
+from nas.cli.console import given, parse_settings, print_json
 from nas.cli.submit import checked_spec
+from nas.units import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 

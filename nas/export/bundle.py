@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from nas.backbone import backbone_dims
 from nas.detectors import Detector, build_detector
@@ -45,9 +45,9 @@ def write_bundle(folder: Path, trained: Trained, weights: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     state = _read_weights(weights)
-    save_file(state, partial / "detector.safetensors")
+    (partial / "detector.safetensors").write_bytes(save(state))
     backbone = {name.removeprefix(BACKBONE_PREFIX): t for name, t in state.items() if name.startswith(BACKBONE_PREFIX)}
-    save_file(backbone, partial / "backbone.safetensors")
+    (partial / "backbone.safetensors").write_bytes(save(backbone))
     (partial / "backbone.py").write_text(backbone_source(trained.layout))
     _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
     _write_yaml(partial / "detector.yaml", _detector_description(trained))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from nas.errors import CandidateError
+from nas.errors import CandidateError, OutputError
 
 
 def save_checkpoint(
@@ -21,7 +23,7 @@ def save_checkpoint(
     `key` names the run; `load_checkpoint` refuses another. The schedule needs no state: it is a function of the step.
 
     Raises:
-        OSError: the disk is full or away; the checkpoint of before is untouched.
+        OutputError: the disk is full or away; the checkpoint of before is untouched.
     """
     content = {
         "key": key,
@@ -32,7 +34,7 @@ def save_checkpoint(
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "extra": extra,
     }
-    write_whole(path, lambda partial: torch.save(content, partial))
+    write_whole(path, lambda file: torch.save(content, file))
 
 
 def load_checkpoint(
@@ -65,7 +67,7 @@ def load_checkpoint(
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write the state of a network as safetensors."""
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(path, lambda partial: save_file(state, partial))
+    write_whole(path, lambda file: file.write(save(state)))
 
 
 def load_weights(path: Path, network: nn.Module) -> None:
@@ -73,13 +75,32 @@ def load_weights(path: Path, network: nn.Module) -> None:
     network.load_state_dict(load_file(path))
 
 
-def write_whole(path: Path, write: Any) -> None:
-    """Call `write` with a neighbouring path and move the result to `path`; on failure nothing is left of it."""
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
-        write(partial)
-        with open(partial, "rb+") as file:
+        with writing(path), open(partial, "wb") as file:
+            write(file)
+            file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        with writing(path):
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(refused, OSError):
+            raise
+        raise OutputError(f"{str(path)!r} cannot be written: {refused.strerror}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,12 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(tmp_path: Path, di
     assert "The same command goes on" in Path(said["log"]).read_text()
     (row,) = status(*storage)
     assert row["state"] == "RUNNING"  # left to the next driver
+    told = nas("nas", "logs", "--follow", *storage)  # comes to its end, because nobody runs the search
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[0].endswith(f"process {said['pid']} on {socket.gethostname()}  search begins with 0 of 2 trials")
+    assert f"trial 0  {row['layout']}  training  epoch 2/40, mAP " in told.stdout
+    assert lines[-1].endswith("search stopped")
     resumed = nas("nas", "resume", *storage, "--trials", "1", "--local", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     (row,) = status(*storage)

@@ -1,0 +1,67 @@
+"""A disk that is full in the middle of a search: it stops with one line, and goes on when there is room."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from nas.results import load_study
+from nas.storage import open_storage
+
+BIN = Path(sys.executable).parent
+DISK_MB = 64
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.getuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", folder], check=False).returncode
+    ):
+        pytest.skip("needs root, to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Path, backend: str):
+    if backend == "ray":
+        pytest.importorskip("ray")
+    storage = f"sqlite:///{tmp_path}/nas.db"
+    command = [BIN / "nas-submit", "--data", digits, "--storage", storage, "--output", small_disk / "runs", "--space", "tiny"]
+    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "2", "--trials", "3", "--sampler", "random"]
+    command += ["--local"] if backend == "local" else ["--concurrent", "2"]
+
+    def submit() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        file.write(b"x" * (DISK_MB * 2**20 - 400_000))  # less is left than a checkpoint takes
+    full = submit()
+    assert full.returncode == 2, full.stdout + full.stderr
+    last = full.stderr.strip().splitlines()[-1]
+    assert last.startswith("nas-submit: ")
+    assert "checkpoint.pt' cannot be written: No space left on device. Nothing is lost: make room, and the same" in last
+    assert "Traceback" not in full.stderr
+    trials = load_study(open_storage(storage, create=False), "digits").trials
+    assert {trial.state for trial in trials} == {TrialState.RUNNING}
+    assert not list(small_disk.rglob("*.partial"))
+
+    filler.unlink()
+    done = submit()
+    assert done.returncode == 0, done.stderr
+    trials = load_study(open_storage(storage, create=False), "digits").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert all(set(trial.intermediate_values) == {1, 2} for trial in trials)
+    epochs = [json.loads(line)["epoch"] for path in small_disk.rglob("log.jsonl") for line in path.read_text().splitlines()]
+    assert len(epochs) <= 3 * 2 + 2  # the epochs whose checkpoints had no room
