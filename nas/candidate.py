@@ -24,6 +24,7 @@ from nas.calibration import calibrate
 from nas.data.annotations import CocoSplit
 from nas.data.dataset import AspectBatches, EvalBatches, eval_transforms, make_loader, train_transforms
 from nas.detectors import Detector, build_detector
+from nas.errors import DataError
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
 from nas.records import EpochReport
@@ -72,10 +73,14 @@ def train_candidate(
         NonFiniteLoss: training diverged; the last checkpoint stays.
         OutOfMemory: it needs more of the GPU than `candidate.cap_bytes`, or than there is.
         OutputError: the disk is full or away; the last checkpoint stays.
+        DataError: an image has become unreadable since it was checked; the last checkpoint stays.
         CandidateError: others had taken the GPU's memory.
     """
     with limited_memory(torch.device(candidate.device), candidate.cap_bytes):
-        yield from _train(candidate, train, val, on_step)
+        try:
+            yield from _train(candidate, train, val, on_step)
+        except DataError as error:  # from a loader's process it comes with a traceback in its text
+            raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
 def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnStep | None) -> Iterator[EpochReport]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nas.errors import OutOfMemory, OutputError, StudyError
+from nas.errors import DataError, OutOfMemory, OutputError, StudyError
 from nas.gpu import free_memory
 from nas.study import SearchStudy
 from workers.job import JobMaker, run_job
@@ -23,7 +23,7 @@ def run_local(study: SearchStudy, jobs: JobMaker) -> None:
                     break
         except OutOfMemory as error:
             study.infeasible(assignment.number, str(error), error.peak_bytes)
-        except OutputError as error:
+        except (OutputError, DataError) as error:
             study.halt(assignment.number, str(error))
         except StudyError:
             raise

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from nas.budget import Budget
 from nas.data.check import Progress
 from nas.data.prepare import DataFacts, read_data
-from nas.errors import MissingDependency, OutputError
+from nas.errors import MissingDependency, StudyError
 from nas.events import Event
 from nas.journal import Journal, summary
 from nas.spec import SearchSpec
@@ -65,7 +65,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
             else:
                 run_local(study, jobs)
             if study.halted:
-                raise OutputError(f"{study.halted}. Nothing is lost: make room, and the same command goes on")
+                raise StudyError(f"{study.halted}. Nothing is lost: once that is mended, the same command goes on")
     return study
 
 

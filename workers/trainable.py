@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import tune
 
-from nas.errors import OutOfMemory, OutputError
+from nas.errors import DataError, OutOfMemory, OutputError
 from nas.gpu import free_memory
 from nas.records import EpochReport
 from workers.job import run_job
@@ -37,7 +37,7 @@ class CandidateTrainable(tune.Trainable):
             message: dict[str, Any] = {"report": asdict(next(self._reports))}
         except OutOfMemory as error:
             message = {"reason": str(error), "peak_bytes": error.peak_bytes}
-        except OutputError as error:
+        except (OutputError, DataError) as error:
             message = {"reason": str(error), "halts": True}
         except Exception as error:  # sent, not raised: the process stays for the next candidate
             message = {"reason": f"{type(error).__name__}: {error}"}

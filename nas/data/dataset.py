@@ -18,7 +18,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
-from nas.data.images import read_rgb
+from nas.data.images import BrokenImage, read_rgb
+from nas.errors import DataError
 from nas.spec import LARGEST_STRIDE, Recipe
 
 Target = dict[str, Tensor]
@@ -69,7 +70,11 @@ class DetectionDataset(Dataset):
     def __getitem__(self, item: Item) -> tuple[Tensor, Target]:
         index, seed = item
         record = self.split.images[index]
-        image = read_rgb(self.split.folder / record.file_name, (record.width, record.height))
+        path = self.split.folder / record.file_name
+        try:
+            image = read_rgb(path, (record.width, record.height))
+        except BrokenImage as error:
+            raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
         state = torch.get_rng_state()
         try:
             torch.default_generator.manual_seed(seed)

@@ -39,13 +39,11 @@ class Cluster:
 
     def _start(self, *words: str) -> psutil.Process:
         """Returns its raylet."""
-        before = {process.pid for process in raylets()}
+        before = set(raylets())
         done = subprocess.run([BIN / "ray", "start", *words], env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        (raylet,) = [
-            process for process in raylets() if process.pid not in before and str(self.port) in " ".join(process.cmdline())
-        ]
-        return raylet
+        (pid,) = [pid for pid, words in raylets().items() if pid not in before and str(self.port) in words]
+        return psutil.Process(pid)
 
     def kill(self, raylet: psutil.Process) -> None:
         """A node, with everything that runs on it."""
@@ -59,8 +57,10 @@ class Cluster:
                 process.kill()
 
 
-def raylets() -> list[psutil.Process]:
-    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == "raylet"]
+def raylets() -> dict[int, str]:
+    """Arguments by process id."""
+    found = {process.pid: process.info for process in psutil.process_iter(["name", "cmdline"])}
+    return {pid: " ".join(info["cmdline"] or []) for pid, info in found.items() if info["name"] == "raylet"}
 
 
 @pytest.fixture

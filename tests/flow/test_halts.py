@@ -1,11 +1,13 @@
-"""A disk that is full in the middle of a search: it stops with one line, and goes on when there is room."""
+"""A disk that is full or an image that breaks in the middle of a search: it stops with one line, and goes on afterwards."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     assert full.returncode == 2, full.stdout + full.stderr
     last = full.stderr.strip().splitlines()[-1]
     assert last.startswith("nas-submit: ")
-    assert "checkpoint.pt' cannot be written: No space left on device. Nothing is lost: make room, and the same" in last
+    assert "checkpoint.pt' cannot be written: No space left on device. Nothing is lost: once that is mended, the same" in last
     assert "Traceback" not in full.stderr
     trials = load_study(open_storage(storage, create=False), "digits").trials
     assert {trial.state for trial in trials} == {TrialState.RUNNING}
@@ -65,3 +67,37 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     assert all(set(trial.intermediate_values) == {1, 2} for trial in trials)
     epochs = [json.loads(line)["epoch"] for path in small_disk.rglob("log.jsonl") for line in path.read_text().splitlines()]
     assert len(epochs) <= 3 * 2 + 2  # the epochs whose checkpoints had no room
+
+
+@pytest.mark.parametrize("loader_workers", [0, 1])
+def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader_workers: int):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    storage = f"sqlite:///{tmp_path}/nas.db"
+    command = [BIN / "nas-submit", "--data", data, "--storage", storage, "--output", tmp_path / "runs", "--space", "tiny"]
+    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "6", "--trials", "2", "--sampler", "random", "--local"]
+    command += ["--set", f"recipe.loader_workers={loader_workers}"]
+    with (tmp_path / "log").open("w") as log:
+        search = subprocess.Popen(command, stdout=log, stderr=log)
+    while "epoch 2/6" not in (tmp_path / "log").read_text():
+        assert search.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    image = sorted((data / "train").iterdir())[0]
+    sound = image.read_bytes()
+    image.write_bytes(sound[:100])
+    assert search.wait(timeout=100) == 2
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last.startswith(f"nas-submit: image '{image}' was sound when the data set was checked, and is not now: ")
+    assert "the same command goes on" in last
+    trials = load_study(open_storage(storage, create=False), "data").trials
+    assert trials[-1].state == TrialState.RUNNING
+    assert TrialState.FAIL not in {trial.state for trial in trials}
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)  # still broken: said at the start
+    assert refused.returncode == 2
+    assert image.name in refused.stderr
+    image.write_bytes(sound)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    trials = load_study(open_storage(storage, create=False), "data").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert all(set(trial.intermediate_values) == set(range(1, 7)) for trial in trials)
