@@ -35,7 +35,7 @@ from nas.spec import SearchSpec
 from nas.storage import open_storage
 from nas.trial_files import TrialFiles, check_output
 from nas.units import GIB, gib
-from nas.warmstart import earlier_study, take_over
+from nas.warmstart import earlier_studies, take_over
 from search_spaces.layout import Layout
 
 FAILS_IN_A_ROW = 10
@@ -80,9 +80,9 @@ class SearchStudy:
         self.halted: str | None = None  # why nothing more can be started, though the search is not over
         self.filter = LayoutFilter(self.budget, lambda: self.ledger.taken(spec.run.retries))
         self.budget.check(self.filter.settled)
+        earlier = earlier_studies(spec)
         check_output(spec.run.output)
         self.storage = open_storage(spec.storage, create=True)
-        earlier = [earlier_study(self.storage, name, spec.study) for name in spec.search.warm_start]
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         self.study = optuna.create_study(
             study_name=spec.study, storage=self.storage, load_if_exists=True,

@@ -14,18 +14,26 @@ from nas.provenance import differences
 from nas.results import search_uuid
 from nas.sampling import LayoutFilter, distributions
 from nas.spec import SearchSpec
+from nas.storage import open_storage
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
 SAME = ("detector", "recipe", "calibration")  # with the data, what a score depends on
 
 
-def earlier_study(storage: optuna.storages.RDBStorage, name: str, into: str) -> optuna.Study:
-    """A search in the same database as the study `into`.
+def earlier_studies(spec: SearchSpec) -> list[optuna.Study]:
+    """The searches that a request starts from, all in its database.
 
     Raises:
-        StudyError: there is none of that name.
+        StudyError: there is none of a name, or it is no search.
     """
+    if not spec.search.warm_start:
+        return []
+    storage = open_storage(spec.storage, create=False)
+    return [_earlier(storage, name, spec.study) for name in spec.search.warm_start]
+
+
+def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optuna.Study:
     others = [other for other in optuna.get_all_study_names(storage) if other != into]
     if name not in others:
         said = one_of("search.warm_start", name, others) if others else f"the database has no other study; got {name!r}"

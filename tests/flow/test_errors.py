@@ -36,6 +36,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+CLUSTER = "nas-submit --cluster http://127.0.0.1:1 --data {digits} --output /runs"
 REFUSED = [
     ("nas-submit", "--data DIR"),
     ("nas-submit --data nowhere", "data set folder 'nowhere' does not exist"),
@@ -89,6 +90,17 @@ REFUSED = [
     ("nas-export", "Missing option '--out'"),
     ("nas-dashboard", "there is no file 'nas.db'"),
     ("nas list", "there is no file 'nas.db'"),
+    ("nas logs", "there is no file 'nas.db'"),
+    ("nas-submit --data {digits} --space tiny --local --warm-start x", "there is no file 'nas.db'"),
+    ("nas-submit --data cells --cluster http://127.0.0.1:1", "data.root must be an absolute path.* got 'cells'"),
+    (CLUSTER, "storage must be a database server, PostgreSQL or MySQL, .* got an SQLite file"),
+    (
+        CLUSTER + " --storage postgresql+psycopg://u:secret@h/x",
+        "must not name a password .* set NAS_STORAGE on the cluster's head",
+    ),
+    (CLUSTER + " --storage postgresql+psycopg://u@h/x", "run.cluster 'http://127.0.0.1:1': no Ray cluster answers there"),
+    (CLUSTER + " --local", "--local and run.cluster exclude each other"),
+    (CLUSTER + " --json", "--json on a cluster needs --detach"),
     ("nas status --storage sqlite:///other.db", "there is no file 'other.db'"),
     ("nas profile C2-C2", "a layout has 4 stages.*got 2 in 'C2-C2'"),
     ("nas profile C2-C2-T12-T4 --detector x", "must be one of fcos, faster_rcnn; got 'x'"),
