@@ -40,7 +40,10 @@ CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a GPU."""
+    """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a GPU.
+
+    A checkpoint is written after each epoch and, within one, `checkpoint_s` seconds after the one before.
+    """
 
     layout: Layout
     detector: DetectorSpec
@@ -51,6 +54,7 @@ class Candidate:
     folder: Path
     device: str = "cpu"
     cap_bytes: int | None = None
+    checkpoint_s: float = 600
 
     @property
     def key(self) -> str:
@@ -83,51 +87,111 @@ def train_candidate(
             raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
+@dataclass
+class _Progress:
+    """What a checkpoint holds beside the tensors; `steps` of the running epoch are done, with the sum of their losses."""
+
+    calibration: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
+    steps: int = 0
+    loss_sum: float = 0.0
+    train_s: float = 0.0
+    elapsed_s: float = 0.0
+
+
+class _Run:
+    """A training run that can be saved between any two steps."""
+
+    def __init__(self, candidate: Candidate, detector: Detector, optimizer: torch.optim.Optimizer) -> None:
+        self.candidate, self.detector, self.optimizer = candidate, detector, optimizer
+        self.path, self.epoch, self.progress = candidate.folder / CHECKPOINT, 0, _Progress()
+        self._mark_s = self._saved_s = time.perf_counter()
+        with writing(candidate.folder):
+            candidate.folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> bool:
+        """Whether there was a checkpoint."""
+        resumed = load_checkpoint(self.path, self.detector, self.optimizer, key=self.candidate.key)
+        if resumed:
+            self.epoch, self.progress = resumed[0], _Progress(**resumed[1])
+        return bool(resumed)
+
+    def save(self) -> None:
+        key, extra = self.candidate.key, asdict(self.progress)
+        save_checkpoint(self.path, self.detector, self.optimizer, epoch=self.epoch, key=key, extra=extra)
+        self._saved_s = time.perf_counter()
+
+    def tick(self, *, training: bool) -> None:
+        """Account for the time since the last call."""
+        passed_s, self._mark_s = time.perf_counter() - self._mark_s, time.perf_counter()
+        self.progress.elapsed_s += passed_s
+        self.progress.train_s += passed_s if training else 0
+
+    def after_step(self, step: int, steps: int, loss: float) -> None:
+        self.progress.steps, self.progress.loss_sum = step, self.progress.loss_sum + loss
+        if step < steps and time.perf_counter() - self._saved_s >= self.candidate.checkpoint_s:
+            self.tick(training=True)
+            self.save()
+
+    def log(self, **values: float) -> None:
+        path = self.candidate.folder / LOG
+        with writing(path), path.open("a") as log:
+            log.write(json.dumps(values) + "\n")
+
+    def ended(self, report: EpochReport) -> EpochReport:
+        """An epoch is over: keep it, and the weights of the last one."""
+        self.progress.report, self.progress.steps, self.progress.loss_sum = asdict(report), 0, 0.0
+        self.epoch = report.epoch
+        self.save()
+        self.keep_weights(report)
+        return report
+
+    def keep_weights(self, report: EpochReport) -> None:
+        if report.last:
+            save_weights(self.candidate.folder / WEIGHTS, self.detector)
+
+
 def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnStep | None) -> Iterator[EpochReport]:
     device, recipe = torch.device(candidate.device), candidate.recipe
-    begun = time.perf_counter()
     torch.manual_seed(candidate.seed)
     detector = build_detector(candidate.layout, candidate.detector, candidate.num_classes).to(device)
     if recipe.checkpointing:
         checkpoint_blocks(detector.backbone.backbone)
-    optimizer = make_optimizer(detector, recipe)
+    run = _Run(candidate, detector, make_optimizer(detector, recipe))
     order, train_loader, val_loader = _loaders(recipe, candidate.seed, train, val, device)
     accumulate = recipe.batch // recipe.images_per_step
     steps = math.ceil(len(order) / accumulate)
-    with writing(candidate.folder):
-        candidate.folder.mkdir(parents=True, exist_ok=True)
-    path = candidate.folder / CHECKPOINT
-    if resumed := load_checkpoint(path, detector, optimizer, key=candidate.key):
-        done, said = resumed
-        report = EpochReport.from_dict(said)
-        if report.last:  # perhaps in another folder than the weights
-            save_weights(candidate.folder / WEIGHTS, detector)
+
+    def after_step(step: int, of: int, loss: float) -> None:
+        run.after_step(step, of, loss)
+        if on_step:
+            on_step(step, of, loss)
+
+    if not run.resume():
+        run.progress.calibration = _calibrate(candidate, detector, train, device)
+    elif run.progress.report:
+        report = EpochReport.from_dict(run.progress.report)
+        run.keep_weights(report)  # perhaps in another folder than before
         yield report
-        calibration, train_s, elapsed_s = report.calibration, report.train_s, report.elapsed_s
-    else:
-        done, train_s, elapsed_s = 0, 0.0, 0.0
-        calibration = _calibrate(candidate, detector, train, device)
-    for epoch in range(done, recipe.epochs):
-        order.epoch, started = epoch, time.perf_counter()
+    for epoch in range(run.epoch, recipe.epochs):
+        run.tick(training=False)
+        order.epoch, order.skipped = epoch, run.progress.steps * accumulate
         rates = [lr_at(epoch * steps + step, steps, recipe) for step in range(steps)]
         loss = train_epoch(
-            detector, train_loader, optimizer, lrs=rates, accumulate=accumulate, clip_norm=recipe.clip_norm,
-            precision=recipe.precision, device=device, on_step=on_step,
+            detector, train_loader, run.optimizer, lrs=rates, accumulate=accumulate, clip_norm=recipe.clip_norm,
+            precision=recipe.precision, device=device, on_step=after_step, done=(run.progress.steps, run.progress.loss_sum),
         )  # fmt: skip
-        train_s += time.perf_counter() - started
-        with writing(candidate.folder / LOG), (candidate.folder / LOG).open("a") as log:
-            log.write(json.dumps({"epoch": epoch + 1, "loss": loss, "lr": rates[-1], "train_s": round(train_s, 3)}) + "\n")
+        run.tick(training=True)
+        run.log(epoch=epoch + 1, loss=loss, lr=rates[-1], train_s=round(run.progress.train_s, 3))
         metrics, _, fps = evaluate(detector, val_loader, val, device)
+        run.tick(training=False)
         report = EpochReport(
-            epoch=epoch + 1, epochs=recipe.epochs, loss=loss, lr=rates[-1], metrics=metrics, fps=fps, train_s=train_s,
-            elapsed_s=elapsed_s + time.perf_counter() - begun,
+            epoch=epoch + 1, epochs=recipe.epochs, loss=loss, lr=rates[-1], metrics=metrics, fps=fps,
+            train_s=run.progress.train_s, elapsed_s=run.progress.elapsed_s,
             memory_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-            device=device_name(device), calibration=calibration,
+            device=device_name(device), calibration=run.progress.calibration,
         )  # fmt: skip
-        save_checkpoint(path, detector, optimizer, epoch=epoch + 1, key=candidate.key, extra=asdict(report))
-        if report.last:
-            save_weights(candidate.folder / WEIGHTS, detector)
-        yield report
+        yield run.ended(report)
 
 
 def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device) -> dict[str, Any] | None:

@@ -173,7 +173,7 @@ class SearchSettings(_Section):
 
 class RunSpec(_Section):
     """Where and how many at once. `retries`: how often a layout whose training failed is tried again. `cluster`: address of a
-    Ray cluster's Jobs API, http://head:8265.
+    Ray cluster's Jobs API, http://head:8265. `checkpoint_s`: seconds between checkpoints within a long epoch.
     """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -183,6 +183,7 @@ class RunSpec(_Section):
     retries: Annotated[int, Field(ge=0)] = 2
     keep_best: Annotated[int, Field(ge=1)] = 5
     cluster: str | None = None
+    checkpoint_s: Annotated[float, Field(ge=0)] = 600
 
 
 class SearchSpec(_Section):

@@ -44,6 +44,7 @@ class JobMaker:
             "seed": assignment.seed,
             "folder": str(assignment.folder),
             "num_classes": self.num_classes,
+            "checkpoint_s": self.study.spec.run.checkpoint_s,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
             "train": str(self.study.files.root / "train.json"),
             "val": str(self.study.files.root / "val.json"),
@@ -63,6 +64,7 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         folder=Path(job["folder"]),
         device="cuda" if torch.cuda.is_available() else "cpu",
         cap_bytes=job["cap_bytes"],
+        checkpoint_s=job["checkpoint_s"],
     )
     yield from train_candidate(candidate, _index(job["train"]), _index(job["val"]))
 

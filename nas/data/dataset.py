@@ -99,7 +99,7 @@ class AspectBatches(Sampler):
     """Shuffled batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68 times the area.
 
     Every image comes once an epoch; the last batch of each group is filled up with images that come a second time, so that
-    all batches have the same size. The order depends on (seed, epoch) alone.
+    all batches have the same size. The order depends on (seed, epoch) alone; the first `skipped` batches of it are left out.
 
     Args:
         images: of the split, in the order of the data set.
@@ -108,7 +108,7 @@ class AspectBatches(Sampler):
     """
 
     def __init__(self, images: Sequence[ImageRecord], size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
+        self.size, self.seed, self.epoch, self.skipped = size, seed, 0, 0
         self.groups = [group for group in aspect_groups(images) if group]
 
     def __len__(self) -> int:
@@ -121,8 +121,10 @@ class AspectBatches(Sampler):
             order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
             order += (order * self.size)[: -len(order) % self.size]
             batches += [order[start : start + self.size] for start in range(0, len(order), self.size)]
-        for position in torch.randperm(len(batches), generator=generator).tolist():
+        for place, position in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
             seeds = torch.randint(2**62, (self.size,), generator=generator).tolist()
+            if place < self.skipped:
+                continue
             yield list(zip(batches[position], seeds, strict=True))
 
 

@@ -26,8 +26,9 @@ def train_epoch(
     precision: str,
     device: torch.device,
     on_step: OnStep | None = None,
+    done: tuple[int, float] = (0, 0.0),
 ) -> float:
-    """Train for one epoch.
+    """Train for one epoch, or for what is left of one.
 
     Args:
         detector: on `device`, with torchvision's contract.
@@ -38,6 +39,7 @@ def train_epoch(
         clip_norm: limit of the gradient's norm over all parameters.
         precision: `bf16` runs the forward pass under autocast on CUDA; on the CPU it is fp32 as well.
         on_step: called after every update.
+        done: updates of this epoch that a checkpoint holds, and the sum of their losses; `batches` begins after them.
 
     Returns:
         The mean loss.
@@ -47,8 +49,12 @@ def train_epoch(
     """
     detector.train()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda")
-    stream, total = iter(batches), 0.0
-    for step, lr in enumerate(lrs, start=1):
+    first, total = done
+    rng = torch.get_rng_state()
+    stream = iter(batches)
+    if first:  # a loader draws a number when it starts, which this epoch has done before
+        torch.set_rng_state(rng)
+    for step, lr in enumerate(lrs[first:], start=first + 1):
         for param_group in optimizer.param_groups:
             param_group["lr"] = lr
         loss_of_step = 0.0

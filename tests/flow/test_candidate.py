@@ -99,6 +99,30 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("killed_after", [1, 5])
+def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, killed_after: int
+):
+    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    whole = list(train_candidate(candidate(tmp_path / "whole", detector=spec), *splits))
+    killed = candidate(tmp_path / "killed", detector=spec, checkpoint_s=0)
+    steps: list[int] = []
+
+    def kill(step: int, of: int, loss: float) -> None:
+        steps.append(step)
+        if len(steps) == killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(train_candidate(killed, *splits, on_step=kill))
+    again = list(train_candidate(killed, *splits, on_step=kill))
+    assert steps == [1, 2, 3] * 3
+    heard = [comparable(report) for report in again]
+    assert heard == [comparable(report) for report in whole][3 - len(heard) :]
+    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
 def test_checkpointing_changes_nothing_but_memory(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     plain = candidate(tmp_path / "plain")
     recipe = plain.recipe.model_copy(update={"checkpointing": True})

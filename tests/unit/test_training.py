@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.data.dataset import Batch
 from nas.detectors import build_detector
-from nas.errors import CandidateError, NonFiniteLoss
+from nas.errors import CandidateError, NonFiniteLoss, OutputError
 from nas.spec import DetectorSpec, Recipe, load_recipe, validated
 from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from nas.training.loop import train_epoch
@@ -196,12 +197,12 @@ def test_a_failed_write_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypa
     optimizer = torch.optim.AdamW(network.parameters())
     save_checkpoint(path, network, optimizer, epoch=1, key="me", extra={})
 
-    def full(content: object, target: Path) -> None:
-        Path(target).write_bytes(b"half")
+    def full(content: object, target: BinaryIO) -> None:
+        target.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="checkpoint.pt' cannot be written: No space left"):
         save_checkpoint(path, network, optimizer, epoch=2, key="me", extra={})
     monkeypatch.undo()
     assert load_checkpoint(path, network, optimizer, key="me") == (1, {})
