@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,13 +49,22 @@ class Cluster:
     def kill(self, raylet: psutil.Process) -> None:
         """A node, with everything that runs on it."""
         for process in [*raylet.children(recursive=True), raylet]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def end(self) -> None:
         for process in psutil.process_iter(["cmdline"]):
             words = " ".join(process.info["cmdline"] or [])
             if f"127.0.0.1:{self.port}" in words or f"={self.port}" in words or str(self.folder) in words:
                 process.kill()
+
+
+def arguments(process: psutil.Process) -> str:
+    """Nothing, where it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def raylets() -> dict[int, str]:
@@ -91,7 +101,7 @@ def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, di
 
     def busy() -> bool:
         """Two candidates have reported, one of them from the second node."""
-        there = any("Trainable" in " ".join(child.cmdline()) for child in second.children(recursive=True))
+        there = any("Trainable" in arguments(child) for child in second.children(recursive=True))
         return there and sum(len(trial.intermediate_values) > 1 for trial in trials(storage)) >= 2
 
     while not busy():
