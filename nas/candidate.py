@@ -27,9 +27,10 @@ from nas.detectors import Detector, build_detector
 from nas.errors import DataError
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
+from nas.places import append_line, writing
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
-from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights, writing
+from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
@@ -134,9 +135,7 @@ class _Run:
             self.save()
 
     def log(self, **values: float) -> None:
-        path = self.candidate.folder / LOG
-        with writing(path), path.open("a") as log:
-            log.write(json.dumps(values) + "\n")
+        append_line(self.candidate.folder / LOG, json.dumps(values))
 
     def ended(self, report: EpochReport) -> EpochReport:
         """An epoch is over: keep it, and the weights of the last one."""

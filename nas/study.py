@@ -27,6 +27,7 @@ from nas.events import Event
 from nas.lease import Lease
 from nas.ledger import Ledger
 from nas.patience import patient
+from nas.places import path_of
 from nas.provenance import differences, git_commit, public_spec, versions
 from nas.records import EpochReport
 from nas.results import ranked
@@ -356,7 +357,7 @@ class SearchStudy:
         """Checkpoints are for running trials, weights for the best few."""
         self.files.drop_checkpoints(number)
         for trial in ranked(self.ledger.trained)[self.spec.run.keep_best :]:
-            Path(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
+            path_of(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
 
     def _match_or_describe(self) -> None:
         """A new study is described; an existing one must have been made from the same request."""

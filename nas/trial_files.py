@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
+import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.errors import StudyError
+from nas.places import path_of, write_whole
 
 
 class TrialFiles:
@@ -22,7 +24,7 @@ class TrialFiles:
 
     def __init__(self, output: str, study_name: str, study_uuid: str, token: str) -> None:
         self.study_uuid = study_uuid
-        self.root, self.token = Path(output).resolve() / f"{study_name}-{study_uuid[:8]}", token
+        self.root, self.token = path_of(output) / f"{study_name}-{study_uuid[:8]}", token
 
     def folder(self, number: int, token: str | None = None) -> Path:
         """Of a trial, in the hands of this driver or another one."""
@@ -37,15 +39,16 @@ class TrialFiles:
         checkpoint, mine = self.folder(number, before) / CHECKPOINT, self.folder(number)
         if before != self.token and checkpoint.exists():
             mine.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint, mine / "inherited")
-            (mine / "inherited").replace(mine / CHECKPOINT)
+            with checkpoint.open("rb") as source:
+                write_whole(mine / CHECKPOINT, lambda target: shutil.copyfileobj(source, target))
 
     def drop_checkpoints(self, number: int) -> None:
         """The trial has ended."""
         for folder in self.root.glob(f"trial-{number:04d}-*"):
             (folder / CHECKPOINT).unlink(missing_ok=True)
-            if folder != self.folder(number) and not any(folder.iterdir()):
-                folder.rmdir()
+            if folder != self.folder(number):
+                with suppress(OSError):  # not empty, or gone with its last file
+                    folder.rmdir()
 
 
 def check_output(output: str) -> None:
@@ -55,7 +58,10 @@ def check_output(output: str) -> None:
         StudyError: the folder cannot be written.
     """
     try:
-        Path(output).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
+        folder = path_of(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{uuid.uuid4()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
     except OSError as error:
-        raise StudyError(f"run.output {output!r} cannot be written: {error.strerror}") from None
+        raise StudyError(f"run.output {output!r} cannot be written: {error.strerror or error}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import MissingDependency, SpecError, StudyError
+from nas.places import is_remote
 from nas.spec import SearchSpec
 from nas.storage import parse_url
 from workers.nodes import package_folders
@@ -28,8 +29,8 @@ def check_for_cluster(spec: SearchSpec) -> None:
         SpecError: relative paths, an SQLite file, or a password, which would travel through Ray.
     """
     for key, path in (("data.root", spec.data.root), ("run.output", spec.run.output)):
-        if not Path(path).is_absolute():
-            raise SpecError(f"{key} must be an absolute path, the same on every machine of the cluster; got {path!r}")
+        if not is_remote(path) and not Path(path).is_absolute():
+            raise SpecError(f"{key} must be a URL or an absolute path, the same on every machine of the cluster; got {path!r}")
     url = parse_url(spec.storage)
     if url.get_backend_name() == "sqlite":
         raise SpecError("storage must be a database server, PostgreSQL or MySQL, for a search on a cluster; got an SQLite file")

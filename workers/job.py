@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from nas.candidate import Candidate, train_candidate
 from nas.data.annotations import CocoSplit
 from nas.data.prepare import read_index, write_index
 from nas.gpu import cap_bytes
+from nas.places import is_remote, local_data, path_of
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.study import Assignment, SearchStudy
@@ -44,8 +44,10 @@ class JobMaker:
             "seed": assignment.seed,
             "folder": str(assignment.folder),
             "num_classes": self.num_classes,
+            "data_root": spec["data"]["root"],
             "checkpoint_s": self.study.spec.run.checkpoint_s,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
+            "data_folder": str(local_data(spec["data"]["root"])),
             "train": str(self.study.files.root / "train.json"),
             "val": str(self.study.files.root / "val.json"),
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
@@ -61,15 +63,17 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         calibration=CalibrationSpec.model_validate(job["calibration"]),
         num_classes=job["num_classes"],
         seed=job["seed"],
-        folder=Path(job["folder"]),
+        folder=path_of(job["folder"]),
         device="cuda" if torch.cuda.is_available() else "cpu",
         cap_bytes=job["cap_bytes"],
         checkpoint_s=job["checkpoint_s"],
     )
-    yield from train_candidate(candidate, _index(job["train"]), _index(job["val"]))
+    train, val = (_index(job[split], job["data_root"], job["data_folder"]) for split in ("train", "val"))
+    yield from train_candidate(candidate, train, val)
 
 
 @lru_cache(maxsize=2)
-def _index(path: str) -> CocoSplit:
-    """A worker runs many candidates on the same data."""
-    return read_index(Path(path))
+def _index(path: str, root: str, folder: str) -> CocoSplit:
+    """A worker runs many candidates on the same data; where that is a URL, on this machine's own copy of it."""
+    split = read_index(path_of(path))
+    return replace(split, folder=local_data(root) / split.folder.relative_to(folder)) if is_remote(root) else split

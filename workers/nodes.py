@@ -15,6 +15,7 @@ from typing import Any
 
 from nas.data.annotations import find_split
 from nas.errors import StudyError, UserError
+from nas.places import local_data, path_of
 from nas.spec import SearchSpec
 from nas.trial_files import check_output
 from workers.resources import Node, Share, plan, smallest_card_bytes
@@ -99,7 +100,7 @@ def look_at_nodes(spec: SearchSpec) -> list[Node]:
     if not alive:
         raise StudyError("the Ray cluster has no machine with CPU cores")
     check_output(spec.run.output)
-    output, name = Path(spec.run.output), f".probe-{uuid.uuid4()}"
+    output, name = path_of(spec.run.output), f".probe-{uuid.uuid4()}"
     (output / name).touch()
     try:
         asked = []
@@ -143,19 +144,19 @@ def probe(root: str, splits: tuple[str, ...], output: str, name: str) -> dict[st
     mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
     try:
         sizes = _sizes(root, splits)
-        (Path(output) / mine).touch()
+        (path_of(output) / mine).touch()
     except UserError as error:
         return {"refused": str(error)}
     except OSError as error:
-        return {"refused": f"run.output {output!r} cannot be written: {error.strerror}"}
+        return {"refused": f"run.output {output!r} cannot be written: {error.strerror or error}"}
     return {
-        "sizes": sizes, "sees_output": (Path(output) / name).exists(), "wrote": mine, "card_bytes": smallest_card_bytes(),
+        "sizes": sizes, "sees_output": (path_of(output) / name).exists(), "wrote": mine, "card_bytes": smallest_card_bytes(),
         "torch": version("torch"),
     }  # fmt: skip
 
 
 def _sizes(root: str, splits: tuple[str, ...]) -> list[int]:
-    return [find_split(Path(root), split)[1].stat().st_size for split in splits]
+    return [find_split(local_data(root), split)[1].stat().st_size for split in splits]
 
 
 def _first_line(error: BaseException) -> str:

@@ -46,13 +46,15 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
 def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
     """Start a search that outlives this terminal; its words go to a file in its output folder."""
     from nas.errors import StudyError
+    from nas.places import is_remote
     from nas.provenance import public_spec
     from nas.storage import check_storage
     from nas.trial_files import check_output
 
     check_storage(spec.storage)
     check_output(spec.run.output)
-    folder = Path(spec.run.output).resolve()
+    folder = Path() if is_remote(spec.run.output) else Path(spec.run.output)
+    folder = folder.resolve()
     request, log = folder / f"{spec.study}.request.json", folder / f"{spec.study}.log"
     request.write_text(json.dumps(public_spec(spec)))
     begins = log.stat().st_size if log.exists() else 0

@@ -30,6 +30,7 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Write the best backbone of a study in forms that load elsewhere."""
+    from nas.places import path_of
     from nas.results import find_trial, load_study, trial_row
     from nas.storage import open_storage
 
@@ -37,7 +38,7 @@ def export(
     chosen = find_trial(loaded, trial)
     from nas.export.bundle import write_bundle
 
-    write_bundle(out, _trained(loaded, chosen), Path(chosen.user_attrs["checkpoint"]))
+    write_bundle(out, _trained(loaded, chosen), path_of(chosen.user_attrs["checkpoint"]))
     row = trial_row(chosen)
     if as_json:
         print_json({"out": str(out), **row})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for ma
 STORAGE_VARIABLE = "NAS_STORAGE"  # for a URL with a password, which other users may see among the arguments
 Storage = Annotated[str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)]
 Study = Annotated[str | None, typer.Option(help="Name of the study; not needed where there is only one.")]
-Data = Annotated[Path | None, typer.Option(help="Folder with images and annotations in COCO form.")]
+Data = Annotated[str | None, typer.Option(help="Folder with images and annotations in COCO form, or its URL.")]
 Local = Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the search goes on without this terminal.")]
 Settings = Annotated[

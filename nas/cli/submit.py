@@ -53,7 +53,7 @@ def submit(
     The same command goes on where a search stopped.
     """
     flags = given({
-        "data.root": data and str(data), "study": study, "storage": storage, "space": space, "detector.name": detector,
+        "data.root": data, "study": study, "storage": storage, "space": space, "detector.name": detector,
         "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
         "budget.memory": budget, "search.sampler": sampler, "search.pruner": pruner, "search.trials": trials,
         "search.objectives": objectives and [name.strip() for name in objectives.split(",")], "search.try": try_first or None,
@@ -83,8 +83,10 @@ def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
 
 def from_anywhere(spec: SearchSpec) -> SearchSpec:
     """The same request with absolute paths, so that it can be resumed from another folder."""
-    data = spec.data.model_copy(update={"root": str(Path(spec.data.root).resolve())})
-    run = spec.run.model_copy(update={"output": str(Path(spec.run.output).resolve())})
+    from nas.places import path_of
+
+    data = spec.data.model_copy(update={"root": str(path_of(spec.data.root))})
+    run = spec.run.model_copy(update={"output": str(path_of(spec.run.output))})
     return spec.model_copy(update={"data": data, "run": run})
 
 
@@ -95,9 +97,10 @@ def check_data_folder(spec: SearchSpec) -> None:
         DataError: there is no such folder, or not what a data set has.
     """
     from nas.data.annotations import find_split
+    from nas.places import local_data
 
     for split in () if spec.run.cluster else (spec.data.train, spec.data.val):
-        find_split(Path(spec.data.root), split)
+        find_split(local_data(spec.data.root), split)
 
 
 def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> None:

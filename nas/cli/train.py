@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Train one candidate from scratch and write it as a bundle."""
     flags = given({
-        "data.root": data and str(data), "detector.name": detector, "recipe.name": recipe, "recipe.epochs": epochs,
+        "data.root": data, "detector.name": detector, "recipe.name": recipe, "recipe.epochs": epochs,
         "recipe.image_size": image_size, "recipe.batch": batch, "search.seed": seed,
     })  # fmt: skip
     base: dict[str, Any] = {}

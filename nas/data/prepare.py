@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from nas.data.annotations import CocoSplit, fingerprint
 from nas.data.check import CheckedSplit, Progress, usable_splits
 from nas.data.dataset import largest_batch_shape
+from nas.places import local_data, write_whole
 from nas.spec import DataSpec, Recipe
 
 
@@ -42,7 +42,7 @@ def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) 
     Raises:
         DataError: the data set cannot be used (see `usable_splits`).
     """
-    checked = usable_splits(Path(spec.root), (spec.train, spec.val), skip_broken=spec.skip_broken, progress=progress)
+    checked = usable_splits(local_data(spec.root), (spec.train, spec.val), skip_broken=spec.skip_broken, progress=progress)
     train, val = checked[0].split.subset(spec.train_fraction), checked[1].split
     per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
     facts = DataFacts(
@@ -67,9 +67,8 @@ def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
 
 def write_index(path: Path, split: CocoSplit) -> None:
     """Store a checked split; readers never see half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()}))
-    os.replace(partial, path)
+    content = json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()})
+    write_whole(path, lambda file: file.write(content.encode()))
 
 
 def read_index(path: Path) -> CocoSplit:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from nas.backbone import backbone_dims
 from nas.detectors import Detector, build_detector
@@ -139,7 +139,7 @@ def _write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 def _read_weights(path: Path) -> dict[str, Any]:
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except FileNotFoundError:
         raise BundleError(
             f"weights {str(path)!r} are not there: a search keeps those of the best few (run.keep_best)"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import nn
 
-from nas.errors import CandidateError, OutputError
+from nas.errors import CandidateError
+from nas.places import write_whole
 
 
 def save_checkpoint(
@@ -51,7 +49,8 @@ def load_checkpoint(
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CandidateError(f"checkpoint {path} cannot be read: {error}") from error
     if content["key"] != key:
@@ -72,35 +71,4 @@ def save_weights(path: Path, network: nn.Module) -> None:
 
 def load_weights(path: Path, network: nn.Module) -> None:
     """Read what `save_weights` wrote; every tensor must fit."""
-    network.load_state_dict(load_file(path))
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
-
-    Raises:
-        OutputError: the disk is full or away.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with writing(path), open(partial, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        with writing(path):
-            os.replace(partial, path)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error of its own."""
-    try:
-        yield
-    except Exception as error:
-        refused = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(refused, OSError):
-            raise
-        raise OutputError(f"{str(path)!r} cannot be written: {refused.strerror}") from error
+    network.load_state_dict(load(path.read_bytes()))

@@ -92,7 +92,7 @@ REFUSED = [
     ("nas list", "there is no file 'nas.db'"),
     ("nas logs", "there is no file 'nas.db'"),
     ("nas-submit --data {digits} --space tiny --local --warm-start x", "there is no file 'nas.db'"),
-    ("nas-submit --data cells --cluster http://127.0.0.1:1", "data.root must be an absolute path.* got 'cells'"),
+    ("nas-submit --data cells --cluster http://127.0.0.1:1", "data.root must be a URL or an absolute path.* got 'cells'"),
     (CLUSTER, "storage must be a database server, PostgreSQL or MySQL, .* got an SQLite file"),
     (
         CLUSTER + " --storage postgresql+psycopg://u:secret@h/x",

@@ -1,0 +1,133 @@
+"""Where data and checkpoints are: a path of this machine, or a URL of any file system that fsspec knows (s3://, gs://, ...)."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from nas.errors import DataError, MissingDependency, OutputError, SpecError
+from nas.memory.cache import folder as memory_folder
+
+
+def is_remote(place: str) -> bool:
+    """Whether a text is a URL."""
+    return "://" in place
+
+
+def path_of(place: str) -> Path:
+    """A place as a path; of a URL one that behaves like `pathlib`'s.
+
+    Raises:
+        SpecError: a URL of an unknown kind.
+        MissingDependency: its file system needs a package that is not installed.
+    """
+    if not is_remote(place):
+        return Path(place).resolve()
+    from upath import UPath
+
+    try:
+        path = UPath(place)
+        path.fs  # noqa: B018  (imports the file system)
+    except ImportError as error:
+        raise MissingDependency(f"for {place.partition('://')[0]}:// URLs ({error})", "all") from None
+    except ValueError as error:
+        raise SpecError(f"{place!r} is no URL that fsspec knows: {error}") from None
+    return cast(Path, path)
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with writing(path):
+            if not (remote := _file_system(path)):
+                with open(partial, "wb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+            else:
+                content = io.BytesIO()
+                write(content)
+                partial.write_bytes(content.getvalue())
+                remote.mv(str(partial), str(path))
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _file_system(path: Path) -> Any:
+    """Of a URL's path; None for this machine's own."""
+    return getattr(path, "fs", None)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; object stores know no appending, there it is written anew.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
+    with writing(path):
+        if not _file_system(path):
+            with path.open("a") as file:
+                file.write(line + "\n")
+        else:
+            path.write_text((path.read_text() if path.exists() else "") + line + "\n")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(refused, OSError):
+            raise
+        raise OutputError(f"{str(path)!r} cannot be written: {refused.strerror or refused}") from error
+
+
+@cache
+def local_data(root: str) -> Path:
+    """The folder of a data set on this machine: the folder itself, or for a URL a copy in the cache, made once.
+
+    A process asks what is there once, so that a search does not change its data in the middle.
+
+    Raises:
+        DataError: the URL cannot be read.
+    """
+    if not is_remote(root):
+        return Path(root)
+    remote: Any = path_of(root)
+    try:
+        found = remote.fs.find(remote.path, detail=True)
+    except OSError as error:
+        raise DataError(f"data set {root!r} cannot be read: {error}") from None
+    if not found:
+        raise DataError(f"data set {root!r} is empty or not there")
+    listing = sorted((name, info["size"], str(info.get("ETag") or info.get("mtime"))) for name, info in found.items())
+    folder = memory_folder().parent / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others of this machine wait for it
+        if not folder.is_dir():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                remote.fs.get(remote.path.rstrip("/") + "/", f"{partial}/", recursive=True)
+            except OSError as error:
+                raise DataError(f"data set {root!r} cannot be copied to {str(partial)!r}: {error}") from None
+            partial.rename(folder)
+    return folder

@@ -1,0 +1,131 @@
+"""Data and checkpoints behind URLs: an S3 server on this machine, and fsspec's view of a folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from servers import free_port
+
+from nas.errors import DataError, MissingDependency, SpecError
+from nas.places import append_line, local_data, path_of, write_whole
+from nas.results import load_study
+from nas.storage import open_storage
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """Environment in which s3:// reaches a server with the bucket `nas`."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    port = free_port()
+    server = subprocess.Popen(
+        [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    variables = {
+        "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }  # fmt: skip
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/nas", method="PUT")
+            with urllib.request.urlopen(request):
+                break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield {**os.environ, **variables}
+    server.terminate()
+    server.wait(timeout=30)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the S3 client
+def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
+    import s3fs
+
+    store = s3fs.S3FileSystem()
+    store.put(f"{digits}/", "nas/digits/", recursive=True)
+    storage = f"sqlite:///{tmp_path}/nas.db"
+    command = [BIN / "nas-submit", "--data", "s3://nas/digits", "--output", "s3://nas/runs", "--storage", storage]
+    command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--epochs", "3", "--trials", "3"]
+    command += ["--sampler", "random", "--concurrent", "2", "--set", "run.keep_best=2"]
+    with (tmp_path / "log").open("w") as log:
+        search = subprocess.Popen(command, env=s3, stdout=log, stderr=log)
+    while (tmp_path / "log").read_text().count("epoch 2/3") < 1:
+        assert search.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    search.kill()
+    search.wait(timeout=60)
+    done = subprocess.run(command, env=s3, capture_output=True, text=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stderr
+    trials = load_study(open_storage(storage, create=False), "digits").trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert all(set(trial.intermediate_values) == {1, 2, 3} for trial in trials)
+    store.invalidate_cache()
+    files = [name.rpartition("/")[2] for name in store.find("nas/runs")]
+    assert files.count("detector.safetensors") == 2  # of the best two
+    assert "checkpoint.pt" not in files
+    assert not any(name.endswith(".partial") for name in files)
+    epochs = [line for name in store.find("nas/runs") if name.endswith("log.jsonl") for line in store.cat(name).splitlines()]
+    assert len(epochs) <= 3 * 3 + 2  # at most one epoch again for each of the two that ran
+    exported = [BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best"]
+    subprocess.run(exported, env=s3, check=True, capture_output=True)
+    assert (tmp_path / "best" / "backbone.safetensors").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "path"])
+def test_files_are_whole_or_not_there(tmp_path: Path, kind: str):
+    root = path_of({"file": f"file://{tmp_path}/x", "memory": f"memory://{tmp_path.name}", "path": f"{tmp_path}/x"}[kind])
+    root.mkdir(parents=True, exist_ok=True)
+    target = root / "target"
+    write_whole(target, lambda file: file.write(b"one"))
+    write_whole(target, lambda file: file.write(b"two"))
+
+    def breaks(file) -> None:
+        file.write(b"half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        write_whole(target, breaks)
+    assert target.read_bytes() == b"two"
+    assert [path.name for path in root.iterdir()] == ["target"]
+    for line in ("a", "b"):
+        append_line(root / "log", line)
+    assert (root / "log").read_text() == "a\nb\n"
+
+
+def test_a_copy_of_the_data_follows_its_origin(tmp_path: Path, digits: Path):
+    url = f"file://{digits}"
+    first = local_data(url)
+    assert sorted(path.name for path in first.rglob("*")) == sorted(path.name for path in digits.rglob("*"))
+    assert first != digits
+    origin = tmp_path / "data"
+    origin.mkdir()
+    (origin / "a").write_text("1")
+    one = local_data(f"file://{origin}")
+    (origin / "a").write_text("22")
+    assert local_data(f"file://{origin}") == one  # one process, one copy
+    local_data.cache_clear()
+    other = local_data(f"file://{origin}")
+    assert (one / "a").read_text() == "1"
+    assert (other / "a").read_text() == "22"
+
+
+def test_urls_that_lead_nowhere(tmp_path: Path):
+    with pytest.raises(DataError, match="is empty or not there"):
+        local_data(f"file://{tmp_path}/gone")
+    with pytest.raises((SpecError, MissingDependency)):
+        path_of("nonsense://x/y")
