@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from nas.errors import DataError, MissingDependency, OutputError, SpecError
-from nas.memory.cache import folder as memory_folder
 
 
 def is_remote(place: str) -> bool:
@@ -41,6 +40,12 @@ def path_of(place: str) -> Path:
     except ValueError as error:
         raise SpecError(f"{place!r} is no URL that fsspec knows: {error}") from None
     return cast(Path, path)
+
+
+def cache_folder() -> Path:
+    """What can be made again: below `$XDG_CACHE_HOME`, or `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "scratch-nas"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -118,7 +123,7 @@ def local_data(root: str) -> Path:
     if not found:
         raise DataError(f"data set {root!r} is empty or not there")
     listing = sorted((name, info["size"], str(info.get("ETag") or info.get("mtime"))) for name, info in found.items())
-    folder = memory_folder().parent / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
+    folder = cache_folder() / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others of this machine wait for it

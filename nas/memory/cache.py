@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torchvision
 
+from nas.places import cache_folder
+
 _SOURCES = ("memory", "backbone", "detectors")  # folders of this package that decide what a trace is
 
 
@@ -37,9 +39,8 @@ def cached(kind: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str,
 
 
 def folder() -> Path:
-    """Where the files are: `$XDG_CACHE_HOME`, or `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "scratch-nas" / "memory"
+    """Where the files are."""
+    return cache_folder() / "memory"
 
 
 def _write(path: Path, text: str) -> None:
