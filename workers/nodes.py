@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from workers.resources import Node, Share, plan, smallest_card_bytes
 
 PACKAGES = ("nas", "search_spaces", "workers", "dashboards")  # what a cluster gets of us; it has the dependencies itself
 STORAGE_VARIABLE = "NAS_STORAGE"
+LOOK_S = 5
 PROBE_S = 120  # torch is imported there, perhaps from a slow disk
 _OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it
 _SETTINGS = {
@@ -61,6 +63,27 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[Share]:
         yield plan(spec.run, nodes, budget_bytes)
     finally:
         ray.shutdown()
+
+
+class Watch:
+    """Looks every few seconds whether there is still a machine to run on; Ray waits for one for ever."""
+
+    def __init__(self) -> None:
+        self._looked_s = time.monotonic()
+
+    def look(self) -> None:
+        """Often, for it costs nothing.
+
+        Raises:
+            StudyError: there is none.
+        """
+        import ray
+
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        if not any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
+            raise StudyError("Ray has lost its last machine. Nothing else is lost: the same command goes on")
 
 
 def package_folders() -> list[Path]:

@@ -10,6 +10,7 @@ from ray.tune.search import Searcher
 
 from nas.study import Assignment, SearchStudy
 from workers.job import JobMaker
+from workers.nodes import Watch
 
 FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
 SHORT_S = 20  # a candidate that trains for less is chosen while those before it train: its worker would wait for the database
@@ -29,10 +30,12 @@ class StudySearcher(Searcher):
         super().__init__()
         self.study, self.jobs, self.concurrent = study, jobs, concurrent
         self.numbers: dict[str, int] = {}
+        self._watch = Watch()
         self._chosen: Assignment | None = None
         self._short, self._handed_s = False, 0.0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        self._watch.look()
         chosen = self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
         free = self.study.running - bool(chosen) < self.concurrent
         if chosen is None and (free or self._short) and not self._starting:

@@ -120,3 +120,19 @@ def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, di
     epochs = [json.loads(line)["epoch"] for path in tmp_path.rglob("log.jsonl") for line in path.read_text().splitlines()]
     assert len(epochs) <= 3 * 8 + 1
     assert len(leaderboard(load_study(open_storage(storage, create=False), "digits"))) == 3
+
+
+def test_a_search_without_a_machine_ends(cluster: Cluster, tmp_path: Path, digits: Path):
+    command = [BIN / "nas-submit", "--data", digits, "--storage", f"sqlite:///{tmp_path}/nas.db", "--space", "tiny"]
+    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "400", "--trials", "2", "--output", tmp_path / "runs"]
+    with (tmp_path / "log").open("wb") as log:
+        search = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
+    while b"epoch 2/400" not in (tmp_path / "log").read_bytes():
+        assert search.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+    for node in cluster.nodes:
+        cluster.kill(node)
+    assert search.wait(timeout=120) == 2
+    last = (tmp_path / "log").read_text(errors="replace").splitlines()[-1]
+    assert last == "nas-submit: Ray has lost its last machine. Nothing else is lost: the same command goes on"
+    assert {trial.state for trial in trials(f"sqlite:///{tmp_path}/nas.db")} == {TrialState.RUNNING}
