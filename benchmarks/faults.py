@@ -75,7 +75,7 @@ class Round:
         self.arguments = ["--data", str(data), "--study", "faults", "--storage", self.storage]
         self.arguments += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--image-size", "32"]
         self.arguments += ["--epochs", str(EPOCHS), "--trials", str(self.asked), "--concurrent", str(AT_ONCE)]
-        self.arguments += ["--sampler", "random"]
+        self.arguments += ["--sampler", "random", "--set", f"run.keep_best={self.asked}"]
 
     def start(self, doom: Doom | None = None) -> subprocess.Popen[bytes]:
         """Run the command; its words go to a file."""

@@ -15,7 +15,7 @@ from nas.budget import Budget
 from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.errors import StudyError
 from nas.provenance import public_spec
-from nas.results import find_trial, leaderboard, load_study, pareto_front, trial_row
+from nas.results import leaderboard, pareto_front, trial_row
 from nas.sampling import distributions
 from nas.storage import open_storage
 from nas.units import GIB
@@ -377,25 +377,3 @@ def test_the_password_is_not_in_the_study(tmp_path: Path):
     assert driver.study.study.user_attrs["nas_spec"]["storage"] == driver.spec.storage
     hidden = public_spec(driver.spec.model_copy(update={"storage": "postgresql+psycopg://me:secret@host/x"}))
     assert "secret" not in str(hidden)
-
-
-def test_finding_studies_and_trials(tmp_path: Path):
-    driver = Driver(tmp_path)
-    storage = open_storage(driver.spec.storage, create=False)
-    with pytest.raises(StudyError, match="no completed trial yet"):
-        find_trial(load_study(storage, None), None)
-    driver.train(0.2)
-    driver.train(0.6)
-    running = driver.study.next().number
-    study = load_study(storage, "cells")
-    assert find_trial(study, None).number == 1
-    assert find_trial(study, 0).number == 0
-    with pytest.raises(StudyError, match=rf"one that completed \(1, 0\); got {running}, it is RUNNING"):
-        find_trial(study, running)
-    with pytest.raises(StudyError, match="got 99, there is none"):
-        find_trial(study, 99)
-    with pytest.raises(StudyError, match="did you mean 'cells'"):
-        load_study(storage, "cell")
-    optuna.create_study(study_name="other", storage=storage)
-    with pytest.raises(StudyError, match="--study is needed: the database has cells, other"):
-        load_study(storage, None)
