@@ -22,6 +22,8 @@ from nas.errors import MissingDependency, StudyError
 
 EXAMPLES = "sqlite:///nas.db or postgresql+psycopg://user@host/name"
 _LOCK_TIMEOUT_S = 30
+# Where file locks, and the shared memory of WAL mode, do not hold between machines: https://sqlite.org/wal.html
+_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "ceph", "lustre", "gpfs", "beegfs", "fuse.glusterfs", "afs"}
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # commands say themselves what they do
 _EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "pymysql": "mysql", "MySQLdb": "mysql"}
 
@@ -47,7 +49,7 @@ def check_storage(text: str) -> None:
     """Find out early whether a database can be used, without creating anything.
 
     Raises:
-        StudyError: the folder of an SQLite file does not exist, or a server cannot be reached.
+        StudyError: the folder of an SQLite file does not exist or is on a network, or a server cannot be reached.
         MissingDependency: the database's driver is not installed.
     """
     url = parse_url(text)
@@ -59,10 +61,25 @@ def check_storage(text: str) -> None:
             raise StudyError(f"storage {shown(url)}: folder {str(path.parent)!r} does not exist")
         if path.is_dir():
             raise StudyError(f"storage {shown(url)}: {str(path)!r} is a folder")
+        if (kind := file_system(path.parent)) in _NETWORK:
+            raise StudyError(
+                f"storage {shown(url)}: SQLite files break on network file systems, and {str(path.parent)!r} is {kind}: use a "
+                "local folder, or PostgreSQL or MySQL"
+            )
         return
     engine = _guarded(url, lambda: sqlalchemy.create_engine(url))
     _guarded(url, lambda: engine.connect().close())
     engine.dispose()
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """Kind of the file system of a folder, as Linux names it; empty where that is not known."""
+    try:
+        rows = [line.split()[1:3] for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    above = {Path(point.replace("\\040", " ")): kind for point, kind in rows}
+    return next((above[parent] for parent in (folder.resolve(), *folder.resolve().parents) if parent in above), "")
 
 
 def open_storage(text: str, *, create: bool) -> optuna.storages.RDBStorage:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+import nas.storage
 from nas.errors import StudyError
 from nas.lease import DRIVERS, LEASE_S, Lease, host_id
-from nas.storage import check_storage, open_storage, parse_url, shown
+from nas.storage import check_storage, file_system, open_storage, parse_url, shown
 
 
 def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
@@ -61,6 +62,18 @@ def test_a_file_that_is_no_database(tmp_path: Path):
     (tmp_path / "nas.db").write_text("something else entirely, and long enough to be looked at")
     with pytest.raises(StudyError, match="cannot be opened: file is not a database"):
         open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
+
+
+def test_sqlite_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/home {tmp_path}/my\\040home nfs4 rw 0 0\n")
+    (tmp_path / "my home" / "deep").mkdir(parents=True)
+    assert file_system(tmp_path / "my home" / "deep", mounts) == "nfs4"
+    assert file_system(tmp_path, mounts) == "ext4"
+    assert file_system(tmp_path, tmp_path / "gone") == ""
+    monkeypatch.setattr(nas.storage, "file_system", lambda folder: "nfs4")
+    with pytest.raises(StudyError, match="SQLite files break on network file systems, and .* is nfs4: use a local folder, or"):
+        check_storage(f"sqlite:///{tmp_path}/nas.db")
 
 
 def test_shown_urls_hide_passwords():
