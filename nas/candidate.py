@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from nas.calibration import calibrate
 from nas.data.annotations import CocoSplit
-from nas.data.dataset import AspectBatches, EvalBatches, eval_transforms, make_loader, train_transforms
+from nas.data.dataset import AspectBatches, EvalBatches, eval_view, make_loader, train_view
 from nas.detectors import Detector, build_detector
 from nas.errors import DataError
 from nas.evaluation import evaluate
@@ -43,7 +43,8 @@ CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
 class Candidate:
     """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a GPU.
 
-    A checkpoint is written after each epoch and, within one, `checkpoint_s` seconds after the one before.
+    A checkpoint is written after each epoch and, within one, `checkpoint_s` seconds after the one before. `cache_bytes` is
+    what decoded images may take of this machine's disk.
     """
 
     layout: Layout
@@ -56,6 +57,7 @@ class Candidate:
     device: str = "cpu"
     cap_bytes: int | None = None
     checkpoint_s: float = 600
+    cache_bytes: int = 0
 
     @property
     def key(self) -> str:
@@ -157,7 +159,7 @@ def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnSt
     if recipe.checkpointing:
         checkpoint_blocks(detector.backbone.backbone)
     run = _Run(candidate, detector, make_optimizer(detector, recipe))
-    order, train_loader, val_loader = _loaders(recipe, candidate.seed, train, val, device)
+    order, train_loader, val_loader = _loaders(candidate, train, val, device)
     accumulate = recipe.batch // recipe.images_per_step
     steps = math.ceil(len(order) / accumulate)
 
@@ -202,21 +204,21 @@ def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, devic
     if recipe.precision == "bf16" and size % 2 == 0:
         size //= 2  # calibration runs in fp32
     order = AspectBatches(train.images, size, candidate.seed)
-    loader = make_loader(train, train_transforms(recipe), order, workers=0)
+    loader = make_loader(train, train_view(recipe), order, workers=0, cache_bytes=candidate.cache_bytes)
     batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()
 
 
 def _loaders(
-    recipe: Recipe, seed: int, train: CocoSplit, val: CocoSplit, device: torch.device
+    candidate: Candidate, train: CocoSplit, val: CocoSplit, device: torch.device
 ) -> tuple[AspectBatches, DataLoader, DataLoader]:
-    workers = loader_workers(recipe, device)
-    order = AspectBatches(train.images, recipe.images_per_step, seed)
-    in_order = EvalBatches(val.images, recipe.images_per_step)
+    recipe, size = candidate.recipe, candidate.recipe.images_per_step
+    order = AspectBatches(train.images, size, candidate.seed)
+    how = {"workers": loader_workers(recipe, device), "cache_bytes": candidate.cache_bytes}
     return (
         order,
-        make_loader(train, train_transforms(recipe), order, workers),
-        make_loader(val, eval_transforms(recipe), in_order, workers),
+        make_loader(train, train_view(recipe), order, **how),
+        make_loader(val, eval_view(recipe), EvalBatches(val.images, size), **how),
     )
 
 

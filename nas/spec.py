@@ -173,7 +173,8 @@ class SearchSettings(_Section):
 
 class RunSpec(_Section):
     """Where and how many at once. `retries`: how often a layout whose training failed is tried again. `cluster`: address of a
-    Ray cluster's Jobs API, http://head:8265. `checkpoint_s`: seconds between checkpoints within a long epoch.
+    Ray cluster's Jobs API, http://head:8265. `checkpoint_s`: seconds between checkpoints within a long epoch. `image_cache`:
+    what decoded images may take of each machine's disk; 0 decodes every image each time.
     """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -184,6 +185,17 @@ class RunSpec(_Section):
     keep_best: Annotated[int, Field(ge=1)] = 5
     cluster: str | None = None
     checkpoint_s: Annotated[float, Field(ge=0)] = 600
+    image_cache: str = "32GiB"
+
+    @field_validator("image_cache", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> str:
+        return str(value) if str(value) == "0" or parse_bytes(str(value)) else ""
+
+    @property
+    def cache_bytes(self) -> int:
+        """What decoded images may take of a machine's disk."""
+        return 0 if self.image_cache == "0" else parse_bytes(self.image_cache)
 
 
 class SearchSpec(_Section):

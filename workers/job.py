@@ -46,6 +46,7 @@ class JobMaker:
             "num_classes": self.num_classes,
             "data_root": spec["data"]["root"],
             "checkpoint_s": self.study.spec.run.checkpoint_s,
+            "cache_bytes": self.study.spec.run.cache_bytes,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
             "data_folder": str(local_data(spec["data"]["root"])),
             "train": str(self.study.files.root / "train.json"),
@@ -67,6 +68,7 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         device="cuda" if torch.cuda.is_available() else "cpu",
         cap_bytes=job["cap_bytes"],
         checkpoint_s=job["checkpoint_s"],
+        cache_bytes=job["cache_bytes"],
     )
     train, val = (_index(job[split], job["data_root"], job["data_folder"]) for split in ("train", "val"))
     yield from train_candidate(candidate, train, val)

@@ -78,7 +78,7 @@ def evaluate(
     from nas.candidate import loader_workers
     from nas.cli.progress import ImageProgress
     from nas.data.check import usable_splits
-    from nas.data.dataset import EvalBatches, eval_transforms, make_loader
+    from nas.data.dataset import EvalBatches, eval_view, make_loader
     from nas.evaluation import evaluate as evaluate_detector
     from nas.export.bundle import read_bundle
 
@@ -92,7 +92,7 @@ def evaluate(
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batches = EvalBatches(scored.images, trained.recipe.images_per_step)
-    loader = make_loader(scored, eval_transforms(trained.recipe), batches, loader_workers(trained.recipe, device))
+    loader = make_loader(scored, eval_view(trained.recipe), batches, loader_workers(trained.recipe, device))
     metrics, _, fps = evaluate_detector(detector.to(device), loader, scored, device)
     if as_json:
         print_json({**asdict(metrics), "fps": fps, "images": len(scored.images)})
@@ -127,7 +127,7 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Train
         train_split, val_split, facts = read_data(spec.data, spec.recipe, progress.on_image)
         candidate = Candidate(
             layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device="cuda" if torch.cuda.is_available() else "cpu", cache_bytes=spec.run.cache_bytes,
         )  # fmt: skip
         for report in train_candidate(candidate, train_split, val_split, progress.on_step):
             progress.on_report(report)

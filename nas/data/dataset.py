@@ -1,7 +1,8 @@
 """Images and boxes as training and evaluation want them, and the batches they come in.
 
 An item is asked for by (index, seed): what augmentation draws depends on that pair alone, so that a run that was interrupted,
-or one with another number of loader workers, sees the same pixels.
+or one with another number of loader workers, sees the same pixels. Images leave the loader as 8-bit pixels at their largest
+size; they are resized further, flipped and made floating point on the device that trains.
 """
 
 from __future__ import annotations
@@ -14,51 +15,90 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
-from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+from torchvision.tv_tensors import BoundingBoxFormat
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
-from nas.data.images import BrokenImage, read_rgb
-from nas.errors import DataError
+from nas.data.pixels import PixelCache, resized
 from nas.spec import LARGEST_STRIDE, Recipe
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
+MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
+
+
+@dataclass(frozen=True)
+class View:
+    """How images are shown: short sides in pixels to draw from, the limit of the long side, the probability of a flip."""
+
+    short_sides: tuple[int, ...]
+    long_side: int
+    flip: float = 0.0
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for one image: its height and width in pixels, and whether left and right change places."""
+
+    size: tuple[int, int]
+    flipped: bool
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [3, H_i, W_i], float in 0 to 1, and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` []."""
+    """Images [3, H_i, W_i] and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` [].
+
+    As they come from a loader, images are 8-bit and `draws` says what is to be done with them; after `to` they are float in 0
+    to 1. Targets are those of the images as they will be.
+    """
 
     images: list[Tensor]
     targets: list[Target]
+    draws: tuple[Draw, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The batch on a device, its draws carried out there."""
         images = [image.to(device, non_blocking=True) for image in self.images]
+        if self.draws:
+            images = [_shown(image, draw) for image, draw in zip(images, self.draws, strict=True)]
         return Batch(images, [{k: v.to(device, non_blocking=True) for k, v in target.items()} for target in self.targets])
 
-
-def train_transforms(recipe: Recipe) -> v2.Compose:
-    """Flip, resize to a short side drawn from the recipe's, float in 0 to 1."""
-    flip = v2.RandomHorizontalFlip(recipe.flip)
-    return v2.Compose([v2.ToImage(), flip, *_resize(recipe.short_sides, recipe.long_side), v2.SanitizeBoundingBoxes()])
-
-
-def eval_transforms(recipe: Recipe) -> v2.Compose:
-    """Resize to the recipe's size, float in 0 to 1."""
-    return v2.Compose([v2.ToImage(), *_resize((recipe.image_size,), recipe.long_side)])
+    def pin_memory(self) -> Batch:
+        """Where a device can fetch it while it does something else; `DataLoader` calls this."""
+        targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
+        return Batch([image.pin_memory() for image in self.images], targets, self.draws)
 
 
-def _resize(short_sides: Sequence[int], long_side: int) -> list[v2.Transform]:
-    return [v2.RandomShortestSize(list(short_sides), long_side), v2.ToDtype(torch.float32, scale=True)]
+def _shown(image: Tensor, draw: Draw) -> Tensor:
+    if image.shape[1:] != draw.size:
+        image = F.resize_image(image, list(draw.size), antialias=True)
+    if draw.flipped:
+        image = F.horizontal_flip_image(image)
+    return F.to_dtype_image(image, torch.float32, scale=True)
+
+
+def train_view(recipe: Recipe) -> View:
+    """Flips, and a short side drawn from the recipe's."""
+    return View(recipe.short_sides, recipe.long_side, recipe.flip)
+
+
+def eval_view(recipe: Recipe) -> View:
+    """The recipe's size."""
+    return View((recipe.image_size,), recipe.long_side)
 
 
 class DetectionDataset(Dataset):
-    """The images of a split with their boxes; crowd boxes are left out in training, evaluation reads them from the split."""
+    """The images of a split with their boxes; crowd boxes are left out in training, evaluation reads them from the split.
 
-    def __init__(self, split: CocoSplit, transforms: v2.Compose) -> None:
-        self.split, self.transforms = split, transforms
+    Args:
+        split: images and boxes.
+        view: how they are shown.
+        cache_bytes: what decoded images may take of this machine's disk (see `PixelCache`).
+    """
+
+    def __init__(self, split: CocoSplit, view: View, cache_bytes: int = 0) -> None:
+        self.split, self.view = split, view
+        self.pixels = PixelCache(split, max(view.short_sides), view.long_side, cache_bytes)
         self.boxes: dict[int, list[Box]] = defaultdict(list)
         for box in split.boxes:
             if not box.iscrowd:
@@ -67,32 +107,25 @@ class DetectionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, Target]:
+    def __getitem__(self, item: Item) -> tuple[Tensor, Target, Draw]:
+        """Raises `DataError` where the image cannot be decoded any more."""
         index, seed = item
-        record = self.split.images[index]
-        path = self.split.folder / record.file_name
-        try:
-            image = read_rgb(path, (record.width, record.height))
-        except BrokenImage as error:
-            raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
-        state = torch.get_rng_state()
-        try:
-            torch.default_generator.manual_seed(seed)
-            pixels, target = self.transforms(image, self._target(record))
-        finally:
-            torch.set_rng_state(state)
-        return pixels.as_subclass(Tensor), {key: value.as_subclass(Tensor) for key, value in target.items()}
+        record, generator = self.split.images[index], torch.Generator().manual_seed(seed)
+        short_side = self.view.short_sides[int(torch.randint(len(self.view.short_sides), (), generator=generator))]
+        flipped = float(torch.rand((), generator=generator)) < self.view.flip
+        draw = Draw(resized(record.height, record.width, short_side, self.view.long_side), flipped)
+        return self.pixels.read(index), self._target(record, draw), draw
 
-    def _target(self, record: ImageRecord) -> Target:
-        boxes = self.boxes[record.id]
-        xyxy = [[x, y, x + w, y + h] for x, y, w, h in (box.bbox for box in boxes)]
-        canvas = (record.height, record.width)
-        corners = torch.tensor(xyxy, dtype=torch.float32).reshape(-1, 4)
-        return {
-            "boxes": tv_tensors.BoundingBoxes(corners, format="XYXY", canvas_size=canvas),
-            "labels": torch.tensor([self.split.labels[box.category_id] for box in boxes], dtype=torch.int64),
-            "image_id": torch.tensor(record.id),
-        }
+    def _target(self, record: ImageRecord, draw: Draw) -> Target:
+        found = self.boxes[record.id]
+        xyxy = [[x, y, x + w, y + h] for x, y, w, h in (box.bbox for box in found)]
+        boxes = torch.tensor(xyxy, dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([self.split.labels[box.category_id] for box in found], dtype=torch.int64)
+        boxes, _ = F.resize_bounding_boxes(boxes, (record.height, record.width), list(draw.size))
+        if draw.flipped:
+            boxes = F.horizontal_flip_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size)
+        boxes, wide = F.sanitize_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size, MIN_BOX_SIDE)
+        return {"boxes": boxes, "labels": labels[wide], "image_id": torch.tensor(record.id)}
 
 
 class AspectBatches(Sampler):
@@ -149,23 +182,17 @@ def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:
     return landscape, portrait
 
 
-def make_loader(split: CocoSplit, transforms: v2.Compose, batches: Sampler, workers: int) -> DataLoader:
+def make_loader(split: CocoSplit, view: View, batches: Sampler, workers: int, cache_bytes: int = 0) -> DataLoader:
     """Batches of `split` in the order of `batches`."""
     return DataLoader(
-        DetectionDataset(split, transforms), batch_sampler=batches, collate_fn=_collate, num_workers=workers,
+        DetectionDataset(split, view, cache_bytes), batch_sampler=batches, collate_fn=_collate, num_workers=workers,
         persistent_workers=workers > 0, pin_memory=workers > 0 and torch.cuda.is_available(),
     )  # fmt: skip
 
 
-def _collate(items: list[tuple[Tensor, Target]]) -> Batch:
-    images, targets = zip(*items, strict=True)
-    return Batch(list(images), list(targets))
-
-
-def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width after the resize: the short side as asked for, unless the long side would pass its limit."""
-    ratio = min(short_side / min(height, width), long_side / max(height, width))
-    return max(1, int(height * ratio)), max(1, int(width * ratio))
+def _collate(items: list[tuple[Tensor, Target, Draw]]) -> Batch:
+    images, targets, draws = zip(*items, strict=True)
+    return Batch(list(images), list(targets), draws)
 
 
 def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[int, int, int, int]:

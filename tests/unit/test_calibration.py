@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torchvision.transforms import v2
 
 from nas.calibration import calibrate, calibration_layers
 from nas.data.check import check_split
-from nas.data.dataset import Batch, DetectionDataset
+from nas.data.dataset import Batch, EvalBatches, View, make_loader
 from nas.detectors import Detector, build_detector
 from nas.errors import NonFiniteLoss
 from nas.spec import CalibrationSpec, DetectorSpec
@@ -172,7 +171,5 @@ def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.Fixtu
 
 
 def real_batch(root: Path) -> Batch:
-    transforms = v2.Compose([v2.ToImage(), v2.Resize((192, 192)), v2.ToDtype(torch.float32, scale=True)])
-    dataset = DetectionDataset(check_split(root, "train").split, transforms)
-    images, targets = zip(*(dataset[(index, 0)] for index in range(4)), strict=True)
-    return Batch(list(images), list(targets))
+    split = check_split(root, "train").split
+    return next(iter(make_loader(split, View((192,), 256), EvalBatches(split.images, 4), workers=0))).to(torch.device("cpu"))

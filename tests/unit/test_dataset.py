@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
@@ -12,18 +13,21 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
 from nas.data.check import check_split
 from nas.data.dataset import (
     AspectBatches,
+    Batch,
     DetectionDataset,
     EvalBatches,
-    eval_transforms,
+    View,
+    eval_view,
     largest_batch_shape,
     make_loader,
     resized,
-    train_transforms,
+    train_view,
 )
 from nas.spec import Recipe
 
@@ -49,9 +53,14 @@ def mixed(tmp_path: Path) -> CocoSplit:
     return CocoSplit(tmp_path, tuple(images), tuple(boxes), ((2, "a"), (5, "b")))
 
 
+def shown(dataset: DetectionDataset, index: int, seed: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    pixels, target, draw = dataset[(index, seed)]
+    return Batch([pixels], [target], (draw,)).to(torch.device("cpu")).images[0], target
+
+
 def test_items_follow_torchvisions_contract(mixed: CocoSplit):
-    dataset = DetectionDataset(mixed, eval_transforms(recipe(image_size=40)))
-    image, target = dataset[(0, 0)]
+    dataset = DetectionDataset(mixed, eval_view(recipe(image_size=40)))
+    image, target = shown(dataset, 0, 0)
     assert (image.shape, image.dtype) == ((3, 40, 60), torch.float32)
     assert 0 <= image.min() <= image.max() <= 1
     assert target["boxes"].tolist() == [[5, 10, 20, 30]]
@@ -62,14 +71,36 @@ def test_items_follow_torchvisions_contract(mixed: CocoSplit):
     assert len(dataset[(2, 0)][1]["boxes"]) == 0  # a crowd is left out
 
 
+@pytest.mark.parametrize("flip", [0, 1])
+@pytest.mark.parametrize("index", [0, 3, 4])
+def test_pixels_and_boxes_are_those_of_torchvisions_transforms(mixed: CocoSplit, index: int, flip: int):
+    record, box = mixed.images[index], mixed.boxes[(0, None, None, 2, 3)[index]]
+    image = tv_tensors.Image(F.pil_to_tensor(Image.open(mixed.folder / record.file_name)))
+    x, y, w, h = box.bbox
+    boxes = tv_tensors.BoundingBoxes(
+        [[float(v) for v in (x, y, x + w, y + h)]], format="XYXY", canvas_size=(record.height, record.width)
+    )
+    theirs = v2.Compose([v2.RandomShortestSize([40], 70), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float32, scale=True)])
+    expected, expected_boxes = theirs(image, boxes)
+    pixels, target = shown(DetectionDataset(mixed, View((40,), 70, flip)), index, 0)
+    assert torch.equal(pixels, expected)
+    assert torch.equal(target["boxes"], expected_boxes)
+
+
+def test_boxes_that_vanish_in_the_resize_are_left_out_with_their_labels(mixed: CocoSplit):
+    thin = Box(9, 0, 2, (5, 5, 3, 40), 120, 0)  # 3 of 120 pixels wide: 0.75 of 30
+    dataset = DetectionDataset(dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), View((20,), 30))
+    assert dataset[(0, 0)][1]["labels"].tolist() == [2]
+
+
 def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoSplit):
-    dataset = DetectionDataset(mixed, train_transforms(recipe(train_sizes=[32, 48, 64])))
+    dataset = DetectionDataset(mixed, train_view(recipe(train_sizes=[32, 48, 64])))
     torch.manual_seed(5)
     expected_next = torch.rand(1)
     torch.manual_seed(5)
     shapes = Counter()
     for seed in range(20):
-        first, again = dataset[(0, seed)], dataset[(0, seed)]
+        first, again = shown(dataset, 0, seed), shown(dataset, 0, seed)
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1]["boxes"], again[1]["boxes"])
         shapes[(tuple(first[0].shape[1:]), first[1]["boxes"][0, 0].item() < first[0].shape[2] / 4)] += 1
@@ -78,10 +109,12 @@ def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoS
     assert {flipped for _, flipped in shapes} == {True, False}
 
 
-def test_workers_change_nothing(mixed: CocoSplit):
+@pytest.mark.parametrize("cache_bytes", [0, 10**8])
+def test_workers_change_nothing(mixed: CocoSplit, cache_bytes: int):
     def epoch(workers: int) -> list[torch.Tensor]:
-        loader = make_loader(mixed, train_transforms(recipe()), AspectBatches(mixed.images, 2, seed=3), workers)
-        return [image for batch in loader for image in batch.images]
+        order = AspectBatches(mixed.images, 2, seed=3)
+        loader = make_loader(mixed, train_view(recipe()), order, workers, cache_bytes)
+        return [image for batch in loader for image in batch.to(torch.device("cpu")).images]
 
     for alone, helped in zip(epoch(0), epoch(2), strict=True):
         assert torch.equal(alone, helped)
@@ -136,9 +169,10 @@ def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
         assert bound[0] == 2
         assert bound[2] % 32 == bound[3] % 32 == 0
         order = AspectBatches(mixed.images, 2, seed=0)
-        loader = make_loader(mixed, train_transforms(chosen), order, workers=0)
+        loader = make_loader(mixed, train_view(chosen), order, workers=0)
         for order.epoch in range(6):
             for batch in loader:
+                batch = batch.to(torch.device("cpu"))
                 height = max(image.shape[1] for image in batch.images)
                 width = max(image.shape[2] for image in batch.images)
                 assert (-(-height // 32) * 32) * (-(-width // 32) * 32) <= bound[2] * bound[3]
@@ -153,7 +187,7 @@ def test_paper_batch_shape():
 
 def test_real_boxes_stay_on_their_objects(bccd: Path):
     split = check_split(bccd, "val").split
-    _, target = DetectionDataset(split, eval_transforms(recipe(image_size=160)))[(0, 0)]
+    _, target, _ = DetectionDataset(split, eval_view(recipe(image_size=160)))[(0, 0)]
     original = torch.tensor([box.bbox for box in split.boxes if box.image_id == split.images[0].id])
     expected = torch.cat([original[:, :2], original[:, :2] + original[:, 2:]], dim=1) / 3
     # 640 x 480 becomes 213 x 160: the width is rounded down from 213.33.
