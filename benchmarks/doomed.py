@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 import psutil
 
-import nas.candidate
+import nas.training.run
 import workers.trainable
 from nas.cli.submit import main
 from nas.records import EpochReport
@@ -80,9 +80,9 @@ class DoomedTrainable(workers.trainable.CandidateTrainable):
     """A worker whose checkpoints are a phase."""
 
     def reports(self, config: dict[str, Any]) -> Iterator[EpochReport]:
-        if not inside and nas.candidate.save_checkpoint.__module__ != "__main__":
+        if not inside and nas.training.run.save_checkpoint.__module__ != "__main__":
             driver = int(os.environ["DOOM_DRIVER"])
-            nas.candidate.save_checkpoint = within("checkpoint", driver, nas.candidate.save_checkpoint)
+            nas.training.run.save_checkpoint = within("checkpoint", driver, nas.training.run.save_checkpoint)
         yield from super().reports(config)
 
 

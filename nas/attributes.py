@@ -23,6 +23,8 @@ TRIAL: dict[str, str] = {
     "map_medium": "mAP of objects from 32 x 32 to 96 x 96 pixels",
     "map_large": "mAP of larger objects",
     "map_per_class": "mAP by class name",
+    "test_map": "mAP on the test split, which chose nothing, after the last epoch; only where there is such a split",
+    "test_map_50": "the same at IoU 0.50",
     "fps": "images a second of the detector alone, in evaluation",
     "epochs": "epochs trained",
     "train_s": "seconds of training, evaluation not counted",

@@ -26,6 +26,7 @@ from nas.detectors import Detector
 from nas.errors import NonFiniteLoss
 from nas.records import CalibrationReport
 from nas.spec import CalibrationSpec
+from nas.training.distributed import average
 
 _GROUPS = {".attention.": "attention", ".mlp.": "mlp", ".merging.": "merging"}
 
@@ -73,7 +74,8 @@ def calibrate(detector: Detector, batches: Sequence[Batch], spec: CalibrationSpe
 
     Args:
         detector: initialised, untrained; its mode and running statistics are as before on return, gradients are dropped.
-        batches: on the detector's device; their gradients are averaged, so that together they need no more memory than one.
+        batches: on the detector's device; their gradients are averaged, so that together they need no more memory than one,
+            and over the processes that train together.
         spec: definition, alpha, passes and scope.
 
     Raises:
@@ -122,9 +124,10 @@ def _measure(detector: Detector, layers: dict[str, Tensor], batches: Sequence[Ba
             loss = torch.stack(list(detector(batch.images, batch.targets).values())).sum() / len(batches)
             loss.backward()
             total += loss.item()
+    total = average(torch.tensor(total)).item()
     log_c = {}
     for name, weight in layers.items():
-        c = 0.0 if weight.grad is None else weight.grad.double().square().mean().item()
+        c = 0.0 if weight.grad is None else average(weight.grad).double().square().mean().item()
         if definition == "relative":
             c /= weight.detach().double().square().mean().item()
         if not math.isfinite(c) or not math.isfinite(total):

@@ -11,32 +11,31 @@ import itertools
 import json
 import math
 import os
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nas.calibration import calibrate
 from nas.data.annotations import CocoSplit
-from nas.data.dataset import AspectBatches, EvalBatches, eval_view, make_loader, train_view
+from nas.data.dataset import AspectBatches, EvalBatches, Share, View, eval_view, make_loader, train_view
+from nas.data.prepare import Splits
 from nas.detectors import Detector, build_detector
 from nas.errors import DataError
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
-from nas.places import append_line, writing
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
-from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.checkpointing import checkpoint_blocks
+from nas.training.distributed import World, share_buffers, wrapped
 from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
+from nas.training.run import Run
 from search_spaces.layout import Layout
-
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Candidate:
 
 
 def train_candidate(
-    candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnStep | None = None
+    candidate: Candidate, train: CocoSplit, val: CocoSplit, test: CocoSplit | None = None, *, on_step: OnStep | None = None
 ) -> Iterator[EpochReport]:
     """Train from scratch, or from the checkpoint in `candidate.folder`, and report after each epoch.
 
@@ -85,141 +84,106 @@ def train_candidate(
     """
     with limited_memory(torch.device(candidate.device), candidate.cap_bytes):
         try:
-            yield from _train(candidate, train, val, on_step)
+            yield from _train(candidate, Splits(train, val, test), on_step)
         except DataError as error:  # from a loader's process it comes with a traceback in its text
             raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
-@dataclass
-class _Progress:
-    """What a checkpoint holds beside the tensors; `steps` of the running epoch are done, with the sum of their losses."""
-
-    calibration: dict[str, Any] | None = None
-    report: dict[str, Any] | None = None
-    steps: int = 0
-    loss_sum: float = 0.0
-    train_s: float = 0.0
-    elapsed_s: float = 0.0
-
-
-class _Run:
-    """A training run that can be saved between any two steps."""
-
-    def __init__(self, candidate: Candidate, detector: Detector, optimizer: torch.optim.Optimizer) -> None:
-        self.candidate, self.detector, self.optimizer = candidate, detector, optimizer
-        self.path, self.epoch, self.progress = candidate.folder / CHECKPOINT, 0, _Progress()
-        self._mark_s = self._saved_s = time.perf_counter()
-        with writing(candidate.folder):
-            candidate.folder.mkdir(parents=True, exist_ok=True)
-
-    def resume(self) -> bool:
-        """Whether there was a checkpoint."""
-        resumed = load_checkpoint(self.path, self.detector, self.optimizer, key=self.candidate.key)
-        if resumed:
-            self.epoch, self.progress = resumed[0], _Progress(**resumed[1])
-        return bool(resumed)
-
-    def save(self) -> None:
-        key, extra = self.candidate.key, asdict(self.progress)
-        save_checkpoint(self.path, self.detector, self.optimizer, epoch=self.epoch, key=key, extra=extra)
-        self._saved_s = time.perf_counter()
-
-    def tick(self, *, training: bool) -> None:
-        """Account for the time since the last call."""
-        passed_s, self._mark_s = time.perf_counter() - self._mark_s, time.perf_counter()
-        self.progress.elapsed_s += passed_s
-        self.progress.train_s += passed_s if training else 0
-
-    def after_step(self, step: int, steps: int, loss: float) -> None:
-        self.progress.steps, self.progress.loss_sum = step, self.progress.loss_sum + loss
-        if step < steps and time.perf_counter() - self._saved_s >= self.candidate.checkpoint_s:
-            self.tick(training=True)
-            self.save()
-
-    def log(self, **values: float) -> None:
-        append_line(self.candidate.folder / LOG, json.dumps(values))
-
-    def ended(self, report: EpochReport) -> EpochReport:
-        """An epoch is over: keep it, and the weights of the last one."""
-        self.progress.report, self.progress.steps, self.progress.loss_sum = asdict(report), 0, 0.0
-        self.epoch = report.epoch
-        self.save()
-        self.keep_weights(report)
-        return report
-
-    def keep_weights(self, report: EpochReport) -> None:
-        if report.last:
-            save_weights(self.candidate.folder / WEIGHTS, self.detector)
-
-
-def _train(candidate: Candidate, train: CocoSplit, val: CocoSplit, on_step: OnStep | None) -> Iterator[EpochReport]:
-    device, recipe = torch.device(candidate.device), candidate.recipe
+def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iterator[EpochReport]:
+    device, world = torch.device(candidate.device), World.here()
     torch.manual_seed(candidate.seed)
     detector = build_detector(candidate.layout, candidate.detector, candidate.num_classes).to(device)
-    if recipe.checkpointing:
+    if candidate.recipe.checkpointing:
         checkpoint_blocks(detector.backbone.backbone)
-    run = _Run(candidate, detector, make_optimizer(detector, recipe))
-    order, train_loader, val_loader = _loaders(candidate, train, val, device)
-    accumulate = recipe.batch // recipe.images_per_step
-    steps = math.ceil(len(order) / accumulate)
-
-    def after_step(step: int, of: int, loss: float) -> None:
-        run.after_step(step, of, loss)
-        if on_step:
-            on_step(step, of, loss)
-
-    if not run.resume():
-        run.progress.calibration = _calibrate(candidate, detector, train, device)
-    elif run.progress.report:
-        report = EpochReport.from_dict(run.progress.report)
-        run.keep_weights(report)  # perhaps in another folder than before
+    optimizer = make_optimizer(detector, candidate.recipe)
+    run = Run(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
+    report = run.resume()
+    if report:
         yield report
-    for epoch in range(run.epoch, recipe.epochs):
+    elif not run.begun:
+        run.progress.calibration = _calibrate(candidate, detector, splits.train, device)
+        if world.rank:  # the first process draws what one alone would draw
+            torch.manual_seed(candidate.seed + 1_000_003 * world.rank)
+    epochs = _Epochs(candidate, splits, run, device, on_step)
+    while not (report and report.last):
+        report = run.ended(epochs.next())
+        yield report
+
+
+class _Epochs:
+    """Trains and scores one epoch after the other."""
+
+    def __init__(self, candidate: Candidate, splits: Splits, run: Run, device: torch.device, on_step: OnStep | None) -> None:
+        self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
+        self.candidate, self.on_step = candidate, on_step
+        self.network = wrapped(run.detector, run.world)
+        self.order = AspectBatches(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
+        self.train_loader = self._loader(splits.train, train_view(self.recipe), Share(self.order, run.world))
+        self.val_loader = self._scoring_loader(splits.val)
+        self.accumulate = self.recipe.batch // self.order.size
+        self.steps = math.ceil(len(self.order) / self.accumulate)
+
+    def next(self) -> EpochReport:
+        """The epoch after those that the run has done."""
+        run = self.run
         run.tick(training=False)
-        order.epoch, order.skipped = epoch, run.progress.steps * accumulate
-        rates = [lr_at(epoch * steps + step, steps, recipe) for step in range(steps)]
-        loss = train_epoch(
-            detector, train_loader, run.optimizer, lrs=rates, accumulate=accumulate, clip_norm=recipe.clip_norm,
-            precision=recipe.precision, device=device, on_step=after_step, done=(run.progress.steps, run.progress.loss_sum),
-        )  # fmt: skip
+        loss, lr = self._trained()
         run.tick(training=True)
-        run.log(epoch=epoch + 1, loss=loss, lr=rates[-1], train_s=round(run.progress.train_s, 3))
-        metrics, _, fps = evaluate(detector, val_loader, val, device)
-        run.tick(training=False)
+        run.log(epoch=run.epoch + 1, loss=loss, lr=lr, train_s=round(run.progress.train_s, 3))
+        share_buffers(run.detector, run.world)
+        metrics, _, fps = evaluate(run.detector, self.val_loader, self.splits.val, self.device)
+        saturation = run.saturation.after(metrics.map or 0.0, self.recipe)
+        run.progress.saturation = asdict(saturation)
         report = EpochReport(
-            epoch=epoch + 1, epochs=recipe.epochs, loss=loss, lr=rates[-1], metrics=metrics, fps=fps,
-            train_s=run.progress.train_s, elapsed_s=run.progress.elapsed_s,
-            memory_peak_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
-            device=device_name(device), calibration=run.progress.calibration,
+            epoch=run.epoch + 1, epochs=self.recipe.epochs, loss=loss, lr=lr, metrics=metrics, fps=fps,
+            train_s=run.progress.train_s, elapsed_s=0.0,
+            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+            device=device_name(self.device), calibration=run.progress.calibration, converged=saturation.converged,
         )  # fmt: skip
-        yield run.ended(report)
+        if report.last and self.splits.test:
+            test, _, _ = evaluate(run.detector, self._scoring_loader(self.splits.test), self.splits.test, self.device)
+            report = replace(report, test=test)
+        run.tick(training=False)
+        return replace(report, elapsed_s=run.progress.elapsed_s)
+
+    def _trained(self) -> tuple[float, float]:
+        """Train what is left of an epoch: its mean loss, and its last learning rate."""
+        run, recipe = self.run, self.recipe
+        first, decays = run.epoch * self.steps, run.saturation.decays
+        lrs = [lr_at(first + step, self.steps, recipe, decays) for step in range(self.steps)]
+        self.order.epoch, self.order.skipped = run.epoch, run.progress.steps * self.accumulate
+        loss = train_epoch(
+            self.network, self.train_loader, run.optimizer, lrs=lrs, accumulate=self.accumulate, clip_norm=recipe.clip_norm,
+            precision=recipe.precision, device=self.device, on_step=self._after_step,
+            done=(run.progress.steps, run.progress.loss_sum),
+        )  # fmt: skip
+        return loss, lrs[-1]
+
+    def _after_step(self, step: int, of: int, loss: Tensor) -> None:
+        self.run.after_step(step, of, loss)
+        if self.on_step:
+            self.on_step(step, of, loss)
+
+    def _scoring_loader(self, split: CocoSplit) -> DataLoader:
+        order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))
+        return self._loader(split, eval_view(self.recipe), Share(order, self.run.world))
+
+    def _loader(self, split: CocoSplit, view: View, order: Share) -> DataLoader:
+        return make_loader(split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes)
 
 
 def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device) -> dict[str, Any] | None:
     """Calibrate on one batch of training images, in pieces that take no more memory than a training step."""
     if not candidate.calibration.enabled:
         return None
-    recipe = candidate.recipe
-    size = recipe.images_per_step
-    if recipe.precision == "bf16" and size % 2 == 0:
+    recipe, world = candidate.recipe, World.here()
+    size = recipe.images_at_once(world.size)
+    if recipe.precision == "bf16" and size % (2 * world.size) == 0:
         size //= 2  # calibration runs in fp32
-    order = AspectBatches(train.images, size, candidate.seed)
+    order = Share(AspectBatches(train.images, size, candidate.seed), world)
     loader = make_loader(train, train_view(recipe), order, workers=0, cache_bytes=candidate.cache_bytes)
     batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()
-
-
-def _loaders(
-    candidate: Candidate, train: CocoSplit, val: CocoSplit, device: torch.device
-) -> tuple[AspectBatches, DataLoader, DataLoader]:
-    recipe, size = candidate.recipe, candidate.recipe.images_per_step
-    order = AspectBatches(train.images, size, candidate.seed)
-    how = {"workers": loader_workers(recipe, device), "cache_bytes": candidate.cache_bytes}
-    return (
-        order,
-        make_loader(train, train_view(recipe), order, **how),
-        make_loader(val, eval_view(recipe), EvalBatches(val.images, size), **how),
-    )
 
 
 def loader_workers(recipe: Recipe, device: torch.device) -> int:

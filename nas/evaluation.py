@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from nas.data.annotations import CocoSplit, read_annotations
 from nas.records import CocoMetrics
+from nas.training.distributed import World, broadcast, gathered
 
 _FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
@@ -83,11 +84,11 @@ def _fraction(value: float) -> float | None:
 def evaluate(
     detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
-    """Run a detector over a split.
+    """Run a detector over a split; of several processes each over its share, and all get the metrics of the whole.
 
     Args:
         detector: on `device`; left in the mode it came in.
-        loader: gives every image of `split` once, resized (`EvalBatches`).
+        loader: gives every image of `split` once, resized (`EvalBatches`, or a `Share` of them).
         split: the ground truth; boxes are scored in the pixels of its images.
         device: where to run.
 
@@ -111,7 +112,10 @@ def evaluate(
             rows = zip(boxes, score, labels, strict=True)
             results += [{"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows]
     detector.train(was_training)
-    return coco_metrics(split.to_coco(), results), results, len(sizes) / max(busy_s, 1e-9)
+    world = World.here()
+    results = [result for part in gathered(world, results) for result in part]
+    metrics = broadcast(world, coco_metrics(split.to_coco(), results) if world.first else None)
+    return metrics, results, len(sizes) / world.size / max(busy_s, 1e-9)
 
 
 def xywh_in(boxes: Tensor, seen: Sequence[int], original: Sequence[int]) -> list[list[float]]:

@@ -87,7 +87,8 @@ class EpochReport:
 
     `loss` is the mean of the epoch, `lr` that of its last step, `train_s` all training so far and `elapsed_s` that with
     calibration and evaluation; `fps` counts images a second of the detector alone; `memory_peak_bytes` is what the GPU
-    allocated at most, None on the CPU.
+    allocated at most, None on the CPU. `converged` says that the recipe ends before `epochs`. `test` has
+    the metrics on the test split, of the last epoch where there is such a split.
     """
 
     epoch: int
@@ -101,13 +102,21 @@ class EpochReport:
     memory_peak_bytes: int | None
     device: str
     calibration: dict[str, Any] | None
+    converged: bool = False
+    test: CocoMetrics | None = None
 
     @property
     def last(self) -> bool:
         """The recipe ends here."""
-        return self.epoch >= self.epochs
+        return self.converged or self.epoch >= self.epochs
+
+    @property
+    def test_scores(self) -> dict[str, float | None]:
+        """The headline figures, by the names of their attributes."""
+        return {"test_map": self.test.map, "test_map_50": self.test.map_50} if self.test else {}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EpochReport:
         """The inverse of `dataclasses.asdict`."""
-        return cls(**{**fields, "metrics": CocoMetrics(**fields["metrics"])})
+        metrics = {name: CocoMetrics(**fields[name]) for name in ("metrics", "test") if fields[name]}
+        return cls(**{**fields, **metrics})

@@ -40,11 +40,14 @@ class _Section(BaseModel):
 
 
 class DataSpec(_Section):
-    """Where the images are. `train_fraction` takes a seeded subset of the training images."""
+    """Where the images are. `train_fraction` takes a seeded subset of the training images; `test` is scored once, at the end of
+    a training, and chooses nothing.
+    """
 
     root: str
     train: str = "train"
     val: str = "val"
+    test: str | None = None
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip_broken: bool = False
 
@@ -63,7 +66,9 @@ class Recipe(_Section):
 
     `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
     sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
-    `checkpointing` keeps the inputs of blocks only and runs them twice: less memory, a third more time.
+    `checkpointing` keeps the inputs of blocks only and runs them twice: less memory, a third more time. `epochs` is a limit
+    for `schedule: saturate`, which ends by itself: when the validation mAP (a fraction) has not risen by `min_gain` for
+    `patience` epochs, the rate falls by `decay_factor`, `decays` times, then training is over.
     """
 
     name: str = CUSTOM
@@ -79,6 +84,9 @@ class Recipe(_Section):
     schedule: _named("schedule", catalog.SCHEDULES) = "step"  # type: ignore[valid-type]
     decay_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
     decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Annotated[int, Field(ge=1)] = 5
+    min_gain: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    decays: Annotated[int, Field(ge=0)] = 1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: _named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
@@ -103,6 +111,18 @@ class Recipe(_Section):
     def short_sides(self) -> tuple[int, ...]:
         """Short sides that training draws from, in pixels."""
         return self.train_sizes or (self.image_size,)
+
+    def images_at_once(self, processes: int) -> int:
+        """Images that are in memory at once, of all processes of a training together.
+
+        Raises:
+            SpecError: the batch cannot be divided among them.
+        """
+        at_once = (self.images_per_gpu or self.batch // processes) * processes
+        if not at_once or self.batch % at_once:
+            of = f" with images_per_gpu {self.images_per_gpu}" if self.images_per_gpu else ""
+            raise SpecError(f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}")
+        return at_once
 
     @property
     def images_per_step(self) -> int:

@@ -7,9 +7,9 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.errors import StudyError
 from nas.places import path_of, write_whole
+from nas.training.run import CHECKPOINT, WEIGHTS
 
 
 class TrialFiles:

@@ -11,7 +11,7 @@ import torch
 
 from nas.candidate import Candidate, train_candidate
 from nas.data.annotations import CocoSplit
-from nas.data.prepare import read_index, write_index
+from nas.data.prepare import Splits, read_index, write_index
 from nas.gpu import cap_bytes
 from nas.places import is_remote, local_data, path_of
 from nas.records import EpochReport
@@ -26,14 +26,16 @@ class JobMaker:
 
     study: SearchStudy
     num_classes: int
+    indices: dict[str, str]
 
     @classmethod
-    def prepare(cls, study: SearchStudy, train: CocoSplit, val: CocoSplit) -> JobMaker:
+    def prepare(cls, study: SearchStudy, splits: Splits) -> JobMaker:
         """Write the index files that every job refers to."""
         study.files.root.mkdir(parents=True, exist_ok=True)
-        write_index(study.files.root / "train.json", train)
-        write_index(study.files.root / "val.json", val)
-        return cls(study, len(train.categories))
+        indices = {name: study.files.root / f"{name}.json" for name in splits.present()}
+        for name, split in splits.present().items():
+            write_index(indices[name], split)
+        return cls(study, len(splits.train.categories), {name: str(path) for name, path in indices.items()})
 
     def job(self, assignment: Assignment) -> dict[str, Any]:
         """Everything a worker needs, in JSON."""
@@ -49,8 +51,7 @@ class JobMaker:
             "cache_bytes": self.study.spec.run.cache_bytes,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
             "data_folder": str(local_data(spec["data"]["root"])),
-            "train": str(self.study.files.root / "train.json"),
-            "val": str(self.study.files.root / "val.json"),
+            "splits": self.indices,
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
         }
 
@@ -70,11 +71,11 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         checkpoint_s=job["checkpoint_s"],
         cache_bytes=job["cache_bytes"],
     )
-    train, val = (_index(job[split], job["data_root"], job["data_folder"]) for split in ("train", "val"))
-    yield from train_candidate(candidate, train, val)
+    splits = Splits(**{name: _index(path, job["data_root"], job["data_folder"]) for name, path in job["splits"].items()})
+    yield from train_candidate(candidate, *splits)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def _index(path: str, root: str, folder: str) -> CocoSplit:
     """A worker runs many candidates on the same data; where that is a URL, on this machine's own copy of it."""
     split = read_index(path_of(path))

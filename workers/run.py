@@ -47,7 +47,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
     check_storage(spec.storage)
     if not local:
         _require_ray()
-    train, val, facts = read_data(spec.data, spec.recipe, watcher.on_image)
+    splits, facts = read_data(spec.data, spec.recipe, watcher.on_image)
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
         journal = Journal(study.storage.engine, study.files.study_uuid)
@@ -59,7 +59,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
         study.on_event = on_event
         with study.lease(), journal.kept(), _noted(study, journal):
             watcher.on_open(study, facts)
-            jobs = JobMaker.prepare(study, train, val)
+            jobs = JobMaker.prepare(study, splits)
             if share:
                 run_with_ray(study, jobs, share)
             else:

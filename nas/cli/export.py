@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from nas.export.trained import Trained
 
 FIGURES = (
-    "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "params", "flops",
+    "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "test_map", "test_map_50", "params",
+    "flops",
     "memory_predicted_gib", "memory_peak_gib", "fps", "epochs", "train_s", "device",
 )  # fmt: skip
 
@@ -59,7 +60,7 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
         recipe=Recipe.model_validate(spec["recipe"]),
         calibration=CalibrationSpec.model_validate(spec["calibration"]),
         categories=tuple(known["nas_data"]["categories"]),
-        figures={name: attributes.get(name) for name in FIGURES},
+        figures={name: attributes[name] for name in FIGURES if name in attributes},
         origin=_origin(study, trial),
     )
 

@@ -16,6 +16,8 @@ from nas.journal import STATES, summary
 from nas.units import gib, gib_text, percent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from nas.data.prepare import DataFacts
     from nas.events import Event
     from nas.records import EpochReport
@@ -54,13 +56,16 @@ class EpochProgress(ImageProgress):
 
     def __init__(self, layout: Layout, epochs: int) -> None:
         super().__init__()
-        self.layout, self.epochs, self.epoch = layout, epochs, 1
+        self.layout, self.epochs, self.epoch, self._shown_s = layout, epochs, 1, 0.0
 
-    def on_step(self, step: int, steps: int, loss: float) -> None:
-        """One more step of the running epoch."""
+    def on_step(self, step: int, steps: int, loss: Tensor) -> None:
+        """One more step of the running epoch; to ask a GPU for its loss waits for it, so that is done five times a second."""
+        if step < steps and time.monotonic() - self._shown_s < 0.2:
+            return
+        self._shown_s = time.monotonic()
         if "steps" not in self._tasks:
             self._tasks = {"steps": self._bar.add_task("", total=steps)}
-        description = f"{self.layout}  epoch {self.epoch}/{self.epochs}  loss {loss:.3f}"
+        description = f"{self.layout}  epoch {self.epoch}/{self.epochs}  loss {float(loss):.3f}"
         self._bar.update(self._tasks["steps"], completed=step, total=steps, description=description)  # type: ignore[arg-type]
 
     def on_report(self, report: EpochReport) -> None:

@@ -171,7 +171,7 @@ def _dry_run(spec: SearchSpec, as_json: bool) -> None:
     from nas.data.prepare import read_data
 
     with ImageProgress() as progress:
-        _, _, facts = read_data(spec.data, spec.recipe, progress.on_image)
+        _, facts = read_data(spec.data, spec.recipe, progress.on_image)
         shown = preview(spec, facts, progress.on_image)
     if as_json:
         print_json(shown)

@@ -51,7 +51,7 @@ def train(
     work = out.with_name(out.name + ".training")
     check_target(out)
     trained = _train(layout, spec, work, as_json)
-    from nas.candidate import WEIGHTS
+    from nas.training.run import WEIGHTS
 
     write_bundle(out, trained, work / WEIGHTS)
     _remove(work)
@@ -124,12 +124,12 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Train
     from nas.export.trained import Trained
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
-        train_split, val_split, facts = read_data(spec.data, spec.recipe, progress.on_image)
+        splits, facts = read_data(spec.data, spec.recipe, progress.on_image)
         candidate = Candidate(
             layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
             device="cuda" if torch.cuda.is_available() else "cpu", cache_bytes=spec.run.cache_bytes,
         )  # fmt: skip
-        for report in train_candidate(candidate, train_split, val_split, progress.on_step):
+        for report in train_candidate(candidate, *splits, on_step=progress.on_step):
             progress.on_report(report)
     cost = count_cost(layout, spec.detector, facts.num_classes, facts.batch_shape[2:])
     return Trained(
@@ -141,7 +141,7 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Train
 def _figures(report: EpochReport) -> dict[str, Any]:
     from nas.units import gib
 
-    metrics = {name: value for name, value in asdict(report.metrics).items() if name.startswith("map")}
+    metrics = {name: value for name, value in asdict(report.metrics).items() if name.startswith("map")} | report.test_scores
     peak = report.memory_peak_bytes
     rest = {"epochs": report.epoch, "train_s": report.train_s, "fps": report.fps, "device": report.device}
     return {**metrics, **rest, "memory_peak_gib": None if peak is None else gib(peak)}

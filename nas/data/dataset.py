@@ -21,6 +21,7 @@ from torchvision.tv_tensors import BoundingBoxFormat
 from nas.data.annotations import Box, CocoSplit, ImageRecord
 from nas.data.pixels import PixelCache, resized
 from nas.spec import LARGEST_STRIDE, Recipe
+from nas.training.distributed import World
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
@@ -161,10 +162,32 @@ class AspectBatches(Sampler):
             yield list(zip(batches[position], seeds, strict=True))
 
 
+class Share(Sampler):
+    """One process's part of each batch of another sampler: the same batches, however many processes there are.
+
+    Args:
+        batches: of all processes together.
+        world: which of them this is.
+    """
+
+    def __init__(self, batches: AspectBatches | EvalBatches, world: World) -> None:
+        self.batches, self.world = batches, world
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for batch in self.batches:
+            part = math.ceil(self.batches.size / self.world.size)
+            if mine := batch[part * self.world.rank : part * (self.world.rank + 1)]:
+                yield mine
+
+
 class EvalBatches(Sampler):
     """Every image once, neighbours alike in shape."""
 
     def __init__(self, images: Sequence[ImageRecord], size: int) -> None:
+        self.size = size
         order = sorted(range(len(images)), key=lambda i: (images[i].height / images[i].width, i))
         self.batches = [[(index, 0) for index in order[start : start + size]] for start in range(0, len(order), size)]
 

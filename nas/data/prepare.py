@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas.data.annotations import CocoSplit, fingerprint
 from nas.data.check import CheckedSplit, Progress, usable_splits
@@ -36,17 +36,30 @@ class DataFacts:
         return len(self.categories)
 
 
-def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) -> tuple[CocoSplit, CocoSplit, DataFacts]:
-    """Check the training and validation splits; the training one is cut to `train_fraction`.
+class Splits(NamedTuple):
+    """What is trained on, what chooses, and what nothing was chosen by."""
+
+    train: CocoSplit
+    val: CocoSplit
+    test: CocoSplit | None = None
+
+    def present(self) -> dict[str, CocoSplit]:
+        """Those there are, by name."""
+        return {name: split for name, split in self._asdict().items() if split}
+
+
+def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) -> tuple[Splits, DataFacts]:
+    """Check the splits; the training one is cut to `train_fraction`.
 
     Raises:
         DataError: the data set cannot be used (see `usable_splits`).
     """
-    checked = usable_splits(local_data(spec.root), (spec.train, spec.val), skip_broken=spec.skip_broken, progress=progress)
-    train, val = checked[0].split.subset(spec.train_fraction), checked[1].split
+    names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
+    checked = usable_splits(local_data(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
+    train, val, *test = checked[0].split.subset(spec.train_fraction), *(found.split for found in checked[1:])
     per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
     facts = DataFacts(
-        fingerprint=fingerprint([train, val]),
+        fingerprint=fingerprint([train, val, *test]),
         categories=tuple(name for _, name in train.categories),
         train_images=len(train.images),
         train_boxes=len(train.boxes),
@@ -57,7 +70,7 @@ def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) 
         repaired=_count(checked, repaired=True),
         left_out=_count(checked, repaired=False),
     )
-    return train, val, facts
+    return Splits(train, val, *test), facts
 
 
 def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:

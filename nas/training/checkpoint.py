@@ -7,18 +7,25 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from nas.errors import CandidateError
 from nas.places import write_whole
 
 
 def save_checkpoint(
-    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, epoch: int, key: str, extra: dict[str, Any]
+    path: Path,
+    detector: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    epoch: int,
+    key: str,
+    extra: dict[str, Any],
+    rng: list[Tensor],
 ) -> None:
-    """Write weights, optimizer, random state and `extra` (plain JSON) after `epoch` epochs.
+    """Write weights, optimizer, random states and `extra` (plain JSON) after `epoch` epochs; `rng` has one state a process.
 
-    `key` names the run; `load_checkpoint` refuses another. The schedule needs no state: it is a function of the step.
+    `key` names the run; `load_checkpoint` refuses another.
 
     Raises:
         OutputError: the disk is full or away; the checkpoint of before is untouched.
@@ -28,7 +35,7 @@ def save_checkpoint(
         "epoch": epoch,
         "detector": detector.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "rng": torch.get_rng_state(),
+        "rng": rng,
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "extra": extra,
     }
@@ -36,9 +43,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, key: str
+    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, key: str, rank: int = 0
 ) -> tuple[int, dict[str, Any]] | None:
-    """Restore everything, random state included.
+    """Restore everything, the random state of process `rank` included.
 
     Returns:
         The epochs done and `extra`, or None where there is no checkpoint.
@@ -57,7 +64,8 @@ def load_checkpoint(
         raise CandidateError(f"checkpoint {path} belongs to another run ({content['key']}, expected {key})")
     detector.load_state_dict(content["detector"])
     optimizer.load_state_dict(content["optimizer"])
-    torch.set_rng_state(content["rng"])
+    if rank < len(content["rng"]):  # else there are more processes than before: the new ones keep their own
+        torch.set_rng_state(content["rng"][rank])
     if content["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["cuda_rng"])
     return content["epoch"], content["extra"]

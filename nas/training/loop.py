@@ -1,18 +1,23 @@
-"""One epoch: data, loss, finite check, backward, clip, step; in that order."""
+"""One epoch: data, loss, backward, clip, finite check, step; in that order, and without waiting for a GPU."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nas.data.dataset import Batch
 from nas.errors import NonFiniteLoss
+from nas.training.distributed import average
 
-OnStep = Callable[[int, int, float], None]  # step of the epoch from 1, steps of the epoch, loss
+OnStep = Callable[[int, int, Tensor], None]  # step of the epoch from 1, steps of the epoch, loss [] on the device
+CHECK_S = 1.0  # to read a value from a GPU waits for all of its work
 
 
 def train_epoch(
@@ -27,29 +32,32 @@ def train_epoch(
     device: torch.device,
     on_step: OnStep | None = None,
     done: tuple[int, float] = (0, 0.0),
+    check_s: float | None = None,
 ) -> float:
     """Train for one epoch, or for what is left of one.
 
     Args:
-        detector: on `device`, with torchvision's contract.
+        detector: on `device`, with torchvision's contract; perhaps one of several processes' (`wrapped`).
         batches: `len(lrs) * accumulate` of them, the last group perhaps smaller.
-        optimizer: of the detector's parameters.
+        optimizer: of the detector's parameters, a fused one.
         lrs: learning rate of every step of this epoch.
         accumulate: how many batches make one step; their gradients are averaged.
         clip_norm: limit of the gradient's norm over all parameters.
         precision: `bf16` runs the forward pass under autocast on CUDA; on the CPU it is fp32 as well.
         on_step: called after every update.
         done: updates of this epoch that a checkpoint holds, and the sum of their losses; `batches` begins after them.
+        check_s: seconds between looks at what is not finite; every step on the CPU, `CHECK_S` on a GPU.
 
     Returns:
-        The mean loss.
+        The mean loss, over all processes.
 
     Raises:
-        NonFiniteLoss: the loss or the gradient is not a number; the weights are those before this step.
+        NonFiniteLoss: a loss or a gradient was not a number; the weights are those before that step.
     """
     detector.train()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda")
-    first, total = done
+    first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
+    watch = _Watch(device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s)
     rng = torch.get_rng_state()
     stream = iter(batches)
     if first:  # a loader draws a number when it starts, which this epoch has done before
@@ -57,23 +65,61 @@ def train_epoch(
     for step, lr in enumerate(lrs[first:], start=first + 1):
         for param_group in optimizer.param_groups:
             param_group["lr"] = lr
-        loss_of_step = 0.0
-        for batch in itertools.islice(stream, accumulate):
+        group = list(itertools.islice(stream, accumulate))
+        parts: dict[str, Tensor] = {}
+        for place, batch in enumerate(group, start=1):
             batch = batch.to(device)
-            with autocast:
+            with autocast, _gradients_kept(detector, place < len(group)):
                 losses = detector(batch.images, batch.targets)
-            loss = torch.stack([value.float() for value in losses.values()]).sum() / accumulate
-            loss_of_step += loss.item()
-            if not math.isfinite(loss_of_step):
-                parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-                raise NonFiniteLoss(f"the loss is not finite at step {step} of the epoch: {parts}")
-            loss.backward()
+                loss = torch.stack([value.float() for value in losses.values()]).sum() / accumulate
+                loss.backward()
+            for name, value in losses.items():
+                parts[name] = parts.get(name, 0.0) + value.detach().float() / accumulate
+        loss = average(torch.stack(list(parts.values())).sum())
         norm = nn.utils.clip_grad_norm_(detector.parameters(), clip_norm or math.inf)
-        if not norm.isfinite():
-            raise NonFiniteLoss(f"the gradient is not finite at step {step} of the epoch: norm {norm.item()}")
+        optimizer.found_inf = watch.see(step, parts, loss, norm)  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        total += loss_of_step
+        total += loss
         if on_step:
-            on_step(step, len(lrs), loss_of_step)
-    return total / len(lrs)
+            on_step(step, len(lrs), loss)
+    watch.check()
+    return total.item() / len(lrs)
+
+
+def _gradients_kept(detector: nn.Module, more_follow: bool) -> AbstractContextManager[None]:
+    """Processes exchange gradients once a step, not after each of its batches."""
+    return detector.no_sync() if more_follow and isinstance(detector, DistributedDataParallel) else nullcontext()
+
+
+class _Watch:
+    """Whether all losses and gradients were finite, known on the device: from the first that was not, updates are void there,
+    and the host looks now and then.
+    """
+
+    def __init__(self, device: torch.device, check_s: float) -> None:
+        self.bad_step, self.check_s, self.checked_s = torch.zeros((), device=device), check_s, time.perf_counter()
+        self.values: Tensor | None = None
+        self.names: list[str] = []
+
+    def see(self, step: int, parts: dict[str, Tensor], loss: Tensor, norm: Tensor) -> Tensor:
+        """1.0 where this update, or one before, must not count; fused optimizers know it as `found_inf`."""
+        values = torch.stack([*parts.values(), loss, norm])
+        bad = ~values.isfinite().all() & (self.bad_step == 0)
+        self.names, before = list(parts), values if self.values is None else self.values
+        self.values = torch.where(bad, values, before)
+        self.bad_step = torch.where(bad, step, self.bad_step)
+        if time.perf_counter() - self.checked_s >= self.check_s:
+            self.check()
+        return (self.bad_step > 0).float()
+
+    def check(self) -> None:
+        """Raises `NonFiniteLoss`."""
+        self.checked_s, step = time.perf_counter(), int(self.bad_step)
+        if not step or self.values is None:
+            return
+        *values, loss, norm = self.values.tolist()
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.names, values, strict=True))
+        if math.isfinite(loss):
+            raise NonFiniteLoss(f"the gradient is not finite at step {step} of the epoch: norm {norm}")
+        raise NonFiniteLoss(f"the loss is not finite at step {step} of the epoch: {parts}")

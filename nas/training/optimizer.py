@@ -27,10 +27,11 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
-def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+def lr_at(step: int, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> float:
     """Learning rate of a step, 0 the first: a linear warm-up, then the recipe's schedule.
 
-    `constant` stays; `step` multiplies by `decay_factor` after each of `decay_epochs`; `cosine` falls to 0 at the last step.
+    `constant` stays; `step` multiplies by `decay_factor` after each of `decay_epochs`; `saturate` has done so `decays` times
+    (see `Saturation`); `cosine` falls to 0 at the last step.
     """
     total = recipe.epochs * steps_per_epoch
     warmup = min(recipe.warmup_steps, total - 1)
@@ -41,4 +42,4 @@ def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     if recipe.schedule == "step":
         passed = sum(step >= epoch * steps_per_epoch for epoch in recipe.decay_epochs)
         return recipe.lr * recipe.decay_factor**passed
-    return recipe.lr
+    return recipe.lr * recipe.decay_factor**decays

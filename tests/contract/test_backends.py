@@ -9,13 +9,13 @@ import pytest
 from optuna.trial import TrialState
 
 from nas import attributes
-from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.errors import OutOfMemory, SpecError
 from nas.events import Event
 from nas.records import EpochReport
 from nas.results import leaderboard
 from nas.spec import SearchSpec, load_spec
 from nas.study import SearchStudy
+from nas.training.run import CHECKPOINT, WEIGHTS
 from nas.units import GIB
 from workers.job import run_job
 from workers.run import Watcher, run_search

@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nas.candidate import CHECKPOINT, LOG, WEIGHTS, Candidate, train_candidate
+from nas.candidate import Candidate, train_candidate
 from nas.data.annotations import CocoSplit
 from nas.data.check import check_split
 from nas.errors import CandidateError, NonFiniteLoss
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.training.run import CHECKPOINT, LOG, WEIGHTS
+from search_spaces.catalog import SCHEDULES
 from search_spaces.layout import Layout
 
 
@@ -99,6 +101,25 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("stopped_after", [1, 2, 3])
+def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], schedule: str, stopped_after: int
+):
+    keys = {"schedule": schedule, "epochs": 4, "decay_epochs": (2,), "patience": 1, "min_gain": 0.9, "lr": 1e-3}
+    rule = candidate(tmp_path).recipe.model_copy(update=keys)
+    whole, broken = (candidate(tmp_path / name, recipe=rule) for name in ("whole", "broken"))
+    expected = list(train_candidate(whole, *splits))
+    first = train_candidate(broken, *splits)
+    for _ in zip(range(stopped_after), first):  # noqa: B905
+        pass
+    first.close()
+    list(train_candidate(broken, *splits))
+    assert (tmp_path / "broken" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert [report.epoch for report in expected] == ([1, 2] if schedule == "saturate" else [1, 2, 3, 4])
+    assert expected[-1].converged == (schedule == "saturate")
+
+
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
 @pytest.mark.parametrize("killed_after", [1, 5])
 def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
@@ -172,6 +193,13 @@ def test_another_recipe_does_not_go_on_with_this_checkpoint(tmp_path: Path, spli
         next(train_candidate(candidate(tmp_path, recipe=recipe), *splits))
 
 
+def test_the_test_split_is_scored_once_at_the_end(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    reports = list(train_candidate(candidate(tmp_path), *splits, splits[1]))
+    assert [report.test is None for report in reports] == [True, True, False]
+    assert reports[-1].test == reports[-1].metrics  # here it is the validation split
+    assert list(train_candidate(candidate(tmp_path), *splits, splits[1])) == reports[-1:]
+
+
 def test_calibration_can_be_off(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     report = next(train_candidate(candidate(tmp_path, calibration=CalibrationSpec(enabled=False)), *splits))
     assert report.calibration is None
@@ -184,7 +212,7 @@ def test_divergence_keeps_the_last_checkpoint(
     next(calm)
     calm.close()
     before = (tmp_path / CHECKPOINT).read_bytes()
-    monkeypatch.setattr("nas.candidate.lr_at", lambda step, steps, recipe: 1e30)
+    monkeypatch.setattr("nas.candidate.lr_at", lambda *_: 1e30)
     with pytest.raises(NonFiniteLoss):
         list(train_candidate(candidate(tmp_path), *splits))
     assert (tmp_path / CHECKPOINT).read_bytes() == before

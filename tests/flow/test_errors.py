@@ -47,7 +47,7 @@ REFUSED = [
     ("nas-submit --data {digits} --sampler bayes", "must be one of tpe, gp, nsga2, random, grid; got 'bayes'"),
     ("nas-submit --data {digits} --pruner asha", "must be one of none, median, hyperband; got 'asha'"),
     ("nas-submit --data {digits} --space tny", "must be one of free, paper, scales, tiny; got 'tny' .did you mean 'tiny'"),
-    ("nas-submit --data {digits} --recipe x", "recipe must be one of paper-24, proxy, tiny; got 'x'"),
+    ("nas-submit --data {digits} --recipe x", "recipe must be one of paper, paper-24, paper-sota, proxy, tiny; got 'x'"),
     ("nas-submit --data {digits} --budget 16", "a number and a unit .*; got '16'"),
     ("nas-submit --data {digits} --budget 0GiB", "must be above 0; got '0GiB'"),
     ("nas-submit --data {digits} --image-size 16", "recipe.image_size must be greater than or equal to 32; got 16"),

@@ -20,9 +20,9 @@ from driver import FACTS, report
 from optuna.trial import TrialState
 from servers import KINDS, start_server
 
-from nas.candidate import CHECKPOINT
 from nas.spec import load_spec
 from nas.study import SearchStudy
+from nas.training.run import CHECKPOINT
 
 EPOCHS = 3
 

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 
 from nas import attributes
 from nas.budget import Budget
-from nas.candidate import CHECKPOINT, WEIGHTS
 from nas.errors import StudyError
 from nas.provenance import public_spec
 from nas.results import leaderboard, pareto_front, trial_row
 from nas.sampling import distributions
 from nas.storage import open_storage
+from nas.training.run import CHECKPOINT, WEIGHTS
 from nas.units import GIB
 
 

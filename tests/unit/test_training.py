@@ -18,6 +18,7 @@ from nas.spec import DetectorSpec, Recipe, load_recipe, validated
 from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from nas.training.loop import train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
+from nas.training.saturation import Saturation
 from search_spaces.layout import Layout
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def batches(count: int, size: int = 4, bad: int | None = None) -> list[Batch]:
 
 
 def run(network: nn.Module, data: list[Batch], **how: object) -> float:
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, fused=True)
     arguments = {"lrs": [0.1] * len(data), "accumulate": 1, "clip_norm": None, "precision": "fp32", "device": CPU, **how}
     return train_epoch(network, data, optimizer, **arguments)
 
@@ -108,6 +109,19 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(accumulate: int):
         assert torch.equal(mine, yours)
 
 
+def test_on_a_gpu_a_bad_step_voids_itself_and_all_that_follow():
+    """There the host looks late: what it would have seen must not have changed the weights in between."""
+    network, good = Toy(), Toy()
+    fused = torch.optim.AdamW(network.parameters(), fused=True)
+    expected = torch.optim.AdamW(good.parameters(), fused=True)
+    how = {"accumulate": 1, "clip_norm": None, "precision": "fp32", "device": CPU}
+    train_epoch(good, batches(5)[:2], expected, lrs=[0.1] * 2, **how)
+    with pytest.raises(NonFiniteLoss, match=r"loss is not finite at step 3 of the epoch: square nan"):
+        train_epoch(network, batches(5, bad=2), fused, lrs=[0.1] * 5, check_s=math.inf, **how)
+    for mine, yours in zip(network.parameters(), good.parameters(), strict=True):
+        assert torch.equal(mine, yours)
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_step():
     network = Toy()
     network.map.weight.register_hook(lambda grad: grad * math.inf)
@@ -149,6 +163,27 @@ def test_schedules():
         torch_cosine.step()
 
 
+def test_saturation_decays_then_converges():
+    rule = recipe(schedule="saturate", patience=2, min_gain=0.01, decays=1, epochs=50)
+    values = [0.1, 0.2, 0.205, 0.209, 0.3, 0.3, 0.3, 0.4]
+    seen, state = [], Saturation()
+    for value in values:
+        state = state.after(value, rule)
+        seen.append((state.decays, state.converged))
+    # 0.209 is the second epoch without a gain of 0.01 over 0.2; the third 0.3 is the second without one after the decay.
+    assert seen == [(0, False)] * 3 + [(1, False)] * 3 + [(1, True)] * 2
+    rates = [lr_at(5, 10, rule, decays) for decays in (0, 1)]
+    assert rates == pytest.approx([0.1, 0.01])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])
+def test_other_schedules_never_converge_early(schedule: str):
+    state = Saturation()
+    for _ in range(100):
+        state = state.after(0.0, recipe(schedule=schedule))
+    assert state == Saturation()
+
+
 def test_warmup_longer_than_training_never_divides_by_zero():
     short = recipe(epochs=1, warmup_steps=500, schedule="cosine")
     assert all(0 < lr_at(step, 3, short) <= 0.1 for step in range(3))
@@ -167,7 +202,8 @@ def test_checkpoint_restores_everything(tmp_path: Path):
     network(batches(1)[0].images, batches(1)[0].targets)["square"].backward()
     optimizer.step()
     torch.manual_seed(7)
-    save_checkpoint(path, network, optimizer, epoch=3, key="me", extra={"map": None, "list": [1, 2.5, "x"]})
+    extra = {"map": None, "list": [1, 2.5, "x"]}
+    save_checkpoint(path, network, optimizer, epoch=3, key="me", extra=extra, rng=[torch.get_rng_state()])
     expected = torch.rand(3)
     other = Toy()
     nn.init.zeros_(other.map.weight)
@@ -184,7 +220,7 @@ def test_no_checkpoint_foreign_checkpoint_broken_checkpoint(tmp_path: Path):
     path, network = tmp_path / "checkpoint.pt", Toy()
     optimizer = torch.optim.AdamW(network.parameters())
     assert load_checkpoint(path, network, optimizer, key="me") is None
-    save_checkpoint(path, network, optimizer, epoch=1, key="you", extra={})
+    save_checkpoint(path, network, optimizer, epoch=1, key="you", extra={}, rng=[])
     with pytest.raises(CandidateError, match="belongs to another run"):
         load_checkpoint(path, network, optimizer, key="me")
     path.write_bytes(path.read_bytes()[:100])
@@ -195,7 +231,7 @@ def test_no_checkpoint_foreign_checkpoint_broken_checkpoint(tmp_path: Path):
 def test_a_failed_write_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path, network = tmp_path / "checkpoint.pt", Toy()
     optimizer = torch.optim.AdamW(network.parameters())
-    save_checkpoint(path, network, optimizer, epoch=1, key="me", extra={})
+    save_checkpoint(path, network, optimizer, epoch=1, key="me", extra={}, rng=[])
 
     def full(content: object, target: BinaryIO) -> None:
         target.write(b"half")
@@ -203,7 +239,7 @@ def test_a_failed_write_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OutputError, match="checkpoint.pt' cannot be written: No space left"):
-        save_checkpoint(path, network, optimizer, epoch=2, key="me", extra={})
+        save_checkpoint(path, network, optimizer, epoch=2, key="me", extra={}, rng=[])
     monkeypatch.undo()
     assert load_checkpoint(path, network, optimizer, key="me") == (1, {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -1,0 +1,81 @@
+"""Several processes that train one candidate together, each with its share of every batch (PyTorch's DistributedDataParallel).
+
+With `World()`, one process alone, every function here does nothing, so that there is one way to train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """The one that writes files and computes metrics."""
+        return self.rank == 0
+
+    @classmethod
+    def here(cls) -> World:
+        """The processes of the default group; one alone where there is none."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return cls()
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def agreed(self, mine: bool) -> bool:
+        """What the first process says, for all of them."""
+        return bool(broadcast(self, mine))
+
+
+def wrapped(network: nn.Module, world: World) -> nn.Module:
+    """The network whose gradients are averaged over the processes; the same network for one process alone."""
+    if world.size == 1:
+        return network
+    device = next(network.parameters()).device
+    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+
+
+def average(tensor: Tensor, world: World | None = None) -> Tensor:
+    """The mean over the processes, in place."""
+    world = world or World.here()
+    if world.size > 1:
+        dist.all_reduce(tensor)
+        tensor /= world.size
+    return tensor
+
+
+def broadcast(world: World, value: Any) -> Any:
+    """The first process's value, anything that can be pickled, in every process."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(world: World, value: Any) -> list[Any]:
+    """The values of all processes, in every process."""
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values
+
+
+@torch.no_grad()
+def share_buffers(network: nn.Module, world: World) -> None:
+    """Give every process the first one's buffers: running statistics differ by the images that each has seen."""
+    if world.size > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)

@@ -1,0 +1,124 @@
+"""A training run's state and files: what a checkpoint holds beside the tensors, when one is written, how it goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.places import append_line, writing
+from nas.records import EpochReport
+from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.training.distributed import World, gathered
+from nas.training.saturation import Saturation
+
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
+
+
+@dataclass
+class Progress:
+    """Plain JSON; `steps` of the running epoch are done, with the sum of their losses."""
+
+    calibration: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
+    saturation: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    loss_sum: float = 0.0
+    train_s: float = 0.0
+    elapsed_s: float = 0.0
+
+
+class Run:
+    """A training run that can be saved between any two steps. Of several processes the first one writes.
+
+    Args:
+        folder: of its files.
+        key: names the run inside its checkpoints.
+        detector, optimizer: what is trained.
+        world: the processes that train it together.
+        checkpoint_s: seconds between checkpoints within an epoch.
+    """
+
+    def __init__(
+        self, folder: Path, key: str, detector: nn.Module, optimizer: torch.optim.Optimizer, world: World, checkpoint_s: float
+    ) -> None:
+        self.folder, self.key, self.detector, self.optimizer, self.world = folder, key, detector, optimizer, world
+        self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, Progress()
+        self._losses = torch.zeros(())  # of this epoch's steps, on the device
+        self._mark_s = self._saved_s = time.perf_counter()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> EpochReport | None:
+        """Go on where the checkpoint was written, if there is one.
+
+        Returns:
+            The last report before that.
+        """
+        resumed = load_checkpoint(self.folder / CHECKPOINT, self.detector, self.optimizer, key=self.key, rank=self.world.rank)
+        if not resumed:
+            return None
+        self.epoch, self.progress = resumed[0], Progress(**resumed[1])
+        self._losses = torch.tensor(self.progress.loss_sum, dtype=torch.float64)
+        if not self.progress.report:
+            return None
+        report = EpochReport.from_dict(self.progress.report)
+        self._keep_weights(report)  # perhaps in another folder than before
+        return report
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been done, calibration included."""
+        return self.epoch > 0 or self.progress.steps > 0
+
+    @property
+    def saturation(self) -> Saturation:
+        """Of the validation mAP."""
+        return Saturation(**self.progress.saturation)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        rng = gathered(self.world, torch.get_rng_state())
+        self.progress.loss_sum = float(self._losses)
+        if self.world.first:
+            save_checkpoint(
+                self.folder / CHECKPOINT, self.detector, self.optimizer,
+                epoch=self.epoch, key=self.key, extra=asdict(self.progress), rng=rng,
+            )  # fmt: skip
+        self._saved_s = time.perf_counter()
+
+    def tick(self, *, training: bool) -> None:
+        """Account for the time since the last call."""
+        passed_s, self._mark_s = time.perf_counter() - self._mark_s, time.perf_counter()
+        self.progress.elapsed_s += passed_s
+        self.progress.train_s += passed_s if training else 0
+
+    def after_step(self, step: int, steps: int, loss: Tensor) -> None:
+        """Count a step, and write a checkpoint where it is time for one."""
+        self.progress.steps, self._losses = step, self._losses + loss
+        due = time.perf_counter() - self._saved_s >= self.checkpoint_s
+        if step < steps and self.world.agreed(due):
+            self.tick(training=True)
+            self.save()
+
+    def log(self, **values: float) -> None:
+        """Add a line to the log."""
+        if self.world.first:
+            append_line(self.folder / LOG, json.dumps(values))
+
+    def ended(self, report: EpochReport) -> EpochReport:
+        """An epoch is over: keep it, and the weights of the last one."""
+        self.progress.report, self.progress.steps, self._losses = asdict(report), 0, torch.zeros(())
+        self.epoch = report.epoch
+        self.save()
+        self._keep_weights(report)
+        return report
+
+    def _keep_weights(self, report: EpochReport) -> None:
+        if report.last and self.world.first:
+            save_weights(self.folder / WEIGHTS, self.detector)
