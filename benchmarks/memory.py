@@ -29,6 +29,7 @@ from nas.memory import Training, predict_memory
 from nas.memory.measure import measure_memory
 from nas.spec import DetectorSpec
 from nas.units import gib
+from search_spaces.catalog import CHECKPOINTING
 from search_spaces.layout import Layout
 
 DETECTORS = ("fcos", "faster_rcnn")
@@ -43,7 +44,7 @@ def points(gpu: bool) -> Iterator[tuple[str, str, Training]]:
     for layout in LAYOUTS:
         for detector in DETECTORS:
             for precision in ("fp32", "bf16") if gpu else ("fp32",):
-                for checkpointing in (False, True):
+                for checkpointing in CHECKPOINTING:
                     shape = GPU_SHAPE if gpu else CPU_SHAPE
                     yield layout, detector, Training(shape, 20, precision, checkpointing=checkpointing, cuda=gpu)
     if gpu:
@@ -121,9 +122,9 @@ def main() -> None:
     rows = []
     for layout, detector, training in points(device.type == "cuda"):
         rows.append(row := compare(layout, detector, training, device))
-        kept = " checkpointing" if row["checkpointing"] else ""
+        kept = "" if row["checkpointing"] == "none" else f" {row['checkpointing']}"
         sizes = f"{gib(row['predicted_bytes']):8.3f} predicted {gib(row['measured_bytes']):8.3f} measured GiB"
-        print(f"{layout:18} {detector:12} {row['precision']}{kept:15} {sizes} {100 * row['error']:+6.2f} %", flush=True)
+        print(f"{layout:18} {detector:12} {row['precision']}{kept:6} {sizes} {100 * row['error']:+6.2f} %", flush=True)
     errors = [abs(row["error"]) for row in rows]
     summary = {"points": len(rows), "median_error": statistics.median(errors), "worst_error": max(errors)}
     print(f"{len(rows)} points: median error {100 * summary['median_error']:.2f} %, worst {100 * summary['worst_error']:.2f} %")

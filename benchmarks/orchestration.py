@@ -31,7 +31,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 import workers.trainable
 from nas.data.annotations import CocoSplit
-from nas.data.prepare import DataFacts
+from nas.data.prepare import DataFacts, Splits
 from nas.records import CocoMetrics, EpochReport
 from nas.sampling import distributions
 from nas.spec import load_spec
@@ -88,7 +88,7 @@ class PlainSleeper(tune.Trainable):
 def ours(storage: str, folder: Path, trials: int) -> None:
     """Our searcher and scheduler over the preset `free`."""
     study = open_study(storage, folder, "orchestration", trials)
-    jobs = JobMaker.prepare(study, *(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2)
+    jobs = JobMaker.prepare(study, Splits(*(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2))
     workers.trainable.CandidateTrainable = Sleeper  # type: ignore[misc]
     with study.lease(), ray_session(study.spec, study.budget.limit_bytes) as share:
         assert share == Share(SLOTS, 1, 0)

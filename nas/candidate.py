@@ -93,8 +93,7 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
     device, world = torch.device(candidate.device), World.here()
     torch.manual_seed(candidate.seed)
     detector = build_detector(candidate.layout, candidate.detector, candidate.num_classes).to(device)
-    if candidate.recipe.checkpointing:
-        checkpoint_blocks(detector.backbone.backbone)
+    checkpoint_blocks(detector, candidate.recipe.checkpointing)
     optimizer = make_optimizer(detector, candidate.recipe)
     run = Run(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
     report = run.resume()
@@ -159,7 +158,7 @@ class _Epochs:
         )  # fmt: skip
         return loss, lrs[-1]
 
-    def _after_step(self, step: int, of: int, loss: Tensor) -> None:
+    def _after_step(self, step: int, of: int, loss: Tensor | float) -> None:
         self.run.after_step(step, of, loss)
         if self.on_step:
             self.on_step(step, of, loss)

@@ -64,3 +64,6 @@ class OutOfMemory(CandidateError):
     def __init__(self, message: str, peak_bytes: int) -> None:
         super().__init__(message)
         self.peak_bytes = peak_bytes
+
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str, int]]:
+        return type(self), (str(self), self.peak_bytes)

@@ -60,7 +60,7 @@ def measured_memory(path: Path) -> dict[tuple[str, str], float]:
     Raises:
         SpecError: the file cannot be read, or is something else.
     """
-    asked = {"batch_shape": list(TRAINED_SHAPE), "precision": "fp32", "checkpointing": False}
+    asked = {"batch_shape": list(TRAINED_SHAPE), "precision": "fp32", "checkpointing": "none"}
     try:
         rows = json.loads(path.read_text())["rows"]
         return {

@@ -9,18 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from nas.errors import SpecError, one_of
 from nas.units import parse_bytes
+from nas.written import merged, read_yaml, set_key, validated
 from search_spaces import catalog
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space, space_from_dict
 
-Model = TypeVar("Model", bound=BaseModel)
 LARGEST_STRIDE = 32
 CUSTOM = "custom"  # a recipe that names all its keys itself
 ASPECT_LIMIT = 1333 / 800  # the paper's long side over its short side
@@ -66,7 +73,8 @@ class Recipe(_Section):
 
     `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
     sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
-    `checkpointing` keeps the inputs of blocks only and runs them twice: less memory, a third more time. `epochs` is a limit
+    `checkpointing: full` keeps the inputs of blocks only and runs them twice: less memory, a third more time; `light` does so
+    with what is cheap (see `nas.training.checkpointing`). `epochs` is a limit
     for `schedule: saturate`, which ends by itself: when the validation mAP (a fraction) has not risen by `min_gain` for
     `patience` epochs, the rate falls by `decay_factor`, `decays` times, then training is over.
     """
@@ -90,7 +98,7 @@ class Recipe(_Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: _named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
-    checkpointing: bool = False
+    checkpointing: _named("checkpointing", catalog.CHECKPOINTING) = "none"  # type: ignore[valid-type]
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
 
@@ -212,6 +220,17 @@ class RunSpec(_Section):
     def _size(cls, value: object) -> str:
         return str(value) if str(value) == "0" or parse_bytes(str(value)) else ""
 
+    @model_validator(mode="after")
+    def _whole_cards(self) -> RunSpec:
+        if self.gpus_per_trial != "auto" and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial must be a whole number above 1; got {self.gpus_per_trial:g}")
+        return self
+
+    @property
+    def processes(self) -> int:
+        """That train one candidate together, each with a GPU."""
+        return 1 if self.gpus_per_trial == "auto" else max(1, int(self.gpus_per_trial))
+
     @property
     def cache_bytes(self) -> int:
         """What decoded images may take of a machine's disk."""
@@ -238,6 +257,23 @@ class SearchSpec(_Section):
         if not value or value.strip(". ") != value or any(c in value for c in "/\\\0\n"):
             raise ValueError(f"the name of a study is one word or a few, without '/'; got {value!r}")
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_of_each_gpu(cls, written: Any) -> Any:
+        """Memory is that of one GPU: several share the batch, which `images_per_gpu` then says."""
+        run, recipe = written.get("run", {}), written.get("recipe", {})
+        if not isinstance(run, dict) or not isinstance(recipe, dict) or recipe.get("images_per_gpu"):
+            return written
+        gpus, batch = run.get("gpus_per_trial"), recipe.get("batch")
+        if not isinstance(gpus, (int, float)) or gpus <= 1 or not isinstance(batch, int) or batch % int(gpus):
+            return written
+        return {**written, "recipe": {**recipe, "images_per_gpu": batch // int(gpus)}}
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> SearchSpec:
+        self.recipe.images_at_once(self.run.processes)
+        return self
 
     def search_space(self) -> SearchSpace:
         """The space, built."""
@@ -297,64 +333,6 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def set_key(written: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in nested mappings: `set_key(w, "recipe.epochs", 3)`.
-
-    Raises:
-        SpecError: a part of the key is a value, not a section.
-    """
-    *sections, last = key.split(".")
-    for section in sections:
-        written = written.setdefault(section, {})
-        if not isinstance(written, dict):
-            raise SpecError(f"{key}: {section!r} is a value, not a section")
-    written[last] = value
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings joined; where both have a key, `over` counts."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
-def validated(model: type[Model], written: Mapping[str, Any]) -> Model:
-    """Check `written` against a pydantic model.
-
-    Raises:
-        SpecError: the first fault, in one line, with the dotted key.
-    """
-    try:
-        return model.model_validate(written)
-    except ValidationError as error:
-        raise SpecError(_first_fault(model, error)) from None
-
-
-def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("int", "constrained-")))
-    if fault["type"] == "extra_forbidden":
-        section = _section_model(model, fault["loc"][:-1])
-        names = [field.alias or name for name, field in section.model_fields.items()]
-        return one_of(f"a key of {'.'.join(map(str, fault['loc'][:-1])) or 'the spec'}", fault["loc"][-1], names)
-    cause = fault.get("ctx", {}).get("error")
-    if isinstance(cause, ValueError):
-        return f"{key}: {cause}" if key else str(cause)
-    rule = fault["msg"].removeprefix("Input ").replace("should be", "must be")
-    return f"{key} {rule}; got {fault['input']!r}" if fault["type"] != "missing" else f"{key} is missing"
-
-
-def _section_model(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]:
-    for part in path:
-        annotation = next(f.annotation for n, f in model.model_fields.items() if part in (n, f.alias))
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
-    return model
-
-
 def _space_of(written: object) -> SearchSpace:
     return load_space(written) if isinstance(written, str) else space_from_dict(written, "space")
 
@@ -372,20 +350,3 @@ def _expand(written: dict[str, Any]) -> dict[str, Any]:
         if isinstance(written.get(section), str):
             written[section] = {key: written[section]}
     return written
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of keys and values.
-
-    Raises:
-        SpecError: it cannot be read, or is something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SpecError(f"file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise SpecError(f"file {str(path)!r} must hold keys and values; got {type(content).__name__}")
-    return content

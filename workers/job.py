@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nas.candidate import Candidate, train_candidate
+from nas.candidate import Candidate
 from nas.data.annotations import CocoSplit
 from nas.data.prepare import Splits, read_index, write_index
 from nas.gpu import cap_bytes
@@ -17,6 +17,7 @@ from nas.places import is_remote, local_data, path_of
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.study import Assignment, SearchStudy
+from nas.training.launch import train_on
 from search_spaces.layout import Layout
 
 
@@ -49,6 +50,7 @@ class JobMaker:
             "data_root": spec["data"]["root"],
             "checkpoint_s": self.study.spec.run.checkpoint_s,
             "cache_bytes": self.study.spec.run.cache_bytes,
+            "processes": self.study.spec.run.processes,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
             "data_folder": str(local_data(spec["data"]["root"])),
             "splits": self.indices,
@@ -72,7 +74,7 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         cache_bytes=job["cache_bytes"],
     )
     splits = Splits(**{name: _index(path, job["data_root"], job["data_folder"]) for name, path in job["splits"].items()})
-    yield from train_candidate(candidate, *splits)
+    yield from train_on(job["processes"], candidate, splits)
 
 
 @lru_cache(maxsize=3)

@@ -29,18 +29,27 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, shift_h: int, shift_w: int) -> Tensor:
         """[B, H, W, C] -> [B, H, W, C], windows displaced by the shifts; H and W are multiples of the window."""
+        return self.attend(self.queries(x, shift_h, shift_w), x.shape[1], x.shape[2], shift_h, shift_w)
+
+    def queries(self, x: Tensor, shift_h: int, shift_w: int) -> Tensor:
+        """Queries, keys and values by window: [B, H, W, C] -> [B, nW, N, 3 C]."""
         batch, height, width, channels = x.shape
-        rows, columns, n = height // self.window, width // self.window, self.window**2
+        rows, columns = height // self.window, width // self.window
         if shift_h or shift_w:
             x = torch.roll(x, (-shift_h, -shift_w), dims=(1, 2))
         windows = x.view(batch, rows, self.window, columns, self.window, channels).transpose(2, 3)
-        qkv = self.qkv(windows.reshape(batch, rows * columns, n, channels))
+        return self.qkv(windows.reshape(batch, rows * columns, self.window**2, channels))
+
+    def attend(self, qkv: Tensor, height: int, width: int, shift_h: int, shift_w: int) -> Tensor:
+        """What `queries` gave for a map of height x width, to [B, H, W, C]."""
+        rows, columns, n = height // self.window, width // self.window, self.window**2
+        batch, channels = qkv.shape[0], qkv.shape[3] // 3
         heads = qkv.view(batch, rows * columns, n, 3, self.heads, channels // self.heads).permute(3, 0, 1, 4, 2, 5)
         if shift_h or shift_w:
             # The mask differs by window: windows share a dimension with heads, so that it broadcasts over the batch.
             query, key, value = heads.flatten(2, 3).unbind(0)
-            mask = shift_mask(height, width, self.window, shift_h, shift_w, x.device)
-            bias = (self.position_bias() + mask.to(x.dtype).unsqueeze(1)).flatten(0, 1)
+            mask = shift_mask(height, width, self.window, shift_h, shift_w, qkv.device)
+            bias = (self.position_bias() + mask.to(qkv.dtype).unsqueeze(1)).flatten(0, 1)
         else:
             query, key, value = heads.flatten(1, 2).unbind(0)
             bias = self.position_bias()
@@ -67,13 +76,23 @@ class SwinBlock(nn.Module):
         self.mlp = MLP(width, [int(width * mlp_ratio), width], activation_layer=nn.GELU, inplace=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
-        padded = F.pad(self.norm1(x), (0, 0, 0, -width % self.window, 0, -height % self.window))
-        # A map of one window has nothing to shift into.
-        shift_h = self.shift if padded.shape[1] > self.window else 0
-        shift_w = self.shift if padded.shape[2] > self.window else 0
-        x = x + self.attention(padded, shift_h, shift_w)[:, :height, :width]
+        x = x + self.attend(self.queries(x), *x.shape[1:3])
         return x + self.mlp(self.norm2(x))
+
+    def queries(self, x: Tensor) -> Tensor:
+        """The first half of the attention: see `WindowAttention.queries`."""
+        padded_h, padded_w, shift_h, shift_w = self._padded(*x.shape[1:3])
+        padded = F.pad(self.norm1(x), (0, 0, 0, padded_w - x.shape[2], 0, padded_h - x.shape[1]))
+        return self.attention.queries(padded, shift_h, shift_w)
+
+    def attend(self, queries: Tensor, height: int, width: int) -> Tensor:
+        """The second half, on a map of height x width."""
+        return self.attention.attend(queries, *self._padded(height, width))[:, :height, :width]
+
+    def _padded(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Height and width in whole windows, and the shifts: a map of one window has nothing to shift into."""
+        padded_h, padded_w = height + -height % self.window, width + -width % self.window
+        return padded_h, padded_w, *(self.shift * (side > self.window) for side in (padded_h, padded_w))  # type: ignore[return-value]
 
 
 class PatchMerging(nn.Module):

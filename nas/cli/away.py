@@ -80,7 +80,8 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
 def go_on(request: Path, local: bool = False) -> None:
     """Run the request in a file; NAS_STORAGE names the database where it is set."""
     from nas.cli.submit import run_to_end
-    from nas.spec import SearchSpec, read_yaml, validated
+    from nas.spec import SearchSpec
+    from nas.written import read_yaml, validated
 
     written = read_yaml(request)
     storage = os.environ.get(options.STORAGE_VARIABLE) or written["storage"]

@@ -36,7 +36,7 @@ def profile(
     images: Annotated[int, typer.Option(min=1, help="Images per GPU.")] = 4,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Run blocks twice to keep less.")] = False,
+    checkpointing: Annotated[str, typer.Option(help="What runs twice to keep less: none, light or full.")] = "none",
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
@@ -45,7 +45,8 @@ def profile(
     for name, value, choices in (("precision", precision, PRECISIONS), ("optimizer", optimizer, OPTIMIZERS)):
         if value not in choices:
             raise SpecError(one_of(f"--{name}", value, choices))
-    from nas.spec import ASPECT_LIMIT, LARGEST_STRIDE, DetectorSpec, validated
+    from nas.spec import ASPECT_LIMIT, LARGEST_STRIDE, DetectorSpec
+    from nas.written import validated
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])
     spec = validated(DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()})
@@ -123,7 +124,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
     first = rows[0]
     shape = "x".join(map(str, first["batch_shape"]))
-    how = f"{first['precision']}, {first['optimizer']}{', checkpointing' if first['checkpointing'] else ''}"
+    kept = first["checkpointing"]
+    how = f"{first['precision']}, {first['optimizer']}{'' if kept == 'none' else f', checkpointing {kept}'}"
     cost = Table(title=f"{first['detector']}, {first['classes']} classes, one image of {shape.split('x', 2)[2]}")
     memory = Table(title=f"GiB of one training step, batch {shape}, {how}")
     for name in ("layout", "params M", "backbone M", "GMAC", "paper G", *(["measured FPS"] if first["measured"] else [])):

@@ -58,7 +58,7 @@ class EpochProgress(ImageProgress):
         super().__init__()
         self.layout, self.epochs, self.epoch, self._shown_s = layout, epochs, 1, 0.0
 
-    def on_step(self, step: int, steps: int, loss: Tensor) -> None:
+    def on_step(self, step: int, steps: int, loss: Tensor | float) -> None:
         """One more step of the running epoch; to ask a GPU for its loss waits for it, so that is done five times a second."""
         if step < steps and time.monotonic() - self._shown_s < 0.2:
             return

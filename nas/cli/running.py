@@ -72,8 +72,9 @@ def resume(
     """Go on with a search as its study remembers it."""
     from nas.cli.submit import check_data_folder, dispatch
     from nas.results import load_study, search_uuid
-    from nas.spec import SearchSpec, validated
+    from nas.spec import SearchSpec
     from nas.storage import open_storage
+    from nas.written import validated
 
     loaded = load_study(open_storage(storage, create=False), study)
     search_uuid(loaded)

@@ -1,13 +1,15 @@
 """FCOS (Tian et al., ICCV 2019), torchvision's, with the head whose counts the paper's Table 2 has.
 
 What differs from torchvision's network: tower convolutions have no bias (a group norm follows), each pyramid level has a
-learned scale on its box distances (FCOS, section 3.2), and there is one logit per class, none for the background.
+learned scale on its box distances (FCOS, section 3.2), there is one logit per class, none for the background, and the losses
+are ours (`nas.detectors.fcos_loss`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
 
+from nas.detectors.fcos_loss import fcos_losses
 from nas.detectors.inputs import BatchTransform
 from nas.detectors.neck import PyramidBackbone
 
@@ -35,7 +38,7 @@ class Fcos(FCOS):
     def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
         channels = backbone.out_channels
         head = FCOSHead(channels, num_anchors=1, num_classes=num_classes)
-        head.classification_head.conv = tower(channels)
+        head.classification_head.conv = Tower(channels)
         head.regression_head = ScaledRegressionHead(channels)
         super().__init__(
             backbone,
@@ -60,11 +63,24 @@ class Fcos(FCOS):
             nn.init.normal_(predictor.weight, std=0.01)
         nn.init.constant_(self.head.classification_head.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
 
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        if not self.training:
+            return super().forward(images)
+        if targets is None:
+            raise ValueError("targets must be given in training")
+        batch, _ = self.transform(images, None)
+        levels = list(self.backbone(batch.tensors).values())
+        anchors = self.anchor_generator(batch, levels)
+        return self.compute_loss(targets, self.head(levels), anchors, [level.shape[2] * level.shape[3] for level in levels])
+
     def compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
     ) -> dict[str, Tensor]:
-        shifted = [{**target, "labels": target["labels"] - 1} for target in targets]
-        return super().compute_loss(shifted, head_outputs, anchors, counts)
+        """See `fcos_losses`; anchors are squares of one stride around each location."""
+        points = (anchors[0][:, :2] + anchors[0][:, 2:]) / 2
+        strides = anchors[0][:, 2] - anchors[0][:, 0]
+        shifted = [{"boxes": target["boxes"], "labels": target["labels"] - 1} for target in targets]
+        return fcos_losses(head_outputs, points, strides, shifted, (counts[0], counts[-1]))
 
     def postprocess_detections(
         self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
@@ -78,7 +94,7 @@ class ScaledRegressionHead(FCOSRegressionHead):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, num_anchors=1)
-        self.conv = tower(channels)
+        self.conv = Tower(channels)
         self.scales = nn.Parameter(torch.ones(len(STRIDES)))
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -90,9 +106,11 @@ class ScaledRegressionHead(FCOSRegressionHead):
         return torch.cat(distances, dim=1), torch.cat(centerness, dim=1)
 
 
-def tower(channels: int) -> nn.Sequential:
+class Tower(nn.Sequential):
     """Four times 3x3 convolution, group norm, ReLU."""
-    layers: list[nn.Module] = []
-    for _ in range(TOWER_DEPTH):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()]
-    return nn.Sequential(*layers)
+
+    def __init__(self, channels: int) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(TOWER_DEPTH):
+            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()]
+        super().__init__(*layers)

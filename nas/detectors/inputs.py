@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -16,6 +17,12 @@ class BatchTransform(GeneralizedRCNNTransform):
     def __init__(self) -> None:
         # The sizes are required and unused.
         super().__init__(0, 0, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=LARGEST_STRIDE)
+        self.mean, self.std = (torch.tensor(values, device="cpu").view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+
+    def normalize(self, image: Tensor) -> Tensor:
+        if self.mean.device != image.device:  # once: torchvision's own copies lists there for every image, and waits for it
+            self.mean, self.std = self.mean.to(image.device), self.std.to(image.device)
+        return (image - self.mean) / self.std
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target

@@ -46,13 +46,12 @@ def measure_memory(
     images, _, height, width = training.batch_shape
     torch.manual_seed(0)
     network = build_detector(layout, detector, num_classes).to(device)
-    if training.checkpointing:
-        checkpoint_blocks(network.backbone.backbone)
+    checkpoint_blocks(network, training.checkpointing)
     recipe = Recipe(
         epochs=1, image_size=height, max_size=max(height, width), batch=images, lr=1e-5, optimizer=training.optimizer
     )
     optimizer = make_optimizer(network, recipe)
-    targets = [_target(training.boxes_per_image, num_classes, height, width) for _ in range(images)]
+    targets = [random_target(training.boxes_per_image, num_classes, height, width) for _ in range(images)]
     batch = Batch([torch.rand(3, height, width) for _ in range(images)], targets).to(device)
     accumulate = 2 if training.accumulates else 1
     recorder = Recorder() if device.type == "cpu" else None
@@ -72,13 +71,16 @@ def measure_memory(
     step_s = time.perf_counter() - started
     if recorder:
         there = [*network.parameters(), *network.buffers(), *batch.images]
-        return Measured("cpu", _highest(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)), None, step_s, None)
+        return Measured(
+            "cpu", highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)), None, step_s, None
+        )
     peak_bytes, reserved_bytes = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
     fps = _fps(network, batch.images[0], device)
     return Measured(torch.cuda.get_device_name(device), peak_bytes, reserved_bytes, step_s, fps)
 
 
-def _highest(recorder: Recorder, live_bytes: int) -> int:
+def highest_bytes(recorder: Recorder, live_bytes: int) -> int:
+    """The peak of what was recorded, beside what was there before."""
     sizes: dict[int, int] = {}
     highest = live_bytes
     for slot, size in recorder.events:
@@ -91,7 +93,8 @@ def _highest(recorder: Recorder, live_bytes: int) -> int:
     return highest
 
 
-def _target(boxes: int, num_classes: int, height: int, width: int) -> Target:
+def random_target(boxes: int, num_classes: int, height: int, width: int) -> Target:
+    """Boxes of all sizes within an image."""
     sides = torch.tensor([width, height])
     corner, size = torch.rand(boxes, 2) * sides * 0.6, torch.rand(boxes, 2) * sides * 0.35 + 8
     labels = torch.randint(1, num_classes + 1, (boxes,))

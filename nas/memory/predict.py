@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 from nas.detectors import NECKS
 from nas.memory.allocator import CachingAllocator, rounded_bytes
@@ -36,7 +37,7 @@ class Training:
         boxes_per_image: targets of one image.
         precision: `fp32`, or `bf16` for autocast.
         optimizer: `adamw` or `sgd`.
-        checkpointing: blocks keep their inputs only and run again in the backward pass.
+        checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of being kept.
         accumulates: several batches make one step, so that gradients are there during the forward pass.
         cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run there.
     """
@@ -45,7 +46,7 @@ class Training:
     boxes_per_image: int = 100
     precision: str = "fp32"
     optimizer: str = "adamw"
-    checkpointing: bool = False
+    checkpointing: str = "none"
     accumulates: bool = False
     cuda: bool = True
 
@@ -95,8 +96,7 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
 
     def run(unit: Unit, inputs: Sequence[Value]) -> list[Value]:
         tape = _tape(
-            unit, tuple(value.spec for value in inputs), training.checkpointing and unit.is_block, training.cuda,
-            training.precision == "bf16",
+            unit, tuple(value.spec for value in inputs), training.checkpointing, training.cuda, training.precision == "bf16",
         )  # fmt: skip
         tapes.append(tape)
         return chain.forward(tape, unit.part, inputs)
@@ -127,9 +127,9 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
 
 
 @lru_cache(maxsize=4096)
-def _tape(unit: Unit, inputs: tuple[TensorSpec, ...], checkpointed: bool, cuda: bool, autocast: bool) -> UnitTape:
-    key = [unit.key, [asdict(spec) for spec in inputs], checkpointed, cuda, autocast]
-    how = {"checkpointed": checkpointed, "cuda": cuda, "autocast": autocast}
+def _tape(unit: Unit, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool) -> UnitTape:
+    key = [unit.key, [asdict(spec) for spec in inputs], checkpointing, cuda, autocast]
+    how: dict[str, Any] = {"checkpointing": checkpointing, "cuda": cuda, "autocast": autocast}
     return UnitTape.from_dict(cached("tape", key, lambda: asdict(probe(unit.build, inputs, **how))))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nas.memory.kernels import CudaKernels
 from nas.memory.losses import every_mask_full
 from nas.memory.tape import ACCUMULATED, Event, Recorder
-from nas.training.checkpointing import checkpoint_block
+from nas.training.checkpointing import checkpoint_blocks
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class UnitTape:
 
 
 def probe(
-    build: Callable[[], nn.Module], inputs: Sequence[TensorSpec], *, checkpointed: bool, cuda: bool, autocast: bool
+    build: Callable[[], nn.Module], inputs: Sequence[TensorSpec], *, checkpointing: str, cuda: bool, autocast: bool
 ) -> UnitTape:
     """Run a piece of a network on meta tensors.
 
     Args:
         build: makes the piece, a module from its inputs to one tensor, to several, or to a scalar loss.
         inputs: what it is given.
-        checkpointed: keep only the inputs and run the forward pass again in the backward pass.
+        checkpointing: `none`, `light` or `full`.
         cuda: allocate as CUDA's kernels do; else as those of the CPU.
         autocast: to bf16, as on CUDA.
     """
@@ -99,8 +99,7 @@ def probe(
     with torch.device("meta"):
         module = build()
     module.train()
-    if checkpointed:
-        checkpoint_block(module, kernels)
+    checkpoint_blocks(module, checkpointing, kernels)
     run = _Run(module)
     with every_mask_full(), run.recorder:
         with kernels():

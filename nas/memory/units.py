@@ -29,7 +29,6 @@ class Unit:
     part: str
     key: tuple[Any, ...]
     build: Callable[[], nn.Module] = field(compare=False)
-    is_block: bool = False
 
 
 def stem_unit(layout: Layout) -> Unit:
@@ -78,9 +77,7 @@ def head_unit(detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, 
 
 def _conv(part: str, in_width: int, width: int, stride: int, norm: str) -> Unit:
     key = ("conv", in_width, width, stride, norm)
-    return Unit(
-        part, key, lambda: ConvStage(in_width=in_width, width=width, depth=1, stride=stride, norm=norm)[0], is_block=True
-    )
+    return Unit(part, key, lambda: ConvStage(in_width=in_width, width=width, depth=1, stride=stride, norm=norm)[0])
 
 
 def _merging(part: str, in_width: int, width: int) -> Unit:
@@ -89,7 +86,7 @@ def _merging(part: str, in_width: int, width: int) -> Unit:
 
 def _swin(part: str, width: int, count: int, window: int, shift: int, mlp_ratio: float) -> Unit:
     key = ("swin", width, count, window, shift, mlp_ratio)
-    return Unit(part, key, lambda: ChannelsLast(SwinBlock(width, count, window, shift, mlp_ratio)), is_block=True)
+    return Unit(part, key, lambda: ChannelsLast(SwinBlock(width, count, window, shift, mlp_ratio)))
 
 
 class ChannelsLast(nn.Module):

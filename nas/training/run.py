@@ -98,7 +98,7 @@ class Run:
         self.progress.elapsed_s += passed_s
         self.progress.train_s += passed_s if training else 0
 
-    def after_step(self, step: int, steps: int, loss: Tensor) -> None:
+    def after_step(self, step: int, steps: int, loss: Tensor | float) -> None:
         """Count a step, and write a checkpoint where it is time for one."""
         self.progress.steps, self._losses = step, self._losses + loss
         due = time.perf_counter() - self._saved_s >= self.checkpoint_s

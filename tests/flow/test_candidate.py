@@ -144,9 +144,10 @@ def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
     assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
 
-def test_checkpointing_changes_nothing_but_memory(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+@pytest.mark.parametrize("kept", ["light", "full"])
+def test_checkpointing_changes_nothing_but_memory(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], kept: str):
     plain = candidate(tmp_path / "plain")
-    recipe = plain.recipe.model_copy(update={"checkpointing": True})
+    recipe = plain.recipe.model_copy(update={"checkpointing": kept})
     checkpointed = dataclasses.replace(plain, folder=tmp_path / "checkpointed", recipe=recipe)
     expected = list(train_candidate(plain, *splits))
     assert [comparable(report) for report in train_candidate(checkpointed, *splits)] == list(map(comparable, expected))

@@ -87,7 +87,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 def test_measured_memory_stands_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    paper = {"batch_shape": [4, 3, 800, 1344], "precision": "fp32", "checkpointing": False, "measured_bytes": 12 * 2**30}
+    paper = {"batch_shape": [4, 3, 800, 1344], "precision": "fp32", "checkpointing": "none", "measured_bytes": 12 * 2**30}
     rows = [
         {"detector": "fcos", "layout": "C2-C2-T6-T2", **paper},
         {"detector": "fcos", "layout": "T2-T2-T6-T2", **paper, "precision": "bf16"},

@@ -109,6 +109,46 @@ def test_fcos_equals_torchvisions_with_labels_from_1(fcos_pair: tuple[torch.nn.M
             assert torch.allclose(mine["scores"], yours["scores"], atol=1e-6)
 
 
+def crowd(count: int, seed: int) -> dict[str, torch.Tensor]:
+    """Overlapping boxes of 8 to 400 pixels, whose areas differ by more than torchvision's single precision can tell (8)."""
+    generator = torch.Generator().manual_seed(seed)
+    side = torch.exp(torch.linspace(2, 6, count))[:, None] * (0.9 + 0.2 * torch.rand(count, 2, generator=generator))
+    corner = torch.rand(count, 2, generator=generator) * 300
+    boxes = torch.cat([corner, corner + side], dim=1)
+    assert (side.prod(dim=1).sort().values.diff() > 8).all()
+    return {"boxes": boxes, "labels": torch.randint(1, 5, (count,), generator=generator)}
+
+
+def test_fcos_losses_and_gradients_on_many_boxes_equal_torchvisions(fcos_pair: tuple[torch.nn.Module, FCOS]):
+    images = [torch.rand(3, 384, 416), torch.rand(3, 320, 352), torch.rand(3, 384, 384)]
+    targets = [crowd(12, 3), crowd(1, 1), crowd(20, 2)]
+    found = []
+    for network in fcos_pair:
+        losses = network.train()(images, targets)
+        gradients = torch.autograd.grad(sum(losses.values()), list(network.backbone.parameters()), allow_unused=True)
+        found.append((losses, gradients))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    for name, loss in theirs.items():
+        assert ours[name].item() == pytest.approx(loss.item(), rel=1e-5)
+    for mine, yours in zip(our_gradients, their_gradients, strict=True):
+        assert (mine is None) == (yours is None)
+        if mine is not None:
+            assert torch.allclose(mine, yours, atol=1e-4 * yours.abs().max())
+
+
+def test_an_fcos_step_never_asks_the_device_for_a_value():
+    """On meta there is nothing to ask for: `item`, `nonzero` and boolean indexing raise."""
+    with torch.device("meta"):
+        detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name="fcos", channels=32), num_classes=4)
+        images = [torch.rand(3, 96, 128), torch.rand(3, 120, 64)]
+        labels = [torch.ones(count, dtype=torch.int64) for count in (3, 0)]
+        targets = [{"boxes": torch.rand(len(label), 4), "labels": label} for label in labels]
+    losses = detector.train()(images, targets)
+    sum(losses.values()).backward()
+    with pytest.raises(Exception, match="meta"):
+        losses["classification"].item()
+
+
 def test_each_level_has_its_own_scale(fcos_pair: tuple[torch.nn.Module, FCOS]):
     head = fcos_pair[0].head.regression_head
     levels = [torch.rand(1, 32, 4, 4) for _ in range(5)]

@@ -16,7 +16,8 @@ from nas.memory.losses import bounded_loss, every_mask_full
 from nas.memory.measure import measure_memory
 from nas.memory.tape import ACCUMULATED, RELEASED, Recorder
 from nas.spec import DetectorSpec
-from nas.training.checkpointing import checkpoint_block
+from nas.training.checkpointing import checkpoint_blocks
+from search_spaces.catalog import CHECKPOINTING, PRECISIONS
 from search_spaces.layout import Layout
 
 MIB = 2**20
@@ -80,11 +81,9 @@ def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -
     return predicted.peak_bytes, measure_memory(parsed, spec, 3, training, torch.device("cpu")).peak_bytes
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", CHECKPOINTING)
 @pytest.mark.parametrize(("detector", "text", "shape", "size"), POINTS)
-def test_prediction_is_within_1_per_cent_of_a_real_step(
-    detector: str, text: str, shape: tuple, size: dict, checkpointing: bool
-):
+def test_prediction_is_within_1_per_cent_of_a_real_step(detector: str, text: str, shape: tuple, size: dict, checkpointing: str):
     training = Training(shape, boxes_per_image=10, checkpointing=checkpointing, cuda=False)
     predicted, counted = predicted_and_counted(text, DetectorSpec(name=detector, **size), training)
     assert predicted == pytest.approx(counted, rel=0.01)
@@ -106,10 +105,7 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
         network = build_detector(layout, spec, 3).train()
         images = torch.empty(training.batch_shape)
     kernels = CudaKernels(autocast=training.precision == "bf16")
-    if training.checkpointing:
-        for stage in network.backbone.backbone.stages:
-            for block in getattr(stage, "blocks", stage):
-                checkpoint_block(block, lambda: CudaKernels(autocast=training.precision == "bf16"))
+    checkpoint_blocks(network, training.checkpointing, lambda: CudaKernels(autocast=training.precision == "bf16"))
     recorder = Recorder()
     for state in (*network.parameters(), *network.buffers(), images):
         recorder.know(state)
@@ -138,7 +134,10 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"checkpointing": True}, {"precision": "bf16"}, {"precision": "bf16", "checkpointing": True}, {"accumulates": True}],
+    [
+        *({"checkpointing": kept, "precision": precision} for kept in CHECKPOINTING for precision in PRECISIONS),
+        {"accumulates": True},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
@@ -156,8 +155,9 @@ def test_bf16_takes_less_and_checkpointing_much_less():
         return predict_memory(Layout.parse("C2-C2-T6-T2"), spec, 80, training).peak_bytes
 
     assert 0.5 * peak() < peak(precision="bf16") < 0.65 * peak()  # activations halve, weights and their like do not
-    assert peak(checkpointing=True) < 0.6 * peak()
-    assert peak(precision="bf16", checkpointing=True) < peak(checkpointing=True)
+    assert peak(checkpointing="full") < 0.6 * peak()
+    assert peak(checkpointing="full") < peak(checkpointing="light") < 0.9 * peak()
+    assert peak(precision="bf16", checkpointing="full") < peak(checkpointing="full")
 
 
 def test_what_was_predicted_once_is_read_from_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nas.errors import LayoutError, SpaceError, SpecError
-from nas.spec import Recipe, SearchSpec, load_recipe, load_spec, recipe_names, validated
+from nas.spec import Recipe, SearchSpec, load_recipe, load_spec, recipe_names
+from nas.written import validated
 
 BASE = {"data.root": "somewhere/cells", "space": "tiny"}
 
