@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from networks import randomize
 from torch import Tensor, nn
 from torchvision.models import ResNet, SwinTransformer, resnet50
 from torchvision.models.swin_transformer import PatchMerging, SwinTransformerBlock
@@ -14,17 +15,6 @@ from nas.backbone import HybridBackbone, build_backbone
 from search_spaces.layout import Layout
 
 SIZES = [(224, 224), (199, 230), (65, 33), (160, 213)]
-
-
-def randomize(network: nn.Module, seed: int = 0) -> None:
-    """Every parameter and running statistic away from its initial value, so that nothing is neutral by chance."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.randn(tensor.shape, generator=generator)
-            scale = tensor.shape[1:].numel() ** -0.5 if tensor.ndim > 1 else 0.1
-            value = noise * scale + (1 if tensor.ndim == 1 and name.endswith("weight") else 0)
-            tensor.copy_(value.abs() + 0.5 if "running_var" in name else value)
 
 
 def block_name(name: str) -> str:
