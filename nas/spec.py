@@ -31,6 +31,7 @@ from search_spaces.space import SearchSpace, load_space, space_from_dict
 LARGEST_STRIDE = 32
 CUSTOM = "custom"  # a recipe that names all its keys itself
 ASPECT_LIMIT = 1333 / 800  # the paper's long side over its short side
+WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
 
 def _named(what: str, choices: tuple[str, ...]) -> Any:

@@ -1,1 +1,1 @@
-"""Training from scratch: the loop, its optimizer and schedule, its checkpoints."""
+"""Training from scratch: the loop, its optimizer and schedule, its checkpoints, weights to start from instead."""
