@@ -16,7 +16,6 @@ from typing import Any
 
 import timm
 import torch
-from nas.training.weights import load_backbone_weights
 from torch import Tensor, nn
 from torchvision.models import SwinTransformer, resnet50
 from torchvision.models.detection import FCOS, FasterRCNN
@@ -33,6 +32,7 @@ from nas.memory.measure import highest_bytes
 from nas.memory.tape import Recorder
 from nas.spec import DetectorSpec
 from nas.training.checkpointing import checkpoint_blocks
+from nas.training.weights import load_backbone_weights
 from search_spaces.layout import Layout
 
 CLASSES = 80

@@ -28,6 +28,7 @@ from nas.detectors import Detector, build_detector
 from nas.errors import DataError
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
+from nas.places import path_of
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.training.checkpointing import checkpoint_blocks
@@ -35,6 +36,7 @@ from nas.training.distributed import World, share_buffers, wrapped
 from nas.training.loop import OnStep, train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
 from nas.training.run import Run
+from nas.training.weights import load_backbone_weights
 from search_spaces.layout import Layout
 
 
@@ -69,7 +71,7 @@ class Candidate:
 def train_candidate(
     candidate: Candidate, train: CocoSplit, val: CocoSplit, test: CocoSplit | None = None, *, on_step: OnStep | None = None
 ) -> Iterator[EpochReport]:
-    """Train from scratch, or from the checkpoint in `candidate.folder`, and report after each epoch.
+    """Train from scratch, from the recipe's weights, or from the checkpoint in `candidate.folder`; report after each epoch.
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it. The weights are in
     `detector.safetensors` when the last report comes; `log.jsonl` has a line for every epoch that was trained, repeated ones
@@ -81,6 +83,7 @@ def train_candidate(
         OutputError: the disk is full or away; the last checkpoint stays.
         DataError: an image has become unreadable since it was checked; the last checkpoint stays.
         CandidateError: others had taken the GPU's memory.
+        SpecError: the recipe's weights cannot be used.
     """
     with limited_memory(torch.device(candidate.device), candidate.cap_bytes):
         try:
@@ -100,7 +103,7 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
     if report:
         yield report
     elif not run.begun:
-        run.progress.calibration = _calibrate(candidate, detector, splits.train, device)
+        run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
         if world.rank:  # the first process draws what one alone would draw
             torch.manual_seed(candidate.seed + 1_000_003 * world.rank)
     epochs = _Epochs(candidate, splits, run, device, on_step)
@@ -169,6 +172,17 @@ class _Epochs:
 
     def _loader(self, split: CocoSplit, view: View, order: Share) -> DataLoader:
         return make_loader(split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes)
+
+
+def _prepare(
+    candidate: Candidate, detector: Detector, run: Run, train: CocoSplit, device: torch.device
+) -> dict[str, Any] | None:
+    """What a run starts from: a file's weights as they are, or its own, calibrated."""
+    if not candidate.recipe.weights:
+        return _calibrate(candidate, detector, train, device)
+    report = load_backbone_weights(detector.backbone.backbone, path_of(candidate.recipe.weights))
+    run.log(weights=report.summary())
+    return None
 
 
 def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device) -> dict[str, Any] | None:

@@ -75,7 +75,8 @@ class Recipe(_Section):
     `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
     sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
     `checkpointing: full` keeps the inputs of blocks only and runs them twice: less memory, a third more time; `light` does so
-    with what is cheap (see `nas.training.checkpointing`). `epochs` is a limit
+    with what is cheap (see `nas.training.checkpointing`). `weights` is a file with backbone weights to start from instead of from
+    scratch (see `nas.training.weights`); they are not calibrated. `epochs` is a limit
     for `schedule: saturate`, which ends by itself: when the validation mAP (a fraction) has not risen by `min_gain` for
     `patience` epochs, the rate falls by `decay_factor`, `decays` times, then training is over.
     """
@@ -102,6 +103,7 @@ class Recipe(_Section):
     checkpointing: _named("checkpointing", catalog.CHECKPOINTING) = "none"  # type: ignore[valid-type]
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    weights: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -109,6 +111,8 @@ class Recipe(_Section):
             raise ValueError(f"batch must be a multiple of images_per_gpu; got {self.batch} and {self.images_per_gpu}")
         if self.max_size and self.max_size < self.image_size:
             raise ValueError(f"max_size must be at least image_size; got {self.max_size} and {self.image_size}")
+        if self.weights is not None and not self.weights.endswith(WEIGHT_FILES):
+            raise ValueError(f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got {self.weights!r}")
         return self
 
     @property
@@ -165,7 +169,10 @@ class BudgetSpec(_Section):
 
 
 class CalibrationSpec(_Section):
-    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.calibration`)."""
+    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.calibration`).
+
+    With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been trained.
+    """
 
     enabled: bool = True
     definition: _named("definition", catalog.CALIBRATION_DEFINITIONS) = "paper"  # type: ignore[valid-type]

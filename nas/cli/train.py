@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +36,7 @@ def train(
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train one candidate from scratch and write it as a bundle."""
+    """Train one candidate, from scratch or from recipe.weights, and write it as a bundle."""
     flags = given({
         "data.root": data, "detector.name": detector, "recipe.name": recipe, "recipe.epochs": epochs,
         "recipe.image_size": image_size, "recipe.batch": batch, "search.seed": seed,
@@ -117,12 +118,19 @@ def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
 def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Trained:
     import torch
 
+    from nas.backbone import build_backbone
     from nas.candidate import Candidate, train_candidate
     from nas.cli.progress import EpochProgress
     from nas.cost import count_cost
     from nas.data.prepare import read_data
     from nas.export.trained import Trained
+    from nas.places import path_of
+    from nas.training.weights import load_backbone_weights
 
+    if spec.recipe.weights:  # tried before the data are checked, which takes longer
+        taken = load_backbone_weights(build_backbone(layout), path_of(spec.recipe.weights)).summary()
+        if not as_json:
+            print(f"weights: {taken}", file=sys.stderr)
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         splits, facts = read_data(spec.data, spec.recipe, progress.on_image)
         candidate = Candidate(

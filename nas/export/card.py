@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from nas.detectors.inputs import IMAGE_MEAN, IMAGE_STD
@@ -9,7 +10,7 @@ from nas.export.trained import Trained
 
 _CARD = """# {layout}
 
-A {pattern} detection backbone, trained from scratch as part of {detector} on {data}. C stages are ResNet bottlenecks, T stages
+A {pattern} detection backbone, trained {start} as part of {detector} on {data}. C stages are ResNet bottlenecks, T stages
 are Swin blocks.
 
 | stage | kind | blocks | channels | stride |
@@ -60,10 +61,11 @@ def model_card(trained: Trained) -> str:
         f"| {index} | {stage.kind} | {stage.depth} | {stage.width} | {2 ** (index + 1)} |"
         for index, stage in enumerate(layout.stages, start=1)
     ]
-    calibration = trained.calibration.model_dump(mode="json")
+    calibration = "-" if recipe.weights else trained.calibration.model_dump(mode="json")
     return _CARD.format(
         layout=layout,
         pattern=layout.pattern,
+        start=f"from the weights in {PurePath(recipe.weights).name}" if recipe.weights else "from scratch",
         detector=trained.detector.name,
         data=trained.origin.get("data", "unknown data"),
         stages="\n".join(stages),

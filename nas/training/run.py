@@ -106,7 +106,7 @@ class Run:
             self.tick(training=True)
             self.save()
 
-    def log(self, **values: float) -> None:
+    def log(self, **values: float | str) -> None:
         """Add a line to the log."""
         if self.world.first:
             append_line(self.folder / LOG, json.dumps(values))

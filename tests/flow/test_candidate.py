@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nas.backbone import build_backbone
 from nas.candidate import Candidate, train_candidate
 from nas.data.annotations import CocoSplit
 from nas.data.check import check_split
@@ -204,6 +205,39 @@ def test_the_test_split_is_scored_once_at_the_end(tmp_path: Path, splits: tuple[
 def test_calibration_can_be_off(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     report = next(train_candidate(candidate(tmp_path, calibration=CalibrationSpec(enabled=False)), *splits))
     assert report.calibration is None
+
+
+def with_weights(folder: Path, path: Path) -> Candidate:
+    """Starts from a file; a learning rate that moves nothing."""
+    recipe = candidate(folder).recipe.model_copy(update={"weights": str(path), "lr": 1e-12})
+    return candidate(folder, recipe=recipe)
+
+
+def test_weights_from_a_file_are_trained_on_uncalibrated(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    list(train_candidate(candidate(tmp_path / "first"), *splits))
+    file, second = tmp_path / "first" / WEIGHTS, with_weights(tmp_path / "second", tmp_path / "first" / WEIGHTS)
+    run = train_candidate(second, *splits)
+    assert next(run).calibration is None
+    run.close()
+    expected = load_file(file)
+    moved = torch.load(second.folder / CHECKPOINT, weights_only=True)["detector"]
+    names = [name for name in expected if name.startswith("backbone.backbone.") and name.endswith(("weight", "bias"))]
+    assert all(torch.allclose(moved[name], expected[name], atol=1e-6) for name in names)
+    count = len([name for name in expected if name.startswith("backbone.backbone.") and "num_batches" not in name])
+    lines = [json.loads(line) for line in (second.folder / LOG).read_text().splitlines()]
+    assert lines[0] == {"weights": f"taken over {count} of {count} tensors from scratch-nas detector"}
+    assert [line["epoch"] for line in lines[1:]] == [1]
+
+
+def test_a_run_that_goes_on_needs_its_weights_no_more(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+    file = tmp_path / "backbone.pt"
+    torch.save(build_backbone(Layout.parse("C1-C1-T2-T1@16")).state_dict(), file)
+    run = train_candidate(with_weights(tmp_path / "run", file), *splits)
+    next(run)
+    run.close()
+    file.unlink()
+    reports = list(train_candidate(with_weights(tmp_path / "run", file), *splits))
+    assert [report.epoch for report in reports] == [1, 2, 3]
 
 
 def test_divergence_keeps_the_last_checkpoint(
