@@ -42,6 +42,16 @@ def path_of(place: str) -> Path:
     return cast(Path, path)
 
 
+def check_file(key: str, place: str) -> None:
+    """Find out early whether a file that a request names is there.
+
+    Raises:
+        SpecError: it is not; the text names the key.
+    """
+    if not path_of(place).is_file():
+        raise SpecError(f"{key} {place!r}: there is no such file")
+
+
 def cache_folder() -> Path:
     """What can be made again: below `$XDG_CACHE_HOME`, or `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME")

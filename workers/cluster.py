@@ -28,8 +28,9 @@ def check_for_cluster(spec: SearchSpec) -> None:
     Raises:
         SpecError: relative paths, an SQLite file, or a password, which would travel through Ray.
     """
-    for key, path in (("data.root", spec.data.root), ("run.output", spec.run.output)):
-        if not is_remote(path) and not Path(path).is_absolute():
+    named = (("data.root", spec.data.root), ("run.output", spec.run.output), ("recipe.weights", spec.recipe.weights))
+    for key, path in named:
+        if path and not is_remote(path) and not Path(path).is_absolute():
             raise SpecError(f"{key} must be a URL or an absolute path, the same on every machine of the cluster; got {path!r}")
     url = parse_url(spec.storage)
     if url.get_backend_name() == "sqlite":

@@ -16,7 +16,7 @@ from typing import Any
 
 from nas.data.annotations import find_split
 from nas.errors import StudyError, UserError
-from nas.places import local_data, path_of
+from nas.places import check_file, local_data, path_of
 from nas.spec import SearchSpec
 from nas.trial_files import check_output
 from workers.resources import Node, Share, plan, smallest_card_bytes
@@ -130,7 +130,7 @@ def look_at_nodes(spec: SearchSpec) -> list[Node]:
         for node in alive:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             look = ray.remote(probe).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            asked.append(look.remote(spec.data.root, (spec.data.train, spec.data.val), str(output), name))
+            asked.append(look.remote(spec.data.root, (spec.data.train, spec.data.val), str(output), name, spec.recipe.weights))
         sizes = _sizes(spec.data.root, (spec.data.train, spec.data.val))
         return [_judge(spec, node, answer, output, sizes) for node, answer in zip(alive, asked, strict=True)]
     finally:
@@ -162,11 +162,13 @@ def _judge(spec: SearchSpec, node: dict[str, Any], answer: Any, output: Path, si
     return Node(int(node["Resources"]["CPU"]), node["Resources"].get("GPU", 0), said["card_bytes"])
 
 
-def probe(root: str, splits: tuple[str, ...], output: str, name: str) -> dict[str, Any]:
+def probe(root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None) -> dict[str, Any]:
     """Runs on a machine of the cluster: what it has and sees. Leaves a file beside the one it looks for."""
     mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
     try:
         sizes = _sizes(root, splits)
+        if weights:
+            check_file("recipe.weights", weights)
         (path_of(output) / mine).touch()
     except UserError as error:
         return {"refused": str(error)}

@@ -70,7 +70,7 @@ def resume(
     as_json: options.Json = False,
 ) -> None:
     """Go on with a search as its study remembers it."""
-    from nas.cli.submit import check_data_folder, dispatch
+    from nas.cli.submit import check_files, dispatch
     from nas.results import load_study, search_uuid
     from nas.spec import SearchSpec
     from nas.storage import open_storage
@@ -82,5 +82,5 @@ def resume(
     if trials is not None:
         written["search"] = {**written["search"], "trials": trials}
     request = validated(SearchSpec, written)
-    check_data_folder(request)
+    check_files(request)
     dispatch(request, local=local, detach=detach, as_json=as_json)

@@ -69,7 +69,7 @@ def submit(
 
 
 def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
-    """The request, complete, and its data folder found; quickly.
+    """The request, complete, and the files it names found; quickly.
 
     Raises:
         UserError: something in it cannot be.
@@ -77,7 +77,7 @@ def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
     from nas.spec import load_spec
 
     spec = load_spec(path, flags)
-    check_data_folder(spec)
+    check_files(spec)
     return spec if spec.run.cluster else from_anywhere(spec)
 
 
@@ -87,20 +87,27 @@ def from_anywhere(spec: SearchSpec) -> SearchSpec:
 
     data = spec.data.model_copy(update={"root": str(path_of(spec.data.root))})
     run = spec.run.model_copy(update={"output": str(path_of(spec.run.output))})
-    return spec.model_copy(update={"data": data, "run": run})
+    weights = spec.recipe.weights and str(path_of(spec.recipe.weights))
+    recipe = spec.recipe.model_copy(update={"weights": weights})
+    return spec.model_copy(update={"data": data, "run": run, "recipe": recipe})
 
 
-def check_data_folder(spec: SearchSpec) -> None:
-    """Find both splits, unless they are on a cluster.
+def check_files(spec: SearchSpec) -> None:
+    """Find both splits, and the weights to start from, unless they are on a cluster.
 
     Raises:
         DataError: there is no such folder, or not what a data set has.
+        SpecError: there are no such weights.
     """
     from nas.data.annotations import find_split
-    from nas.places import local_data
+    from nas.places import check_file, local_data
 
-    for split in () if spec.run.cluster else (spec.data.train, spec.data.val):
+    if spec.run.cluster:
+        return
+    for split in (spec.data.train, spec.data.val):
         find_split(local_data(spec.data.root), split)
+    if spec.recipe.weights:
+        check_file("recipe.weights", spec.recipe.weights)
 
 
 def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> None:

@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
+from nas.backbone import build_backbone
 from nas.cli import dashboard, export, main, submit
+from search_spaces.layout import Layout
 
 PROGRAMS = {"nas": main.main, "nas-submit": submit.main, "nas-export": export.main, "nas-dashboard": dashboard.main}
 
@@ -37,6 +41,7 @@ def files(folder: Path) -> set[str]:
 
 
 CLUSTER = "nas-submit --cluster http://127.0.0.1:1 --data {digits} --output /runs"
+FINE_TUNE = "nas train C1-C1-T1-T1@16 --data {digits} --recipe tiny --image-size 48 --out new --set recipe.weights="
 REFUSED = [
     ("nas-submit", "--data DIR"),
     ("nas-submit --data nowhere", "data set folder 'nowhere' does not exist"),
@@ -99,6 +104,7 @@ REFUSED = [
         "must not name a password .* set NAS_STORAGE on the cluster's head",
     ),
     (CLUSTER + " --storage postgresql+psycopg://u@h/x", "run.cluster 'http://127.0.0.1:1': no Ray cluster answers there"),
+    (CLUSTER + " --set recipe.weights=w.pt", "recipe.weights must be a URL or an absolute path, the same on every .*'w.pt'"),
     (CLUSTER + " --local", "--local and run.cluster exclude each other"),
     (CLUSTER + " --json", "--json on a cluster needs --detach"),
     ("nas status --storage sqlite:///other.db", "there is no file 'other.db'"),
@@ -106,6 +112,16 @@ REFUSED = [
     ("nas profile C2-C2-T12-T4 --detector x", "must be one of fcos, faster_rcnn; got 'x'"),
     ("nas profile C2-C2-T12-T4 --set chanels=64", "must be one of name, roi_op, channels, hidden; got 'chanels'"),
     ("nas train C2-C2-T12-T4 --out new", "--data DIR"),
+    ("nas-submit --data {digits} --set recipe.weights=gone.pt", "recipe.weights 'gone.pt': there is no such file"),
+    (
+        "nas-submit --data {digits} --set recipe.weights=gone.bin",
+        "weights must be a file that ends in .safetensors, .pt, .pth; got 'gone.bin'",
+    ),
+    (FINE_TUNE + "{weights}/gone.pth", "recipe.weights '.*/gone.pth': there is no such file"),
+    (FINE_TUNE + "{weights}/half.safetensors", "weights '.*/half.safetensors': it is cut off or damaged"),
+    (FINE_TUNE + "{weights}/code.pth", "weights '.*/code.pth': reading it would run code .* save its tensors as .safetensors"),
+    (FINE_TUNE + "{weights}/nan.pt", "weights '.*/nan.pt': weights must be finite; stem.conv.weight has values that are not"),
+    (FINE_TUNE + "{weights}/other.pt", "nothing of this scratch-nas backbone, T1-T1-.*, fits C1-C1-T1-T1@16,32,64,128: taken"),
     ("nas train nothing --data {digits} --out new", "a layout|a stage is a kind"),
     ("nas train C1-C1-T1-T1@16 --data {digits} --recipe tiny --out {digits}", "holds other files"),
     ("nas evaluate nowhere --data {digits}", "bundle folder 'nowhere' does not exist"),
@@ -129,7 +145,16 @@ def faulty_data(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     (made["faulty"] / "train" / "00001.jpg").unlink()
     coco = json.loads((made["empty"] / "instances_train.json").read_text())
     (made["empty"] / "instances_train.json").write_text(json.dumps({**coco, "annotations": []}))
-    return made
+    return made | {"weights": faulty_weights(tmp_path_factory.mktemp("weights"))}
+
+
+def faulty_weights(folder: Path) -> Path:
+    state = build_backbone(Layout.parse("C1-C1-T1-T1@16")).state_dict()
+    (folder / "half.safetensors").write_bytes(save(state)[:-100])
+    torch.save({"model": state, "loss": torch.nn.MSELoss()}, folder / "code.pth")
+    torch.save({**state, "stem.conv.weight": torch.full((16, 3, 7, 7), torch.nan)}, folder / "nan.pt")
+    torch.save(build_backbone(Layout.parse("T1-T1-C1-C1@20")).state_dict(), folder / "other.pt")
+    return folder
 
 
 @pytest.mark.parametrize(("command", "words"), REFUSED, ids=lambda text: text[:60])

@@ -29,6 +29,11 @@ def test_a_machine_without_the_data(tmp_path: Path):
     assert said["refused"] == f"data set folder '{tmp_path}/gone' does not exist"
 
 
+def test_a_machine_without_the_weights(digits: Path, tmp_path: Path):
+    said = probe(str(digits), ("train",), str(tmp_path), "name", str(tmp_path / "gone.pt"))
+    assert said["refused"] == f"recipe.weights '{tmp_path}/gone.pt': there is no such file"
+
+
 def test_a_machine_that_cannot_write(digits: Path, tmp_path: Path):
     said = probe(str(digits), ("train",), str(tmp_path / "gone"), "name")
     assert said["refused"] == f"run.output '{tmp_path}/gone' cannot be written: No such file or directory"

@@ -1,0 +1,82 @@
+"""A backbone that does not start from scratch: from a file of weights to a bundle that says so."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.backbone import build_backbone
+from nas.cli import main, submit
+from nas.export.bundle import read_description
+from nas.spec import load_spec
+from search_spaces.layout import Layout
+from workers.run import Watcher, run_search
+
+COMMAND = (
+    "nas train C1-C1-T1-T1@16 --recipe tiny --detector fcos --epochs 1 --image-size 48 --set detector.channels=64 "
+    "--set recipe.weights=resnet.pt --out tuned"
+)
+# C: a stem of 5 tensors, blocks of 15 and, with a projection, 20; T: blocks of 13, mergings of 3, output norms of 2.
+SUMMARY = "taken over 40 of 76 tensors from scratch-nas backbone; not in the file: stages.2.merging.norm (+19); has no place: "
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with weights for two stages of the layout."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(build_backbone(Layout.parse("C1-C1-C1-C1@16")).state_dict(), tmp_path / "resnet.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    def call(*arguments: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", [*COMMAND.split(), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        assert ended.value.code == 0
+        return capsys.readouterr()
+
+    return call
+
+
+def test_train_says_what_it_starts_from(folder: Path, digits: Path, nas: Callable):
+    out, err = nas("--data", str(digits))
+    assert err.splitlines()[0].startswith(f"weights: {SUMMARY}")
+    assert "mAP" in out
+    trained = read_description(folder / "tuned")
+    assert trained.recipe.weights == str(folder / "resnet.pt")
+    card = (folder / "tuned" / "README.md").read_text()
+    assert "trained from the weights in resnet.pt" in card
+    assert "from scratch" not in card
+    assert "- calibration: -" in card
+
+
+def test_train_with_json_does_not(folder: Path, digits: Path, nas: Callable):
+    out, err = nas("--data", str(digits), "--json")
+    assert json.loads(out)["layout"] == "C1-C1-T1-T1@16"
+    assert "weights" not in err
+
+
+def test_a_request_keeps_the_whole_path(folder: Path, digits: Path):
+    spec = submit.checked_spec(None, {"data.root": str(digits), "recipe.weights": "resnet.pt"})
+    assert spec.recipe.weights == str(folder / "resnet.pt")
+    assert submit.checked_spec(None, {"data.root": str(digits)}).recipe.weights is None
+
+
+def test_the_candidates_of_a_search_start_from_them(folder: Path, digits: Path):
+    flags = {
+        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
+        "run.output": str(folder / "runs"), "recipe.epochs": 1, "recipe.image_size": 48, "search.trials": 1,
+        "search.try": ["C1-C1-T2-T1@16"], "recipe.weights": str(folder / "resnet.pt"),
+    }  # fmt: skip
+    study = run_search(load_spec(None, flags), Watcher(), local=True)
+    (trial,) = study.study.trials
+    assert trial.user_attrs["calibration"] is None
+    (log,) = folder.glob("runs/*/trial-*/log.jsonl")
+    assert json.loads(log.read_text().splitlines()[0])["weights"].startswith("taken over ")
