@@ -75,10 +75,10 @@ class Recipe(_Section):
     `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
     sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
     `checkpointing: full` keeps the inputs of blocks only and runs them twice: less memory, a third more time; `light` does so
-    with what is cheap (see `nas.training.checkpointing`). `weights` is a file with backbone weights to start from instead of from
-    scratch (see `nas.training.weights`); they are not calibrated. `epochs` is a limit
-    for `schedule: saturate`, which ends by itself: when the validation mAP (a fraction) has not risen by `min_gain` for
-    `patience` epochs, the rate falls by `decay_factor`, `decays` times, then training is over.
+    with what is cheap (see `nas.training.checkpointing`). `epochs` is a limit for `schedule: saturate`, which ends by itself:
+    when the validation mAP (a fraction) has not risen by `min_gain` for `patience` epochs, the rate falls by `decay_factor`,
+    `decays` times, then training is over. `weights` is a file with backbone weights to start from instead of from scratch (see
+    `nas.training.weights`); they are not calibrated.
     """
 
     name: str = CUSTOM
