@@ -9,6 +9,14 @@ after the first.
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +24,7 @@ from typing import Any
 
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 from torchvision.models import SwinTransformer, resnet50
 from torchvision.models.detection import FCOS, FasterRCNN
@@ -27,17 +36,18 @@ from nas.detectors import NECKS, build_detector
 from nas.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
 from nas.detectors.inputs import BatchTransform
 from nas.detectors.neck import feature_pyramid
+from nas.gpu import free_memory
 from nas.memory.allocator import rounded_bytes
-from nas.memory.measure import highest_bytes
+from nas.memory.measure import highest_bytes, random_target
 from nas.memory.tape import Recorder
 from nas.spec import DetectorSpec
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.weights import load_backbone_weights
+from nas.units import gib
 from search_spaces.layout import Layout
 
 CLASSES = 80
 SWIN_T, RESNET_50 = "T2-T2-T6-T2", "C3-C4-C6-C3@256"
-WARM_UP = 1  # steps
 
 
 class Swin(nn.Module):
@@ -173,3 +183,92 @@ def networks(detector: str, backbone: str, size: tuple[int, int]) -> dict[str, C
     else:
         made["torchvision"] = lambda: theirs(ResNet(), detector, widths)
     return made
+
+
+def compare(detector: str, backbone: str, shape: tuple[int, int, int], steps: int, *, bf16: bool) -> list[dict[str, Any]]:
+    """All networks of one detector and one kind of backbone, in turns."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    count, *size = shape
+    torch.manual_seed(0)
+    images = [torch.rand(3, *size, device=device) for _ in range(count)]
+    targets = [{k: v.to(device) for k, v in random_target(10, CLASSES, *size).items()} for _ in range(count)]
+    made = networks(detector, backbone, (size[0], size[1]))
+    reference = made["torchvision"]()
+    rows, times, losses, peaks = [], {}, {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        share_to = Path(folder)
+        stepping = {}
+        for name, make in made.items():
+            network = reference if name == "torchvision" else make()
+            if name.startswith("ours"):
+                share_weights(reference, network, share_to)
+            network.to(device)
+            from_0 = detector == "fcos" and not name.startswith("ours")  # torchvision's has no background
+            own = [{**target, "labels": target["labels"] - int(from_0)} for target in targets]
+            step = step_of(network, images, own, fused=name.startswith("ours"), bf16=bf16)
+            torch.manual_seed(1)  # of the proposals that are sampled
+            losses[name] = float(step())
+            peaks[name] = peak_bytes(network, step, images)
+            stepping[name] = step
+        times = {name: [] for name in stepping}
+        for _ in range(steps):
+            for name, step in stepping.items():
+                free_memory()
+                started = time.perf_counter()
+                step()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                times[name].append(time.perf_counter() - started)
+    for name in stepping:
+        speed = count / statistics.median(times[name])
+        rows.append({
+            "detector": detector, "backbone": backbone, "network": name, "shape": [count, 3, *size],
+            "precision": "bf16" if bf16 else "fp32", "first_loss": round(losses[name], 5), "images_per_s": round(speed, 3),
+            "peak_gib": gib(peaks[name]),
+        })  # fmt: skip
+    base = next(row for row in rows if row["network"] == "torchvision")
+    for row in rows:
+        row["speed_ratio"] = round(row["images_per_s"] / base["images_per_s"], 3)
+        row["memory_ratio"] = round(row["peak_gib"] / base["peak_gib"], 3)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--images", type=int, default=4 if gpu else 2)
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344) if gpu else (480, 800), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--steps", type=int, default=20 if gpu else 7)
+    parser.add_argument("--detectors", nargs="+", default=["fcos", "faster_rcnn"])
+    parser.add_argument("--backbones", nargs="+", default=["swin", "resnet"])
+    parser.add_argument("--out", type=Path, help="write the results here, as JSON")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for bf16 in (False, True) if gpu else (False,):
+        for detector in arguments.detectors:
+            for backbone in arguments.backbones:
+                for row in compare(detector, backbone, (arguments.images, *arguments.size), arguments.steps, bf16=bf16):
+                    rows.append(row)
+                    print(
+                        f"{detector:12} {backbone:7} {row['precision']} {row['network']:12} loss {row['first_loss']:8.4f} "
+                        f"{row['images_per_s']:7.3f} images/s ({row['speed_ratio']:.2f}) {row['peak_gib']:7.3f} GiB "
+                        f"({row['memory_ratio']:.2f})",
+                        flush=True,
+                    )
+    if arguments.out:
+        content = {
+            "command": " ".join(["python", *sys.argv]),
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+            "rows": rows,
+        }
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
