@@ -75,7 +75,7 @@ def train_candidate(
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it. The weights are in
     `detector.safetensors` when the last report comes; `log.jsonl` has a line for every epoch that was trained, repeated ones
-    too.
+    too; `reports.jsonl` and `curves.csv` have every epoch once.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.

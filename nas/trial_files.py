@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from nas.errors import StudyError
+from nas.history import REPORTS
 from nas.places import path_of, write_whole
 from nas.training.run import CHECKPOINT, WEIGHTS
 
@@ -35,12 +36,14 @@ class TrialFiles:
         return self.folder(number) / WEIGHTS
 
     def inherit(self, number: int, before: str) -> None:
-        """Take over the checkpoint that a trial's former driver left."""
-        checkpoint, mine = self.folder(number, before) / CHECKPOINT, self.folder(number)
-        if before != self.token and checkpoint.exists():
-            mine.mkdir(parents=True, exist_ok=True)
-            with checkpoint.open("rb") as source:
-                write_whole(mine / CHECKPOINT, lambda target: shutil.copyfileobj(source, target))
+        """Take over the checkpoint that a trial's former driver left, and what was recorded of its epochs."""
+        theirs, mine = self.folder(number, before), self.folder(number)
+        if before == self.token or not (theirs / CHECKPOINT).exists():
+            return
+        mine.mkdir(parents=True, exist_ok=True)
+        for name in (REPORTS, CHECKPOINT):  # in this order: whoever finds the checkpoint finds its epochs
+            if (theirs / name).exists():
+                _copy(theirs / name, mine / name)
 
     def drop_checkpoints(self, number: int) -> None:
         """The trial has ended."""
@@ -49,6 +52,11 @@ class TrialFiles:
             if folder != self.folder(number):
                 with suppress(OSError):  # not empty, or gone with its last file
                     folder.rmdir()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as content:
+        write_whole(target, lambda file: shutil.copyfileobj(content, file))
 
 
 def check_output(output: str) -> None:

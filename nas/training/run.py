@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.history import record
 from nas.places import append_line, writing
 from nas.records import EpochReport
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -115,6 +116,8 @@ class Run:
         """An epoch is over: keep it, and the weights of the last one."""
         self.progress.report, self.progress.steps, self._losses = asdict(report), 0, torch.zeros(())
         self.epoch = report.epoch
+        if self.world.first:
+            record(self.folder, report)  # before the checkpoint: an epoch that is not saved comes again
         self.save()
         self._keep_weights(report)
         return report

@@ -16,6 +16,7 @@ from nas.candidate import Candidate, train_candidate
 from nas.data.annotations import CocoSplit
 from nas.data.check import check_split
 from nas.errors import CandidateError, NonFiniteLoss
+from nas.history import CURVES, REPORTS, read_reports
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.training.run import CHECKPOINT, LOG, WEIGHTS
@@ -70,7 +71,8 @@ def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], 
     assert reports[0].memory_peak_bytes is None
     assert reports[0].device == "cpu"
     assert 0 < reports[0].train_s < reports[2].train_s < reports[2].elapsed_s
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS, REPORTS, CURVES])
+    assert read_reports(tmp_path) == reports
 
 
 def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
@@ -98,6 +100,7 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     assert [report.epoch for report in seen] == [1, 1, 2, 2, 3]
     for report in seen:
         assert comparable(report) == comparable(expected[report.epoch - 1])
+    assert list(map(comparable, read_reports(broken.folder))) == list(map(comparable, expected))
     mine, yours = load_file(tmp_path / "broken" / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
@@ -143,6 +146,20 @@ def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
     heard = [comparable(report) for report in again]
     assert heard == [comparable(report) for report in whole][3 - len(heard) :]
     assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], monkeypatch: pytest.MonkeyPatch
+):
+    run = train_candidate(candidate(tmp_path), *splits)
+    next(run)
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.training.run.save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            next(run)
+    assert [report.epoch for report in read_reports(tmp_path)] == [1, 2]
+    list(train_candidate(candidate(tmp_path), *splits))
+    assert [report.epoch for report in read_reports(tmp_path)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("kept", ["light", "full"])

@@ -1,0 +1,69 @@
+"""The record of epochs: every epoch once, to the last digit."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+from driver import report
+
+from nas.history import COLUMNS, CURVES, REPORTS, read_reports, record
+from nas.records import EpochReport
+from nas.training.run import CHECKPOINT
+from nas.trial_files import TrialFiles
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / CURVES, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def reports(*values: float) -> list[EpochReport]:
+    return [report(value, epoch, epochs=9, loss=1 / (3 * epoch)) for epoch, value in enumerate(values, start=1)]
+
+
+def test_what_was_recorded_is_read_back(tmp_path: Path):
+    assert read_reports(tmp_path) == []
+    for each in (expected := reports(0.1, 0.2, 1 / 3)):
+        record(tmp_path, each)
+    assert read_reports(tmp_path) == expected
+
+
+def test_the_table_has_the_values_of_the_reports(tmp_path: Path):
+    for each in (expected := reports(0.1, 1 / 3)):
+        record(tmp_path, dataclasses.replace(each, memory_peak_bytes=2**31))
+    assert [tuple(row) for row in rows(tmp_path)] == [COLUMNS] * 2
+    for row, each in zip(rows(tmp_path), expected, strict=True):
+        assert (int(row["epoch"]), float(row["loss"]), float(row["lr"])) == (each.epoch, each.loss, each.lr)
+        assert (float(row["map"]), float(row["map_50"])) == (each.metrics.map, each.metrics.map_50)
+        assert (float(row["train_s"]), float(row["elapsed_s"])) == (each.train_s, each.elapsed_s)
+        assert int(row["memory_peak_bytes"]) == 2**31
+        assert row["map_small"] == ""  # None: no small objects
+
+
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+def test_a_repeated_epoch_replaces_what_came_of_it(tmp_path: Path, repeated: int):
+    for each in (before := reports(0.1, 0.2, 0.3)):
+        record(tmp_path, each)
+    again = report(0.9, repeated, epochs=9)
+    record(tmp_path, again)
+    assert read_reports(tmp_path) == [*before[: repeated - 1], again]
+    assert [int(row["epoch"]) for row in rows(tmp_path)] == list(range(1, repeated + 1))
+
+
+def test_nothing_else_is_left(tmp_path: Path):
+    record(tmp_path, report(0.1, 1))
+    assert {entry.name for entry in tmp_path.iterdir()} == {REPORTS, CURVES}
+
+
+def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
+    dead, heir = (TrialFiles(str(tmp_path), "cells", "0123456789", token) for token in ("dead-driver", "heir-of-it"))
+    dead.folder(3).mkdir(parents=True)
+    (dead.folder(3) / CHECKPOINT).write_bytes(b"weights")
+    for each in (expected := reports(0.1, 0.2)):
+        record(dead.folder(3), each)
+    heir.inherit(3, "dead-driver")
+    assert (heir.folder(3) / CHECKPOINT).read_bytes() == b"weights"
+    assert read_reports(heir.folder(3)) == expected
