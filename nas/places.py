@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -100,6 +101,18 @@ def append_line(path: Path, line: str) -> None:
                 file.write(line + "\n")
         else:
             path.write_text((path.read_text() if path.exists() else "") + line + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of this machine, and find out early whether files can be written to it.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 @contextmanager

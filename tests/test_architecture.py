@@ -29,6 +29,8 @@ ONLY = {
     "typer": {"nas.cli"},
     "rich": {"nas.cli"},
     "plotly": {"dashboards"},
+    "matplotlib": {"nas"},
+    "tensorboardX": {"nas"},
 }
 MAX_LINES = 400
 
@@ -119,7 +121,9 @@ LIGHT = {
     "search_spaces": {"torch", "ray", "optuna", "pydantic", "numpy", "typer"},
     "nas": {"torch", "ray", "optuna", "pydantic", "numpy"},
     "nas.spec": {"torch", "ray", "optuna", "numpy"},
-    "nas.cli.main": {"torch", "ray", "optuna", "numpy", "optuna_dashboard"},
+    "nas.cli.main": {"torch", "ray", "optuna", "numpy", "optuna_dashboard", "matplotlib", "tensorboardX"},
+    "nas.candidate": {"ray", "matplotlib", "tensorboardX"},
+    "nas.curves": {"torch", "numpy", "matplotlib", "tensorboardX"},
     "nas.data.annotations": {"torch", "ray"},
     "workers.run": {"ray"},
     "workers.local": {"ray"},
