@@ -80,7 +80,6 @@ def _fraction(value: float) -> float | None:
     return float(value) if value > -1 else None
 
 
-@torch.inference_mode()
 def evaluate(
     detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
@@ -94,6 +93,22 @@ def evaluate(
 
     Returns:
         The metrics, the detections as COCO results, and the images per second of the detector alone.
+    """
+    mine, busy_s = detect(detector, loader, split, device)
+    world = World.here()
+    results = [result for part in gathered(world, mine) for result in part]
+    metrics = broadcast(world, coco_metrics(split.to_coco(), results) if world.first else None)
+    return metrics, results, len(split.images) / world.size / max(busy_s, 1e-9)
+
+
+@torch.inference_mode()
+def detect(
+    detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
+) -> tuple[list[dict[str, Any]], float]:
+    """Run a detector over what a loader gives of a split.
+
+    Returns:
+        The detections as COCO results in the pixels of the split's images, and the seconds of the detector alone.
     """
     sizes = {image.id: (image.height, image.width) for image in split.images}
     categories = {label: category_id for category_id, label in split.labels.items()}
@@ -112,10 +127,7 @@ def evaluate(
             rows = zip(boxes, score, labels, strict=True)
             results += [{"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows]
     detector.train(was_training)
-    world = World.here()
-    results = [result for part in gathered(world, results) for result in part]
-    metrics = broadcast(world, coco_metrics(split.to_coco(), results) if world.first else None)
-    return metrics, results, len(sizes) / world.size / max(busy_s, 1e-9)
+    return results, busy_s
 
 
 def xywh_in(boxes: Tensor, seen: Sequence[int], original: Sequence[int]) -> list[list[float]]:
