@@ -17,10 +17,14 @@ from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import DataLoader
+
+    from nas.data.annotations import CocoSplit
     from nas.data.prepare import DataFacts
     from nas.export.trained import Trained
     from nas.records import EpochReport
-    from nas.spec import SearchSpec
+    from nas.spec import Recipe, SearchSpec
 
 
 def train(
@@ -49,23 +53,28 @@ def train(
     spec = checked_spec(None, base | flags | parse_settings(settings or []))
     from nas.export.bundle import FILES, check_target, write_bundle
 
-    work = out.with_name(out.name + ".training")
+    work, curves = (out.with_name(out.name + suffix) for suffix in (".training", ".curves"))
     check_target(out)
-    trained = _train(layout, spec, work, as_json)
+    if spec.recipe.weights:  # tried before the data are checked, which takes longer
+        _try_weights(layout, spec.recipe.weights, as_json)
+    trained, val = _train(layout, spec, work, curves)
     from nas.training.run import WEIGHTS
 
     write_bundle(out, trained, work / WEIGHTS)
+    _draw_samples(out, val, curves)
     _remove(work)
     if as_json:
-        print_json({"out": str(out), "layout": str(layout), **trained.figures})
+        print_json({"out": str(out), "curves": str(curves), "layout": str(layout), **trained.figures})
     else:
         print(f"{out}: {layout}, mAP {percent(trained.figures['map'])} ({len(FILES)} files, start with {out / 'README.md'})")
+        print(f"{curves}: its curves and sample detections")
 
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     data: Annotated[Path, typer.Option(help="Folder with images and annotations in COCO form.")],
     split: Annotated[str, typer.Option(help="Split to score.")] = "val",
+    draw: Annotated[Path | None, typer.Option(help="Folder for its images, ground truth left, detections right.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Print the COCO metrics of a bundle's detector on a data set with its categories."""
@@ -76,12 +85,12 @@ def evaluate(
         raise UserError(f"bundle folder {str(bundle)!r} does not exist")
     import torch
 
-    from nas.candidate import loader_workers
     from nas.cli.progress import ImageProgress
     from nas.data.check import usable_splits
-    from nas.data.dataset import EvalBatches, eval_view, make_loader
+    from nas.drawing import write_drawings
     from nas.evaluation import evaluate as evaluate_detector
     from nas.export.bundle import read_bundle
+    from nas.places import make_folder
 
     trained, detector = read_bundle(bundle)
     with ImageProgress() as progress:
@@ -91,10 +100,13 @@ def evaluate(
         raise UserError(
             f"--data must have the bundle's categories ({', '.join(trained.categories)}); it has {', '.join(names)}"
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batches = EvalBatches(scored.images, trained.recipe.images_per_step)
-    loader = make_loader(scored, eval_view(trained.recipe), batches, loader_workers(trained.recipe, device))
-    metrics, _, fps = evaluate_detector(detector.to(device), loader, scored, device)
+    if draw:
+        make_folder(draw)
+    device = torch.device(_device())
+    loader = _in_order(scored, trained.recipe, device)
+    metrics, detections, fps = evaluate_detector(detector.to(device), loader, scored, device)
+    if draw:
+        write_drawings(draw, scored, detections)
     if as_json:
         print_json({**asdict(metrics), "fps": fps, "images": len(scored.images)})
         return
@@ -115,35 +127,84 @@ def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
     return trained.layout, base
 
 
-def _train(layout: Layout, spec: SearchSpec, work: Path, as_json: bool) -> Trained:
-    import torch
-
+def _try_weights(layout: Layout, weights: str, as_json: bool) -> None:
+    """Say what a candidate will take of a file of weights; an error where that is nothing."""
     from nas.backbone import build_backbone
-    from nas.candidate import Candidate, train_candidate
-    from nas.cli.progress import EpochProgress
-    from nas.cost import count_cost
-    from nas.data.prepare import read_data
-    from nas.export.trained import Trained
     from nas.places import path_of
     from nas.training.weights import load_backbone_weights
 
-    if spec.recipe.weights:  # tried before the data are checked, which takes longer
-        taken = load_backbone_weights(build_backbone(layout), path_of(spec.recipe.weights)).summary()
-        if not as_json:
-            print(f"weights: {taken}", file=sys.stderr)
+    taken = load_backbone_weights(build_backbone(layout), path_of(weights)).summary()
+    if not as_json:
+        print(f"weights: {taken}", file=sys.stderr)
+
+
+def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path) -> tuple[Trained, CocoSplit]:
+    """The trained candidate and the validation split; its curves are there from the first epoch on."""
+    from nas.candidate import Candidate, train_candidate
+    from nas.cli.progress import EpochProgress
+    from nas.cost import count_cost
+    from nas.curves import write_curves
+    from nas.data.prepare import read_data
+    from nas.export.trained import Trained
+    from nas.history import read_reports
+
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         splits, facts = read_data(spec.data, spec.recipe, progress.on_image)
+        _prepare(curves, anew=not read_reports(work))
         candidate = Candidate(
             layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
-            device="cuda" if torch.cuda.is_available() else "cpu", cache_bytes=spec.run.cache_bytes,
+            device=_device(), cache_bytes=spec.run.cache_bytes,
         )  # fmt: skip
         for report in train_candidate(candidate, *splits, on_step=progress.on_step):
             progress.on_report(report)
+            write_curves(curves, read_reports(work), str(layout))
     cost = count_cost(layout, spec.detector, facts.num_classes, facts.batch_shape[2:])
-    return Trained(
+    trained = Trained(
         layout, spec.detector, spec.recipe, spec.calibration, facts.categories,
         figures={"params": cost.params, "flops": cost.flops, **_figures(report)}, origin=_origin(spec, facts),
     )  # fmt: skip
+    return trained, splits.val
+
+
+def _prepare(curves: Path, *, anew: bool) -> None:
+    """Make the folder of the curves, without those of another run."""
+    from nas.curves import clear_curves
+    from nas.places import make_folder
+
+    make_folder(curves)
+    if anew:
+        clear_curves(curves)
+
+
+def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
+    """Some validation images with what the bundle's detector finds on them."""
+    import torch
+
+    from nas.curves import DETECTIONS
+    from nas.drawing import sample, write_drawings
+    from nas.evaluation import detect
+    from nas.export.bundle import read_bundle
+    from nas.places import make_folder
+
+    trained, detector = read_bundle(bundle)
+    chosen, device = sample(val), torch.device(_device())
+    detections, _ = detect(detector.to(device), _in_order(chosen, trained.recipe, device), chosen, device)
+    make_folder(curves / DETECTIONS)
+    write_drawings(curves / DETECTIONS, chosen, detections)
+
+
+def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
+    from nas.candidate import loader_workers
+    from nas.data.dataset import EvalBatches, eval_view, make_loader
+
+    batches = EvalBatches(split.images, recipe.images_per_step)
+    return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _figures(report: EpochReport) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_train_goes_on_from_a_layout_and_from_a_bundle(bundle: Path, digits: Pat
     assert trained.layout == read_description(bundle).layout
     assert (trained.recipe.epochs, trained.recipe.image_size) == (1, 64)
     assert again["epochs"] == 1
-    assert {entry.name for entry in tmp_path.iterdir()} == {"one", "two"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"one", "one.curves", "two", "two.curves"}
 
 
 def test_list_status_and_profile(study: SearchStudy, nas: Callable):

@@ -1,0 +1,147 @@
+"""What a person finds after `nas train`: curves and drawn images, also of a run that was interrupted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
+
+from nas.cli import main
+from nas.cli.progress import EpochProgress
+from nas.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT
+from nas.drawing import colour_of
+from nas.history import CURVES
+from nas.records import EpochReport
+
+LAYOUT = "C1-C1-T1-T1@16"
+SETTINGS = ["--recipe", "tiny", "--detector", "fcos", "--image-size", "48", "--set", "detector.channels=64"]
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command: exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+def rows(curves: Path) -> list[dict[str, str]]:
+    with open(curves / CURVES, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps(curves: Path) -> list[int]:
+    """Of the events that hold a loss."""
+    content, start, found = (curves / EVENTS).read_bytes(), 0, []
+    while start < len(content):
+        length = int.from_bytes(content[start : start + 8], "little")
+        event = Event.FromString(content[start + 12 : start + 12 + length])
+        found += [event.step for value in event.summary.value if value.tag == "train/loss"]
+        start += 16 + length
+    return found
+
+
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, nas: Callable, monkeypatch: pytest.MonkeyPatch):
+    out, curves = tmp_path / "mine", tmp_path / "mine.curves"
+    command = ("train", LAYOUT, "--data", digits, *SETTINGS, "--epochs", "3", "--out", out)
+
+    def interrupt(self: EpochProgress, report: EpochReport) -> None:
+        if report.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochProgress, "on_report", interrupt)
+        assert nas(*command)[0] == 130
+    assert [row["epoch"] for row in rows(curves)] == ["1"]
+    assert names(curves) == {CURVES, CALIBRATION, PLOT, EVENTS}
+    code, said, _ = nas(*command, "--json")
+    assert code == 0
+    assert [row["epoch"] for row in rows(curves)] == ["1", "2", "3"]
+    assert steps(curves) == [1, 2, 3]
+    assert float(rows(curves)[-1]["map"]) == json.loads(said)["map"]
+    assert json.loads(said)["curves"] == str(curves)
+    assert names(tmp_path) == {"mine", "mine.curves"}
+    assert names(curves) == {CURVES, CALIBRATION, PLOT, EVENTS, DETECTIONS}
+    assert len(names(curves / DETECTIONS)) == 8
+    for picture in [curves / PLOT, *(curves / DETECTIONS).iterdir()]:
+        with Image.open(picture) as image:
+            assert len(image.convert("RGB").getcolors(2**24)) > 1
+
+
+@pytest.fixture(scope="module")
+def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "one"
+    arguments = ["nas", "train", LAYOUT, "--data", str(digits), *SETTINGS, "--epochs", "1", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+    assert ended.value.code == 0
+    return out
+
+
+def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas: Callable):
+    curves = bundle.with_name("one.curves")
+    assert (curves / CALIBRATION).exists()
+    (curves / DETECTIONS / "of-another-data-set.png").write_bytes(b"x")
+    assert nas("train", bundle, "--data", digits, "--out", bundle, "--set", "calibration.enabled=false")[0] == 0
+    assert names(curves) == {CURVES, PLOT, EVENTS, DETECTIONS}
+    assert len(names(curves / DETECTIONS)) == 8
+    assert steps(curves) == [1]
+
+
+def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, tmp_path: Path, nas: Callable):
+    (tmp_path / "mine.curves").write_text("notes")
+    code, out, err = nas("train", LAYOUT, "--data", digits, *SETTINGS, "--out", tmp_path / "mine")
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("nas: ")
+    assert "mine.curves' cannot be written: File exists" in line
+    assert names(tmp_path) == {"mine.curves"}
+
+
+def test_evaluation_draws_every_image(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("nas.drawing.SHOWN_SCORE", 0)  # hardly trained, the detector is sure of nothing
+    code, out, _ = nas("evaluate", bundle, "--data", digits, "--draw", tmp_path / "a" / "b", "--json")
+    assert code == 0
+    assert json.loads(out)["images"] == 8
+    assert names(tmp_path / "a" / "b") == {f"{number:06d}-{number:05d}.png" for number in range(1, 9)}
+    coco = json.loads((digits / "instances_val.json").read_text())
+    box = next(box for box in reversed(coco["annotations"]) if box["image_id"] == 1)  # the last one drawn lies above
+    x, y, _, h = map(int, box["bbox"])
+    with Image.open(tmp_path / "a" / "b" / "000001-00001.png") as picture:
+        shown = np.asarray(picture)
+    assert shown.shape == (64, 64 + 4 + 64, 3)
+    assert (shown[y : y + h, x] == colour_of(box["category_id"])).all()  # ids of the digits are their labels
+    colours = [colour_of(label) for label in range(1, 11)]
+    assert any((shown[:, 68:] == colour).all(axis=-1).any() for colour in colours)
+
+
+@pytest.mark.parametrize(("folder", "words"), [("/proc/new", "No such file"), ("{tmp_path}/file", "File exists")])
+def test_drawings_that_cannot_be_written_are_one_line(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Callable, folder: str, words: str
+):
+    (tmp_path / "file").write_text("mine")
+    code, out, err = nas("evaluate", bundle, "--data", digits, "--draw", folder.format(tmp_path=tmp_path))
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert f"cannot be written: {words}" in line
+    assert names(tmp_path) == {"file"}
