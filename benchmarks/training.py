@@ -30,12 +30,11 @@ from torchvision.models import SwinTransformer, resnet50
 from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.feature_extraction import create_feature_extractor
-from torchvision.ops import FeaturePyramidNetwork
 
 from nas.detectors import NECKS, build_detector
 from nas.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
 from nas.detectors.inputs import BatchTransform
-from nas.detectors.neck import feature_pyramid
+from nas.detectors.neck import make_neck
 from nas.gpu import free_memory
 from nas.memory.allocator import rounded_bytes
 from nas.memory.measure import highest_bytes, random_target
@@ -96,7 +95,7 @@ class Pyramid(nn.Module):
     def __init__(self, body: nn.Module, widths: list[int], detector: str) -> None:
         super().__init__()
         self.body, self.first, self.out_channels = body, NECKS[detector]["first"], 256
-        self.fpn: FeaturePyramidNetwork = feature_pyramid(widths[self.first :], 256, NECKS[detector]["extra"])
+        self.fpn = make_neck("fpn", widths[self.first :], 256, NECKS[detector]["extra"])
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         return self.fpn(OrderedDict((str(level), y) for level, y in enumerate(self.body(x)[self.first :])))

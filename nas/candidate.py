@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nas.calibration import calibrate
@@ -95,7 +95,10 @@ def train_candidate(
 def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iterator[EpochReport]:
     device, world = torch.device(candidate.device), World.here()
     torch.manual_seed(candidate.seed)
-    detector = build_detector(candidate.layout, candidate.detector, candidate.num_classes).to(device)
+    detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
+    if candidate.layout.norm == "syncbn" and world.size > 1 and device.type == "cuda":  # PyTorch has none for the CPU
+        detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
+    detector.to(device)
     checkpoint_blocks(detector, candidate.recipe.checkpointing)
     optimizer = make_optimizer(detector, candidate.recipe)
     run = Run(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)

@@ -61,10 +61,13 @@ class DataSpec(_Section):
 
 
 class DetectorSpec(_Section):
-    """What the backbone serves. `channels`: of the feature pyramid; `hidden`: of Faster R-CNN's two fully connected layers."""
+    """What the backbone serves. `neck`: a feature pyramid, or DSOD's; `channels`: of its levels; `hidden`: of Faster R-CNN's
+    two fully connected layers.
+    """
 
     name: _named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
     roi_op: _named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
+    neck: _named("neck", catalog.NECKS) = "fpn"  # type: ignore[valid-type]
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     hidden: Annotated[int, Field(ge=1)] = 1024
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 KINDS = ("C", "T")
-STEMS = ("auto", "resnet", "patch")
-NORMS = ("bn", "gn")
+STEMS = ("auto", "resnet", "patch", "dsod")
+NORMS = ("bn", "gn", "syncbn")
 DETECTORS = ("fcos", "faster_rcnn")
 ROI_OPS = ("align", "pool")
+NECKS = ("fpn", "dsod")
 SAMPLERS = ("tpe", "gp", "nsga2", "random", "grid")
 BUDGET_MODES = ("cap", "equalize")
 VARIED = ("depth", "width")

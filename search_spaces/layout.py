@@ -24,6 +24,7 @@ from search_spaces.errors import LayoutError, one_of
 
 DEFAULT_CHANNELS = 96
 STAGES = 4
+_TRUTH = {"true": True, "false": False}
 _EXAMPLE = "for example C2-C2-T12-T4 or T2-T2-T6-T2@128"
 _TEXT = re.compile(r"(?P<stages>[^@+]*)(?:@(?P<widths>[^+]*))?(?P<options>(?:\+.*)?)", re.DOTALL)
 
@@ -53,14 +54,16 @@ class Layout:
 
     Args:
         stages: four stages, at strides 4, 8, 16 and 32.
-        stem: `resnet` (7x7/2 convolution, norm, ReLU, 3x3/2 max-pool), `patch` (4x4/4 convolution, layer norm) or
-            `auto`: `resnet` in front of a C stage, `patch` in front of a T stage.
+        stem: `resnet` (7x7/2 convolution, norm, ReLU, 3x3/2 max-pool), `patch` (4x4/4 convolution, layer norm), `dsod` (three
+            3x3 convolutions with norm and ReLU, the first of stride 2, 2x2/2 max-pool) or `auto`: `resnet` in front of a C
+            stage, `patch` in front of a T stage.
         stem_width: channels of a ResNet stem in front of a C stage; default 64, or the width of a narrower first stage.
             Every other stem has the width of the first stage.
         head_dim: channels of one attention head; a stage whose width it does not divide takes the largest divisor below.
         window: side of the attention windows, in positions.
         mlp_ratio: hidden width of a T block's MLP over the width of the stage.
-        norm: `bn` or `gn`, in the stem and the C blocks. T blocks always have layer norm.
+        norm: `bn`, `gn` or `syncbn`, in the stem and the C blocks. T blocks always have layer norm.
+        dense: every stage from the third on is given the outputs of all stages before it, not of the last one alone.
 
     Raises:
         LayoutError: a field out of its range.
@@ -73,6 +76,7 @@ class Layout:
     window: int = 7
     mlp_ratio: float = 4
     norm: str = "bn"
+    dense: bool = False
 
     def __post_init__(self) -> None:
         if len(self.stages) != STAGES:
@@ -91,6 +95,8 @@ class Layout:
             value = getattr(self, name)
             if not (name == "stem_width" and value is None) and (not _whole(value) or value < low):
                 raise LayoutError(f"{name} must be a whole number, at least {low}; got {value!r}")
+        if not isinstance(self.dense, bool):
+            raise LayoutError(f"dense must be true or false; got {self.dense!r}")
         if not isinstance(self.mlp_ratio, (int, float)) or not 0 < self.mlp_ratio <= 64:
             raise LayoutError(f"mlp_ratio must be a number above 0, at most 64; got {self.mlp_ratio!r}")
 
@@ -156,7 +162,7 @@ class Layout:
             text += f"@{self.widths[0]}"
         plain = Layout(self.stages)
         return text + "".join(
-            f"+{name}={getattr(self, name)}" for name in _OPTIONS if getattr(self, name) != getattr(plain, name)
+            f"+{name}={str(getattr(self, name)).lower()}" for name in _OPTIONS if getattr(self, name) != getattr(plain, name)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -258,8 +264,14 @@ def _parse_options(part: str, text: str) -> dict[str, Any]:
             raise LayoutError(f"{one_of('an option of a layout', name, _OPTIONS)} in {text!r}")
         if not equals or name in options:
             raise LayoutError(f"an option of a layout is written once, as +name=value; got {item!r} in {text!r}")
-        options[name] = value if name in ("stem", "norm") else _number(name, value)
+        options[name] = _option(name, value)
     return options
+
+
+def _option(name: str, value: str) -> str | bool | float:
+    if name in ("stem", "norm"):
+        return value
+    return _TRUTH.get(value, value) if name == "dense" else _number(name, value)
 
 
 def _number(name: str, value: str) -> float:

@@ -37,7 +37,7 @@ CONDITIONS: dict[str, Callable[[str], bool]] = {
     "C never after T": lambda kinds: "TC" not in kinds,
     "T never after C": lambda kinds: "CT" not in kinds,
 }
-_SHARED = ("head_dim", "window", "mlp_ratio", "norm", "stem_width")
+_SHARED = ("head_dim", "window", "mlp_ratio", "norm", "stem_width", "dense")
 _KEYS = ("name", "stages", "channels", "stems", "conditions", "layout", "defaults")
 
 
@@ -199,7 +199,7 @@ class SearchSpace:
         kinds = pattern.split("-")
         stages = tuple(Stage(k, d, w) for k, d, w in zip(kinds, depths, doubled(channels), strict=True))
         shared = dict(self.shared)
-        if stages[0].kind != "C" or stem == "patch":
+        if stages[0].kind != "C" or stem in ("patch", "dsod"):
             shared.pop("stem_width", None)
         return Layout(stages, stem=stem, **shared)
 

@@ -15,7 +15,7 @@ def backbone_dims(layout: Layout) -> dict[str, object]:
         {"kind": stage.kind, "depth": stage.depth, "width": stage.width, "heads": layout.heads(index)}
         for index, stage in enumerate(layout.stages)
     ]
-    names = ("stem", "stem_width", "window", "mlp_ratio", "norm")
+    names = ("stem", "stem_width", "window", "mlp_ratio", "norm", "dense")
     return {"stages": stages, **{name: getattr(layout, name) for name in names}}
 
 

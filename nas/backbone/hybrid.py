@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.backbone.attention_stage import AttentionStage
 from nas.backbone.conv_stage import ConvStage
-from nas.backbone.stems import PatchStem, ResNetStem
+from nas.backbone.stems import make_stem
 
 
 class StageDims(TypedDict):
@@ -32,19 +34,28 @@ class HybridBackbone(nn.Module):
 
     Args:
         stages: dimensions of the four stages.
-        stem: `resnet` or `patch`.
+        stem: `resnet`, `patch` or `dsod`.
         stem_width: channels behind the stem.
         window: side of the attention windows, in positions.
         mlp_ratio: hidden width of a T block's MLP over its width.
-        norm: `bn` or `gn`, in the stem and the C stages.
+        norm: `bn`, `gn` or `syncbn`, in the stem and the C stages.
+        dense: stages from the third on are given the outputs of all stages before them, max-pooled to the size of the last.
     """
 
     def __init__(
-        self, *, stages: Sequence[StageDims], stem: str, stem_width: int, window: int, mlp_ratio: float, norm: str
+        self,
+        *,
+        stages: Sequence[StageDims],
+        stem: str,
+        stem_width: int,
+        window: int,
+        mlp_ratio: float,
+        norm: str,
+        dense: bool = False,
     ) -> None:
         super().__init__()
         self.widths = tuple(stage["width"] for stage in stages)
-        self.stem = ResNetStem(stem_width, norm) if stem == "resnet" else PatchStem(stem_width)
+        self.stem, self.dense = make_stem(stem, stem_width, norm), dense
         self.stages, self.norms = nn.ModuleList(), nn.ModuleList()
         in_width = stem_width
         for index, stage in enumerate(stages):
@@ -60,12 +71,23 @@ class HybridBackbone(nn.Module):
                 )
             self.stages.append(built)
             self.norms.append(nn.LayerNorm(width) if stage["kind"] == "T" else nn.Identity())
-            in_width = width
+            in_width = width + (in_width if dense and index else 0)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.stem(images)
-        outputs = []
-        for stage, norm in zip(self.stages, self.norms, strict=True):
+        outputs: list[Tensor] = []
+        before: Tensor | None = None
+        for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             x = stage(x)
             outputs.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+            if self.dense and index < len(self.stages) - 1:
+                x = x if before is None else dense_join(x, before)
+                before = x
         return outputs
+
+
+def dense_join(x: Tensor, before: Tensor) -> Tensor:
+    """A stage's output [B, C, H, W] and what that stage was given, [B, D, H', W'] of twice the size, as [B, C + D, H, W] (dense
+    connections, Huang et al., CVPR 2017; between resolutions by a 2x2 max-pool, as in DSOD, Shen et al., ICCV 2017).
+    """
+    return torch.cat([x, F.max_pool2d(before, kernel_size=2, stride=2, ceil_mode=True)], dim=1)

@@ -1,4 +1,4 @@
-"""The two ways from the image to the first stage: both hand on a map at stride 4, channels first."""
+"""The ways from the image to the first stage: all hand on a map at stride 4, channels first."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """`bn`: batch norm; `gn`: group norm with the largest number of groups up to 32 that divides `channels`."""
-    return nn.BatchNorm2d(channels) if norm == "bn" else nn.GroupNorm(math.gcd(32, channels), channels)
+    """`bn`: batch norm; `gn`: group norm with the largest number of groups up to 32 that divides `channels`; `syncbn`: a batch
+    norm, which whoever trains with several processes makes a synchronised one.
+    """
+    return nn.GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
 
 
 class ResNetStem(nn.Module):
@@ -26,6 +28,19 @@ class ResNetStem(nn.Module):
         return self.pool(self.relu(self.norm(self.conv(images))))
 
 
+class DsodStem(nn.Sequential):
+    """Three 3x3 convolutions, the first of stride 2, the first two half as wide, and a 2x2/2 max-pool (DSOD, Shen et al., ICCV
+    2017, table 1): [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W / 4)].
+    """
+
+    def __init__(self, width: int, norm: str) -> None:
+        layers: list[nn.Module] = []
+        for in_width, out_width, stride in ((3, width // 2, 2), (width // 2, width // 2, 1), (width // 2, width, 1)):
+            convolution = nn.Conv2d(in_width, out_width, kernel_size=3, stride=stride, padding=1, bias=False)
+            layers += [convolution, norm_layer(norm, out_width), nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
+
+
 class PatchStem(nn.Module):
     """Swin's patch embedding, 4x4/4 convolution and layer norm: [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W / 4)]."""
 
@@ -39,3 +54,8 @@ class PatchStem(nn.Module):
         if pad_h or pad_w:
             images = nn.functional.pad(images, (0, pad_w, 0, pad_h))
         return self.norm(self.conv(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def make_stem(stem: str, width: int, norm: str) -> nn.Module:
+    """By name: `resnet`, `patch` or `dsod`."""
+    return PatchStem(width) if stem == "patch" else {"resnet": ResNetStem, "dsod": DsodStem}[stem](width, norm)

@@ -35,7 +35,7 @@ def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Dete
         spec: which detector, with which widths.
         num_classes: without the background.
     """
-    neck = PyramidBackbone(build_backbone(layout), channels=spec.channels, **NECKS[spec.name])
+    neck = PyramidBackbone(build_backbone(layout), channels=spec.channels, neck=spec.neck, **NECKS[spec.name])
     detector: Detector
     if spec.name == "fcos":
         detector = Fcos(neck, num_classes)

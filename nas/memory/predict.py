@@ -16,7 +16,7 @@ from nas.memory.cache import cached
 from nas.memory.chain import GRADIENTS, TRANSIENTS, Chain, Value
 from nas.memory.probe import TensorSpec, UnitTape, contiguous, probe
 from nas.memory.tape import RELEASED
-from nas.memory.units import Unit, head_unit, neck_unit, norm_unit, stage_units, stem_unit
+from nas.memory.units import Unit, head_unit, join_unit, neck_unit, norm_unit, stage_units, stem_unit
 from nas.records import MemoryEstimate
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
@@ -105,6 +105,7 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
     images = chain.given(TensorSpec(shape, contiguous(shape), trained=False))
     [x] = run(stem_unit(layout), [images])
     maps: list[Value] = []
+    before: Value | None = None  # what a dense layout's stage was given
     for index, stage in enumerate(layout.stages):
         for unit in stage_units(layout, index):
             [y] = run(unit, [x])
@@ -115,7 +116,14 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
         else:
             chain.keep(x)
             maps.append(x)
-    chain.drop([x])
+        if layout.dense and index < len(layout.stages) - 1:
+            if before:
+                [joined] = run(join_unit(index), [x, before])
+                chain.drop([x, before])
+                x = joined
+            before = x
+            chain.keep(x)
+    chain.drop([x, *([before] if before else [])])
     for index, unused in enumerate(maps[:first]):
         (chain.discard if layout.stages[index].kind == "T" else chain.drop)([unused])
     levels = run(neck_unit(layout, detector), maps[first:])

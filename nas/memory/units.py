@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from nas.backbone.attention_stage import PatchMerging, SwinBlock
 from nas.backbone.conv_stage import ConvStage
-from nas.backbone.stems import PatchStem, ResNetStem
+from nas.backbone.hybrid import dense_join
+from nas.backbone.stems import make_stem
 from nas.detectors import NECKS, build_detector, heads
-from nas.detectors.neck import feature_pyramid
+from nas.detectors.neck import make_neck
 from nas.memory.losses import bounded_loss
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
@@ -33,16 +34,14 @@ class Unit:
 
 def stem_unit(layout: Layout) -> Unit:
     """From the image to the first stage."""
-    if layout.stem == "resnet":
-        key = ("resnet", layout.stem_width, layout.norm)
-        return Unit("stem", key, lambda: ResNetStem(layout.stem_width or 0, layout.norm))
-    return Unit("stem", ("patch", layout.stem_width), lambda: PatchStem(layout.stem_width or 0))
+    key = (layout.stem, layout.stem_width, layout.norm)
+    return Unit("stem", key, lambda: make_stem(layout.stem, layout.stem_width or 0, layout.norm))
 
 
 def stage_units(layout: Layout, index: int) -> list[Unit]:
     """The blocks of a stage, behind the patch merging of a T stage."""
     stage, part = layout.stages[index], f"stage_{index + 1}"
-    in_width = layout.stages[index - 1].width if index else layout.stem_width
+    in_width = sum(layout.widths[:index][0 if layout.dense else -1 :]) if index else layout.stem_width
     assert in_width
     if stage.kind == "C":
         widths = [in_width, *[stage.width] * (stage.depth - 1)]
@@ -51,6 +50,11 @@ def stage_units(layout: Layout, index: int) -> list[Unit]:
     shifts = [layout.window // 2 * (block % 2) for block in range(stage.depth)]
     blocks = [_swin(part, stage.width, layout.heads(index), layout.window, shift, layout.mlp_ratio) for shift in shifts]
     return [_merging(part, in_width, stage.width), *blocks] if index else blocks
+
+
+def join_unit(index: int) -> Unit:
+    """From a stage's output, and what that stage was given, to what the next one is given."""
+    return Unit(f"stage_{index + 1}", ("join",), _Join)
 
 
 def norm_unit(layout: Layout, index: int, *, frozen: bool) -> Unit:
@@ -65,8 +69,8 @@ def neck_unit(layout: Layout, detector: DetectorSpec) -> Unit:
     """From the maps that the detector uses to its pyramid."""
     dims = NECKS[detector.name]
     widths = layout.widths[dims["first"] :]
-    key = ("neck", widths, detector.channels, dims["extra"])
-    return Unit("neck", key, lambda: _Neck(feature_pyramid(widths, detector.channels, dims["extra"])))
+    key = ("neck", detector.neck, widths, detector.channels, dims["extra"])
+    return Unit("neck", key, lambda: _Neck(make_neck(detector.neck, widths, detector.channels, dims["extra"])))
 
 
 def head_unit(detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int) -> Unit:
@@ -98,6 +102,11 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _Join(nn.Module):
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
+        return dense_join(x, before)
 
 
 class _Neck(nn.Module):

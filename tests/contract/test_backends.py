@@ -25,7 +25,7 @@ def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:
     base = {
         "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db", "detector.name": "fcos",
         "run.output": str(tmp_path / "runs"), "recipe.epochs": 2, "recipe.image_size": 32, "search.trials": 3,
-        "search.sampler": "random", "run.concurrent": 2, "search.try": ["C1-C1-T2-T1@16"],
+        "search.sampler": "random", "run.concurrent": 2, "search.try": ["C1-C1-T2-T1@16"], "data.test": "val",
     }  # fmt: skip
     return load_spec(None, {**base, **flags})
 
@@ -102,7 +102,7 @@ def test_the_same_candidate_trains_alike_on_both(tmp_path: Path, digits: Path):
 def test_ray_refuses_what_the_machine_has_not(tmp_path: Path, digits: Path):
     pytest.importorskip("ray")
     with pytest.raises(SpecError, match="GPUs of a machine; got 64"):
-        search(spec(tmp_path, digits, **{"run.gpus_per_trial": 64}), local=False)
+        search(spec(tmp_path, digits, **{"run.gpus_per_trial": 64, "recipe.batch": 64}), local=False)
     assert not (tmp_path / "nas.db").exists()
 
 

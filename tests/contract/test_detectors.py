@@ -15,11 +15,13 @@ SPECS = [
     DetectorSpec(name="fcos", channels=32),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, roi_op="pool"),
+    DetectorSpec(name="fcos", channels=32, neck="dsod"),
+    DetectorSpec(name="faster_rcnn", channels=32, hidden=64, neck="dsod"),
 ]
 LAYOUTS = ["C1-C1-T2-T1@16", "T1-T1-T1-T1@16", "C1-C1-C1-C1@16"]
 
 
-@pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.name}-{spec.roi_op}")
+@pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.name}-{spec.roi_op}-{spec.neck}")
 def spec(request: pytest.FixtureRequest) -> DetectorSpec:
     torch.manual_seed(0)
     return request.param

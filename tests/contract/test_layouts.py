@@ -12,7 +12,15 @@ from nas.backbone import build_backbone
 from search_spaces.layout import Layout
 
 PATTERNS = ["".join(kinds) for kinds in itertools.product("CT", repeat=4)]
-VARIANTS = ["@8", "@12", "@20,16,40,24", "@16+window=4+mlp_ratio=1.5", "@16+stem=patch+norm=gn", "@16+stem=resnet+head_dim=8"]
+VARIANTS = [
+    "@8",
+    "@12",
+    "@20,16,40,24",
+    "@16+window=4+mlp_ratio=1.5",
+    "@16+stem=patch+norm=gn",
+    "@16+stem=resnet+head_dim=8",
+    "@16+stem=dsod+dense=true",
+]
 
 
 def layouts() -> list[str]:
@@ -46,7 +54,7 @@ def test_shapes_gradients_and_independence_of_the_batch(text: str):
 
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (4, 300), (224, 7)])
 def test_any_size(size: tuple[int, int]):
-    for text in ("T2-T2-T2-T2@16", "C1-C1-T2-T2@16", "T1-C1-T2-C1@16"):
+    for text in ("T2-T2-T2-T2@16", "C1-C1-T2-T2@16", "T1-C1-T2-C1@16", "T1-C1-T1-C1@16+stem=dsod+dense=true"):
         with torch.no_grad():
             maps = build_backbone(Layout.parse(text)).eval()(torch.rand(1, 3, *size))
         assert [x.shape[2:] for x in maps] == [tuple(math.ceil(side / s) for side in size) for s in (4, 8, 16, 32)]

@@ -59,6 +59,7 @@ def stage_outputs(theirs: SwinTransformer, images: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_swin_t_equals_torchvision(size: tuple[int, int]):
+    torch.manual_seed(0)
     # torchvision's stem drops the last rows of sizes that 4 does not divide, ours pads: compare on what both see.
     size = tuple(side // 4 * 4 for side in size)
     theirs, ours = swin(), build_backbone(Layout.parse("T2-T2-T6-T2")).eval()
@@ -175,3 +176,29 @@ def test_mixed_layouts_equal_an_assembly_of_torchvisions_blocks(text: str, size:
             expected = nn.functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias).permute(0, 3, 1, 2)
             x = x.permute(0, 3, 1, 2)
         assert (mine - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_dense_layout_equals_stages_joined_by_hand():
+    torch.manual_seed(0)
+    ours = build_backbone(Layout.parse("T1-C2-T1-C1@16+dense=true")).eval()
+    images = torch.rand(2, 3, 75, 109)
+    first = ours.stages[0](ours.stem(images))
+    second = ours.stages[1](first)
+    third = ours.stages[2](torch.cat([second, nn.functional.max_pool2d(first, 2, ceil_mode=True)], dim=1))
+    twice = nn.functional.max_pool2d(nn.functional.max_pool2d(first, 2, ceil_mode=True), 2, ceil_mode=True)
+    joined = [third, nn.functional.max_pool2d(second, 2, ceil_mode=True), twice]
+    fourth = ours.stages[3](torch.cat(joined, dim=1))
+    for x, expected, norm in zip(ours(images), (first, second, third, fourth), ours.norms, strict=True):
+        assert torch.equal(x, norm(expected.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+    assert ours.stages[2].merging.reduction.in_features == 4 * (16 + 32)
+    assert ours.stages[3][0].conv1.in_channels == 16 + 32 + 64
+
+
+def test_dsod_stem_by_its_table():
+    """DSOD, table 1: 3x3/2 of 64, 3x3 of 64, 3x3 of 128, 2x2/2 max-pool."""
+    stem = build_backbone(Layout.parse("T1-T1-T1-T1@128+stem=dsod")).stem
+    convolutions = [module for module in stem if isinstance(module, nn.Conv2d)]
+    assert [(c.out_channels, c.kernel_size[0], c.stride[0]) for c in convolutions] == [(64, 3, 2), (64, 3, 1), (128, 3, 1)]
+    assert isinstance(stem[-1], nn.MaxPool2d)
+    assert stem(torch.rand(1, 3, 224, 224)).shape == (1, 128, 56, 56)

@@ -68,6 +68,7 @@ POINTS = [
         ("T1-T1-T2-T1@16", (2, 3, 128, 128), TINY),
         ("C2-C1-C3-C1@24", (4, 3, 96, 224), TINY),
         ("T1-C1-T1-C2@32", (2, 3, 160, 160), TINY),
+        ("T1-C1-T2-C1@32+dense=true+stem=dsod", (2, 3, 160, 160), {**TINY, "neck": "dsod"}),
         ("C2-C1-T2-T1", (1, 3, 256, 320), {}),
         ("T2-T2-T6-T2", (1, 3, 192, 192), {}),
     )
@@ -141,12 +142,19 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
     ids=str,
 )
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
-@pytest.mark.parametrize("text", ["C2-T3-C4-T2@32", "T2-C2-T5-C3@32", "T1-T2-C1-C1@16+norm=gn", "C3-C1-T4-T1@32+window=8"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "C2-T3-C4-T2@32", "T2-C2-T5-C3@32", "T1-T2-C1-C1@16+norm=gn", "C3-C1-T4-T1@32+window=8",
+        "C1-T2-C2-T1@32+dense=true", "T2-T2-C2-C1@32+stem=dsod+dense=true",
+    ],
+)  # fmt: skip
 def test_the_whole_put_together_from_pieces_equals_a_full_trace(text: str, detector: str, how: dict):
     layout, spec, training = Layout.parse(text), DetectorSpec(name=detector, **TINY), Training((2, 3, 160, 224), 10, **how)
     estimate = predict_memory(layout, spec, 3, training)
     composed = estimate.peak_bytes - estimate.inputs_bytes - estimate.workspace_bytes
-    assert composed == full_trace(layout, spec, training)
+    # The gradient of a dense layout's map is a piece of a larger one, which it keeps alive: that is not followed to the byte.
+    assert composed == pytest.approx(full_trace(layout, spec, training), rel=0.005 if layout.dense else 0)
 
 
 def test_bf16_takes_less_and_checkpointing_much_less():
