@@ -31,7 +31,7 @@ from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nas.detectors import NECKS, build_detector
+from nas.detectors import DETECTORS, build_detector
 from nas.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
 from nas.detectors.inputs import BatchTransform
 from nas.detectors.neck import make_neck
@@ -94,8 +94,8 @@ class Pyramid(nn.Module):
 
     def __init__(self, body: nn.Module, widths: list[int], detector: str) -> None:
         super().__init__()
-        self.body, self.first, self.out_channels = body, NECKS[detector]["first"], 256
-        self.fpn = make_neck("fpn", widths[self.first :], 256, NECKS[detector]["extra"])
+        self.body, self.first, self.out_channels = body, DETECTORS[detector].neck["first"], 256
+        self.fpn = make_neck("fpn", widths[self.first :], 256, DETECTORS[detector].neck["extra"])
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
         return self.fpn(OrderedDict((str(level), y) for level, y in enumerate(self.body(x)[self.first :])))

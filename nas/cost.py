@@ -15,13 +15,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.backbone import build_backbone
-from nas.detectors import Detector, build_detector
-from nas.detectors.faster_rcnn import ROI_SIZE, FasterRcnn
+from nas.detectors import build_detector
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
 MULTIPLY_ADD = 2  # operations, as `FlopCounterMode` counts
-PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
 RULE = (
     "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for each element 2 of a batch "
     "norm, 5 of a layer or group norm, 1 of an upsampled map"
@@ -78,7 +76,11 @@ def _count_rest(layout: Layout, detector: DetectorSpec, num_classes: int, image_
 def _count_detector(layout: Layout, detector: DetectorSpec, num_classes: int, image_size: tuple[int, int]) -> np.ndarray:
     with torch.device("meta"):
         network = build_detector(layout, detector, num_classes).eval()
-    return _count(network, lambda image: _run_once(network, image), image_size)
+
+    def run(images: Tensor) -> None:
+        network.run_heads(list(network.backbone(images).values()))
+
+    return _count(network, run, image_size)
 
 
 @lru_cache(maxsize=1024)
@@ -97,17 +99,6 @@ def _count(network: nn.Module, run: Callable[[Tensor], Any], image_size: tuple[i
     return np.array([params, counted.get_total_flops() // MULTIPLY_ADD, by_paper.flops])
 
 
-def _run_once(network: Detector, images: Tensor) -> None:
-    """Backbone, neck and heads; a two-stage detector with `PROPOSALS` regions an image."""
-    features = network.backbone(images)
-    if isinstance(network, FasterRcnn):
-        network.rpn.head(list(features.values()))
-        regions = images.new_empty(PROPOSALS * len(images), network.backbone.out_channels, ROI_SIZE, ROI_SIZE)
-        network.roi_heads.box_predictor(network.roi_heads.box_head(regions))
-    else:
-        network.head(list(features.values()))
-
-
 def _each_element(operations: int) -> Callable[..., int]:
     """A count for `FlopCounterMode`, which counts a multiply-add as two."""
 
@@ -119,13 +110,15 @@ def _each_element(operations: int) -> Callable[..., int]:
 
 
 _aten = torch.ops.aten
-_FVCORE = {
-    _aten._native_batch_norm_legit_no_training: _each_element(2),
-    _aten.native_batch_norm: _each_element(2),
-    _aten.native_layer_norm: _each_element(5),
-    _aten.native_group_norm: _each_element(5),
-    _aten.upsample_nearest2d: _each_element(1),
+_ELEMENTWISE = {
+    _aten._native_batch_norm_legit_no_training: 2,
+    _aten.native_batch_norm: 2,
+    _aten.native_layer_norm: 5,
+    _aten.native_group_norm: 5,
+    _aten.upsample_nearest2d: 1,
 }
+# Under the name of the overload too: else `FlopCounterMode` counts the pieces that PyTorch may know for it, which cost nothing.
+_FVCORE = {name: _each_element(n) for op, n in _ELEMENTWISE.items() for name in (op, op.default)}
 
 
 class _PaperRule:

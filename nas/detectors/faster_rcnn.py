@@ -6,27 +6,34 @@ pyramid are given instead of guessed from the first batch, which goes wrong for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import MultiScaleRoIAlign, roi_pool
+from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
+from nas.detectors.contract import Detector
 from nas.detectors.inputs import BatchTransform
-from nas.detectors.neck import PyramidBackbone
+from nas.detectors.neck import NeckDims, PyramidBackbone
+from nas.spec import DetectorSpec
 
 STRIDES = (4, 8, 16, 32, 64)
 ROI_LEVELS = 4
 ROI_SIZE = 7
 ANCHOR_SCALE = 8  # side of the square anchor, in strides
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
+COUNTED_PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
 
 
-class FasterRcnn(FasterRCNN):
+class FasterRcnn(FasterRCNN, Detector):
     """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
 
     Args:
@@ -35,6 +42,10 @@ class FasterRcnn(FasterRCNN):
         hidden: width of the two fully connected layers.
         roi_op: `align` or `pool` (the paper's Table 1).
     """
+
+    neck: ClassVar[NeckDims] = {"first": 0, "extra": "pool"}
+    rpn: Any
+    roi_heads: Any
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, roi_op: str) -> None:
         channels = backbone.out_channels
@@ -52,8 +63,15 @@ class FasterRcnn(FasterRCNN):
         )
         self.transform = BatchTransform()
 
+    @classmethod
+    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+        return cls(backbone, num_classes, hidden=spec.hidden, roi_op=spec.roi_op)
+
+    def heads(self) -> list[nn.Module]:
+        return [self.rpn, self.roi_heads]
+
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """The layers that give objectness, class logits and box offsets."""
+        """Of objectness, class logits and box offsets."""
         rpn, box = self.rpn.head, self.roi_heads.box_predictor
         return [rpn.cls_logits, rpn.bbox_pred, box.cls_score, box.bbox_pred]
 
@@ -62,6 +80,26 @@ class FasterRcnn(FasterRCNN):
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)
         nn.init.normal_(self.roi_heads.box_predictor.bbox_pred.weight, std=0.001)
+
+    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+        """As many proposals as are sampled for each image, all pooled from the finest level. The region proposal network's own
+        selection is left out: its tensors are gone before the peak.
+        """
+        objectness, deltas = self.rpn.head(list(levels))
+        rois = images.new_zeros(len(images) * self.roi_heads.fg_bg_sampler.batch_size_per_image, 5)
+        if isinstance(self.roi_heads.box_roi_pool, PyramidRoIPool):
+            pooled = roi_pool(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0])
+        else:
+            pooled = roi_align(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0], sampling_ratio=2)
+        logits, offsets = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        labels = torch.zeros(len(rois), dtype=torch.int64, device=images.device)
+        rpn = [torch.cat([level.flatten() for level in maps]).float().square().mean() for maps in (objectness, deltas)]
+        return [*rpn, *fastrcnn_loss(logits, offsets, [labels], [images.new_zeros(len(rois), 4)])]
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        self.rpn.head(list(levels))
+        regions = levels[0].new_empty(COUNTED_PROPOSALS * len(levels[0]), levels[0].shape[1], ROI_SIZE, ROI_SIZE)
+        self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
 
 
 class BoxPredictor(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,23 +17,30 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
+from torchvision.models.detection.image_list import ImageList
 
+from nas.detectors.contract import Detector
 from nas.detectors.fcos_loss import fcos_losses
-from nas.detectors.inputs import BatchTransform
-from nas.detectors.neck import PyramidBackbone
+from nas.detectors.inputs import BatchTransform, empty_targets
+from nas.detectors.neck import NeckDims, PyramidBackbone
+from nas.spec import DetectorSpec
 
 STRIDES = (8, 16, 32, 64, 128)
 TOWER_DEPTH = 4
 PRIOR = 0.01  # probability of every class at the start (focal loss, Lin et al. 2017, section 4.1)
 
 
-class Fcos(FCOS):
+class Fcos(FCOS, Detector):
     """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
 
     Args:
         backbone: five pyramid levels at strides 8 to 128.
         num_classes: without the background.
     """
+
+    neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
+    head: Any
+    anchor_generator: Any
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
         channels = backbone.out_channels
@@ -52,8 +59,15 @@ class Fcos(FCOS):
         )
         self.transform = BatchTransform()
 
-    def predictors(self) -> list[nn.Conv2d]:
-        """The convolutions that give logits, distances and centerness."""
+    @classmethod
+    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+        return cls(backbone, num_classes)
+
+    def heads(self) -> list[nn.Module]:
+        return [self.head]
+
+    def predictors(self) -> list[nn.Conv2d | nn.Linear]:
+        """Of logits, distances and centerness."""
         regression = self.head.regression_head
         return [self.head.classification_head.cls_logits, regression.bbox_reg, regression.bbox_ctrness]
 
@@ -72,6 +86,17 @@ class Fcos(FCOS):
         levels = list(self.backbone(batch.tensors).values())
         anchors = self.anchor_generator(batch, levels)
         return self.compute_loss(targets, self.head(levels), anchors, [level.shape[2] * level.shape[3] for level in levels])
+
+    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+        """Every location is a positive."""
+        outputs = self.head(levels)
+        anchors = self.anchor_generator(ImageList(images, [tuple(images.shape[-2:])] * len(images)), levels)
+        counts = [level.shape[2] * level.shape[3] for level in levels]
+        losses = self.compute_loss(empty_targets(images, boxes_per_image), outputs, anchors, counts)
+        return [loss.float() for loss in losses.values()]
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        self.head(levels)
 
     def compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]

@@ -26,3 +26,9 @@ class BatchTransform(GeneralizedRCNNTransform):
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
+
+
+def empty_targets(images: Tensor, count: int) -> list[dict[str, Tensor]]:
+    """`count` boxes and labels for each image of a batch, on its device, without content."""
+    labels = torch.ones(count, dtype=torch.int64, device=images.device)
+    return [{"boxes": images.new_zeros(count, 4), "labels": labels} for _ in range(len(images))]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from nas.detectors import NECKS
+from nas.detectors import DETECTORS
 from nas.memory.allocator import CachingAllocator, rounded_bytes
 from nas.memory.cache import cached
 from nas.memory.chain import GRADIENTS, TRANSIENTS, Chain, Value
@@ -101,7 +101,7 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
         tapes.append(tape)
         return chain.forward(tape, unit.part, inputs)
 
-    shape, first = training.batch_shape, NECKS[detector.name]["first"]
+    shape, first = training.batch_shape, DETECTORS[detector.name].neck["first"]
     images = chain.given(TensorSpec(shape, contiguous(shape), trained=False))
     [x] = run(stem_unit(layout), [images])
     maps: list[Value] = []

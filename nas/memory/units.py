@@ -16,7 +16,7 @@ from nas.backbone.attention_stage import PatchMerging, SwinBlock
 from nas.backbone.conv_stage import ConvStage
 from nas.backbone.hybrid import dense_join
 from nas.backbone.stems import make_stem
-from nas.detectors import NECKS, build_detector, heads
+from nas.detectors import DETECTORS, build_detector
 from nas.detectors.neck import make_neck
 from nas.memory.losses import bounded_loss
 from nas.spec import DetectorSpec
@@ -67,7 +67,7 @@ def norm_unit(layout: Layout, index: int, *, frozen: bool) -> Unit:
 
 def neck_unit(layout: Layout, detector: DetectorSpec) -> Unit:
     """From the maps that the detector uses to its pyramid."""
-    dims = NECKS[detector.name]
+    dims = DETECTORS[detector.name].neck
     widths = layout.widths[dims["first"] :]
     key = ("neck", detector.neck, widths, detector.channels, dims["extra"])
     return Unit("neck", key, lambda: _Neck(make_neck(detector.neck, widths, detector.channels, dims["extra"])))
@@ -122,7 +122,7 @@ class _Head(nn.Module):
     def __init__(self, detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int) -> None:
         super().__init__()
         whole = build_detector(Layout.parse("C1-C1-C1-C1@4"), detector, num_classes)
-        self.heads = nn.ModuleList(heads(whole))
+        self.heads = nn.ModuleList(whole.heads())
         images = torch.empty(batch_shape, device="meta")
         self.loss = lambda levels: bounded_loss(whole, levels, images, boxes_per_image)
 
