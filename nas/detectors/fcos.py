@@ -20,14 +20,13 @@ from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.image_list import ImageList
 
 from nas.detectors.contract import Detector
+from nas.detectors.dense import PRIOR, Tower
 from nas.detectors.fcos_loss import fcos_losses
 from nas.detectors.inputs import BatchTransform, empty_targets
 from nas.detectors.neck import NeckDims, PyramidBackbone
 from nas.spec import DetectorSpec
 
 STRIDES = (8, 16, 32, 64, 128)
-TOWER_DEPTH = 4
-PRIOR = 0.01  # probability of every class at the start (focal loss, Lin et al. 2017, section 4.1)
 
 
 class Fcos(FCOS, Detector):
@@ -129,13 +128,3 @@ class ScaledRegressionHead(FCOSRegressionHead):
             distances.append(F.relu(self.bbox_reg(features) * scale).flatten(2).transpose(1, 2))
             centerness.append(self.bbox_ctrness(features).flatten(2).transpose(1, 2))
         return torch.cat(distances, dim=1), torch.cat(centerness, dim=1)
-
-
-class Tower(nn.Sequential):
-    """Four times 3x3 convolution, group norm, ReLU."""
-
-    def __init__(self, channels: int) -> None:
-        layers: list[nn.Module] = []
-        for _ in range(TOWER_DEPTH):
-            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()]
-        super().__init__(*layers)

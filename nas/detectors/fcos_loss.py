@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from nas.detectors.dense import BACKGROUND, centerness_of, giou_loss, picked
 from nas.training.distributed import average
 
 CENTER_RADIUS = 1.5  # in strides
 SCALE_RANGE = (4, 8)  # of the largest distance to a side, in strides: the paper's 64 to 128 pixels at stride 16, and so on
-_BACKGROUND = -1
 
 
 def fcos_losses(
@@ -33,11 +33,11 @@ def fcos_losses(
             all larger ones.
     """
     matched = [match(points, strides, target["boxes"], ends) for target in targets]
-    labels = torch.stack([_picked(t["labels"], found, _BACKGROUND) for t, found in zip(targets, matched, strict=True)])
-    positive = labels != _BACKGROUND  # [B, N]
+    labels = torch.stack([picked(t["labels"], found, BACKGROUND) for t, found in zip(targets, matched, strict=True)])
+    positive = labels != BACKGROUND  # [B, N]
     around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)  # stands in for a box where there is none
     boxes = torch.stack([
-        torch.where((found >= 0)[:, None], _picked(t["boxes"], found, 0), around)
+        torch.where((found >= 0)[:, None], picked(t["boxes"], found, 0), around)
         for t, found in zip(targets, matched, strict=True)
     ])  # fmt: skip
     count = average(positive.sum().float()).clamp(min=1)
@@ -48,9 +48,9 @@ def fcos_losses(
 
     distances = outputs["bbox_regression"].float() * strides[:, None]
     predicted = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
-    giou = _giou_loss(torch.where(positive[..., None], predicted, boxes), boxes) * positive
+    giou = giou_loss(torch.where(positive[..., None], predicted, boxes), boxes) * positive
 
-    wanted = _centerness(points, boxes)
+    wanted = centerness_of(points, boxes)
     centerness = F.binary_cross_entropy_with_logits(outputs["bbox_ctrness"].squeeze(2).float(), wanted, reduction="none")
     return {
         "classification": focal / count,
@@ -65,7 +65,7 @@ def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int])
     A location takes the smallest box that it lies in, near whose centre it lies, and whose size is of its level.
     """
     if not len(boxes):
-        return torch.full((len(points),), _BACKGROUND, dtype=torch.int64, device=points.device)
+        return torch.full((len(points),), BACKGROUND, dtype=torch.int64, device=points.device)
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     near = (points[:, None] - centers).abs().amax(dim=2) < CENTER_RADIUS * strides[:, None]
     sides = torch.cat([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2)  # [N, M, 4]
@@ -76,31 +76,4 @@ def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int])
     fits = near & (sides.amin(dim=2) > 0) & (largest > low[:, None]) & (largest < high[:, None])
     area = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     smallest, index = torch.where(fits, area, torch.inf).min(dim=1)
-    return torch.where(smallest.isfinite(), index, _BACKGROUND)
-
-
-def _picked(values: Tensor, index: Tensor, fill: int) -> Tensor:
-    """Rows of `values` by index, `fill` where it is -1."""
-    if not len(values):
-        return values.new_full((len(index), *values.shape[1:]), fill)
-    chosen = values[index.clamp(min=0)]
-    return torch.where((index >= 0).view(-1, *[1] * (values.dim() - 1)), chosen, fill)
-
-
-def _giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:
-    """1 - GIoU (Rezatofighi et al., CVPR 2019) of pairs of boxes [..., 4]. torchvision's indexes by a mask, which waits."""
-
-    def extent(low: Tensor, high: Tensor) -> Tensor:
-        return (high - low).clamp(min=0).prod(dim=-1)
-
-    low, high = (boxes[..., :2], others[..., :2]), (boxes[..., 2:], others[..., 2:])
-    shared = extent(torch.maximum(*low), torch.minimum(*high))
-    union = extent(low[0], high[0]) + extent(low[1], high[1]) - shared
-    hull = extent(torch.minimum(*low), torch.maximum(*high))
-    return 1 - shared / (union + eps) + (hull - union) / (hull + eps)
-
-
-def _centerness(points: Tensor, boxes: Tensor) -> Tensor:
-    """Equation 3: [B, N] from points [N, 2] inside boxes [B, N, 4]."""
-    before, behind = points - boxes[..., :2], boxes[..., 2:] - points
-    return (torch.minimum(before, behind) / torch.maximum(before, behind)).prod(dim=2).clamp(min=0).sqrt()
+    return torch.where(smallest.isfinite(), index, BACKGROUND)
