@@ -87,6 +87,7 @@ class Lease:
             StudyError: the database serves one driver, and another one lives.
         """
         with self.exclusive(), self.engine.begin() as connection:
+            self._register(connection)  # before the look: of two that come at once, SQLite makes the second wait here
             others = self._living(connection)
             if others and not self._shared:
                 where = driver_name(others[0].pid, others[0].host)
@@ -94,9 +95,9 @@ class Lease:
                     f"study {self.study_name!r} is being run by {where}; stop it, or wait {LEASE_S} s if it died. SQLite "
                     "serves one driver; several need PostgreSQL or MySQL"
                 )
-            dead = sa.and_(DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token.not_in([row.token for row in others]))
+            alive = [self.token, *(row.token for row in others)]
+            dead = sa.and_(DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token.not_in(alive))
             connection.execute(sa.delete(DRIVERS).where(dead))
-            self._register(connection)
         stop = threading.Event()
         renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="nas-lease")
         renewer.start()

@@ -6,7 +6,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
@@ -110,6 +112,33 @@ def test_one_driver_at_a_time(engine: sa.Engine):
     assert held(engine) == []
     with lease(engine, "uuid-1", "cells"):
         pass
+
+
+def test_of_drivers_that_come_in_the_same_moment_one_stays(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
+    def looks_slowly(self: Lease, connection: sa.Connection, look: Callable = Lease._living) -> list:
+        found = look(self, connection)
+        time.sleep(0.3)
+        return found
+
+    monkeypatch.setattr(Lease, "_living", looks_slowly)
+
+    def come(start: threading.Barrier, end: threading.Barrier, seen: list[bool]) -> None:
+        start.wait()
+        try:
+            with lease(engine, "uuid-1", "cells"):
+                seen.append(True)
+                end.wait()
+        except StudyError:
+            seen.append(False)
+            end.wait()
+
+    start, end, seen = threading.Barrier(3), threading.Barrier(3), []
+    drivers = [threading.Thread(target=come, args=(start, end, seen)) for _ in range(3)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert sorted(seen) == [False, False, True]
 
 
 def test_a_lease_is_given_back_after_an_interrupt(engine: sa.Engine):
