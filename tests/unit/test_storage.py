@@ -127,10 +127,10 @@ def test_of_drivers_that_come_in_the_same_moment_one_stays(engine: sa.Engine, mo
         try:
             with lease(engine, "uuid-1", "cells"):
                 seen.append(True)
-                end.wait()
+                end.wait(timeout=10)
         except StudyError:
             seen.append(False)
-            end.wait()
+            end.wait(timeout=10)
 
     start, end, seen = threading.Barrier(3), threading.Barrier(3), []
     drivers = [threading.Thread(target=come, args=(start, end, seen)) for _ in range(3)]
