@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from nas.errors import StudyError
+from nas.patience import termination_interrupts
 
 LEASE_S = 60
 RENEW_S = 15
@@ -102,7 +103,8 @@ class Lease:
         renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="nas-lease")
         renewer.start()
         try:
-            yield
+            with termination_interrupts():
+                yield
         finally:
             stop.set()
             renewer.join()
@@ -153,7 +155,7 @@ class Lease:
                     self._renew_once()
                     renewed = time.monotonic()
                 if self._is_asked_to_stop():
-                    os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C
+                    os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, see `termination_interrupts`
                     return
 
     def _renew_once(self) -> None:
@@ -178,10 +180,11 @@ class Lease:
 
 def make_tables(engine: Engine, tables: sa.MetaData) -> None:
     """Where they are missing."""
-    try:
-        tables.create_all(engine)
-    except (OperationalError, ProgrammingError, IntegrityError):
-        tables.create_all(engine)  # another driver made them in the same moment
+    for _ in tables.tables:
+        with suppress(OperationalError, ProgrammingError, IntegrityError):
+            return tables.create_all(engine)
+        # Another driver has made the same table in the same moment: there is one less to quarrel about.
+    return tables.create_all(engine)
 
 
 def driver_name(pid: int | None = None, host: str | None = None) -> str:

@@ -1,13 +1,14 @@
-"""A database that is away for a while, and Ctrl-C in the middle of a call to it."""
+"""A database that is away for a while, and an end that comes in the middle of a call to it: Ctrl-C, or SIGTERM."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
@@ -16,6 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from nas.errors import StudyError
 
 AWAY = (StorageInternalError, OperationalError, InterfaceError)
+ENDS = (signal.SIGINT, signal.SIGTERM)
 PAUSES_S = (1, 2, 4, 8, 15, 30, 30, 30)  # two minutes, then the search ends; the same command goes on
 
 
@@ -61,21 +63,43 @@ def patient(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[S
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended; inside a call SQLAlchemy would report it as a fault of the connection.
+    """Hold Ctrl-C and SIGTERM back until the block has ended; inside a call SQLAlchemy would report them as a fault of the
+    connection.
 
     Only the main thread is ever interrupted; elsewhere this does nothing.
     """
+    came: list[int] = []
+    with _handling(ENDS, lambda number, frame: came.append(number)):
+        yield
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM is Ctrl-C inside: it comes from `nas stop`, from job systems and before a machine is taken away, and it reaches
+    processes in the background too, for which shells have SIGINT ignored.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handling((signal.SIGTERM,), interrupt):
+        yield
+
+
+@contextmanager
+def _handling(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Another handler for a while; outside the main thread, which cannot have any, the same ones."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
+        for number, handled in before.items():
+            signal.signal(number, signal.SIG_DFL if handled is None else handled)
 
 
 def _cause(error: Any) -> str:

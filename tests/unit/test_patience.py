@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 from optuna.exceptions import StorageInternalError
 
 from nas.errors import StudyError
-from nas.patience import PAUSES_S, interrupts_wait, patient
+from nas.patience import PAUSES_S, interrupts_wait, patient, termination_interrupts
 
 
-def test_an_interrupt_comes_after_the_block():
-    done = []
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Also where a shell has started the tests in the background, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_comes_after_the_block(end: signal.Signals):
+    done, before = [], signal.getsignal(signal.SIGTERM)
 
     @interrupts_wait()
     def block() -> None:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(end)
         done.append("the rest")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), termination_interrupts():
         block()
     assert done == ["the rest"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_blocks_inside_blocks():
