@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,25 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nas.calibration import calibrate
 from nas.data.annotations import CocoSplit
-from nas.data.dataset import AspectBatches, EvalBatches, Share, View, eval_view, make_loader, train_view
+from nas.data.dataset import AspectBatches, EvalBatches, Share, View, eval_view, loading, make_loader, train_view
 from nas.data.prepare import Splits
 from nas.detectors import Detector, build_detector
-from nas.errors import DataError
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
 from nas.places import path_of
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec, Recipe
 from nas.training.checkpointing import checkpoint_blocks
-from nas.training.distributed import World, share_buffers, wrapped
-from nas.training.loop import OnStep, train_epoch
-from nas.training.optimizer import lr_at, make_optimizer
-from nas.training.run import Run
+from nas.training.distributed import World, share_buffers, synchronised, wrapped
+from nas.training.loop import OnStep
+from nas.training.optimizer import make_optimizer
+from nas.training.run import CandidateRun
 from nas.training.weights import load_backbone_weights
 from search_spaces.layout import Layout
 
@@ -85,23 +82,18 @@ def train_candidate(
         CandidateError: others had taken the GPU's memory.
         SpecError: the recipe's weights cannot be used.
     """
-    with limited_memory(torch.device(candidate.device), candidate.cap_bytes):
-        try:
-            yield from _train(candidate, Splits(train, val, test), on_step)
-        except DataError as error:  # from a loader's process it comes with a traceback in its text
-            raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
+    with limited_memory(torch.device(candidate.device), candidate.cap_bytes), loading():
+        yield from _train(candidate, Splits(train, val, test), on_step)
 
 
 def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iterator[EpochReport]:
     device, world = torch.device(candidate.device), World.here()
     torch.manual_seed(candidate.seed)
     detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
-    if candidate.layout.norm == "syncbn" and world.size > 1 and device.type == "cuda":  # PyTorch has none for the CPU
-        detector = nn.SyncBatchNorm.convert_sync_batchnorm(detector)
-    detector.to(device)
+    detector = synchronised(detector, candidate.layout.norm, device, world).to(device)
     checkpoint_blocks(detector, candidate.recipe.checkpointing)
     optimizer = make_optimizer(detector, candidate.recipe)
-    run = Run(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
+    run = CandidateRun(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
     report = run.resume()
     if report:
         yield report
@@ -118,25 +110,22 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
 class _Epochs:
     """Trains and scores one epoch after the other."""
 
-    def __init__(self, candidate: Candidate, splits: Splits, run: Run, device: torch.device, on_step: OnStep | None) -> None:
+    def __init__(
+        self, candidate: Candidate, splits: Splits, run: CandidateRun, device: torch.device, on_step: OnStep | None
+    ) -> None:
         self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
         self.candidate, self.on_step = candidate, on_step
-        self.network = wrapped(run.detector, run.world)
+        self.network = wrapped(run.network, run.world)
         self.order = AspectBatches(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
         self.train_loader = self._loader(splits.train, train_view(self.recipe), Share(self.order, run.world))
         self.val_loader = self._scoring_loader(splits.val)
-        self.accumulate = self.recipe.batch // self.order.size
-        self.steps = math.ceil(len(self.order) / self.accumulate)
 
     def next(self) -> EpochReport:
         """The epoch after those that the run has done."""
         run = self.run
-        run.tick(training=False)
-        loss, lr = self._trained()
-        run.tick(training=True)
-        run.log(epoch=run.epoch + 1, loss=loss, lr=lr, train_s=round(run.progress.train_s, 3))
-        share_buffers(run.detector, run.world)
-        metrics, _, fps = evaluate(run.detector, self.val_loader, self.splits.val, self.device)
+        loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
+        share_buffers(run.network, run.world)
+        metrics, _, fps = evaluate(run.network, self.val_loader, self.splits.val, self.device)
         saturation = run.saturation.after(metrics.map or 0.0, self.recipe)
         run.progress.saturation = asdict(saturation)
         report = EpochReport(
@@ -146,28 +135,10 @@ class _Epochs:
             device=device_name(self.device), calibration=run.progress.calibration, converged=saturation.converged,
         )  # fmt: skip
         if report.last and self.splits.test:
-            test, _, _ = evaluate(run.detector, self._scoring_loader(self.splits.test), self.splits.test, self.device)
+            test, _, _ = evaluate(run.network, self._scoring_loader(self.splits.test), self.splits.test, self.device)
             report = replace(report, test=test)
         run.tick(training=False)
         return replace(report, elapsed_s=run.progress.elapsed_s)
-
-    def _trained(self) -> tuple[float, float]:
-        """Train what is left of an epoch: its mean loss, and its last learning rate."""
-        run, recipe = self.run, self.recipe
-        first, decays = run.epoch * self.steps, run.saturation.decays
-        lrs = [lr_at(first + step, self.steps, recipe, decays) for step in range(self.steps)]
-        self.order.epoch, self.order.skipped = run.epoch, run.progress.steps * self.accumulate
-        loss = train_epoch(
-            self.network, self.train_loader, run.optimizer, lrs=lrs, accumulate=self.accumulate, clip_norm=recipe.clip_norm,
-            precision=recipe.precision, device=self.device, on_step=self._after_step,
-            done=(run.progress.steps, run.progress.loss_sum),
-        )  # fmt: skip
-        return loss, lrs[-1]
-
-    def _after_step(self, step: int, of: int, loss: Tensor | float) -> None:
-        self.run.after_step(step, of, loss)
-        if self.on_step:
-            self.on_step(step, of, loss)
 
     def _scoring_loader(self, split: CocoSplit) -> DataLoader:
         order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))
@@ -178,7 +149,7 @@ class _Epochs:
 
 
 def _prepare(
-    candidate: Candidate, detector: Detector, run: Run, train: CocoSplit, device: torch.device
+    candidate: Candidate, detector: Detector, run: CandidateRun, train: CocoSplit, device: torch.device
 ) -> dict[str, Any] | None:
     """What a run starts from: a file's weights as they are, or its own, calibrated."""
     if not candidate.recipe.weights:
@@ -202,11 +173,11 @@ def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, devic
     return calibrate(detector, batches, candidate.calibration).to_dict()
 
 
-def loader_workers(recipe: Recipe, device: torch.device) -> int:
+def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
     """Processes that decode images: none beside training on the CPU, which needs the cores itself."""
     if recipe.loader_workers != "auto":
         return recipe.loader_workers
-    return min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
+    return min(most, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
 def device_name(device: torch.device) -> str:

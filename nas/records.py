@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,17 @@ class CocoMetrics:
     ar_medium: float | None
     ar_large: float | None
     map_per_class: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """Shares of the validation images, 0 to 1, whose class is the first or among the first five (of fewer classes: always), and
+    the mean cross-entropy, without label smoothing.
+    """
+
+    top1: float
+    top5: float
+    val_loss: float
 
 
 @dataclass(frozen=True)
@@ -82,19 +93,40 @@ class CalibrationReport:
 
 
 @dataclass(frozen=True)
-class EpochReport:
-    """One epoch of one candidate, as it leaves training.
+class Report:
+    """One epoch, in every kind of training.
 
-    `loss` is the mean of the epoch, `lr` that of its last step, `train_s` all training so far and `elapsed_s` that with
-    calibration and evaluation; `fps` counts images a second of the detector alone; `memory_peak_bytes` is what the GPU
-    allocated at most, None on the CPU. `converged` says that the recipe ends before `epochs`. `test` has
-    the metrics on the test split, of the last epoch where there is such a split.
+    `loss` is the mean of the epoch, `lr` that of its last step. `converged` says that the recipe ends before `epochs`.
     """
 
     epoch: int
     epochs: int
     loss: float
     lr: float
+    converged: bool = field(default=False, kw_only=True)
+    figures: ClassVar[type]  # what `metrics` is
+
+    @property
+    def last(self) -> bool:
+        """The recipe ends here."""
+        return self.converged or self.epoch >= self.epochs
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        metrics = {name: cls.figures(**fields[name]) for name in ("metrics", "test") if fields.get(name)}
+        return cls(**{**fields, **metrics})
+
+
+@dataclass(frozen=True)
+class EpochReport(Report):
+    """One epoch of one candidate, as it leaves training.
+
+    `train_s` is all training so far and `elapsed_s` that with calibration and evaluation; `fps` counts images a second of the
+    detector alone; `memory_peak_bytes` is what the GPU allocated at most, None on the CPU. `test` has the metrics on the test
+    split, of the last epoch where there is such a split.
+    """
+
     metrics: CocoMetrics
     fps: float
     train_s: float
@@ -102,21 +134,22 @@ class EpochReport:
     memory_peak_bytes: int | None
     device: str
     calibration: dict[str, Any] | None
-    converged: bool = False
     test: CocoMetrics | None = None
-
-    @property
-    def last(self) -> bool:
-        """The recipe ends here."""
-        return self.converged or self.epoch >= self.epochs
+    figures: ClassVar[type] = CocoMetrics
 
     @property
     def test_scores(self) -> dict[str, float | None]:
         """The headline figures, by the names of their attributes."""
         return {"test_map": self.test.map, "test_map_50": self.test.map_50} if self.test else {}
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> EpochReport:
-        """The inverse of `dataclasses.asdict`."""
-        metrics = {name: CocoMetrics(**fields[name]) for name in ("metrics", "test") if fields[name]}
-        return cls(**{**fields, **metrics})
+
+@dataclass(frozen=True)
+class PretrainingReport(Report):
+    """One epoch of a pre-training by classification; its times and memory are those of `EpochReport`."""
+
+    metrics: ClassificationMetrics
+    train_s: float
+    elapsed_s: float
+    memory_peak_bytes: int | None
+    device: str
+    figures: ClassVar[type] = ClassificationMetrics

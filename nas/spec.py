@@ -322,8 +322,8 @@ def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
     return spec
 
 
-def load_recipe(reference: str) -> dict[str, Any]:
-    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which.
+def load_recipe(reference: str, folder: str = "recipes") -> dict[str, Any]:
+    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which. `folder` has those with names.
 
     Raises:
         SpecError: no such recipe, or a file that is no YAML mapping.
@@ -332,16 +332,16 @@ def load_recipe(reference: str) -> dict[str, Any]:
         return {}
     if str(reference).endswith((".yaml", ".yml")):
         return {**read_yaml(Path(reference)), "name": str(reference)}
-    if reference not in recipe_names():
-        raise SpecError(f"{one_of('recipe', reference, recipe_names())}; or name a YAML file (mine.yaml)")
-    text = (resources.files("nas") / "recipes" / f"{reference}.yaml").read_text()
+    if reference not in (names := recipe_names(folder)):
+        raise SpecError(f"{one_of('recipe', reference, names)}; or name a YAML file (mine.yaml)")
+    text = (resources.files("nas") / folder / f"{reference}.yaml").read_text()
     return {**yaml.safe_load(text), "name": reference}
 
 
-def recipe_names() -> list[str]:
+def recipe_names(folder: str = "recipes") -> list[str]:
     """Names of the recipes that come with the package."""
-    folder = resources.files("nas") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    files = (resources.files("nas") / folder).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def _space_of(written: object) -> SearchSpace:

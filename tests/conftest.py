@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from image_folders import make_image_folder
 from servers import KINDS, start_server
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +29,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "digits"
     make_digits(root, train=24, val=8, size=64, seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def sorted_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images in folders by class: five classes, each with 30 training and 10 validation images of 32 x 32 pixels."""
+    return make_image_folder(tmp_path_factory.mktemp("images") / "sorted", classes=5, train=30, val=10, size=32)
 
 
 def shared_data(name: str) -> Path:

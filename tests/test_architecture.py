@@ -125,6 +125,9 @@ LIGHT = {
     "nas.candidate": {"ray", "matplotlib", "tensorboardX"},
     "nas.curves": {"torch", "numpy", "matplotlib", "tensorboardX"},
     "nas.data.annotations": {"torch", "ray"},
+    "nas.data.image_folder": {"torch", "ray"},
+    "nas.training.pretraining_spec": {"torch", "ray", "optuna", "numpy"},
+    "nas.training.pretraining": {"ray", "matplotlib", "tensorboardX"},
     "workers.run": {"ray"},
     "workers.local": {"ray"},
 }

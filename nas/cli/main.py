@@ -13,6 +13,7 @@ from nas.cli.dashboard import dashboard
 from nas.cli.data import check_data, make_data
 from nas.cli.export import export
 from nas.cli.paper import paper_tables
+from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
 from nas.cli.running import logs, resume, stop
 from nas.cli.studies import list_studies, status
@@ -21,8 +22,8 @@ from nas.cli.train import evaluate, train
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit, "list": list_studies, "status": status, "logs": logs, "stop": stop, "resume": resume, "export": export,
-    "dashboard": dashboard, "train": train, "evaluate": evaluate, "profile": profile, "paper-tables": paper_tables,
-    "check-data": check_data, "make-data": make_data,
+    "dashboard": dashboard, "train": train, "pretrain": pretrain, "evaluate": evaluate, "profile": profile,
+    "paper-tables": paper_tables, "check-data": check_data, "make-data": make_data,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.journal import STATES, summary
+from nas.records import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
 from nas.units import gib, gib_text, percent
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from nas.data.prepare import DataFacts
     from nas.events import Event
-    from nas.records import EpochReport
     from nas.spec import SearchSpec
     from nas.study import SearchStudy
     from search_spaces.layout import Layout
@@ -68,11 +68,17 @@ class EpochProgress(ImageProgress):
         description = f"{self.layout}  epoch {self.epoch}/{self.epochs}  loss {float(loss):.3f}"
         self._bar.update(self._tasks["steps"], completed=step, total=steps, description=description)  # type: ignore[arg-type]
 
-    def on_report(self, report: EpochReport) -> None:
+    def on_report(self, report: EpochReport | PretrainingReport) -> None:
         """An epoch ended."""
         self.epoch = report.epoch + 1
-        scores = f"mAP {percent(report.metrics.map)}  mAP50 {percent(report.metrics.map_50)}"
-        self._bar.console.print(f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  {scores}", highlight=False)
+        line = f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  {_scores(report.metrics)}"
+        self._bar.console.print(line, highlight=False)
+
+
+def _scores(metrics: CocoMetrics | ClassificationMetrics) -> str:
+    if isinstance(metrics, ClassificationMetrics):
+        return f"top-1 {percent(metrics.top1)}  top-5 {percent(metrics.top5)}"
+    return f"mAP {percent(metrics.map)}  mAP50 {percent(metrics.map_50)}"
 
 
 @dataclass

@@ -56,7 +56,7 @@ def train(
     work, curves = (out.with_name(out.name + suffix) for suffix in (".training", ".curves"))
     check_target(out)
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
-        _try_weights(layout, spec.recipe.weights, as_json)
+        try_weights(layout, spec.recipe.weights, as_json)
     trained, val = _train(layout, spec, work, curves)
     from nas.training.run import WEIGHTS
 
@@ -102,7 +102,7 @@ def evaluate(
         )
     if draw:
         make_folder(draw)
-    device = torch.device(_device())
+    device = torch.device(default_device())
     loader = _in_order(scored, trained.recipe, device)
     metrics, detections, fps = evaluate_detector(detector.to(device), loader, scored, device)
     if draw:
@@ -127,7 +127,7 @@ def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
     return trained.layout, base
 
 
-def _try_weights(layout: Layout, weights: str, as_json: bool) -> None:
+def try_weights(layout: Layout, weights: str, as_json: bool) -> None:
     """Say what a candidate will take of a file of weights; an error where that is nothing."""
     from nas.backbone import build_backbone
     from nas.places import path_of
@@ -153,7 +153,7 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path) -> tuple[
         _prepare(curves, anew=not read_reports(work))
         candidate = Candidate(
             layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
-            device=_device(), cache_bytes=spec.run.cache_bytes,
+            device=default_device(), cache_bytes=spec.run.cache_bytes,
         )  # fmt: skip
         for report in train_candidate(candidate, *splits, on_step=progress.on_step):
             progress.on_report(report)
@@ -187,7 +187,7 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     from nas.places import make_folder
 
     trained, detector = read_bundle(bundle)
-    chosen, device = sample(val), torch.device(_device())
+    chosen, device = sample(val), torch.device(default_device())
     detections, _ = detect(detector.to(device), _in_order(chosen, trained.recipe, device), chosen, device)
     make_folder(curves / DETECTIONS)
     write_drawings(curves / DETECTIONS, chosen, detections)
@@ -201,7 +201,8 @@ def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoa
     return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))
 
 
-def _device() -> str:
+def default_device() -> str:
+    """The GPU, where there is one."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from torchvision.tv_tensors import BoundingBoxFormat
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
 from nas.data.pixels import PixelCache, resized
+from nas.errors import DataError
 from nas.spec import LARGEST_STRIDE, Recipe
 from nas.training.distributed import World
 
@@ -129,21 +131,21 @@ class DetectionDataset(Dataset):
         return {"boxes": boxes, "labels": labels[wide], "image_id": torch.tensor(record.id)}
 
 
-class AspectBatches(Sampler):
-    """Shuffled batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68 times the area.
+class ShuffledBatches(Sampler):
+    """Shuffled batches, each of images of one group.
 
     Every image comes once an epoch; the last batch of each group is filled up with images that come a second time, so that
     all batches have the same size. The order depends on (seed, epoch) alone; the first `skipped` batches of it are left out.
 
     Args:
-        images: of the split, in the order of the data set.
+        groups: indices of images.
         size: images of one batch.
         seed: of the run.
     """
 
-    def __init__(self, images: Sequence[ImageRecord], size: int, seed: int) -> None:
+    def __init__(self, groups: Iterable[Sequence[int]], size: int, seed: int) -> None:
         self.size, self.seed, self.epoch, self.skipped = size, seed, 0, 0
-        self.groups = [group for group in aspect_groups(images) if group]
+        self.groups = [group for group in groups if group]
 
     def __len__(self) -> int:
         return sum(math.ceil(len(group) / self.size) for group in self.groups)
@@ -162,6 +164,16 @@ class AspectBatches(Sampler):
             yield list(zip(batches[position], seeds, strict=True))
 
 
+class AspectBatches(ShuffledBatches):
+    """Batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68 times the area.
+
+    `images` are those of the split, in the order of the data set.
+    """
+
+    def __init__(self, images: Sequence[ImageRecord], size: int, seed: int) -> None:
+        super().__init__(aspect_groups(images), size, seed)
+
+
 class Share(Sampler):
     """One process's part of each batch of another sampler: the same batches, however many processes there are.
 
@@ -170,7 +182,7 @@ class Share(Sampler):
         world: which of them this is.
     """
 
-    def __init__(self, batches: AspectBatches | EvalBatches, world: World) -> None:
+    def __init__(self, batches: ShuffledBatches | EvalBatches, world: World) -> None:
         self.batches, self.world = batches, world
 
     def __len__(self) -> int:
@@ -211,6 +223,15 @@ def make_loader(split: CocoSplit, view: View, batches: Sampler, workers: int, ca
         DetectionDataset(split, view, cache_bytes), batch_sampler=batches, collate_fn=_collate, num_workers=workers,
         persistent_workers=workers > 0, pin_memory=workers > 0 and torch.cuda.is_available(),
     )  # fmt: skip
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """A `DataError` of a loader's process comes with a traceback in its text, which is taken off."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
 def _collate(items: list[tuple[Tensor, Target, Draw]]) -> Batch:

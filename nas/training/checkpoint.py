@@ -71,10 +71,10 @@ def load_checkpoint(
     return content["epoch"], content["extra"]
 
 
-def save_weights(path: Path, network: nn.Module) -> None:
-    """Write the state of a network as safetensors."""
+def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
+    """Write the state of a network as safetensors, with what describes it in the file's header."""
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(path, lambda file: file.write(save(state)))
+    write_whole(path, lambda file: file.write(save(state, metadata)))
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

@@ -46,6 +46,13 @@ def wrapped(network: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
+def synchronised(network: nn.Module, norm: str, device: torch.device, world: World) -> nn.Module:
+    """The network with batch norms over the images of all processes, if `norm` says so; PyTorch has none for the CPU."""
+    if norm == "syncbn" and world.size > 1 and device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return network
+
+
 def average(tensor: Tensor, world: World | None = None) -> Tensor:
     """The mean over the processes, in place."""
     world = world or World.here()

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nas.data.dataset import Batch
 from nas.errors import NonFiniteLoss
 from nas.training.distributed import average
 
@@ -20,9 +20,25 @@ OnStep = Callable[[int, int, Tensor | float], None]  # step of the epoch from 1,
 CHECK_S = 1.0  # to read a value from a GPU waits for all of its work
 
 
+class Trainable(Protocol):
+    """A batch: what its network is called with."""
+
+    @property
+    def images(self) -> Any: ...
+
+    @property
+    def targets(self) -> Any: ...
+
+    def to(self, device: torch.device) -> Self:
+        """The batch on a device, as its network wants it."""
+
+
+Batches = Iterable[Trainable]
+
+
 def train_epoch(
-    detector: nn.Module,
-    batches: Iterable[Batch],
+    network: nn.Module,
+    batches: Batches,
     optimizer: torch.optim.Optimizer,
     *,
     lrs: Sequence[float],
@@ -37,9 +53,10 @@ def train_epoch(
     """Train for one epoch, or for what is left of one.
 
     Args:
-        detector: on `device`, with torchvision's contract; perhaps one of several processes' (`wrapped`).
+        network: on `device`; `network(images, targets)` gives a dict of losses, as torchvision's detectors do. Perhaps one of
+            several processes' (`wrapped`).
         batches: `len(lrs) * accumulate` of them, the last group perhaps smaller.
-        optimizer: of the detector's parameters, a fused one.
+        optimizer: of the network's parameters, a fused one.
         lrs: learning rate of every step of this epoch.
         accumulate: how many batches make one step; their gradients are averaged.
         clip_norm: limit of the gradient's norm over all parameters.
@@ -54,7 +71,7 @@ def train_epoch(
     Raises:
         NonFiniteLoss: a loss or a gradient was not a number; the weights are those before that step.
     """
-    detector.train()
+    network.train()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda")
     first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
     watch = _Watch(device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s)
@@ -69,14 +86,14 @@ def train_epoch(
         parts: dict[str, Tensor] = {}
         for place, batch in enumerate(group, start=1):
             batch = batch.to(device)
-            with autocast, _gradients_kept(detector, place < len(group)):
-                losses = detector(batch.images, batch.targets)
+            with autocast, _gradients_kept(network, place < len(group)):
+                losses = network(batch.images, batch.targets)
                 loss = torch.stack([value.float() for value in losses.values()]).sum() / accumulate
                 loss.backward()
             for name, value in losses.items():
                 parts[name] = parts.get(name, 0.0) + value.detach().float() / accumulate
         loss = average(torch.stack(list(parts.values())).sum())
-        norm = nn.utils.clip_grad_norm_(detector.parameters(), clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm or math.inf)
         optimizer.found_inf = watch.see(step, parts, loss, norm)  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -87,9 +104,9 @@ def train_epoch(
     return total.item() / len(lrs)
 
 
-def _gradients_kept(detector: nn.Module, more_follow: bool) -> AbstractContextManager[None]:
+def _gradients_kept(network: nn.Module, more_follow: bool) -> AbstractContextManager[None]:
     """Processes exchange gradients once a step, not after each of its batches."""
-    return detector.no_sync() if more_follow and isinstance(detector, DistributedDataParallel) else nullcontext()
+    return network.no_sync() if more_follow and isinstance(network, DistributedDataParallel) else nullcontext()
 
 
 class _Watch:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from image_folders import make_image_folder
 from safetensors.torch import save
 
 from nas.backbone import build_backbone
@@ -42,6 +43,7 @@ def files(folder: Path) -> set[str]:
 
 CLUSTER = "nas-submit --cluster http://127.0.0.1:1 --data {digits} --output /runs"
 FINE_TUNE = "nas train C1-C1-T1-T1@16 --data {digits} --recipe tiny --image-size 48 --out new --set recipe.weights="
+PRETRAIN = "nas pretrain C1-C1-T1-T1@16 --out new.safetensors --data "
 REFUSED = [
     ("nas-submit", "--data DIR"),
     ("nas-submit --data nowhere", "data set folder 'nowhere' does not exist"),
@@ -122,6 +124,28 @@ REFUSED = [
     (FINE_TUNE + "{weights}/code.pth", "weights '.*/code.pth': reading it would run code .* save its tensors as .safetensors"),
     (FINE_TUNE + "{weights}/nan.pt", "weights '.*/nan.pt': weights must be finite; stem.conv.weight has values that are not"),
     (FINE_TUNE + "{weights}/other.pt", "nothing of this scratch-nas backbone, T1-T1-.*, fits C1-C1-T1-T1@16,32,64,128: taken"),
+    (PRETRAIN + "nowhere", "data set folder 'nowhere' does not exist"),
+    (PRETRAIN + "{digits}", "split 'train' of '.*' has no class: images must be in train/CLASS/"),
+    (PRETRAIN + "{images}/no-val", "no split 'val' in '.*/no-val'; looked for val/CLASS/ with images"),
+    (PRETRAIN + "{images}/unequal", "must have the same classes; only in 'val': zebra"),
+    (PRETRAIN + "{images}/single", "must have at least 2 classes; got digit-0"),
+    (PRETRAIN + "{images}/empty", "each class of '.*/train' must have an image .*; not: digit-1"),
+    (PRETRAIN + "{images}/broken", "broken/val' has images that cannot be read: digit-0/x.jpg .is not an image"),
+    (PRETRAIN + "{images}/broken --epochs 0", "recipe.epochs must be greater than or equal to 1; got 0"),
+    (PRETRAIN + "{images}/broken --recipe swim", "recipe must be one of resnet, swin; got 'swim' .did you mean 'swin'"),
+    (PRETRAIN + "{images}/broken --set recipe.augment=hard", "recipe.augment must be 'light' or 'strong'; got 'hard'"),
+    (PRETRAIN + "{images}/broken --set recipe.weights=gone.pt", "recipe.weights 'gone.pt': there is no such file"),
+    (
+        PRETRAIN + "{images}/broken --set recipe.weights={weights}/other.pt",
+        "nothing of this scratch-nas backbone, T1-T1-.*, fits C1",
+    ),
+    (PRETRAIN + "{images}/broken --out new.pt", "--out must be a file that ends in .safetensors; got 'new.pt'"),
+    (PRETRAIN + "{images}/broken --out {weights}/half.safetensors", "half.safetensors' exists already: choose a new file"),
+    (
+        PRETRAIN + "{images}/broken --out /proc/new/w.safetensors",
+        "'/proc/new/w.safetensors.training' cannot be written: No such",
+    ),
+    ("nas pretrain C1-C1 --data x --out x.safetensors", "a layout has 4 stages.*got 2 in 'C1-C1'"),
     ("nas train nothing --data {digits} --out new", "a layout|a stage is a kind"),
     ("nas train C1-C1-T1-T1@16 --data {digits} --recipe tiny --out {digits}", "holds other files"),
     ("nas evaluate nowhere --data {digits}", "bundle folder 'nowhere' does not exist"),
@@ -145,7 +169,8 @@ def faulty_data(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     (made["faulty"] / "train" / "00001.jpg").unlink()
     coco = json.loads((made["empty"] / "instances_train.json").read_text())
     (made["empty"] / "instances_train.json").write_text(json.dumps({**coco, "annotations": []}))
-    return made | {"weights": faulty_weights(tmp_path_factory.mktemp("weights"))}
+    faulty = {"weights": faulty_weights(tmp_path_factory.mktemp("weights"))}
+    return made | faulty | {"images": faulty_images(tmp_path_factory.mktemp("images"))}
 
 
 def faulty_weights(folder: Path) -> Path:
@@ -154,6 +179,20 @@ def faulty_weights(folder: Path) -> Path:
     torch.save({"model": state, "loss": torch.nn.MSELoss()}, folder / "code.pth")
     torch.save({**state, "stem.conv.weight": torch.full((16, 3, 7, 7), torch.nan)}, folder / "nan.pt")
     torch.save(build_backbone(Layout.parse("T1-T1-C1-C1@20")).state_dict(), folder / "other.pt")
+    return folder
+
+
+def faulty_images(folder: Path) -> Path:
+    """Images in folders by class, each with a fault."""
+    for name in ("no-val", "unequal", "single", "empty", "broken"):
+        make_image_folder(folder / name, classes=2, train=2, val=1, size=32)
+    shutil.rmtree(folder / "no-val" / "val")
+    (folder / "unequal" / "val" / "zebra").mkdir()
+    for split in ("train", "val"):
+        shutil.rmtree(folder / "single" / split / "digit-1")
+    for image in (folder / "empty" / "train" / "digit-1").iterdir():
+        image.rename(image.with_suffix(".txt"))
+    (folder / "broken" / "val" / "digit-0" / "x.jpg").write_bytes(b"no image")
     return folder
 
 

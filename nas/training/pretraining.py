@@ -1,0 +1,158 @@
+"""A layout pre-trained by image classification, for baselines that are fine-tuned: build, train, score, checkpoint.
+
+The counterpart of `nas.candidate`, with the same loop, checkpoints and reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.backbone import HybridBackbone, build_backbone
+from nas.candidate import device_name, loader_workers
+from nas.data.dataset import Share, loading
+from nas.data.image_batches import eval_loader, shuffled, train_loader
+from nas.data.image_folder import LabelledImages
+from nas.detectors.inputs import IMAGE_MEAN, IMAGE_STD
+from nas.gpu import limited_memory
+from nas.places import path_of
+from nas.records import PretrainingReport
+from nas.training.checkpoint import save_weights
+from nas.training.checkpointing import checkpoint_blocks
+from nas.training.classifier import Classifier, score
+from nas.training.distributed import World, share_buffers, synchronised, wrapped
+from nas.training.loop import OnStep
+from nas.training.optimizer import make_optimizer
+from nas.training.pretraining_spec import PretrainingRecipe
+from nas.training.run import Run
+from nas.training.weights import load_backbone_weights
+from search_spaces.layout import Layout
+
+MOST_WORKERS = 16  # JPEG files are decoded anew in every epoch
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What is pre-trained, how, and where its files go.
+
+    `out` is the file of weights that is written in the end, `folder` has the rest until then. `data_fingerprint` and `origin`,
+    plain JSON, are for those who find the file. A checkpoint is written as often as that of a `Candidate`.
+    """
+
+    layout: Layout
+    recipe: PretrainingRecipe
+    classes: tuple[str, ...]
+    data_fingerprint: str
+    seed: int
+    out: Path
+    folder: Path
+    device: str = "cpu"
+    checkpoint_s: float = 600
+    origin: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the run inside its checkpoints: equal for runs that would do the same."""
+        what = json.dumps([self.recipe.model_dump(mode="json"), self.classes, self.data_fingerprint, self.seed])
+        return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+class PretrainingRun(Run[PretrainingReport]):
+    """Of a classifier with fresh weights; what is kept of it is the backbone, with metadata that describe it: text, or JSON."""
+
+    kind = PretrainingReport
+
+    def __init__(self, pretraining: Pretraining, world: World) -> None:
+        self.pretraining, recipe, device = pretraining, pretraining.recipe, torch.device(pretraining.device)
+        torch.manual_seed(pretraining.seed)
+        network: nn.Module = Classifier(build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing)
+        network = synchronised(network, pretraining.layout.norm, device, world).to(device)
+        checkpoint_blocks(network, recipe.checkpointing)
+        optimizer = make_optimizer(network, recipe)
+        super().__init__(pretraining.folder, pretraining.key, network, optimizer, world, pretraining.checkpoint_s)
+
+    def keep_weights(self, report: PretrainingReport) -> None:
+        done = self.pretraining
+        facts = {
+            "layout": str(done.layout), "classes": done.classes, **asdict(report.metrics), "epochs": report.epoch,
+            "seed": done.seed, "recipe": done.recipe.model_dump(mode="json"), "data_fingerprint": done.data_fingerprint,
+            "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD, **(done.origin or {}),
+        }  # fmt: skip
+        metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+        save_weights(done.out, self.backbone, {"format": "pt", **metadata})
+
+    @property
+    def backbone(self) -> HybridBackbone:
+        """Without the classifier's last layer."""
+        return self.network.backbone  # type: ignore[return-value]
+
+
+def pretrain(
+    pretraining: Pretraining, train: LabelledImages, val: LabelledImages, *, on_step: OnStep | None = None
+) -> Iterator[PretrainingReport]:
+    """Train from scratch, from the recipe's weights, or from the checkpoint in `pretraining.folder`; report after each epoch.
+
+    There is no calibration: what is to be fine-tuned is trained in the usual way. The weights are in `pretraining.out` when the
+    last report comes. What was recorded, and what is repeated after an interruption, is as in `train_candidate`.
+
+    Raises:
+        NonFiniteLoss: training diverged; the last checkpoint stays.
+        OutOfMemory: it needs more of the GPU than there is.
+        OutputError: the disk is full or away; the last checkpoint stays.
+        DataError: an image has become unreadable since it was checked; the last checkpoint stays.
+        CandidateError: the checkpoint is of another run.
+        SpecError: the recipe's weights cannot be used.
+    """
+    with limited_memory(torch.device(pretraining.device), None), loading():
+        yield from _pretrain(pretraining, train, val, on_step)
+
+
+def _pretrain(
+    pretraining: Pretraining, train: LabelledImages, val: LabelledImages, on_step: OnStep | None
+) -> Iterator[PretrainingReport]:
+    run = PretrainingRun(pretraining, World.here())
+    report = run.resume()
+    if report:
+        yield report
+    elif not run.begun and pretraining.recipe.weights:
+        run.log(weights=load_backbone_weights(run.backbone, path_of(pretraining.recipe.weights)).summary())
+    epochs = _Epochs(run, train, val, on_step)
+    while not (report and report.last):
+        report = run.ended(epochs.next())
+        yield report
+
+
+class _Epochs:
+    """Trains and scores one epoch after the other."""
+
+    def __init__(self, run: PretrainingRun, train: LabelledImages, val: LabelledImages, on_step: OnStep | None) -> None:
+        self.run, self.on_step, self.device = run, on_step, torch.device(run.pretraining.device)
+        recipe, classes = run.pretraining.recipe, len(run.pretraining.classes)
+        self.network, workers = wrapped(run.network, run.world), loader_workers(recipe, self.device, MOST_WORKERS)
+        self.order = shuffled(train, recipe, run.world, run.pretraining.seed)
+        self.recipe = recipe.over(recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch))
+        self.train_loader = train_loader(train, classes, recipe, Share(self.order, run.world), workers)
+        self.val_loader = eval_loader(val, classes, recipe, run.world, workers)
+
+    def next(self) -> PretrainingReport:
+        """The epoch after those that the run has done."""
+        run = self.run
+        loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
+        share_buffers(run.network, run.world)
+        metrics = score(run.network, self.val_loader, self.device)
+        saturation = run.saturation.after(metrics.top1, self.recipe)
+        run.progress.saturation = asdict(saturation)
+        run.tick(training=False)
+        return PretrainingReport(
+            epoch=run.epoch + 1, epochs=self.recipe.epochs, loss=loss, lr=lr, metrics=metrics, train_s=run.progress.train_s,
+            elapsed_s=run.progress.elapsed_s, device=device_name(self.device), converged=saturation.converged,
+            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+        )  # fmt: skip
