@@ -7,6 +7,7 @@ the defaults written here. The result names every value, is stored with the stud
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -298,14 +299,16 @@ class SearchSpec(_Section):
 _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
 
 
-def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
-    """Build the request from a YAML file (or none) and flags given as dotted keys, `{"recipe.epochs": 3}`.
+def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]) -> SearchSpec:
+    """Build the request from a YAML file, or what it would hold, and flags given as dotted keys, `{"recipe.epochs": 3}`.
 
     Raises:
         SpecError: the file or a value is wrong; the text names the key.
         SpaceError, LayoutError: the space or a layout to try first is wrong.
     """
-    written = _expand(read_yaml(path) if path else {})
+    written = _expand(read_yaml(request) if isinstance(request, Path) else deepcopy(dict(request or {})))
+    if "layout" in written:
+        raise SpecError("a request with a layout is for `nas train FILE`; a search has a space, and search.try")
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
@@ -314,7 +317,7 @@ def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
     recipe = _section(written, "recipe")
     written |= {"space": space.to_dict(), "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe)}
     if not _section(written, "data").get("root"):
-        raise SpecError("a search needs a data set: --data DIR, or data.root in the spec")
+        raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
     spec = validated(SearchSpec, written)
     for text in spec.search.try_first:

@@ -86,8 +86,12 @@ def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, na
 
 @pytest.fixture(scope="module")
 def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained as a file says."""
     out = tmp_path_factory.mktemp("trained") / "one"
-    arguments = ["nas", "train", LAYOUT, "--data", str(digits), *SETTINGS, "--epochs", "1", "--out", str(out)]
+    run = out.with_name("run.yaml")
+    keys = "recipe: {name: tiny, epochs: 3, image_size: 48}\ndetector: {name: fcos, channels: 64}\n"
+    run.write_text(f"layout: {LAYOUT}\n{keys}")
+    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
