@@ -117,7 +117,7 @@ def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
 
     Args:
         what: a layout, a bundle's folder, or a YAML file (see `_of_file`).
-        flags: dotted keys, which count before those of the bundle or the file.
+        flags: dotted keys, which count before those of the bundle or the file; to name a recipe sets a bundle's own aside.
 
     Raises:
         UserError: something in it cannot be.
@@ -126,6 +126,8 @@ def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
         layout, base = _of_file(Path(what))
     elif Path(what).is_dir():
         layout, base = _of_bundle(Path(what))
+        if {"recipe", "recipe.name"} & set(flags):  # it has all keys, and would leave nothing of the one that is named
+            del base["recipe"]
     else:
         layout, base = Layout.parse(what), {}
     return layout, checked_spec(base, flags)
