@@ -7,6 +7,7 @@ the defaults written here. The result names every value, is stored with the stud
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -73,15 +74,31 @@ class DetectorSpec(_Section):
 
 
 class Recipe(_Section):
-    """How a candidate is trained. Sizes in pixels, `lr` for the whole batch.
+    """How a candidate is trained.
 
-    `image_size` is the short side, `max_size` the limit of the long side (default 1333/800 of it); `train_sizes` lists short
-    sides to draw from in training. A step takes `batch` images, in pieces of `images_per_gpu` whose gradients add up.
-    `checkpointing: full` keeps the inputs of blocks only and runs them twice: less memory, a third more time; `light` does so
-    with what is cheap (see `nas.training.checkpointing`). `epochs` is a limit for `schedule: saturate`, which ends by itself:
-    when the validation mAP (a fraction) has not risen by `min_gain` for `patience` epochs, the rate falls by `decay_factor`,
-    `decays` times, then training is over. `weights` is a file with backbone weights to start from instead of from scratch (see
-    `nas.training.weights`); they are not calibrated.
+    Args:
+        name: of the recipe or the file that the other keys come from; `custom` where they all are given.
+        epochs: over the training images; a limit for `schedule: saturate`, which ends by itself.
+        image_size, max_size: short side of the images, and limit of the long side (default 1333/800 of it), in pixels.
+        train_sizes: short sides that training draws from, image by image, in pixels; default `image_size` alone.
+        batch: images of one step, on all GPUs together.
+        images_per_gpu: of the batch in memory at once; gradients of such pieces add up. Default: all that a GPU has of it.
+        lr: learning rate for the whole batch, after the warm-up.
+        weight_decay: of the weights; none for norms, biases, scales and position tables.
+        optimizer: `adamw`, or `sgd` with a momentum of 0.9.
+        schedule: of the learning rate. `constant`; `step` falls after `decay_epochs`; `cosine` falls to 0 at the last step;
+            `saturate` falls when the validation mAP does not rise any more, and ends when that happens again.
+        decay_epochs, decay_factor: after which `step` falls; what the rate is multiplied by when it or `saturate` does.
+        patience, min_gain: saturated is a validation mAP that has not gained `min_gain`, a fraction, for `patience` epochs.
+        decays: how often `saturate` falls before training is over.
+        warmup_steps: in which the rate rises to `lr`, linearly.
+        clip_norm: limit of the gradient's norm; default none.
+        precision: `fp32`, or `bf16` by autocast, on a GPU only.
+        checkpointing: what runs twice, to keep less: `none`; `light`, what is cheap (see `nas.training.checkpointing`); `full`,
+            all blocks, for a third more time.
+        flip: probability that a training image is mirrored, left for right.
+        loader_workers: processes that read images; `auto`: up to 4 beside a GPU, none on the CPU.
+        weights: a file to start the backbone from, not calibrated then, instead of from scratch (see `nas.training.weights`).
     """
 
     name: str = CUSTOM
@@ -298,14 +315,16 @@ class SearchSpec(_Section):
 _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
 
 
-def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
-    """Build the request from a YAML file (or none) and flags given as dotted keys, `{"recipe.epochs": 3}`.
+def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]) -> SearchSpec:
+    """Build the request from a YAML file, or what it would hold, and flags given as dotted keys, `{"recipe.epochs": 3}`.
 
     Raises:
         SpecError: the file or a value is wrong; the text names the key.
         SpaceError, LayoutError: the space or a layout to try first is wrong.
     """
-    written = _expand(read_yaml(path) if path else {})
+    written = _expand(read_yaml(request) if isinstance(request, Path) else deepcopy(dict(request or {})))
+    if "layout" in written:
+        raise SpecError("a request with a layout is for `nas train FILE`; a search has a space, and search.try")
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
@@ -314,7 +333,7 @@ def load_spec(path: Path | None, flags: Mapping[str, Any]) -> SearchSpec:
     recipe = _section(written, "recipe")
     written |= {"space": space.to_dict(), "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe)}
     if not _section(written, "data").get("root"):
-        raise SpecError("a search needs a data set: --data DIR, or data.root in the spec")
+        raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
     spec = validated(SearchSpec, written)
     for text in spec.search.try_first:

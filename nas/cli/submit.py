@@ -68,15 +68,15 @@ def submit(
         dispatch(request, local=local, detach=detach, as_json=as_json)
 
 
-def checked_spec(path: Path | None, flags: dict[str, Any]) -> SearchSpec:
-    """The request, complete, and the files it names found; quickly.
+def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -> SearchSpec:
+    """The request, complete, and the files it names found; quickly. Arguments as for `nas.spec.load_spec`.
 
     Raises:
         UserError: something in it cannot be.
     """
     from nas.spec import load_spec
 
-    spec = load_spec(path, flags)
+    spec = load_spec(request, flags)
     check_files(spec)
     return spec if spec.run.cluster else from_anywhere(spec)
 

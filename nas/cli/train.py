@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def train(
-    what: Annotated[str, typer.Argument(metavar="LAYOUT|BUNDLE", help="A layout, C2-C2-T12-T4, or a bundle's folder.")],
+    what: Annotated[
+        str, typer.Argument(metavar="LAYOUT|BUNDLE|RUN.yaml", help="A layout, C2-C2-T12-T4, a bundle, or a file with a layout.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; the same command goes on where it stopped.")],
     data: options.Data = None,
     detector: options.Detector = None,
@@ -45,12 +47,7 @@ def train(
         "data.root": data, "detector.name": detector, "recipe.name": recipe, "recipe.epochs": epochs,
         "recipe.image_size": image_size, "recipe.batch": batch, "search.seed": seed,
     })  # fmt: skip
-    base: dict[str, Any] = {}
-    if Path(what).is_dir():
-        layout, base = _of_bundle(Path(what))
-    else:
-        layout = Layout.parse(what)
-    spec = checked_spec(None, base | flags | parse_settings(settings or []))
+    layout, spec = requested(what, flags | parse_settings(settings or []))
     from nas.export.bundle import FILES, check_target, write_bundle
 
     work, curves = (out.with_name(out.name + suffix) for suffix in (".training", ".curves"))
@@ -113,6 +110,39 @@ def evaluate(
     from nas.cli.tables import metrics_table, print_table
 
     print_table(metrics_table(asdict(metrics), f"{trained.layout} on {split} of {data}, {fps:.1f} images/s"))
+
+
+def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
+    """What to train, and how.
+
+    Args:
+        what: a layout, a bundle's folder, or a YAML file (see `_of_file`).
+        flags: dotted keys, which count before those of the bundle or the file; to name a recipe sets a bundle's own aside.
+
+    Raises:
+        UserError: something in it cannot be.
+    """
+    if what.endswith((".yaml", ".yml")):
+        layout, base = _of_file(Path(what))
+    elif Path(what).is_dir():
+        layout, base = _of_bundle(Path(what))
+        if {"recipe", "recipe.name"} & set(flags):  # it has all keys, and would leave nothing of the one that is named
+            del base["recipe"]
+    else:
+        layout, base = Layout.parse(what), {}
+    return layout, checked_spec(base, flags)
+
+
+def _of_file(path: Path) -> tuple[Layout, dict[str, Any]]:
+    """Layout of a file that has the keys of a request for a search, and `layout`: the one that is trained."""
+    from nas.errors import SpecError
+    from nas.written import read_yaml
+
+    written = read_yaml(path)
+    layout = written.pop("layout", None)
+    if not isinstance(layout, str):
+        raise SpecError(f"file {str(path)!r} must name what to train, for example layout: C2-C2-T12-T4; got {layout!r}")
+    return Layout.parse(layout), written
 
 
 def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:

@@ -15,10 +15,14 @@ from tensorboardX.proto.event_pb2 import Event
 
 from nas.cli import main
 from nas.cli.progress import EpochProgress
+from nas.cli.train import requested
 from nas.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT
 from nas.drawing import colour_of
+from nas.export.bundle import read_description
 from nas.history import CURVES
 from nas.records import EpochReport
+from nas.spec import CUSTOM, Recipe, load_recipe
+from nas.written import validated
 
 LAYOUT = "C1-C1-T1-T1@16"
 SETTINGS = ["--recipe", "tiny", "--detector", "fcos", "--image-size", "48", "--set", "detector.channels=64"]
@@ -86,14 +90,35 @@ def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, na
 
 @pytest.fixture(scope="module")
 def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained as a file says."""
     out = tmp_path_factory.mktemp("trained") / "one"
-    arguments = ["nas", "train", LAYOUT, "--data", str(digits), *SETTINGS, "--epochs", "1", "--out", str(out)]
+    run = out.with_name("run.yaml")
+    keys = "recipe: {name: tiny, epochs: 3, image_size: 48}\ndetector: {name: fcos, channels: 64}\n"
+    run.write_text(f"layout: {LAYOUT}\n{keys}")
+    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
             main.main()
     assert ended.value.code == 0
     return out
+
+
+@pytest.mark.parametrize("key", ["recipe.name", "recipe"])
+def test_a_bundle_trains_by_the_recipe_that_is_named_alone(bundle: Path, digits: Path, key: str):
+    layout, spec = requested(str(bundle), {"data.root": str(digits), key: "paper", "recipe.batch": 8})
+    assert str(layout) == LAYOUT
+    assert spec.recipe == validated(Recipe, {**load_recipe("paper"), "batch": 8})
+    assert spec.detector.channels == 64  # still the bundle's
+
+
+def test_a_bundle_trains_as_before_but_for_what_flags_say(bundle: Path, digits: Path):
+    trained = read_description(bundle)
+    _, spec = requested(str(bundle), {"data.root": str(digits)})
+    assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM})
+    assert (spec.detector, spec.calibration) == (trained.detector, trained.calibration)
+    _, spec = requested(str(bundle), {"data.root": str(digits), "recipe.epochs": 5, "recipe.lr": 0.5})
+    assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM, "epochs": 5, "lr": 0.5})
 
 
 def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas: Callable):

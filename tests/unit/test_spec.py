@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
 
+import nas
 from nas.errors import LayoutError, SpaceError, SpecError
 from nas.spec import Recipe, SearchSpec, load_recipe, load_spec, recipe_names
 from nas.written import validated
+from search_spaces.catalog import RECIPES
 
+RECIPE_FILES = sorted((Path(nas.__file__).parent / "recipes").glob("*.yaml"))
 BASE = {"data.root": "somewhere/cells", "space": "tiny"}
 
 
@@ -51,7 +56,24 @@ def test_shorthands_and_own_recipe(tmp_path: Path):
     assert (spec.recipe.epochs, spec.recipe.name, spec.budget.memory) == (1, str(recipe), "2GiB")
 
 
-@pytest.mark.parametrize("name", recipe_names())
+def test_the_shipped_recipes_are_those_that_can_be_named():
+    assert recipe_names() == sorted(RECIPES) == sorted(path.stem for path in RECIPE_FILES)
+
+
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
+def test_every_value_of_a_recipe_says_where_it_comes_from(path: Path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    for before, line in itertools.pairwise(lines):
+        assert line.startswith("#") or "  # " in line or (before.startswith("#") and before != lines[0]), line
+
+
+def test_every_key_of_a_recipe_is_explained():
+    explained = re.findall(r"^ {8}(\w+(?:, \w+)*): ", Recipe.__doc__, flags=re.MULTILINE)
+    assert ", ".join(explained).split(", ") == list(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipes_are_valid(name: str):
     recipe = validated(Recipe, load_recipe(name))
     assert recipe.name == name
