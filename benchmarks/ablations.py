@@ -116,7 +116,8 @@ def main() -> None:
             print(_line(rows[run.name]), flush=True)
     if arguments.out:
         content = {
-            "command": " ".join(["python", *sys.argv]).replace(str(arguments.data), arguments.data.name), "data": arguments.data.name, "device": "cpu",
+            "command": " ".join(["python", *sys.argv]).replace(str(arguments.data), arguments.data.name),
+            "data": arguments.data.name, "device": "cpu",
             "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
             "torch": torch.__version__, "torchvision": torchvision.__version__, "base": BASE, "rows": [*rows.values()],
         }  # fmt: skip

@@ -1,0 +1,136 @@
+"""Our data pipeline beside torchvision's reference pipeline for detection: images a second, epoch by epoch.
+
+    python benchmarks/data.py --data DIR --out benchmarks/results/data-cpu.json
+
+Same images, sizes, batches and numbers of loader processes; both give float images of the training size with their boxes.
+Theirs decodes and resizes each image in every epoch, with transforms v2 in the order of torchvision's `references/detection`,
+its model's resize included; ours keeps decoded images from the first epoch on. Epochs take turns; the second and later count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch.utils.data import DataLoader
+from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
+from torchvision.transforms import v2
+
+from nas.data.annotations import CocoSplit, find_split
+from nas.data.check import usable_splits
+from nas.data.dataset import AspectBatches, make_loader, train_view
+from nas.spec import Recipe
+from nas.units import parse_bytes
+
+CPU = torch.device("cpu")
+Epoch = Callable[[], Iterator[int]]  # images of one batch after the other
+
+
+def theirs(root: Path, recipe: Recipe, workers: int) -> Epoch:
+    """torchvision's: `DetectionPresetTrain` with flips, and the resize of `GeneralizedRCNNTransform`."""
+    folder, annotations = find_split(root, "train")
+    transforms = v2.Compose([
+        v2.PILToTensor(), v2.RandomHorizontalFlip(recipe.flip), v2.Resize(recipe.image_size, max_size=recipe.long_side),
+        v2.ToDtype(torch.float32, scale=True), v2.ConvertBoundingBoxFormat("XYXY"), v2.SanitizeBoundingBoxes(),
+        v2.ToPureTensor(),
+    ])  # fmt: skip
+    dataset = CocoDetection(str(folder), str(annotations), transforms=transforms)
+    dataset.ids = [image for image in dataset.ids if dataset.coco.getAnnIds(image)]  # it fails on images without boxes
+    dataset = wrap_dataset_for_transforms_v2(dataset, target_keys=("boxes", "labels", "image_id"))
+    loader = DataLoader(
+        dataset, batch_size=recipe.batch, shuffle=True, num_workers=workers, collate_fn=_columns,
+        persistent_workers=workers > 0,
+    )  # fmt: skip
+    return lambda: (len(images) for images, _ in loader)
+
+
+def _columns(items: list[Any]) -> tuple[Any, ...]:
+    return tuple(zip(*items, strict=True))
+
+
+def ours(split: CocoSplit, recipe: Recipe, workers: int) -> Epoch:
+    """What candidates train on, with what the training device does of it."""
+    order = AspectBatches(split.images, recipe.batch, seed=0)
+    loader = make_loader(split, train_view(recipe), order, workers, parse_bytes("32GiB"))
+
+    def epoch() -> Iterator[int]:
+        for batch in loader:
+            yield len(batch.to(CPU).images)
+        order.epoch += 1
+
+    return epoch
+
+
+def images_per_s(epoch: Epoch) -> float:
+    """Of one epoch, the start of loader processes included in the first."""
+    started = time.perf_counter()
+    images = sum(epoch())
+    return images / (time.perf_counter() - started)
+
+
+def compare(root: Path, image_size: int, workers: int, epochs: int) -> list[dict[str, Any]]:
+    """Both pipelines with one number of loader processes."""
+    recipe = Recipe(epochs=1, image_size=image_size, batch=8, lr=1e-3)
+    split = usable_splits(root, ("train",), skip_broken=True)[0].split
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        pipelines = {"ours": ours(split, recipe, workers), "torchvision": theirs(root, recipe, workers)}
+        speeds: dict[str, list[float]] = {name: [] for name in pipelines}
+        for _ in range(epochs):
+            for name, epoch in pipelines.items():
+                speeds[name].append(images_per_s(epoch))
+    later = {name: statistics.median(found[1:]) for name, found in speeds.items()}
+    return [
+        {
+            "data": root.name, "images": len(split.images), "image_size": image_size, "loader_workers": workers,
+            "pipeline": name, "first_epoch_images_per_s": round(speeds[name][0], 1),
+            "later_epochs_images_per_s": round(later[name], 1),
+            "first_ratio": round(speeds[name][0] / speeds["torchvision"][0], 2),
+            "later_ratio": round(later[name] / later["torchvision"], 2),
+        }
+        for name in pipelines
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, nargs="+")
+    parser.add_argument("--image-size", type=int, default=400)
+    parser.add_argument("--workers", type=int, default=[0, 2], nargs="+")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--out", type=Path, help="write the results here, as JSON")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for root in arguments.data:
+        for workers in arguments.workers:
+            for row in compare(root, arguments.image_size, workers, arguments.epochs):
+                rows.append(row)
+                print(
+                    f"{row['data']:10} {workers} processes {row['pipeline']:12} "
+                    f"first epoch {row['first_epoch_images_per_s']:7.1f} images/s ({row['first_ratio']:.2f}), "
+                    f"later ones {row['later_epochs_images_per_s']:7.1f} ({row['later_ratio']:.2f})",
+                    flush=True,
+                )
+    if arguments.out:
+        words = [Path(word).name if Path(word) in arguments.data else word for word in sys.argv]
+        content = {
+            "command": " ".join(["python", *words]), "device": "cpu",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
+            "torch": torch.__version__, "torchvision": torchvision.__version__, "rows": rows,
+        }  # fmt: skip
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
