@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from nas.data.dataset import Target
-from nas.detectors import Detector, build_detector
-from nas.spec import DetectorSpec
+from nas.data.annotations import CocoSplit
+from nas.data.dataset import Batch, Target
+from nas.detectors import build_detector
+from nas.evaluation import evaluate
+from nas.spec import DetectorSpec, Recipe
+from nas.training.loop import train_epoch
+from nas.training.optimizer import lr_at, make_optimizer
 from search_spaces.layout import Layout
 
 SPECS = [
     DetectorSpec(name="fcos", channels=32),
-    DetectorSpec(name="faster_rcnn", channels=32, hidden=64),
+    DetectorSpec(name="faster_rcnn", channels=32, hidden=128),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, roi_op="pool"),
     DetectorSpec(name="fcos", channels=32, neck="dsod"),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, neck="dsod"),
 ]
+EACH_ONCE = [spec for number, spec in enumerate(SPECS) if spec.name not in {other.name for other in SPECS[:number]}]
 LAYOUTS = ["C1-C1-T2-T1@16", "T1-T1-T1-T1@16", "C1-C1-C1-C1@16"]
+
+# To overfit: two images of 64 x 64 pixels, corners and labels; sizes differ, so that several pyramid levels have some.
+OVERFIT_SIZE = 64
+SCENE = [
+    [((4, 4, 24, 24), 1), ((26, 8, 60, 40), 2), ((6, 28, 22, 60), 3)],
+    [((40, 2, 60, 22), 3), ((2, 18, 38, 62), 1), ((42, 30, 62, 50), 2)],
+]
+# Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96 and more.
+SCHEDULES = {"faster_rcnn": (120, 2e-3)}
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.name}-{spec.roi_op}-{spec.neck}")
@@ -119,34 +136,49 @@ def test_predictors_start_small(spec: DetectorSpec):
         assert predictor.weight.std() < 0.011
 
 
-def overfit(detector: Detector, steps: int) -> list[dict[str, Tensor]]:
-    batch = images((96, 96), (96, 96))
-    targets = [target((10, 10, 50, 60), labels=[2]), target((30, 20, 90, 80), (5, 5, 30, 30), labels=[1, 3])]
-    for image, each in zip(batch, targets, strict=True):
-        for (x1, y1, x2, y2), label in zip(each["boxes"].int().tolist(), each["labels"].tolist(), strict=True):
+def scene() -> tuple[Batch, CocoSplit]:
+    """Two images with coloured rectangles on noise, for training and as ground truth."""
+    batch, targets = images(*[(OVERFIT_SIZE, OVERFIT_SIZE)] * len(SCENE)), []
+    coco: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)]}
+    for number, (image, boxes) in enumerate(zip(batch, SCENE, strict=True), start=1):
+        for (x1, y1, x2, y2), label in boxes:
             image[:, y1:y2, x1:x2] = 0.05
             image[label - 1, y1:y2, x1:x2] = 0.95
-    optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=2e-3)
-    detector.train()
-    for _ in range(steps):
-        loss = sum(detector(batch, targets).values())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
-        optimizer.step()
+            box = {"bbox": (x1, y1, x2 - x1, y2 - y1), "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+            coco["annotations"].append({"id": len(coco["annotations"]) + 1, "image_id": number, "category_id": label, **box})
+        coco["images"].append({"id": number, "file_name": f"{number}.png", "height": OVERFIT_SIZE, "width": OVERFIT_SIZE})
+        truth = target(*[corners for corners, _ in boxes], labels=[label for _, label in boxes])
+        targets.append({**truth, "image_id": torch.tensor(number)})
+    return Batch(batch, targets), CocoSplit.from_coco(Path(), coco)
+
+
+def overfit(spec: DetectorSpec, layout: str) -> float:
+    """COCO mAP on the two images that it was trained on."""
+    detector = build_detector(Layout.parse(layout), spec, num_classes=3)
+    batch, truth = scene()
+    steps, lr = SCHEDULES.get(spec.name, (80, 5e-3))
+    recipe = Recipe(epochs=1, image_size=OVERFIT_SIZE, batch=2, lr=lr, schedule="cosine", warmup_steps=10, clip_norm=1)
+    train_epoch(
+        detector, itertools.repeat(batch, steps), make_optimizer(detector, recipe),
+        lrs=[lr_at(step, steps, recipe) for step in range(steps)], accumulate=1, clip_norm=recipe.clip_norm, precision="fp32",
+        device=torch.device("cpu"),
+    )  # fmt: skip
     for module in detector.modules():  # two images: their own statistics
         if isinstance(module, torch.nn.BatchNorm2d):
             module.track_running_stats, module.running_mean, module.running_var = False, None, None
-    with torch.no_grad():
-        return list(zip(detector.eval()(batch), targets, strict=True))
+    metrics, _, _ = evaluate(detector, [batch], truth, torch.device("cpu"))
+    return metrics.map
 
 
-def test_overfits_two_images(spec: DetectorSpec):
-    from torchvision.ops import box_iou
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("spec", EACH_ONCE, ids=lambda spec: spec.name, indirect=True)
+def test_overfits_two_images(spec: DetectorSpec, layout: str):
+    assert overfit(spec, layout) > 0.9
 
-    detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), spec, num_classes=3)
-    for found, wanted in overfit(detector, steps=150):
-        best = found["scores"].argsort(descending=True)[: len(wanted["boxes"])]
-        iou = box_iou(found["boxes"][best], wanted["boxes"])
-        assert iou.max(dim=0).values.min() > 0.6
-        assert sorted(found["labels"][best].tolist()) == sorted(wanted["labels"].tolist())
+
+@pytest.mark.long
+def test_overfits_two_images_in_every_variant(spec: DetectorSpec):
+    if spec in EACH_ONCE:
+        pytest.skip("not only here")
+    # RoIPool rounds boxes to whole cells: it cannot place them as exactly as an IoU of 0.95 asks.
+    assert overfit(spec, LAYOUTS[0]) > (0.6 if spec.roi_op == "pool" else 0.9)
