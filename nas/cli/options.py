@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from search_spaces.catalog import DETECTORS
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
 STORAGE_VARIABLE = "NAS_STORAGE"  # for a URL with a password, which other users may see among the arguments
 Storage = Annotated[str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)]
@@ -16,7 +18,7 @@ Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the sear
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated.")
 ]
-Detector = Annotated[str | None, typer.Option(help="fcos or faster_rcnn.")]
+Detector = Annotated[str | None, typer.Option(help=f"{', '.join(DETECTORS)}.")]
 RecipeName = Annotated[str | None, typer.Option("--recipe", help="paper-24, proxy, tiny, or a YAML file.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of training.")]
 ImageSize = Annotated[

@@ -38,6 +38,7 @@ class OneStage(FCOS, Detector):
     neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
     head: Any
     anchor_generator: Any
+    score_thresh: float
 
     def __init__(
         self, backbone: PyramidBackbone, num_classes: int, *, anchor_side: int, activation: Callable[[Tensor], Tensor]

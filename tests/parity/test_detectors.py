@@ -139,10 +139,11 @@ def test_fcos_losses_and_gradients_on_many_boxes_equal_torchvisions(fcos_pair: t
             assert torch.allclose(mine, yours, atol=1e-4 * yours.abs().max())
 
 
-def test_an_fcos_step_never_asks_the_device_for_a_value():
+@pytest.mark.parametrize("name", ["fcos", "atss"])
+def test_a_step_never_asks_the_device_for_a_value(name: str):
     """On meta there is nothing to ask for: `item`, `nonzero` and boolean indexing raise."""
     with torch.device("meta"):
-        detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name="fcos", channels=32), num_classes=4)
+        detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name=name, channels=32), num_classes=4)
         images = [torch.rand(3, 96, 128), torch.rand(3, 120, 64)]
         labels = [torch.ones(count, dtype=torch.int64) for count in (3, 0)]
         targets = [{"boxes": torch.rand(len(label), 4), "labels": label} for label in labels]
