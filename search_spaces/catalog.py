@@ -5,7 +5,7 @@ from __future__ import annotations
 KINDS = ("C", "T")
 STEMS = ("auto", "resnet", "patch", "dsod")
 NORMS = ("bn", "gn", "syncbn")
-DETECTORS = ("fcos", "faster_rcnn")
+DETECTORS = ("fcos", "faster_rcnn", "atss")
 ROI_OPS = ("align", "pool")
 NECKS = ("fpn", "dsod")
 RECIPES = ("paper", "paper-sota", "paper-24", "proxy", "tiny")

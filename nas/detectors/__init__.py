@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nas.backbone import build_backbone, he_init_
+from nas.detectors.atss import Atss
 from nas.detectors.contract import Detector
 from nas.detectors.faster_rcnn import FasterRcnn
 from nas.detectors.fcos import Fcos
@@ -10,7 +11,7 @@ from nas.detectors.neck import PyramidBackbone
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
-DETECTORS: dict[str, type[Detector]] = {"fcos": Fcos, "faster_rcnn": FasterRcnn}  # names are those of the catalog
+DETECTORS: dict[str, type[Detector]] = {"fcos": Fcos, "faster_rcnn": FasterRcnn, "atss": Atss}  # names are those of the catalog
 
 __all__ = ["DETECTORS", "Detector", "build_detector"]
 

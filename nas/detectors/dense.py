@@ -1,10 +1,18 @@
-"""What detectors share that predict at every location of their pyramid: towers, and losses that mask instead of indexing."""
+"""What detectors share that predict at every location of their pyramid: anchors, towers, and losses that mask instead of
+indexing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import sigmoid_focal_loss
 
+STRIDES = (8, 16, 32, 64, 128)  # of the pyramid, pixels
 BACKGROUND = -1  # among indices of boxes and labels from 0
 PRIOR = 0.01  # probability of every class at the start (focal loss, Lin et al. 2017, section 4.1)
 TOWER_DEPTH = 4
@@ -20,12 +28,58 @@ class Tower(nn.Sequential):
         super().__init__(*layers)
 
 
+class SquareAnchors(AnchorGenerator):
+    """One square a location, `side` strides wide: [N, 4] of all levels, the same for every image of a batch.
+
+    Centres are multiples of the stride, as torchvision's and mmdetection's. torchvision guesses the strides from the sizes of
+    the maps, which goes wrong where these were rounded up (any side but multiples of 128), and takes the maps' precision, in
+    which under autocast 1332 and 1328 are the same.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__(tuple((side * stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
+
+    def forward(self, image_list: ImageList, feature_maps: Sequence[Tensor]) -> list[Tensor]:
+        self.set_cell_anchors(torch.float32, feature_maps[0].device)
+        sizes = [level.shape[-2:] for level in feature_maps]
+        anchors = torch.cat(self.grid_anchors(sizes, [(stride, stride) for stride in STRIDES]))
+        return [anchors] * len(image_list.image_sizes)
+
+
+def centers_of(boxes: Tensor) -> Tensor:
+    """[..., 2] from [..., 4]."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def assigned(targets: Sequence[dict[str, Tensor]], matched: Sequence[Tensor], stand_in: Tensor) -> tuple[Tensor, Tensor]:
+    """What each location is to predict: labels [B, N] from 0, or `BACKGROUND`, and boxes [B, N, 4].
+
+    Args:
+        targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
+        matched: of each image, the index of a location's box [N], -1 for none.
+        stand_in: [N, 4], where there is no box.
+    """
+    labels = [picked(t["labels"] - 1, found, BACKGROUND) for t, found in zip(targets, matched, strict=True)]
+    boxes = [
+        torch.where((found >= 0)[:, None], picked(t["boxes"], found, 0), stand_in)
+        for t, found in zip(targets, matched, strict=True)
+    ]
+    return torch.stack(labels), torch.stack(boxes)
+
+
 def picked(values: Tensor, index: Tensor, fill: int) -> Tensor:
     """Rows of `values` by index, `fill` where it is -1."""
     if not len(values):
         return values.new_full((len(index), *values.shape[1:]), fill)
     chosen = values[index.clamp(min=0)]
     return torch.where((index >= 0).view(-1, *[1] * (values.dim() - 1)), chosen, fill)
+
+
+def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Focal loss (alpha 0.25, gamma 2), summed, of logits [B, N, K] for labels [B, N] from 0 or `BACKGROUND`."""
+    positive = (labels != BACKGROUND)[..., None].to(logits.dtype)
+    wanted = torch.zeros_like(logits).scatter_(2, labels.clamp(min=0)[..., None], positive)
+    return sigmoid_focal_loss(logits, wanted, reduction="sum")
 
 
 def giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
 
-from nas.detectors.dense import BACKGROUND, centerness_of, giou_loss, picked
+from nas.detectors.dense import BACKGROUND, assigned, centerness_of, centers_of, focal_loss, giou_loss
 from nas.training.distributed import average
 
 CENTER_RADIUS = 1.5  # in strides
@@ -28,23 +27,15 @@ def fcos_losses(
             [B, N, 1].
         points: [N, 2], x and y of the locations of all levels, pixels.
         strides: [N], of their levels, pixels.
-        targets: of each image, `boxes` [M, 4] and `labels` [M] from 0.
+        targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
         ends: how many of the locations are of the first level, which takes all smaller objects, and of the last, which takes
             all larger ones.
     """
     matched = [match(points, strides, target["boxes"], ends) for target in targets]
-    labels = torch.stack([picked(t["labels"], found, BACKGROUND) for t, found in zip(targets, matched, strict=True)])
+    around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)
+    labels, boxes = assigned(targets, matched, around)
     positive = labels != BACKGROUND  # [B, N]
-    around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)  # stands in for a box where there is none
-    boxes = torch.stack([
-        torch.where((found >= 0)[:, None], picked(t["boxes"], found, 0), around)
-        for t, found in zip(targets, matched, strict=True)
-    ])  # fmt: skip
     count = average(positive.sum().float()).clamp(min=1)
-
-    logits = outputs["cls_logits"]
-    classes = torch.zeros_like(logits).scatter_(2, labels.clamp(min=0)[..., None], positive[..., None].to(logits.dtype))
-    focal = sigmoid_focal_loss(logits, classes, reduction="sum")
 
     distances = outputs["bbox_regression"].float() * strides[:, None]
     predicted = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
@@ -53,7 +44,7 @@ def fcos_losses(
     wanted = centerness_of(points, boxes)
     centerness = F.binary_cross_entropy_with_logits(outputs["bbox_ctrness"].squeeze(2).float(), wanted, reduction="none")
     return {
-        "classification": focal / count,
+        "classification": focal_loss(outputs["cls_logits"], labels) / count,
         "bbox_regression": giou.sum() / count,
         "bbox_ctrness": (centerness * positive).sum() / count,
     }
@@ -66,8 +57,7 @@ def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int])
     """
     if not len(boxes):
         return torch.full((len(points),), BACKGROUND, dtype=torch.int64, device=points.device)
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    near = (points[:, None] - centers).abs().amax(dim=2) < CENTER_RADIUS * strides[:, None]
+    near = (points[:, None] - centers_of(boxes)).abs().amax(dim=2) < CENTER_RADIUS * strides[:, None]
     sides = torch.cat([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2)  # [N, M, 4]
     low, high = strides * SCALE_RANGE[0], strides * SCALE_RANGE[1]
     low[: ends[0]] = 0

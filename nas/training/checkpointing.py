@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 
 from nas.backbone.attention_stage import SwinBlock
-from nas.detectors.fcos import Tower
+from nas.detectors.dense import Tower
 
 Context = Callable[[], AbstractContextManager[Any]]
 

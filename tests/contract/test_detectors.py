@@ -7,21 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from nas.data.annotations import CocoSplit
 from nas.data.dataset import Batch, Target
 from nas.detectors import build_detector
 from nas.evaluation import evaluate
-from nas.spec import DetectorSpec, Recipe
+from nas.export.bundle import read_bundle, write_bundle
+from nas.export.trained import Trained
+from nas.spec import CalibrationSpec, DetectorSpec, Recipe, load_recipe
 from nas.training.loop import train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
+from nas.written import validated
 from search_spaces.layout import Layout
 
 SPECS = [
     DetectorSpec(name="fcos", channels=32),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=128),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, roi_op="pool"),
+    DetectorSpec(name="atss", channels=32),
     DetectorSpec(name="fcos", channels=32, neck="dsod"),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, neck="dsod"),
 ]
@@ -134,6 +139,25 @@ def test_predictors_start_small(spec: DetectorSpec):
     detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=80)
     for predictor in detector.predictors():
         assert predictor.weight.std() < 0.011
+
+
+def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
+    layout = Layout.parse(LAYOUTS[0])
+    detector = build_detector(layout, spec, num_classes=3).train()
+    recipe = validated(Recipe, load_recipe("tiny"))
+    figures = {"map": 0.5, "params": 1, "flops": 1, "memory_predicted_gib": 0.1}
+    trained = Trained(layout, spec, recipe, CalibrationSpec(), ("a", "b", "c"), figures, {})
+    (tmp_path / "weights.safetensors").write_bytes(save(detector.state_dict()))
+    write_bundle(tmp_path / "bundle", trained, tmp_path / "weights.safetensors")
+    said, again = read_bundle(tmp_path / "bundle")
+    assert said == trained
+    batch, targets = images((96, 96), (64, 128)), [target((5, 5, 60, 70)), target((20, 10, 100, 50), labels=[3])]
+    losses = []
+    for each in (detector, again.train()):
+        torch.manual_seed(0)  # the sampling of proposals
+        losses.append(each(batch, targets))
+    assert losses[0].keys() == losses[1].keys()
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
 
 
 def scene() -> tuple[Batch, CocoSplit]:

@@ -273,7 +273,7 @@ def test_divergence_keeps_the_last_checkpoint(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss"])
 def test_on_a_gpu(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, precision: str):
     recipe = candidate(tmp_path).recipe.model_copy(update={"precision": precision})
     spec = DetectorSpec(name=detector, channels=32, hidden=64)

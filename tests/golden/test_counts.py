@@ -27,6 +27,10 @@ WORKED_OUT = {
     ("faster_rcnn", "C2-C2-T6-T2"): 44.0839,
     ("faster_rcnn", "C2-C2-T12-T4"): 68.9267,
     ("faster_rcnn", "C3-C4-C6-C3@256"): 41.753,
+    ("atss", "T2-T2-T6-T2"): 35.73,
+    ("atss", "C2-C2-T6-T2"): 34.6671,  # FCOS's layers
+    ("atss", "C2-C2-T12-T4"): 59.5,
+    ("atss", "C3-C4-C6-C3@256"): 32.295,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from nas.cli import main
 from nas.errors import SpecError
 from nas.paper import measured_memory, paper_rows
+from search_spaces.catalog import DETECTORS
 
 # Millions and billions, from an independent count of the design that reproduces Table 2.
 COUNTED = {
@@ -57,12 +59,28 @@ def test_the_exchanged_row_is_the_count_of_another(table_2: dict):
     assert printed["flops_g"] == round(other["paper_flops"] / 1e9, 1)
 
 
-def test_published_counts_of_other_rows():
-    # ATSS has FCOS's layers: Table 5 prints 32M and 36M for ResNet-50 and Swin-T.
-    rows = paper_rows((5,))
-    assert all(row["missing"] and row["counted"] is None for row in rows)
-    printed = {row["layout"]: row["printed"]["params_m"] for row in rows if row["detector"] == "atss"}
-    assert (printed["C3-C4-C6-C3@256"], printed["T2-T2-T6-T2"]) == (32, 36)
+@pytest.fixture(scope="module")
+def table_5() -> dict:
+    return {(row["detector"], row["layout"]): row for row in paper_rows((5,))}
+
+
+def test_rows_of_table_5_are_counted_where_the_detector_is_there(table_5: dict):
+    assert len(table_5) == 12
+    assert all(row["missing"] == (row["counted"] is None) == (row["detector"] not in DETECTORS) for row in table_5.values())
+
+
+def test_atss_of_table_5(table_5: dict):
+    # The independent count of the published networks: 32.295M and 205.30G with ResNet-50, 35.73M and 211.56G with Swin-T, whose
+    # printed figure has the attention products as well: query times key and weights times values in windows of 49 positions.
+    resnet, swin = (table_5["atss", layout] for layout in ("C3-C4-C6-C3@256", "T2-T2-T6-T2"))
+    counted = [(row["counted"]["params"] / 1e6, row["counted"]["paper_flops"] / 1e9) for row in (resnet, swin)]
+    assert counted == [pytest.approx((32.295, 205.30), abs=0.005), pytest.approx((35.73, 211.56), abs=0.005)]
+    stages = ((200, 320, 96, 2), (100, 160, 192, 2), (50, 80, 384, 6), (25, 40, 768, 2))  # height, width, channels, blocks
+    attention = sum(2 * math.ceil(h / 7) * math.ceil(w / 7) * 49**2 * c * n for h, w, c, n in stages) / 1e9
+    assert attention == pytest.approx(3.11, abs=0.005)
+    printed = [(row["printed"]["params_m"], row["printed"]["flops_g"]) for row in (resnet, swin)]
+    assert printed == [(32, 205), (36, 215)]
+    assert [(round(m), round(g)) for m, g in (counted[0], (counted[1][0], counted[1][1] + attention))] == printed
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -73,7 +91,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
     return capsys.readouterr().out
 
 
-def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], table_5: dict):
     rows = json.loads(run(monkeypatch, capsys, "--table", "1", "--json"))
     assert [(row["trained"], row["roi_op"], row["printed"]["map"]) for row in rows[:2]] == [
         ("scratch", "pool", pytest.approx(0.266)),
@@ -82,7 +100,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     markdown = run(monkeypatch, capsys, "--table", "5", "--markdown").splitlines()
     assert markdown[0] == "### Table 5: Other detectors"
     assert len({line.count("|") for line in markdown[2:] if line}) == 1
-    assert sum("missing" in line for line in markdown) == 12
+    assert sum("missing" in line for line in markdown) == sum(row["missing"] for row in table_5.values())
     assert "Table 2: " in run(monkeypatch, capsys, "--table", "2")
 
 

@@ -6,11 +6,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
 from nas.detectors import build_detector
+from nas.detectors.dense import STRIDES, SquareAnchors, centers_of
 from nas.detectors.faster_rcnn import BoxPredictor, PyramidRoIAlign, PyramidRoIPool
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
@@ -120,7 +123,7 @@ def crowd(count: int, seed: int) -> dict[str, torch.Tensor]:
 
 
 def test_fcos_losses_and_gradients_on_many_boxes_equal_torchvisions(fcos_pair: tuple[torch.nn.Module, FCOS]):
-    images = [torch.rand(3, 384, 416), torch.rand(3, 320, 352), torch.rand(3, 384, 384)]
+    images = [torch.rand(3, 384, 256), torch.rand(3, 320, 352), torch.rand(3, 384, 384)]  # padded to a multiple of 128
     targets = [crowd(12, 3), crowd(1, 1), crowd(20, 2)]
     found = []
     for network in fcos_pair:
@@ -136,10 +139,11 @@ def test_fcos_losses_and_gradients_on_many_boxes_equal_torchvisions(fcos_pair: t
             assert torch.allclose(mine, yours, atol=1e-4 * yours.abs().max())
 
 
-def test_an_fcos_step_never_asks_the_device_for_a_value():
+@pytest.mark.parametrize("name", ["fcos", "atss"])
+def test_a_step_never_asks_the_device_for_a_value(name: str):
     """On meta there is nothing to ask for: `item`, `nonzero` and boolean indexing raise."""
     with torch.device("meta"):
-        detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name="fcos", channels=32), num_classes=4)
+        detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name=name, channels=32), num_classes=4)
         images = [torch.rand(3, 96, 128), torch.rand(3, 120, 64)]
         labels = [torch.ones(count, dtype=torch.int64) for count in (3, 0)]
         targets = [{"boxes": torch.rand(len(label), 4), "labels": label} for label in labels]
@@ -147,6 +151,31 @@ def test_an_fcos_step_never_asks_the_device_for_a_value():
     sum(losses.values()).backward()
     with pytest.raises(Exception, match="meta"):
         losses["classification"].item()
+
+
+def test_anchors_equal_torchvisions_where_torchvision_guesses_the_strides_right():
+    batch = ImageList(torch.empty(2, 3, 256, 384), [(256, 384), (250, 300)])
+    levels = [torch.empty(2, 1, 256 // stride, 384 // stride) for stride in STRIDES]
+    theirs = AnchorGenerator(tuple((8 * stride,) for stride in STRIDES), ((1.0,),) * 5)
+    for mine, yours in zip(SquareAnchors(8)(batch, levels), theirs(batch, levels), strict=True):
+        assert torch.equal(mine, yours)
+
+
+def test_anchors_lie_where_a_chain_of_convolutions_looks():
+    """Convolutions with stride 2 that pass the pixel at their centre on: at each location of a level stands where it looks."""
+    height, width = 1056, 1376
+    looked_at = torch.stack(torch.meshgrid(torch.arange(1.0 * width), torch.arange(1.0 * height), indexing="xy"))[None]
+    middle = torch.zeros(2, 1, 3, 3)
+    middle[:, :, 1, 1] = 1
+    levels = [looked_at]
+    for _ in range(7):
+        levels.append(F.conv2d(levels[-1], middle, stride=2, padding=1, groups=2))
+    levels = levels[3:]
+    batch = ImageList(torch.empty(1, 3, height, width), [(height, width)])
+    (anchors,) = SquareAnchors(8)(batch, [level.bfloat16() for level in levels])  # as under autocast
+    assert torch.equal(centers_of(anchors), torch.cat([level[0].flatten(1).t() for level in levels]))
+    sides = (anchors[:, 2:] - anchors[:, :2]).split([level[0, 0].numel() for level in levels])
+    assert [set(side.flatten().tolist()) for side in sides] == [{8.0 * stride} for stride in STRIDES]
 
 
 def test_each_level_has_its_own_scale(fcos_pair: tuple[torch.nn.Module, FCOS]):

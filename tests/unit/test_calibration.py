@@ -54,7 +54,10 @@ def mean_squares(detector: Detector, batch: Batch, names: list[str]) -> dict[str
     return squares
 
 
-@pytest.mark.parametrize("spec", [SMALL, DetectorSpec(name="faster_rcnn", channels=32, hidden=64)], ids=lambda s: s.name)
+ALL = [SMALL, DetectorSpec(name="faster_rcnn", channels=32, hidden=64), DetectorSpec(name="atss", channels=32)]
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda s: s.name)
 @pytest.mark.parametrize("definition", ["paper", "relative"])
 def test_weights_are_scaled_by_the_formula_and_nothing_else_changes(spec: DetectorSpec, definition: str):
     detector, twin, batch = make(spec=spec), make(spec=spec), synthetic_batch(2, 128)

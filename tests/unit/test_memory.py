@@ -60,18 +60,17 @@ def test_views_are_counted_once_and_small_blocks_are_rounded():
     assert [rounded_bytes(n) for n in (0, 1, 512, 513)] == [0, 512, 512, 1024]
 
 
+SMALL = [
+    ("C1-C1-T2-T1@16", (4, 3, 160, 224), TINY),
+    ("T1-T1-T2-T1@16", (2, 3, 128, 128), TINY),
+    ("C2-C1-C3-C1@24", (4, 3, 96, 224), TINY),
+    ("T1-C1-T1-C2@32", (2, 3, 160, 160), TINY),
+    ("T1-C1-T2-C1@32+dense=true+stem=dsod", (2, 3, 160, 160), {**TINY, "neck": "dsod"}),
+]
+LARGE = [("C2-C1-T2-T1", (1, 3, 256, 320), {}), ("T2-T2-T6-T2", (1, 3, 192, 192), {})]
 POINTS = [
-    (detector, text, shape, size)
-    for detector in ("fcos", "faster_rcnn")
-    for text, shape, size in (
-        ("C1-C1-T2-T1@16", (4, 3, 160, 224), TINY),
-        ("T1-T1-T2-T1@16", (2, 3, 128, 128), TINY),
-        ("C2-C1-C3-C1@24", (4, 3, 96, 224), TINY),
-        ("T1-C1-T1-C2@32", (2, 3, 160, 160), TINY),
-        ("T1-C1-T2-C1@32+dense=true+stem=dsod", (2, 3, 160, 160), {**TINY, "neck": "dsod"}),
-        ("C2-C1-T2-T1", (1, 3, 256, 320), {}),
-        ("T2-T2-T6-T2", (1, 3, 192, 192), {}),
-    )
+    *((detector, *point) for detector in ("fcos", "faster_rcnn") for point in (*SMALL, *LARGE)),
+    *(("atss", *point) for point in SMALL),  # FCOS's layers
 ]
 
 
@@ -87,6 +86,14 @@ def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -
 def test_prediction_is_within_1_per_cent_of_a_real_step(detector: str, text: str, shape: tuple, size: dict, checkpointing: str):
     training = Training(shape, boxes_per_image=10, checkpointing=checkpointing, cuda=False)
     predicted, counted = predicted_and_counted(text, DetectorSpec(name=detector, **size), training)
+    assert predicted == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("detector", ["fcos", "atss"])
+def test_500_boxes_an_image(detector: str):
+    """What targets take grows with boxes times locations."""
+    training = Training((4, 3, 160, 224), boxes_per_image=500, cuda=False)
+    predicted, counted = predicted_and_counted("C1-C1-T2-T1@16", DetectorSpec(name=detector, **TINY), training)
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
