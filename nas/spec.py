@@ -61,8 +61,8 @@ class DataSpec(_Section):
 
 
 class DetectorSpec(_Section):
-    """What the backbone serves. `neck`: a feature pyramid, or DSOD's; `channels`: of its levels; `hidden`: of Faster R-CNN's
-    two fully connected layers.
+    """What the backbone serves. `neck`: a feature pyramid, EfficientDet's or DSOD's; `channels`: of its levels; `hidden`: of
+    Faster R-CNN's two fully connected layers.
     """
 
     name: _named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
