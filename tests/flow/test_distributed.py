@@ -51,7 +51,10 @@ def losses(reports: list[EpochReport]) -> list[float]:
     return [report.loss for report in reports]
 
 
-@pytest.mark.parametrize(("layout", "detector"), [(LAYOUTS[0], "fcos"), (LAYOUTS[1], "fcos"), (LAYOUTS[0], "atss")])
+@pytest.mark.parametrize(
+    ("layout", "detector"),
+    [(LAYOUTS[0], "fcos"), (LAYOUTS[1], "fcos"), (LAYOUTS[0], "atss"), (LAYOUTS[0], "reppoints_v2")],
+)
 def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path, splits: Splits, layout: str, detector: str):
     alone = list(train_on(1, candidate(tmp_path / "one", layout=layout, detector=detector), splits))
     together = list(train_on(2, candidate(tmp_path / "two", layout=layout, detector=detector), splits))
