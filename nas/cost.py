@@ -16,17 +16,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.backbone import build_backbone
 from nas.detectors import build_detector
+from nas.detectors.deformable import DeformableConv
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
 MULTIPLY_ADD = 2  # operations, as `FlopCounterMode` counts
+SAMPLING = 4  # multiply-adds of a bilinear interpolation
 RULE = (
     "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for each element 2 of a batch "
-    "norm, 5 of a layer or group norm, 1 of an upsampled map"
+    "norm, 5 of a layer or group norm, 1 of an upsampled map; 4 for each value that a deformable convolution samples"
 )
 PAPER_RULE = (
     "multiply-adds of convolutions with their biases and of linear maps, 2 for each element of a norm, 1 for each of a ReLU or "
-    "pooling; attention products not counted"
+    "pooling, 4 for each value that a deformable convolution samples; attention products not counted"
 )
 
 
@@ -109,6 +111,13 @@ def _each_element(operations: int) -> Callable[..., int]:
     return count
 
 
+def _deformable_convolution(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Its products and the sampling before them, for `FlopCounterMode`, which does not know it."""
+    batch, channels, *plane = out_shape
+    sampled = batch * math.prod(plane) * math.prod(weight[1:])
+    return MULTIPLY_ADD * sampled * (channels + SAMPLING)
+
+
 _aten = torch.ops.aten
 _ELEMENTWISE = {
     _aten._native_batch_norm_legit_no_training: 2,
@@ -118,7 +127,10 @@ _ELEMENTWISE = {
     _aten.upsample_nearest2d: 1,
 }
 # Under the name of the overload too: else `FlopCounterMode` counts the pieces that PyTorch may know for it, which cost nothing.
-_FVCORE = {name: _each_element(n) for op, n in _ELEMENTWISE.items() for name in (op, op.default)}
+_FVCORE: dict[Any, Callable[..., int]] = {
+    **{name: _each_element(n) for op, n in _ELEMENTWISE.items() for name in (op, op.default)},
+    torch.ops.torchvision.deform_conv2d: _deformable_convolution,
+}
 
 
 class _PaperRule:
@@ -146,6 +158,8 @@ class _PaperRule:
         if isinstance(module, nn.Conv2d):
             positions = output.numel() // module.out_channels
             self.flops += positions * module.weight.numel() + (output.numel() if module.bias is not None else 0)
+            if isinstance(module, DeformableConv):
+                self.flops += SAMPLING * positions * module.weight[0].numel()
         elif isinstance(module, nn.Linear):
             self.flops += inputs[0].numel() * module.out_features
         elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):

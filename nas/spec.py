@@ -62,15 +62,23 @@ class DataSpec(_Section):
 
 
 class DetectorSpec(_Section):
-    """What the backbone serves. `neck`: a feature pyramid, or DSOD's; `channels`: of its levels; `hidden`: of Faster R-CNN's
-    two fully connected layers.
+    """What the backbone serves. `neck`: a feature pyramid, EfficientDet's or DSOD's (default: what the published detector has);
+    `channels`: of its levels; `hidden`: of Faster R-CNN's two fully connected layers; `box_transform`: how RepPoints v2 makes
+    boxes of points.
     """
 
     name: _named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
     roi_op: _named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
-    neck: _named("neck", catalog.NECKS) = "fpn"  # type: ignore[valid-type]
+    neck: _named("neck", catalog.NECKS) = catalog.NECKS[0]  # type: ignore[valid-type]
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     hidden: Annotated[int, Field(ge=1)] = 1024
+    box_transform: _named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_neck(cls, written: Any) -> Any:
+        neck = catalog.PUBLISHED_NECK.get(str(written.get("name"))) if isinstance(written, dict) else None
+        return {"neck": neck, **written} if neck else written
 
 
 class Recipe(_Section):

@@ -5,9 +5,11 @@ from __future__ import annotations
 KINDS = ("C", "T")
 STEMS = ("auto", "resnet", "patch", "dsod")
 NORMS = ("bn", "gn", "syncbn")
-DETECTORS = ("fcos", "faster_rcnn", "atss")
+DETECTORS = ("fcos", "faster_rcnn", "atss", "reppoints_v2")
 ROI_OPS = ("align", "pool")
-NECKS = ("fpn", "dsod")
+BOX_TRANSFORMS = ("moment", "corners")
+NECKS = ("fpn", "bifpn", "dsod")
+PUBLISHED_NECK = {"reppoints_v2": "bifpn"}  # of the others: the first
 RECIPES = ("paper", "paper-sota", "paper-24", "proxy", "tiny")
 SAMPLERS = ("tpe", "gp", "nsga2", "random", "grid")
 BUDGET_MODES = ("cap", "equalize")

@@ -7,12 +7,14 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 KINDS = ("postgresql", "mysql")
+STARTS = 6
 
 
 def free_port() -> int:
@@ -36,7 +38,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Again, after a kill."""
-        self.server.ensure_postgres_running()
+        for _ in range(STARTS):
+            with suppress(subprocess.TimeoutExpired):  # a busy machine takes longer than the package waits
+                self.server.ensure_postgres_running()
+                return
+        raise TimeoutError("PostgreSQL does not come back")
 
     def end(self) -> None:
         self.server.cleanup()

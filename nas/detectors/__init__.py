@@ -8,10 +8,16 @@ from nas.detectors.contract import Detector
 from nas.detectors.faster_rcnn import FasterRcnn
 from nas.detectors.fcos import Fcos
 from nas.detectors.neck import PyramidBackbone
+from nas.detectors.reppoints import RepPointsV2
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
-DETECTORS: dict[str, type[Detector]] = {"fcos": Fcos, "faster_rcnn": FasterRcnn, "atss": Atss}  # names are those of the catalog
+DETECTORS: dict[str, type[Detector]] = {  # names are those of the catalog
+    "fcos": Fcos,
+    "faster_rcnn": FasterRcnn,
+    "atss": Atss,
+    "reppoints_v2": RepPointsV2,
+}
 
 __all__ = ["DETECTORS", "Detector", "build_detector"]
 

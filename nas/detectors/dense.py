@@ -19,11 +19,11 @@ TOWER_DEPTH = 4
 
 
 class Tower(nn.Sequential):
-    """Four times 3x3 convolution, group norm, ReLU."""
+    """`depth` times 3x3 convolution, group norm, ReLU."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, depth: int = TOWER_DEPTH) -> None:
         layers: list[nn.Module] = []
-        for _ in range(TOWER_DEPTH):
+        for _ in range(depth):
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()]
         super().__init__(*layers)
 

@@ -14,6 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from nas.backbone import HybridBackbone
 from nas.backbone.stems import norm_layer
+from nas.detectors.bifpn import BiFpn
 
 EXTRA_LEVELS = {"pool": 1, "conv": 2}
 
@@ -34,7 +35,7 @@ class PyramidBackbone(nn.Module):
         first: the first backbone map used, 0 (stride 4) or 1 (stride 8). The output norm of a map that nothing uses is
             frozen, so that every trainable parameter gets a gradient.
         extra: `pool` adds one level by subsampling the last; `conv` adds two by stride-2 convolutions on the last output.
-        neck: `fpn` or `dsod` (see `DsodNeck`).
+        neck: `fpn`, `bifpn` (see `BiFpn`, which pools its extra levels) or `dsod` (see `DsodNeck`).
     """
 
     def __init__(self, backbone: HybridBackbone, *, channels: int, first: int, extra: str, neck: str = "fpn") -> None:
@@ -90,5 +91,7 @@ def make_neck(neck: str, widths: Sequence[int], channels: int, extra: str) -> nn
     """The levels over maps of `widths`, with the extra ones that `PyramidBackbone` describes."""
     if neck == "dsod":
         return DsodNeck(widths, channels, EXTRA_LEVELS[extra])
+    if neck == "bifpn":
+        return BiFpn(widths, channels, EXTRA_LEVELS[extra])
     last = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
     return FeaturePyramidNetwork(list(widths), channels, extra_blocks=last)

@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | attention with a bias | matmuls and a softmax, scores kept | memory-efficient kernel: no scores, one log-sum-exp a query |
 | batch norm | mean and inverse deviation kept | the same; cuDNN's reserve space is empty for maps with channels first |
+| deformable convolution | its buffers are not seen | one column for each sample: 9 C B H W values, three times the output |
 | autocast | casts of its own | CUDA's lists, emulated: convolutions and products in bf16, norms and losses in fp32 |
 """
 
@@ -30,6 +31,7 @@ _FULL = """
     reciprocal renorm rsqrt sinh smooth_l1_loss soft_margin_loss softmax softmin softplus sum tan
 """
 LOW_PRECISION, FULL_PRECISION = frozenset(_LOW.split()), frozenset(_FULL.split())
+MAX_PARALLEL_IMAGES = 32  # that a deformable convolution unfolds at once
 ROI_OPERATORS = frozenset(("roi_align", "roi_pool"))
 
 
@@ -51,6 +53,8 @@ class CudaKernels(TorchFunctionMode):
             return func(*tree_map(_to_full, args), **tree_map(_to_full, kwargs)).to(args[0].dtype)
         if func is F.scaled_dot_product_attention:
             return _FusedAttention.apply(*args[:3], kwargs["attn_mask"])
+        if name == "deform_conv2d":
+            return _DeformableConvolution.apply(*args[:3])
         return func(*args, **kwargs)
 
     def _to_low(self, value: Any) -> Any:
@@ -90,3 +94,30 @@ class _FusedAttention(torch.autograd.Function):
         grad_bias = padded.new_empty((*query.shape[:3], padded.shape[3]))[..., : query.shape[2]]
         grads = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
         return (*grads, grad_bias.sum_to_size(ctx.bias_shape))
+
+
+class _DeformableConvolution(torch.autograd.Function):
+    """Tensors that torchvision's kernel makes (csrc/ops/cuda/deform_conv2d_kernel.cu): samples of up to 32 images at a time as
+    columns, the output in two layouts; in the backward pass the columns twice, with the output's gradient in another layout.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, offset)
+        shape = (len(x), len(weight), *offset.shape[2:])
+        held = x.new_empty(shape), x.new_empty(shape), _columns(x, weight, offset)
+        return torch.empty_like(held[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, weight, offset = ctx.saved_tensors
+        of_x, of_offset = torch.empty_like(x), torch.empty_like(offset)
+        for _ in range(2):  # inputs, then the weight
+            held = _columns(x, weight, offset), torch.empty_like(grad)
+            del held
+        return of_x, torch.empty_like(weight), of_offset
+
+
+def _columns(x: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
+    together = max(number for number in range(1, MAX_PARALLEL_IMAGES + 1) if len(x) % number == 0)
+    return x.new_empty(weight[0].numel(), together * offset.shape[2] * offset.shape[3])

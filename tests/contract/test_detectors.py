@@ -27,6 +27,7 @@ SPECS = [
     DetectorSpec(name="faster_rcnn", channels=32, hidden=128),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, roi_op="pool"),
     DetectorSpec(name="atss", channels=32),
+    DetectorSpec(name="reppoints_v2", channels=32),
     DetectorSpec(name="fcos", channels=32, neck="dsod"),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, neck="dsod"),
 ]

@@ -31,6 +31,10 @@ WORKED_OUT = {
     ("atss", "C2-C2-T6-T2"): 34.6671,  # FCOS's layers
     ("atss", "C2-C2-T12-T4"): 59.5,
     ("atss", "C3-C4-C6-C3@256"): 32.295,
+    ("reppoints_v2", "T2-T2-T6-T2"): 44.9164,  # part by part in test_reppoints_counts.py
+    ("reppoints_v2", "C2-C2-T6-T2"): 43.85,
+    ("reppoints_v2", "C2-C2-T12-T4"): 68.7,
+    ("reppoints_v2", "C3-C4-C6-C3@256"): 42.1325,
 }
 
 

@@ -139,7 +139,7 @@ def test_fcos_losses_and_gradients_on_many_boxes_equal_torchvisions(fcos_pair: t
             assert torch.allclose(mine, yours, atol=1e-4 * yours.abs().max())
 
 
-@pytest.mark.parametrize("name", ["fcos", "atss"])
+@pytest.mark.parametrize("name", ["fcos", "atss", "reppoints_v2"])
 def test_a_step_never_asks_the_device_for_a_value(name: str):
     """On meta there is nothing to ask for: `item`, `nonzero` and boolean indexing raise."""
     with torch.device("meta"):

@@ -54,7 +54,12 @@ def mean_squares(detector: Detector, batch: Batch, names: list[str]) -> dict[str
     return squares
 
 
-ALL = [SMALL, DetectorSpec(name="faster_rcnn", channels=32, hidden=64), DetectorSpec(name="atss", channels=32)]
+ALL = [
+    SMALL,
+    DetectorSpec(name="faster_rcnn", channels=32, hidden=64),
+    DetectorSpec(name="atss", channels=32),
+    DetectorSpec(name="reppoints_v2", channels=32),
+]
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda s: s.name)
@@ -89,6 +94,12 @@ def test_predictors_norms_biases_tables_and_statistics_are_no_layers():
         assert not any(predictor.weight is weight for predictor in detector.predictors() for weight in layers.values())
         assert all(weight.ndim > 1 for weight in layers.values())
         assert not any("position" in name for name in layers)
+
+
+def test_deformable_convolutions_are_layers():
+    layers = calibration_layers(make(spec=DetectorSpec(name="reppoints_v2", channels=32)), "detector")
+    assert {"head.classified", "head.refined"} < set(layers)
+    assert not {"head.logits", "head.initial_points", "head.verification.scores.0"} & set(layers)
 
 
 def test_frozen_weights_are_left_alone():

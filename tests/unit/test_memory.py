@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ LARGE = [("C2-C1-T2-T1", (1, 3, 256, 320), {}), ("T2-T2-T6-T2", (1, 3, 192, 192)
 POINTS = [
     *((detector, *point) for detector in ("fcos", "faster_rcnn") for point in (*SMALL, *LARGE)),
     *(("atss", *point) for point in SMALL),  # FCOS's layers
+    ("reppoints_v2", "C1-C1-T2-T1@16", (2, 3, 96, 128), TINY),
+    ("reppoints_v2", "T1-C1-T1-C2@32", (2, 3, 64, 64), {**TINY, "neck": "fpn", "box_transform": "corners"}),
+    ("reppoints_v2", "C2-C1-T2-T1", (1, 3, 96, 96), {}),
 ]
 
 
@@ -89,7 +93,7 @@ def test_prediction_is_within_1_per_cent_of_a_real_step(detector: str, text: str
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "atss"])
+@pytest.mark.parametrize("detector", ["fcos", "atss", "reppoints_v2"])
 def test_500_boxes_an_image(detector: str):
     """What targets take grows with boxes times locations."""
     training = Training((4, 3, 160, 224), boxes_per_image=500, cuda=False)
@@ -148,12 +152,17 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
 @pytest.mark.parametrize(
-    "text",
+    ("text", "detector"),
     [
-        "C2-T3-C4-T2@32", "T2-C2-T5-C3@32", "T1-T2-C1-C1@16+norm=gn", "C3-C1-T4-T1@32+window=8",
-        "C1-T2-C2-T1@32+dense=true", "T2-T2-C2-C1@32+stem=dsod+dense=true",
+        *itertools.product(
+            (
+                "C2-T3-C4-T2@32", "T2-C2-T5-C3@32", "T1-T2-C1-C1@16+norm=gn", "C3-C1-T4-T1@32+window=8",
+                "C1-T2-C2-T1@32+dense=true", "T2-T2-C2-C1@32+stem=dsod+dense=true",
+            ),
+            ("fcos", "faster_rcnn"),
+        ),
+        ("C1-T1-T2-C1@32", "reppoints_v2"),
     ],
 )  # fmt: skip
 def test_the_whole_put_together_from_pieces_equals_a_full_trace(text: str, detector: str, how: dict):
@@ -199,7 +208,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
     assert predict_memory(Layout.parse("C1-C1-C1-T1@16"), spec, 3, Training((1, 3, 64, 64))).peak_bytes > 0
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2"])
 def test_parts_add_up_and_states_have_their_size(detector: str):
     spec = DetectorSpec(name=detector, **TINY)
     estimate = predict_memory(Layout.parse("C1-C1-T2-T1@16"), spec, 3, Training((2, 3, 96, 128)))

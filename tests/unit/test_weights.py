@@ -60,7 +60,7 @@ def test_our_own_backbone_comes_back_whole(tmp_path: Path, suffix: str):
     assert set(first.state_dict()) - set(report.loaded) == {name for name in first.state_dict() if "num_batches" in name}
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2"])
 def test_our_own_detector_gives_its_backbone(tmp_path: Path, detector: str):
     whole = build_detector(Layout.parse(SMALL), DetectorSpec(name=detector, channels=32, hidden=64), 3)
     with torch.no_grad():
