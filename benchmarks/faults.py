@@ -165,9 +165,10 @@ def _bring_back(server: Any, hit: Path, driver: subprocess.Popen[bytes]) -> None
         psutil.wait_procs([running], timeout=10)
         time.sleep(1)
         for _ in range(STARTS):
-            with suppress(subprocess.TimeoutExpired):  # a busy machine takes longer than the package waits
+            with suppress(subprocess.TimeoutExpired, AssertionError):  # a busy machine takes longer than the package waits
                 server.ensure_postgres_running()
                 return
+            time.sleep(2)
         raise TimeoutError("PostgreSQL does not come back")
 
 

@@ -39,9 +39,10 @@ class PostgresServer:
     def start(self) -> None:
         """Again, after a kill."""
         for _ in range(STARTS):
-            with suppress(subprocess.TimeoutExpired):  # a busy machine takes longer than the package waits
+            with suppress(subprocess.TimeoutExpired, AssertionError):  # a busy machine takes longer than the package waits
                 self.server.ensure_postgres_running()
                 return
+            time.sleep(2)
         raise TimeoutError("PostgreSQL does not come back")
 
     def end(self) -> None:
