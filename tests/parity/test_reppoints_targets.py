@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -226,3 +227,38 @@ def test_the_losses_of_a_batch_are_those_of_its_parts(counts: tuple[int, ...]):
     heat, offsets = corner_losses(outputs["corners"], CornerTargets(*map(torch.stack, zip(*corners, strict=True))))
     assert found["corners"].item() == pytest.approx(heat.item() / 4)
     assert found["corner_offsets"].item() == pytest.approx(offsets.item())
+
+
+def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(10)
+    given = [crowd(count, 11 + count) for count in (9, 0, 3, 1)]
+    targets = [{"boxes": boxes, "labels": torch.arange(len(boxes)) % 4 + 1} for boxes in given]
+    around = torch.cat([POINTS - 12, POINTS + 12], dim=1) + 3 * torch.randn(2, 4, len(POINTS), 4, generator=generator)
+    outputs = {
+        name: torch.randn(4, len(POINTS), width, generator=generator)
+        for name, width in (("logits", 4), ("corners", 6), ("foreground", 4))
+    }
+
+    def lost(share: slice) -> dict[str, Tensor]:
+        mine = {name: output[share] for name, output in outputs.items()}
+        return reppoints_losses(mine, (around[0, share], around[1, share]), POINTS, LEVELS, targets[share])
+
+    whole, shares, seen = lost(slice(0, 4)), (slice(0, 2), slice(2, 4)), []
+
+    def noted(own: list[Tensor], number: Tensor) -> Tensor:
+        own.append(number.clone())
+        return number
+
+    for share in shares:
+        own: list[Tensor] = []
+        monkeypatch.setattr("nas.detectors.reppoints_loss.average", partial(noted, own))
+        lost(share)
+        seen.append(own)
+    halves = []
+    for share in shares:
+        means = iter([sum(both) / 2 for both in zip(*seen, strict=True)])
+        monkeypatch.setattr("nas.detectors.reppoints_loss.average", lambda _, means=means: next(means))
+        halves.append(lost(share))
+    assert len(seen[0]) == 6
+    for name, loss in whole.items():
+        assert (halves[0][name] + halves[1][name]).item() / 2 == pytest.approx(loss.item(), rel=1e-4), name
