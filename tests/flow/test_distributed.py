@@ -51,10 +51,8 @@ def losses(reports: list[EpochReport]) -> list[float]:
     return [report.loss for report in reports]
 
 
-@pytest.mark.parametrize(
-    ("layout", "detector"),
-    [(LAYOUTS[0], "fcos"), (LAYOUTS[1], "fcos"), (LAYOUTS[0], "atss"), (LAYOUTS[0], "reppoints_v2")],
-)
+# RepPoints v2 matches what it has predicted, so that rounding changes its targets: see its own test of one step.
+@pytest.mark.parametrize(("layout", "detector"), [(LAYOUTS[0], "fcos"), (LAYOUTS[1], "fcos"), (LAYOUTS[0], "atss")])
 def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path, splits: Splits, layout: str, detector: str):
     # The paper's rate. Rounding differs between one process and two, and Adam magnifies it: at 1e-3 to 2e-3 in ten steps.
     how = {"layout": layout, "detector": detector, "lr": 1e-4}
