@@ -65,6 +65,7 @@ def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
         "images_without_boxes": len({image.id for image in split.images} - {box.image_id for box in split.boxes}),
         "boxes": len(split.boxes),
         "crowd_boxes": sum(box.iscrowd for box in split.boxes),
+        "boxes_with_masks": sum(box.segmentation is not None for box in split.boxes),
         "boxes_per_category": _per_category(checked),
         "problems": [vars(problem) for problem in checked.problems],
     }
@@ -77,9 +78,10 @@ def _per_category(checked: CheckedSplit) -> dict[str, int]:
 
 def _print(checked: CheckedSplit) -> None:
     facts = _as_dict(checked)
+    of_boxes = f"{facts['crowd_boxes']} crowds, {facts['boxes_with_masks']} with masks"
     print(
         f"{checked.name}: {facts['images']} images ({facts['images_without_boxes']} without boxes), {facts['boxes']} boxes "
-        f"({facts['crowd_boxes']} crowds), {len(facts['boxes_per_category'])} categories"
+        f"({of_boxes}), {len(facts['boxes_per_category'])} categories"
     )
     print("  boxes by category: " + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items()))
     for verb, problems in (

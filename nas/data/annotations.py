@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nas.data.segmentations import Segmentation, usable
 from nas.errors import DataError
 
 ROUNDING = 0.5  # pixels; a box that is less outside was rounded by whoever wrote the file
@@ -35,7 +36,9 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Box:
-    """One annotation: `bbox` is x, y, width, height in pixels, inside its image; `area` in square pixels, of the object."""
+    """One annotation: `bbox` is x, y, width, height in pixels, inside its image; `area` in square pixels, of the object;
+    `segmentation` its mask in COCO's form, where there is one (see `nas.data.segmentations`); nobody changes it.
+    """
 
     id: int
     image_id: int
@@ -43,6 +46,14 @@ class Box:
     bbox: tuple[float, float, float, float]
     area: float
     iscrowd: int
+    segmentation: Segmentation | None = None
+
+    def to_coco(self) -> dict[str, Any]:
+        """COCO's form of an annotation."""
+        entry = {**vars(self), "bbox": list(self.bbox)}
+        if self.segmentation is None:
+            del entry["segmentation"]
+        return entry
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,7 @@ class CocoSplit:
         """COCO's instances form: the ground truth of evaluation."""
         return {
             "images": [vars(image) for image in self.images],
-            "annotations": [vars(box) | {"bbox": list(box.bbox)} for box in self.boxes],
+            "annotations": [box.to_coco() for box in self.boxes],
             "categories": [{"id": category_id, "name": name} for category_id, name in self.categories],
         }
 
@@ -77,6 +88,15 @@ class CocoSplit:
             tuple((category["id"], category["name"]) for category in coco["categories"]),
         )
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether any object has a mask."""
+        return any(box.segmentation is not None for box in self.boxes)
+
+    def without_masks(self) -> CocoSplit:
+        """The same boxes alone."""
+        return replace(self, boxes=tuple(replace(box, segmentation=None) for box in self.boxes))
+
     def subset(self, fraction: float) -> CocoSplit:
         """A share of the images, at least one, the same for every caller; with their boxes."""
         count = max(1, round(fraction * len(self.images)))
@@ -87,7 +107,9 @@ class CocoSplit:
 
 
 def fingerprint(splits: Iterable[CocoSplit]) -> str:
-    """Sixteen hexadecimal digits over every box, every category and the name and size of every image file."""
+    """Sixteen hexadecimal digits over every box, every mask that was kept, every category and the name and size of every image
+    file.
+    """
     digest = hashlib.sha256()
     for split in splits:
         digest.update(json.dumps(split.to_coco(), sort_keys=True).encode())
@@ -97,7 +119,7 @@ def fingerprint(splits: Iterable[CocoSplit]) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding. `repaired` says that nothing was lost; else the image or the box cannot be used."""
+    """One finding. `repaired` says that image and box are used; else the image or the box cannot be."""
 
     kind: str
     repaired: bool
@@ -258,4 +280,7 @@ def _clipped(entry: dict[str, Any], annotation_id: int, image: ImageRecord, find
     of_shape = beyond <= 0 or entry.get("segmentation")  # else it was the area of the box before clipping
     if not (of_shape and isinstance(area, int | float) and 0 < area < math.inf):
         area = bbox[2] * bbox[3]
-    return Box(annotation_id, image.id, entry["category_id"], bbox, float(area), int(bool(entry.get("iscrowd"))))
+    mask, fault = usable(entry.get("segmentation"), image.height, image.width)
+    if fault:
+        findings.repaired("malformed mask", image.file_name, annotation_id, f"{fault}; left out")
+    return Box(annotation_id, image.id, entry["category_id"], bbox, float(area), int(bool(entry.get("iscrowd"))), mask)

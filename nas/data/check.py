@@ -1,7 +1,8 @@
 """The check that every data set passes on its way in: files, sizes, boxes, categories.
 
-Found and repaired, which loses nothing: a size that disagrees with the file, EXIF orientation, grey, palette, alpha and 16-bit
-images, a PNG named .jpg, a box partly outside, duplicate or missing annotation ids, an image or annotation listed twice.
+Found and repaired, which loses no box: a size that disagrees with the file, EXIF orientation, grey, palette, alpha and 16-bit
+images, a PNG named .jpg, a box partly outside, duplicate or missing annotation ids, an image or annotation listed twice. A
+malformed mask is left out, its box is used.
 Found and named, because it cannot be repaired: a missing or broken image, one image id for two files, a box outside or of zero
 area, a malformed box, an unknown category or image.
 """

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
+from nas.data.masks import rasterized
 from nas.data.pixels import PixelCache, resized
 from nas.errors import DataError
 from nas.spec import LARGEST_STRIDE, Recipe
@@ -32,11 +33,14 @@ MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 
 @dataclass(frozen=True)
 class View:
-    """How images are shown: short sides in pixels to draw from, the limit of the long side, the probability of a flip."""
+    """How images are shown: short sides in pixels to draw from, the limit of the long side, the probability of a flip, and
+    whether targets have masks, where the split has them.
+    """
 
     short_sides: tuple[int, ...]
     long_side: int
     flip: float = 0.0
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Draw:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [3, H_i, W_i] and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` [].
+    """Images [3, H_i, W_i] and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` []; `masks` [N, H_i, W_i] of 0
+    and 1, uint8, where the split has masks (that of a box without one is empty).
 
     As they come from a loader, images are 8-bit and `draws` says what is to be done with them; after `to` they are float in 0
     to 1. Targets are those of the images as they will be.
@@ -81,12 +86,12 @@ def _shown(image: Tensor, draw: Draw) -> Tensor:
 
 
 def train_view(recipe: Recipe) -> View:
-    """Flips, and a short side drawn from the recipe's."""
-    return View(recipe.short_sides, recipe.long_side, recipe.flip)
+    """Flips, a short side drawn from the recipe's, and masks."""
+    return View(recipe.short_sides, recipe.long_side, recipe.flip, masks=True)
 
 
 def eval_view(recipe: Recipe) -> View:
-    """The recipe's size."""
+    """The recipe's size; evaluation reads masks from the split."""
     return View((recipe.image_size,), recipe.long_side)
 
 
@@ -101,6 +106,7 @@ class DetectionDataset(Dataset):
 
     def __init__(self, split: CocoSplit, view: View, cache_bytes: int = 0) -> None:
         self.split, self.view = split, view
+        self.with_masks = view.masks and split.has_masks
         self.pixels = PixelCache(split, max(view.short_sides), view.long_side, cache_bytes)
         self.boxes: dict[int, list[Box]] = defaultdict(list)
         for box in split.boxes:
@@ -128,7 +134,12 @@ class DetectionDataset(Dataset):
         if draw.flipped:
             boxes = F.horizontal_flip_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size)
         boxes, wide = F.sanitize_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size, MIN_BOX_SIDE)
-        return {"boxes": boxes, "labels": labels[wide], "image_id": torch.tensor(record.id)}
+        target = {"boxes": boxes, "labels": labels[wide], "image_id": torch.tensor(record.id)}
+        if self.with_masks:
+            kept = [box.segmentation for box, is_wide in zip(found, wide.tolist(), strict=True) if is_wide]
+            masks = rasterized(kept, (record.height, record.width), draw.size)
+            target["masks"] = masks.flip(-1) if draw.flipped else masks
+        return target
 
 
 class ShuffledBatches(Sampler):

@@ -1,0 +1,71 @@
+"""Instance masks: from COCO's polygons and run-length codes to pixels, and back for results, all by pycocotools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.transforms.v2 import functional as F
+
+from nas.data.segmentations import Segmentation
+
+THRESHOLD = 0.5  # probability from which a pixel belongs to an object (He et al. 2017, section 3.1)
+
+
+def rasterized(segmentations: Sequence[Segmentation | None], original: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Masks of one image's objects in the pixels of the image after its resize.
+
+    Polygons are resized, then drawn, so that no mask is larger than it will be used; run-length codes are decoded and resized
+    as pixels are.
+
+    Args:
+        segmentations: of the objects, None for those without a mask: theirs is empty.
+        original: height and width that the segmentations are in.
+        size: height and width wanted.
+
+    Returns:
+        [N, height, width] of 0 and 1, uint8.
+    """
+    masks = torch.zeros(len(segmentations), *size, dtype=torch.uint8)
+    scale = np.array([size[1] / original[1], size[0] / original[0]])
+    for mask, segmentation in zip(masks, segmentations, strict=True):
+        if isinstance(segmentation, list):
+            resized: Segmentation = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation]
+            mask.copy_(_decoded(resized, size))
+        elif segmentation is not None:
+            pixels = 255 * _decoded(segmentation, original)
+            mask.copy_(F.resize_image(pixels[None], list(size), antialias=True)[0] >= 255 * THRESHOLD)
+    return masks
+
+
+def _decoded(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
+    code: Any = segmentation
+    if isinstance(segmentation, list):
+        code = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        code = coco_mask.frPyObjects(segmentation, *size)
+    return torch.from_numpy(coco_mask.decode(code))
+
+
+def encoded(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """Masks of detections as COCO results have them, one after the other: together they would need gigabytes.
+
+    Args:
+        probabilities: [N, M, M], over a grid of cells in each box.
+        boxes: [N, 4] as x1, y1, x2, y2, in pixels of an image of `size`.
+        size: height and width.
+
+    Returns:
+        Run-length codes as text, plain JSON.
+    """
+    codes = []
+    for place in range(len(boxes)):
+        pasted = paste_masks_in_image(probabilities[place, None, None], boxes[place, None], size)[0, 0] >= THRESHOLD
+        code = coco_mask.encode(np.asfortranarray(pasted.numpy().astype(np.uint8)))
+        codes.append({"size": list(size), "counts": code["counts"].decode()})
+    return codes

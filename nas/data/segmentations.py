@@ -1,0 +1,84 @@
+"""COCO's `segmentation` of an object as files have it: polygons or a run-length code, checked without decoding.
+
+[[x, y, x, y, x, y, ...], ...]                             the area inside any of the polygons, in pixels
+{"size": [height, width], "counts": [n, n, ...]}           lengths of runs of 0 and 1 by turns, columns first
+{"size": [height, width], "counts": "..."}                 the same runs as text (pycocotools)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Segmentation = list[list[float]] | dict[str, Any]
+MIN_NUMBERS = 6  # of a polygon: three points
+REACH = 2  # times the longer side of the image: no coordinate is larger, whoever draws them walks along every edge
+
+
+def usable(segmentation: object, height: int, width: int) -> tuple[Segmentation | None, str | None]:
+    """What can be used of a segmentation, None where there is nothing, and what is wrong with the rest.
+
+    Args:
+        segmentation: as in the file; None and an empty list say that the object has no mask.
+        height, width: of its image in pixels.
+    """
+    if segmentation is None or segmentation == []:
+        return None, None
+    if isinstance(segmentation, dict):
+        fault = _runs_fault(segmentation, height, width)
+        return (None, fault) if fault else (segmentation, None)
+    if not isinstance(segmentation, list):
+        return None, f"segmentation {_short(segmentation)} is neither polygons nor a run-length code"
+    sound = [_is_polygon(polygon, REACH * max(height, width)) for polygon in segmentation]
+    if all(sound):
+        return segmentation, None
+    fault = f"polygon {_short(segmentation[sound.index(False)])} is not three or more points x, y near the image"
+    return [polygon for polygon, good in zip(segmentation, sound, strict=True) if good] or None, fault
+
+
+def _is_polygon(polygon: object, limit: float) -> bool:
+    return (
+        isinstance(polygon, list)
+        and len(polygon) >= MIN_NUMBERS
+        and len(polygon) % 2 == 0
+        and all(type(value) is float or type(value) is int for value in polygon)
+        and all(abs(value) <= limit for value in polygon)  # what is not a number is not
+    )
+
+
+def _runs_fault(code: dict[str, Any], height: int, width: int) -> str | None:
+    size, counts = code.get("size"), code.get("counts")
+    if size != [height, width]:
+        return f"run-length code of size {_short(size)}, image {height} high and {width} wide"
+    runs = _text_runs(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        return f"run-length code with counts {_short(counts)}"
+    if sum(runs) != height * width:
+        return f"run-length code of {sum(runs)} pixels, image of {height * width}"
+    return None
+
+
+def _text_runs(text: str) -> list[int] | None:
+    """Runs from pycocotools' text, None where it is none (`rleFrString` in its maskApi.c).
+
+    A character holds five bits of a number, the lowest first, and a sixth that says that more follow, plus 48; from the fourth
+    number on it is the difference to the one before the last.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in (ord(character) - 48 for character in text):
+        if not 0 <= code < 64:
+            return None
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return runs if not shift else None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
