@@ -60,7 +60,7 @@ def calibration_layers(detector: Detector, scope: str) -> dict[str, Tensor]:
     return {
         name: module.weight
         for name, module in detector.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
         and name.startswith(root)
         and id(module) not in excluded
         and module.weight.requires_grad

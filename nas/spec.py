@@ -63,8 +63,9 @@ class DataSpec(_Section):
 
 class DetectorSpec(_Section):
     """What the backbone serves. `neck`: a feature pyramid, EfficientDet's or DSOD's (default: what the published detector has);
-    `channels`: of its levels; `hidden`: of Faster R-CNN's two fully connected layers; `box_transform`: how RepPoints v2 makes
-    boxes of points.
+    `channels`: of its levels; `hidden`: of the fully connected layers of Faster and Cascade R-CNN; `regions`: the boxes of an
+    image that these learn from, in each stage; `roi_op`: of Faster R-CNN; `masks`: whether Cascade Mask R-CNN learns them,
+    false by itself where the data set has none; `box_transform`: how RepPoints v2 makes boxes of points.
     """
 
     name: _named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
@@ -72,6 +73,8 @@ class DetectorSpec(_Section):
     neck: _named("neck", catalog.NECKS) = catalog.NECKS[0]  # type: ignore[valid-type]
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     hidden: Annotated[int, Field(ge=1)] = 1024
+    regions: Annotated[int, Field(ge=4)] = 512
+    masks: bool = True
     box_transform: _named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
 
     @model_validator(mode="before")

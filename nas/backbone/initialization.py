@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from nas.backbone.attention_stage import WindowAttention
@@ -12,11 +14,17 @@ POSITION_STD = 0.02  # Swin's
 def he_init_(network: nn.Module) -> None:
     """Set every convolution and linear weight to N(0, 2 / fan_in) and its bias to 0, norms to identity, in place.
 
+    The fan-in of a transposed convolution is the number of inputs that make one output.
     Position tables get N(0, 0.02^2). Predictors want smaller weights than this: their detector sets them afterwards.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.ConvTranspose2d):
+            fan_in = module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)):

@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
-from torchvision.models.detection.roi_heads import fastrcnn_loss
-from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
@@ -31,15 +31,17 @@ ROI_SIZE = 7
 ANCHOR_SCALE = 8  # side of the square anchor, in strides
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 COUNTED_PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
+POSITIVE_SHARE = 0.25  # of the proposals that are learnt from: how many may be objects
 
 
-class FasterRcnn(FasterRCNN, Detector):
+class FasterRcnn(GeneralizedRCNN, Detector):
     """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
 
     Args:
         backbone: five pyramid levels at strides 4 to 64.
         num_classes: without the background.
         hidden: width of the two fully connected layers.
+        regions: proposals of one image that are learnt from.
         roi_op: `align` or `pool` (the paper's Table 1).
     """
 
@@ -47,25 +49,27 @@ class FasterRcnn(FasterRCNN, Detector):
     rpn: Any
     roi_heads: Any
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, roi_op: str) -> None:
+    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, roi_op: str) -> None:
         channels = backbone.out_channels
-        anchors = tuple((ANCHOR_SCALE * stride,) for stride in STRIDES)
-        super().__init__(
-            backbone,
-            rpn_anchor_generator=AnchorGenerator(anchors, (ASPECT_RATIOS,) * len(STRIDES)),
-            rpn_head=RPNHead(channels, len(ASPECT_RATIOS)),
-            box_roi_pool=PyramidRoIAlign() if roi_op == "align" else PyramidRoIPool(),
-            box_head=TwoMLPHead(channels * ROI_SIZE**2, hidden),
-            box_predictor=BoxPredictor(hidden, num_classes),
-            box_score_thresh=0.05,
-            box_nms_thresh=0.6,
-            box_detections_per_img=100,
+        proposals = region_proposals(channels)
+        heads = RoIHeads(
+            PyramidRoIAlign() if roi_op == "align" else PyramidRoIPool(),
+            TwoMLPHead(channels * ROI_SIZE**2, hidden),
+            BoxPredictor(hidden, num_classes),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=regions,
+            positive_fraction=POSITIVE_SHARE,
+            bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+            score_thresh=0.05,
+            nms_thresh=0.6,
+            detections_per_img=100,
         )
-        self.transform = BatchTransform()
+        super().__init__(backbone, proposals, heads, BatchTransform())
 
     @classmethod
     def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, hidden=spec.hidden, roi_op=spec.roi_op)
+        return cls(backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op)
 
     def heads(self) -> list[nn.Module]:
         return [self.rpn, self.roi_heads]
@@ -85,7 +89,7 @@ class FasterRcnn(FasterRCNN, Detector):
         """As many proposals as are sampled for each image, all pooled from the finest level. The region proposal network's own
         selection is left out: its tensors are gone before the peak.
         """
-        objectness, deltas = self.rpn.head(list(levels))
+        rpn = bounded_proposal_losses(self.rpn, levels)
         rois = images.new_zeros(len(images) * self.roi_heads.fg_bg_sampler.batch_size_per_image, 5)
         if isinstance(self.roi_heads.box_roi_pool, PyramidRoIPool):
             pooled = roi_pool(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0])
@@ -93,13 +97,40 @@ class FasterRcnn(FasterRCNN, Detector):
             pooled = roi_align(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0], sampling_ratio=2)
         logits, offsets = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         labels = torch.zeros(len(rois), dtype=torch.int64, device=images.device)
-        rpn = [torch.cat([level.flatten() for level in maps]).float().square().mean() for maps in (objectness, deltas)]
         return [*rpn, *fastrcnn_loss(logits, offsets, [labels], [images.new_zeros(len(rois), 4)])]
 
     def run_heads(self, levels: Sequence[Tensor]) -> None:
         self.rpn.head(list(levels))
         regions = levels[0].new_empty(COUNTED_PROPOSALS * len(levels[0]), levels[0].shape[1], ROI_SIZE, ROI_SIZE)
         self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
+
+
+def region_proposals(channels: int) -> RegionProposalNetwork:
+    """torchvision's region proposal network for pyramid levels of `channels` at `STRIDES`: three anchors a location, at most
+    2000 proposals of an image in training, 1000 in evaluation.
+    """
+    anchors = tuple((ANCHOR_SCALE * stride,) for stride in STRIDES)
+    kept = {"training": 2000, "testing": 1000}
+    return RegionProposalNetwork(
+        AnchorGenerator(anchors, (ASPECT_RATIOS,) * len(STRIDES)), ProposalHead(channels, len(ASPECT_RATIOS)),
+        fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=256, positive_fraction=0.5,
+        pre_nms_top_n=kept, post_nms_top_n=kept, nms_thresh=0.7,
+    )  # fmt: skip
+
+
+def bounded_proposal_losses(rpn: RegionProposalNetwork, levels: Sequence[Tensor]) -> list[Tensor]:
+    """Stand-ins for its two losses that keep what those keep (see `Detector.bounded_losses`)."""
+    return [torch.cat([level.flatten() for level in maps]).square().mean() for maps in rpn.head(list(levels))]
+
+
+class ProposalHead(RPNHead):
+    """Outputs in fp32, also under autocast: torchvision decodes boxes in the type of their offsets, and near 1000 pixels bf16
+    knows multiples of 4 only.
+    """
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        objectness, offsets = super().forward(x)
+        return [level.float() for level in objectness], [level.float() for level in offsets]
 
 
 class BoxPredictor(nn.Module):
@@ -115,10 +146,10 @@ class BoxPredictor(nn.Module):
 
 
 class PyramidRoIAlign(MultiScaleRoIAlign):
-    """RoIAlign on the level that fits a box's size (feature pyramid networks, equation 1), scales 1/4 to 1/32."""
+    """RoIAlign to `size` x `size` on the level that fits a box (feature pyramid networks, equation 1), scales 1/4 to 1/32."""
 
-    def __init__(self) -> None:
-        super().__init__([str(level) for level in range(ROI_LEVELS)], output_size=ROI_SIZE, sampling_ratio=2)
+    def __init__(self, size: int = ROI_SIZE) -> None:
+        super().__init__([str(level) for level in range(ROI_LEVELS)], output_size=size, sampling_ratio=2)
         self.scales = [1 / stride for stride in STRIDES[:ROI_LEVELS]]
         self.map_levels = LevelMapper(2, 1 + ROI_LEVELS)
 

@@ -27,6 +27,10 @@ class BatchTransform(GeneralizedRCNNTransform):
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
 
+    def postprocess(self, result: list[dict[str, Tensor]], *sizes: object) -> list[dict[str, Tensor]]:
+        """Detections as they are: images were not resized, and masks stay grids over their boxes."""
+        return result
+
 
 def empty_targets(images: Tensor, count: int) -> list[dict[str, Tensor]]:
     """`count` boxes and labels for each image of a batch, on its device, without content."""
