@@ -28,7 +28,7 @@ RULE = (
 )
 PAPER_RULE = (
     "multiply-adds of convolutions with their biases and of linear maps, 2 for each element of a norm, 1 for each of a ReLU or "
-    "pooling, 4 for each value that a deformable convolution samples; attention products not counted"
+    "pooling, 4 for each value that a deformable convolution samples; attention products and synchronised norms not counted"
 )
 
 
@@ -133,6 +133,10 @@ _FVCORE: dict[Any, Callable[..., int]] = {
 }
 
 
+# A function there, and a synchronised norm, which the counter does not know.
+_UNCOUNTED = (("rpn.", nn.ReLU), ("roi_heads.", nn.BatchNorm2d))
+
+
 class _PaperRule:
     """`PAPER_RULE`, that of mmdetection's `get_flops`, which counts modules: what is a function there (attention, GELU, the
     region proposal network's ReLU, interpolation) costs nothing. It reproduces Table 2 of the paper, its misprints aside.
@@ -144,10 +148,11 @@ class _PaperRule:
     @contextmanager
     def counting(self, network: nn.Module) -> Iterator[_PaperRule]:
         """Count what `network` does inside."""
-        modules = [
-            module for name, module in network.named_modules() if not (name.startswith("rpn.") and type(module) is nn.ReLU)
+        hooks = [
+            module.register_forward_hook(self._count)
+            for name, module in network.named_modules()
+            if not any(name.startswith(part) and isinstance(module, kind) for part, kind in _UNCOUNTED)
         ]
-        hooks = [module.register_forward_hook(self._count) for module in modules]
         try:
             yield self
         finally:
@@ -155,8 +160,9 @@ class _PaperRule:
                 hook.remove()
 
     def _count(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(module, nn.Conv2d):
-            positions = output.numel() // module.out_channels
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            transposed = isinstance(module, nn.ConvTranspose2d)
+            positions = inputs[0].numel() // module.in_channels if transposed else output.numel() // module.out_channels
             self.flops += positions * module.weight.numel() + (output.numel() if module.bias is not None else 0)
             if isinstance(module, DeformableConv):
                 self.flops += SAMPLING * positions * module.weight[0].numel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nas.backbone import build_backbone, he_init_
 from nas.detectors.atss import Atss
+from nas.detectors.cascade import CascadeMaskRcnn
 from nas.detectors.contract import Detector
 from nas.detectors.faster_rcnn import FasterRcnn
 from nas.detectors.fcos import Fcos
@@ -17,9 +18,15 @@ DETECTORS: dict[str, type[Detector]] = {  # names are those of the catalog
     "faster_rcnn": FasterRcnn,
     "atss": Atss,
     "reppoints_v2": RepPointsV2,
+    "cascade_mask_rcnn": CascadeMaskRcnn,
 }
 
-__all__ = ["DETECTORS", "Detector", "build_detector"]
+__all__ = ["DETECTORS", "Detector", "build_detector", "learns_masks"]
+
+
+def learns_masks(spec: DetectorSpec) -> bool:
+    """Whether the detector of a request has mask heads."""
+    return spec.masks and DETECTORS[spec.name].can_mask
 
 
 def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Detector:

@@ -20,10 +20,16 @@ class Detector(nn.Module, ABC):
     [N, 4] (x1, y1, x2, y2 in pixels of the given image), `scores` and `labels` for each image. Images are float tensors [3, H,
     W] in 0 to 1, each of its own size, already resized; targets have `boxes` [N, 4] and `labels` [N] that count from 1.
 
+    A detector with `masks` also takes `masks` [N, H, W] of 0 and 1, uint8, in targets, and its detections have `masks` [N, M,
+    M]: probabilities over a grid of cells in each box, which `nas.data.masks.encoded` puts into the image (torchvision's have
+    the whole image for each, a gigabyte where there are many). `can_mask` says of a kind of detector that it may have them.
+
     `neck` says which pyramid it stands on. The methods below are for those who build it, calibrate it and count what it costs.
     """
 
     neck: ClassVar[NeckDims]
+    can_mask: ClassVar[bool] = False
+    masks: bool = False
     backbone: PyramidBackbone
     transform: BatchTransform
     __call__: Callable[..., Any]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.data.dataset import Batch, Target
-from nas.detectors import Detector, build_detector
+from nas.detectors import Detector, build_detector, learns_masks
 from nas.memory.allocator import rounded_bytes
 from nas.memory.predict import Training
 from nas.memory.tape import RELEASED, Recorder
@@ -51,12 +51,15 @@ def measure_memory(
         epochs=1, image_size=height, max_size=max(height, width), batch=images, lr=1e-5, optimizer=training.optimizer
     )
     optimizer = make_optimizer(network, recipe)
-    targets = [random_target(training.boxes_per_image, num_classes, height, width) for _ in range(images)]
+    masks, boxes = learns_masks(detector), training.boxes_per_image
+    targets = [random_target(boxes, num_classes, height, width, masks=masks) for _ in range(images)]
     batch = Batch([torch.rand(3, height, width) for _ in range(images)], targets).to(device)
     accumulate = 2 if training.accumulates else 1
     recorder = Recorder() if device.type == "cpu" else None
+    given = [*batch.images, *(target["masks"] for target in batch.targets if masks)]
+    there = [*network.parameters(), *network.buffers(), *given]
     if recorder:
-        for tensor in (*network.parameters(), *network.buffers(), *batch.images):
+        for tensor in there:
             recorder.know(tensor)
     for _ in range(STEPS):
         if recorder is None:
@@ -70,7 +73,6 @@ def measure_memory(
             )  # fmt: skip
     step_s = time.perf_counter() - started
     if recorder:
-        there = [*network.parameters(), *network.buffers(), *batch.images]
         return Measured(
             "cpu", highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)), None, step_s, None
         )
@@ -93,12 +95,13 @@ def highest_bytes(recorder: Recorder, live_bytes: int) -> int:
     return highest
 
 
-def random_target(boxes: int, num_classes: int, height: int, width: int) -> Target:
-    """Boxes of all sizes within an image."""
+def random_target(boxes: int, num_classes: int, height: int, width: int, *, masks: bool = False) -> Target:
+    """Boxes of all sizes within an image, with masks if asked for."""
     sides = torch.tensor([width, height])
     corner, size = torch.rand(boxes, 2) * sides * 0.6, torch.rand(boxes, 2) * sides * 0.35 + 8
     labels = torch.randint(1, num_classes + 1, (boxes,))
-    return {"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels, "image_id": torch.tensor(0)}
+    target = {"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels, "image_id": torch.tensor(0)}
+    return target | ({"masks": torch.randint(2, (boxes, height, width), dtype=torch.uint8)} if masks else {})
 
 
 @torch.no_grad()

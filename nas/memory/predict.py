@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from nas.detectors import DETECTORS
+from nas.detectors import DETECTORS, learns_masks
 from nas.memory.allocator import CachingAllocator, rounded_bytes
 from nas.memory.cache import cached
 from nas.memory.chain import GRADIENTS, TRANSIENTS, Chain, Value
@@ -34,7 +34,7 @@ class Training:
 
     Args:
         batch_shape: [B, 3, H, W] of the largest batch, H and W multiples of 32.
-        boxes_per_image: targets of one image.
+        boxes_per_image: targets of one image; of a detector that learns masks, each has one as large as the image.
         precision: `fp32`, or `bf16` for autocast.
         optimizer: `adamw` or `sgd`.
         checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of being kept.
@@ -69,10 +69,11 @@ def _predict(layout: Layout, detector: DetectorSpec, num_classes: int, training:
     parameters = [size for tape in tapes for size in tape.parameters]
     images, *plane = training.batch_shape
     image_bytes = math.prod(plane) * 4
+    mask_bytes = training.boxes_per_image * math.prod(plane[1:]) if learns_masks(detector) else 0  # 8 bits a pixel
     base = {
         "parameters": parameters + [size for tape in tapes for size in tape.fixed],
         "optimizer": _states(parameters, training.optimizer),
-        "inputs": [image_bytes] * images + [image_bytes * images],  # as loaded, and as one batch
+        "inputs": [image_bytes, mask_bytes] * images + [image_bytes * images],  # as loaded, and as one batch
         "workspace": [WORKSPACE_BYTES] * (2 if training.cuda else 0),
         GRADIENTS: parameters if training.accumulates else [],
     }

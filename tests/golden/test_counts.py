@@ -35,6 +35,11 @@ WORKED_OUT = {
     ("reppoints_v2", "C2-C2-T6-T2"): 43.85,
     ("reppoints_v2", "C2-C2-T12-T4"): 68.7,
     ("reppoints_v2", "C3-C4-C6-C3@256"): 42.1325,
+    # Faster R-CNN's with 54.7852M of three stages (tests/golden/test_cascade.py) for 14.3067M of two layers.
+    ("cascade_mask_rcnn", "T2-T2-T6-T2"): 85.6298,
+    ("cascade_mask_rcnn", "C2-C2-T6-T2"): 84.5623,
+    ("cascade_mask_rcnn", "C2-C2-T12-T4"): 109.4052,
+    ("cascade_mask_rcnn", "C3-C4-C6-C3@256"): 82.2315,
 }
 
 
