@@ -26,7 +26,7 @@ import torch
 import torchvision
 
 from nas.candidate import Candidate, train_candidate
-from nas.data.prepare import read_data
+from nas.data.prepare import read_request
 from nas.spec import SearchSpec, load_spec
 from search_spaces.layout import Layout
 
@@ -77,7 +77,7 @@ def train(data: Path, layout: str, changes: dict[str, Any], seed: int) -> dict[s
     """One run on one core: its last epoch's figures."""
     torch.set_num_threads(1)
     spec = spec_of(data, changes, seed)
-    splits, facts = read_data(spec.data, spec.recipe)
+    spec, splits, facts = read_request(spec)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         candidate = Candidate(

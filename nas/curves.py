@@ -121,6 +121,8 @@ def _write_plot(path: Path, reports: Sequence[EpochReport], changes: Sequence[Ch
     loss, scores, rate, last = figure.subplots(2, 2).flat
     _draw_lines(loss, reports, "loss", {"loss": lambda report: report.loss})
     figures = {"mAP": lambda report: _per_cent(report.metrics.map), "AP50": lambda report: _per_cent(report.metrics.map_50)}
+    if any(report.metrics.map_segm is not None for report in reports):
+        figures["mask mAP"] = lambda report: _per_cent(report.metrics.map_segm)
     _draw_lines(scores, reports, "validation, %", figures)
     scores.legend()
     _draw_lines(rate, reports, "learning rate", {"lr": lambda report: report.lr})

@@ -14,26 +14,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
-from torchvision.utils import draw_bounding_boxes
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from nas.data.annotations import CocoSplit, ImageRecord
 from nas.data.images import BrokenImage, read_rgb
+from nas.data.masks import rasterized
+from nas.data.segmentations import Segmentation
 from nas.errors import DataError
 from nas.places import write_whole
 
 SHOWN_SCORE = 0.3  # detections below are not drawn
 SAMPLES = 8  # images of a split that stand for it
+MASK_OPACITY = 0.4
 _GAP = 4  # white pixels between the sides
 _HUE_STEP = 0.618034  # the golden section: neighbouring labels get colours far apart
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: x, y, width, height in pixels of its image, the label that colours it, the text beside it."""
+    """A box to draw: x, y, width, height in pixels of its image, the label that colours it, the text beside it; and the mask
+    that is tinted, if there is one.
+    """
 
     bbox: Sequence[float]
     label: int
     text: str
+    mask: Segmentation | None = None
 
 
 def sample(split: CocoSplit, count: int = SAMPLES) -> CocoSplit:
@@ -68,7 +74,7 @@ def write_drawings(folder: Path, split: CocoSplit, detections: Sequence[Mapping[
 
 
 def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
-    """A copy of an image with boxes and texts; lines and letters grow with the image.
+    """A copy of an image with masks, boxes and texts; lines and letters grow with the image.
 
     Args:
         image: [3, H, W], uint8.
@@ -77,6 +83,9 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
     if not marks:
         return image.clone()
     height, width = image.shape[-2:]
+    for mark in (mark for mark in marks if mark.mask is not None):
+        inside = rasterized([mark.mask], (height, width), (height, width)).bool()
+        image = draw_segmentation_masks(image, inside, alpha=MASK_OPACITY, colors=[colour_of(mark.label)])
     colours = [colour_of(mark.label) for mark in marks]
     return draw_bounding_boxes(
         image, torch.tensor([_outermost(mark.bbox, height, width) for mark in marks]), [mark.text for mark in marks],
@@ -103,7 +112,7 @@ def _truth(split: CocoSplit) -> dict[int, list[Mark]]:
     names, marks = dict(split.categories), defaultdict(list)
     for box in split.boxes:
         text = names[box.category_id] + (" (crowd)" if box.iscrowd else "")
-        marks[box.image_id].append(Mark(box.bbox, split.labels[box.category_id], text))
+        marks[box.image_id].append(Mark(box.bbox, split.labels[box.category_id], text, box.segmentation))
     return marks
 
 
@@ -112,8 +121,9 @@ def _found(split: CocoSplit, detections: Sequence[Mapping[str, Any]]) -> dict[in
     names, labels, marks = dict(split.categories), split.labels, defaultdict(list)
     for found in sorted(detections, key=lambda detection: detection["score"]):
         if found["score"] >= SHOWN_SCORE:
-            category = found["category_id"]
-            marks[found["image_id"]].append(Mark(found["bbox"], labels[category], f"{names[category]} {found['score']:.2f}"))
+            category, mask = found["category_id"], found.get("segmentation")
+            text = f"{names[category]} {found['score']:.2f}"
+            marks[found["image_id"]].append(Mark(found["bbox"], labels[category], text, mask))
     return marks
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nas.data.annotations import CocoSplit, read_annotations
+from nas.data.masks import encoded
 from nas.records import CocoMetrics
 from nas.training.distributed import World, broadcast, gathered
 
@@ -34,7 +36,8 @@ def coco_metrics(
     Args:
         ground_truth: COCO instances, a file or its content; it is not changed.
         detections: COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) or `segmentation`, `score`.
-        iou_type: `bbox` or `segm`.
+        iou_type: `bbox` or `segm`. Of an object without a mask nobody knows which pixels are its own: for `segm` its box is
+            as a crowd, inside which detections are neither right nor wrong.
 
     Raises:
         DataError: the ground truth cannot be read.
@@ -45,8 +48,10 @@ def coco_metrics(
     if strangers := sorted({detection["image_id"] for detection in detections} - image_ids):
         raise ValueError(f"detections must be on images of the ground truth; image_id {strangers[0]} is not")
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _indexed(content, [_complete(annotation) for annotation in content["annotations"]])
-        found = truth.loadRes([dict(d) for d in detections]) if detections else _indexed(content, [])
+        truth = _indexed(content, [_complete(annotation, iou_type) for annotation in content["annotations"]])
+        # With a box, pycocotools would take that for a mask's area.
+        results = [{name: value for name, value in d.items() if iou_type == "bbox" or name != "bbox"} for d in detections]
+        found = truth.loadRes(results) if results else _indexed(content, [])
         scored = COCOeval(truth, found, iou_type)
         scored.evaluate()
         scored.accumulate()
@@ -65,10 +70,14 @@ def _indexed(content: dict[str, Any], annotations: list[dict[str, Any]]) -> COCO
     return coco
 
 
-def _complete(annotation: dict[str, Any]) -> dict[str, Any]:
-    """A copy (the evaluation writes into it) with the two keys that some tools leave out."""
-    width, height = annotation["bbox"][2:]
-    return {"iscrowd": 0, "area": width * height, **annotation}
+def _complete(annotation: dict[str, Any], iou_type: str) -> dict[str, Any]:
+    """A copy (the evaluation writes into it) with the two keys that some tools leave out, and a mask where one is needed."""
+    x, y, width, height = annotation["bbox"]
+    complete = {"iscrowd": 0, "area": width * height, **annotation}
+    if iou_type == "segm" and not annotation.get("segmentation"):
+        corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+        complete |= {"iscrowd": 1, "segmentation": [corners]}
+    return complete
 
 
 def _mean(precision: np.ndarray) -> float | None:
@@ -92,13 +101,23 @@ def evaluate(
         device: where to run.
 
     Returns:
-        The metrics, the detections as COCO results, and the images per second of the detector alone.
+        The metrics, of masks too where detector and ground truth have them, the detections as COCO results, and the images per
+        second of the detector alone.
     """
     mine, busy_s = detect(detector, loader, split, device)
     world = World.here()
     results = [result for part in gathered(world, mine) for result in part]
-    metrics = broadcast(world, coco_metrics(split.to_coco(), results) if world.first else None)
+    masks = getattr(detector, "masks", False) and split.has_masks
+    metrics = broadcast(world, _scores(split.to_coco(), results, masks) if world.first else None)
     return metrics, results, len(split.images) / world.size / max(busy_s, 1e-9)
+
+
+def _scores(truth: dict[str, Any], results: list[dict[str, Any]], masks: bool) -> CocoMetrics:
+    metrics = coco_metrics(truth, results)
+    if not masks:
+        return metrics
+    segm = coco_metrics(truth, results, "segm")
+    return replace(metrics, **{name.replace("map", "map_segm"): getattr(segm, name) for name in _FIGURES[:6]})
 
 
 @torch.inference_mode()
@@ -108,7 +127,8 @@ def detect(
     """Run a detector over what a loader gives of a split.
 
     Returns:
-        The detections as COCO results in the pixels of the split's images, and the seconds of the detector alone.
+        The detections as COCO results in the pixels of the split's images, with `segmentation` where the detector has masks,
+        and the seconds of the detector alone.
     """
     sizes = {image.id: (image.height, image.width) for image in split.images}
     categories = {label: category_id for category_id, label in split.labels.items()}
@@ -125,9 +145,17 @@ def detect(
             boxes = xywh_in(output["boxes"], image.shape[-2:], sizes[image_id])
             labels = [categories[label] for label in output["labels"].tolist()]
             rows = zip(boxes, score, labels, strict=True)
-            results += [{"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows]
+            found = [{"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows]
+            results += _with_masks(found, output["masks"].cpu(), sizes[image_id]) if "masks" in output else found
     detector.train(was_training)
     return results, busy_s
+
+
+def _with_masks(found: list[dict[str, Any]], masks: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The same detections with their masks [N, M, M] in the pixels of their image."""
+    x, y, width, height = torch.tensor([each["bbox"] for each in found]).reshape(-1, 4).unbind(dim=1)
+    codes = encoded(masks, torch.stack([x, y, x + width, y + height], dim=1), size)
+    return [{**each, "segmentation": code} for each, code in zip(found, codes, strict=True)]
 
 
 def xywh_in(boxes: Tensor, seen: Sequence[int], original: Sequence[int]) -> list[list[float]]:

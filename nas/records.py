@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
 
+HEADLINES = ("map", "map_50", "map_segm", "map_segm_50")
+
 
 @dataclass(frozen=True)
 class CocoMetrics:
     """COCO's twelve figures, fractions 0 to 1; None where the ground truth has nothing of the kind (no small objects, say).
 
-    `map` is over IoU 0.50 to 0.95 and 100 detections an image; `ar_N` is the recall with N detections an image.
+    `map` is over IoU 0.50 to 0.95 and 100 detections an image; `ar_N` is the recall with N detections an image. `map_segm` and
+    so on are the same figures of instance masks; None where detector or ground truth has none.
     """
 
     map: float | None
@@ -26,6 +29,17 @@ class CocoMetrics:
     ar_medium: float | None
     ar_large: float | None
     map_per_class: dict[str, float | None] = field(default_factory=dict)
+    map_segm: float | None = None
+    map_segm_50: float | None = None
+    map_segm_75: float | None = None
+    map_segm_small: float | None = None
+    map_segm_medium: float | None = None
+    map_segm_large: float | None = None
+
+    def precisions(self) -> dict[str, Any]:
+        """All mAP by name, those of masks only where there are masks."""
+        figures = {name: value for name, value in vars(self).items() if name.startswith("map")}
+        return {name: value for name, value in figures.items() if value is not None or "segm" not in name}
 
 
 @dataclass(frozen=True)
@@ -140,7 +154,9 @@ class EpochReport(Report):
     @property
     def test_scores(self) -> dict[str, float | None]:
         """The headline figures, by the names of their attributes."""
-        return {"test_map": self.test.map, "test_map_50": self.test.map_50} if self.test else {}
+        if self.test is None:
+            return {}
+        return {f"test_{name}": value for name, value in self.test.precisions().items() if name in HEADLINES}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,6 @@ from search_spaces.layout import Layout
 
 FAILS_IN_A_ROW = 10
 _MAXIMIZED = ("map", "fps")
-_SCORES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class")
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ class SearchStudy:
         peak_bytes = report.memory_peak_bytes
         over = peak_bytes is not None and peak_bytes > self.budget.limit_bytes
         values = {
-            **{name: getattr(report.metrics, name) for name in _SCORES},
+            **report.metrics.precisions(),
             "epochs": report.epoch, "fps": report.fps, "train_s": report.train_s, "gpu_s": report.elapsed_s * gpus,
             "device": report.device, "memory_peak_gib": None if peak_bytes is None else gib(peak_bytes),
             "calibration": report.calibration, **report.test_scores,

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from nas.budget import Budget
 from nas.data.check import Progress
-from nas.data.prepare import DataFacts, read_data
+from nas.data.prepare import DataFacts, read_request
 from nas.errors import MissingDependency, StudyError
 from nas.events import Event
 from nas.journal import Journal, summary
@@ -47,7 +47,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
     check_storage(spec.storage)
     if not local:
         _require_ray()
-    splits, facts = read_data(spec.data, spec.recipe, watcher.on_image)
+    spec, splits, facts = read_request(spec, watcher.on_image)
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
         journal = Journal(study.storage.engine, study.files.study_uuid)

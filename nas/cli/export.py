@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nas.export.trained import Trained
 
 FIGURES = (
-    "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "test_map", "test_map_50", "params",
-    "flops",
+    "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "map_segm", "map_segm_50",
+    "map_segm_75", "test_map", "test_map_50", "test_map_segm", "test_map_segm_50", "params", "flops",
     "memory_predicted_gib", "memory_peak_gib", "fps", "epochs", "train_s", "device",
 )  # fmt: skip
 

@@ -71,14 +71,20 @@ class EpochProgress(ImageProgress):
     def on_report(self, report: EpochReport | PretrainingReport) -> None:
         """An epoch ended."""
         self.epoch = report.epoch + 1
-        line = f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  {_scores(report.metrics)}"
-        self._bar.console.print(line, highlight=False)
+        self.say(f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  {_scores(report.metrics)}")
+
+    def say(self, text: str) -> None:
+        """A line on stderr, above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False)
 
 
 def _scores(metrics: CocoMetrics | ClassificationMetrics) -> str:
     if isinstance(metrics, ClassificationMetrics):
         return f"top-1 {percent(metrics.top1)}  top-5 {percent(metrics.top5)}"
-    return f"mAP {percent(metrics.map)}  mAP50 {percent(metrics.map_50)}"
+    scores = f"mAP {percent(metrics.map)}  mAP50 {percent(metrics.map_50)}"
+    if metrics.map_segm is None:
+        return scores
+    return f"{scores}  masks: mAP {percent(metrics.map_segm)}  mAP50 {percent(metrics.map_segm_50)}"
 
 
 @dataclass
@@ -130,6 +136,10 @@ class SearchProgress:
         for verb, counts in (("repaired", facts.repaired), ("left out", facts.left_out)):
             if counts:
                 self.say(f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items()))
+        if study.spec.detector != self.spec.detector:
+            from nas.data.prepare import BOXES_ONLY
+
+            self.say(BOXES_ONLY)
         for fit in study.budget.unsolved:
             self.say(f"pattern {fit.pattern} cannot use the budget: nearest {fit.layout}, {gib_text(gib(fit.peak_bytes))} GiB")
         if study.ended:

@@ -175,10 +175,10 @@ def _dry_run(spec: SearchSpec, as_json: bool) -> None:
     from nas.budget import preview
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
-    from nas.data.prepare import read_data
+    from nas.data.prepare import read_request
 
     with ImageProgress() as progress:
-        _, facts = read_data(spec.data, spec.recipe, progress.on_image)
+        spec, _, facts = read_request(spec, progress.on_image)
         shown = preview(spec, facts, progress.on_image)
     if as_json:
         print_json(shown)

@@ -54,12 +54,12 @@ def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """COCO's figures, then the classes."""
+    """COCO's figures, those of masks only where there are masks, then the classes."""
     table = Table(title=title)
     table.add_column("figure")
     table.add_column("%", justify="right")
     for name, value in metrics.items():
-        if name != "map_per_class":
+        if name != "map_per_class" and (value is not None or "segm" not in name):
             table.add_row(name, percent(value))
     for name, value in metrics["map_per_class"].items():
         table.add_row(f"map of {name}", percent(value))

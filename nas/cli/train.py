@@ -92,6 +92,7 @@ def evaluate(
     trained, detector = read_bundle(bundle)
     with ImageProgress() as progress:
         scored = usable_splits(data, (split,), skip_broken=False, progress=progress.on_image)[0].split
+    scored = scored if detector.masks else scored.without_masks()
     names = tuple(name for _, name in scored.categories)
     if names != trained.categories:
         raise UserError(
@@ -174,12 +175,15 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path) -> tuple[
     from nas.cli.progress import EpochProgress
     from nas.cost import count_cost
     from nas.curves import write_curves
-    from nas.data.prepare import read_data
+    from nas.data.prepare import BOXES_ONLY, read_request
     from nas.export.trained import Trained
     from nas.history import read_reports
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
-        splits, facts = read_data(spec.data, spec.recipe, progress.on_image)
+        asked = spec.detector
+        spec, splits, facts = read_request(spec, progress.on_image)
+        if spec.detector != asked:
+            progress.say(BOXES_ONLY)
         _prepare(curves, anew=not read_reports(work))
         candidate = Candidate(
             layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
@@ -241,7 +245,7 @@ def default_device() -> str:
 def _figures(report: EpochReport) -> dict[str, Any]:
     from nas.units import gib
 
-    metrics = {name: value for name, value in asdict(report.metrics).items() if name.startswith("map")} | report.test_scores
+    metrics = report.metrics.precisions() | report.test_scores
     peak = report.memory_peak_bytes
     rest = {"epochs": report.epoch, "train_s": report.train_s, "fps": report.fps, "device": report.device}
     return {**metrics, **rest, "memory_peak_gib": None if peak is None else gib(peak)}

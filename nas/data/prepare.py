@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 from nas.data.annotations import CocoSplit, fingerprint
 from nas.data.check import CheckedSplit, Progress, usable_splits
 from nas.data.dataset import largest_batch_shape
+from nas.detectors import learns_masks
 from nas.places import local_data, write_whole
-from nas.spec import DataSpec, Recipe
+from nas.spec import DataSpec, Recipe, SearchSpec
+
+BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """A checked data set in a few figures, plain JSON."""
+    """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have masks, and that the detector
+    learns them.
+    """
 
     fingerprint: str
     categories: tuple[str, ...]
@@ -29,6 +34,7 @@ class DataFacts:
     batch_shape: tuple[int, int, int, int]
     repaired: dict[str, int]
     left_out: dict[str, int]
+    masks: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -48,15 +54,32 @@ class Splits(NamedTuple):
         return {name: split for name, split in self._asdict().items() if split}
 
 
-def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) -> tuple[Splits, DataFacts]:
-    """Check the splits; the training one is cut to `train_fraction`.
+def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[SearchSpec, Splits, DataFacts]:
+    """Check the data of a request, and let it ask for what there is: no masks where they have none (`BOXES_ONLY` says so).
+
+    Raises:
+        DataError: the data set cannot be used (see `usable_splits`).
+    """
+    wanted = learns_masks(spec.detector)
+    splits, facts = read_data(spec.data, spec.recipe, progress, masks=wanted)
+    if wanted and not facts.masks:
+        spec = spec.model_copy(update={"detector": spec.detector.model_copy(update={"masks": False})})
+    return spec, splits, facts
+
+
+def read_data(
+    spec: DataSpec, recipe: Recipe, progress: Progress | None = None, *, masks: bool = False
+) -> tuple[Splits, DataFacts]:
+    """Check the splits; the training one is cut to `train_fraction`. Without `masks` those are left behind: they can take ten
+    times the memory of the boxes.
 
     Raises:
         DataError: the data set cannot be used (see `usable_splits`).
     """
     names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
     checked = usable_splits(local_data(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
-    train, val, *test = checked[0].split.subset(spec.train_fraction), *(found.split for found in checked[1:])
+    found = [each.split if masks else each.split.without_masks() for each in checked]
+    train, val, *test = found[0].subset(spec.train_fraction), *found[1:]
     per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
     facts = DataFacts(
         fingerprint=fingerprint([train, val, *test]),
@@ -69,6 +92,7 @@ def read_data(spec: DataSpec, recipe: Recipe, progress: Progress | None = None) 
         batch_shape=largest_batch_shape(train.images, recipe),
         repaired=_count(checked, repaired=True),
         left_out=_count(checked, repaired=False),
+        masks=any(box.segmentation is not None for box in train.boxes if not box.iscrowd),
     )
     return Splits(train, val, *test), facts
 

@@ -78,9 +78,10 @@ def test_masks_equal_pycocotools(coco_mini: Path):
                 "image_id": annotation["image_id"], "category_id": annotation["category_id"], "score": rng.random(),
                 "segmentation": _encoded(moved, annotation["image_id"], coco), "bbox": [x, y, w, h],
             })  # fmt: skip
-    # pycocotools takes detections with a `bbox` for boxes and fills in their masks: give it masks only.
+    # pycocotools takes the area of a `bbox` for that of the mask: give it masks only.
     masks = [{key: value for key, value in detection.items() if key != "bbox"} for detection in detections]
-    metrics = coco_metrics(path, masks, iou_type="segm")
+    metrics = coco_metrics(path, detections, iou_type="segm")
+    assert metrics == coco_metrics(path, masks, iou_type="segm")
     assert np.allclose(astuple(metrics)[:12], by_hand(path, masks, "segm"), rtol=0, atol=1e-12)
     assert 0.1 < metrics.map < 1
 

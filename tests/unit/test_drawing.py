@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
-from nas.drawing import SHOWN_SCORE, Mark, colour_of, draw, sample, write_drawings
+from nas.drawing import MASK_OPACITY, SHOWN_SCORE, Mark, colour_of, draw, sample, write_drawings
 from nas.errors import DataError
 
 GREY = 90
@@ -120,3 +121,23 @@ def test_an_image_that_has_gone_is_named(tmp_path: Path):
     (tmp_path / "1.png").unlink()
     with pytest.raises(DataError, match=r"1\.png' was sound when the data set was checked, and is not now: is missing"):
         write_drawings(tmp_path, whole, [])
+
+
+def test_masks_are_tinted_on_both_sides(tmp_path: Path):
+    whole = split(tmp_path)
+    square = [20.0, 20, 30, 20, 30, 30, 20, 30]
+    masked = replace(whole, boxes=tuple(replace(box, segmentation=[square]) for box in whole.boxes))
+    code = {"size": [60, 80], "counts": [10 * 60, 60, 69 * 60]}  # column 10
+    detections = [{"image_id": 1, "category_id": 7, "bbox": [10, 0, 1, 60], "score": 0.9, "segmentation": code}]
+    (path,) = write_drawings(tmp_path, masked, detections)
+    with Image.open(path) as picture:
+        shown = np.asarray(picture).astype(int)
+    tint = [round((1 - MASK_OPACITY) * GREY + MASK_OPACITY * channel) for channel in colour_of(2)]
+    tinted = (np.abs(shown - tint) <= 1).all(axis=-1)
+    left, right = tinted[:, :80], tinted[:, 84:]
+    assert left[22:29, 22:29].all()
+    assert left.sum() == 100
+    assert right.sum() == 0  # its box is one column wide, and lies above
+    (path,) = write_drawings(tmp_path, whole, [{**detections[0], "bbox": [50, 50, 5, 5]}])
+    with Image.open(path) as picture:
+        assert (np.abs(np.asarray(picture).astype(int)[:, 84 + 10] - tint) <= 1).all()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from torch import nn
 
 from nas.data.annotations import Box, CocoSplit, ImageRecord
@@ -135,3 +136,67 @@ def test_a_perfect_detector_scores_1_whatever_the_resize(tmp_path):
     assert results[0]["bbox"] == pytest.approx([30, 15, 120, 60])
     assert fps > 0
     assert oracle.training
+
+
+def outline(box: list[float]) -> list[list[float]]:
+    x, y, w, h = box
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def test_masks_are_scored_by_their_own_pixels_and_size():
+    # Both objects have the box of 100 x 100; the mask of the second is its left fifth, 2000 square pixels: medium.
+    ground_truth = truth((1, 1, LARGE), (2, 1, LARGE))
+    shapes = [outline(LARGE), outline([10, 10, 20, 100])]
+    for annotation, shape, area in zip(ground_truth["annotations"], shapes, (10_000, 2_000), strict=True):
+        annotation.update(segmentation=shape, area=area)
+    detections = [
+        found(image, 1, LARGE) | {"segmentation": code(shape)} for image, shape in zip((1, 2), shapes, strict=True)
+    ]  # fmt: skip
+    metrics = coco_metrics(ground_truth, detections, "segm")
+    assert (metrics.map, metrics.map_medium, metrics.map_large) == pytest.approx((1, 1, 1))
+    swapped = [{**d, "segmentation": code(shape)} for d, shape in zip(detections, shapes[::-1], strict=True)]
+    assert coco_metrics(ground_truth, swapped, "segm").map == 0
+    assert coco_metrics(ground_truth, swapped).map == pytest.approx(1)
+
+
+def code(polygons: list[list[float]]) -> dict[str, Any]:
+    return coco_mask.merge(coco_mask.frPyObjects(polygons, 200, 200))
+
+
+@pytest.mark.parametrize("missing", [None, []])
+def test_an_object_without_a_mask_is_a_place_where_masks_are_neither_right_nor_wrong(missing: list | None):
+    ground_truth = truth((1, 1, LARGE), (1, 1, MEDIUM))
+    ground_truth["annotations"][0]["segmentation"] = outline(LARGE)
+    ground_truth["annotations"][1]["segmentation"] = missing
+    there = found(1, 1, MEDIUM, 0.95) | {"segmentation": code(outline(MEDIUM))}
+    elsewhere = found(1, 1, [120, 10, 40, 40], 0.95) | {"segmentation": code(outline([120, 10, 40, 40]))}
+    right = found(1, 1, LARGE, 0.5) | {"segmentation": code(outline(LARGE))}
+    assert coco_metrics(ground_truth, [right, there], "segm").map == pytest.approx(1)
+    assert coco_metrics(ground_truth, [right, elsewhere], "segm").map == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("boxes_only", [False, True])
+def test_a_detector_with_masks_is_scored_by_them_too(tmp_path, boxes_only: bool):
+    # An image shown at half its size; the object is the lower half of its box.
+    half = [[30.0, 45, 150, 45, 150, 75, 30, 75]]
+    boxes = (Box(1, 1, 4, (30, 15, 120, 60), 3600, 0, None if boxes_only else half),)
+    split = CocoSplit(tmp_path, (ImageRecord(1, "a", 300, 150),), boxes, ((2, "x"), (4, "y")))
+    grid = torch.zeros(1, 28, 28)
+    grid[:, 14:] = 0.9
+    output = {"boxes": torch.tensor([[15.0, 7.5, 75, 37.5]]), "scores": torch.tensor([0.9]), "labels": torch.tensor([2])}
+    oracle = Oracle([output | {"masks": grid}])
+    oracle.masks = True
+    batch = Batch([torch.zeros(3, 75, 150)], [{"image_id": torch.tensor(1)}])
+    metrics, results, _ = evaluate(oracle, [batch], split, torch.device("cpu"))
+    assert metrics.map == pytest.approx(1)
+    assert results[0]["segmentation"]["size"] == [150, 300]
+    if boxes_only:
+        assert "map_segm" not in metrics.precisions()
+        return
+    assert metrics.map_segm >= 0.89  # the edge of the mask blurs
+    assert metrics.map_segm_50 == metrics.map_segm_large == pytest.approx(1, abs=0.11)
+    assert metrics.map_segm_small is None
+    assert set(metrics.precisions()) >= {"map", "map_per_class", "map_segm", "map_segm_50", "map_segm_medium"}
+    nothing = Oracle([{name: part[:0] for name, part in output.items()} | {"masks": grid[:0]}])
+    nothing.masks = True
+    assert evaluate(nothing, [batch], split, torch.device("cpu"))[0].map_segm == 0
