@@ -64,8 +64,9 @@ def encoded(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list
         Run-length codes as text, plain JSON.
     """
     codes = []
-    for place in range(len(boxes)):
-        pasted = paste_masks_in_image(probabilities[place, None, None], boxes[place, None], size)[0, 0] >= THRESHOLD
-        code = coco_mask.encode(np.asfortranarray(pasted.numpy().astype(np.uint8)))
+    turned = probabilities.transpose(1, 2)[:, None, None], boxes[:, [1, 0, 3, 2]][:, None]  # codes go column by column
+    for grid, box in zip(*turned, strict=True):
+        pasted = paste_masks_in_image(grid, box, size[::-1])[0, 0] >= THRESHOLD
+        code = coco_mask.encode(pasted.numpy().view(np.uint8).T)
         codes.append({"size": list(size), "counts": code["counts"].decode()})
     return codes

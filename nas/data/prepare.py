@@ -70,16 +70,17 @@ def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[Se
 def read_data(
     spec: DataSpec, recipe: Recipe, progress: Progress | None = None, *, masks: bool = False
 ) -> tuple[Splits, DataFacts]:
-    """Check the splits; the training one is cut to `train_fraction`. Without `masks` those are left behind: they can take ten
-    times the memory of the boxes.
+    """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which can take ten times the memory
+    of the boxes, unless `masks` asks for them and there are some to train on.
 
     Raises:
         DataError: the data set cannot be used (see `usable_splits`).
     """
     names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
     checked = usable_splits(local_data(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
-    found = [each.split if masks else each.split.without_masks() for each in checked]
-    train, val, *test = found[0].subset(spec.train_fraction), *found[1:]
+    found = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
+    masks = masks and any(box.segmentation is not None for box in found[0].boxes if not box.iscrowd)
+    train, val, *test = found if masks else [split.without_masks() for split in found]
     per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
     facts = DataFacts(
         fingerprint=fingerprint([train, val, *test]),
@@ -92,7 +93,7 @@ def read_data(
         batch_shape=largest_batch_shape(train.images, recipe),
         repaired=_count(checked, repaired=True),
         left_out=_count(checked, repaired=False),
-        masks=any(box.segmentation is not None for box in train.boxes if not box.iscrowd),
+        masks=masks,
     )
     return Splits(train, val, *test), facts
 

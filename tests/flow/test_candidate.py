@@ -81,11 +81,11 @@ def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSp
     assert [(line["epoch"], line["loss"], line["lr"]) for line in lines] == [(r.epoch, r.loss, r.lr) for r in reports]
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn"])
 def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str
 ):
-    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    spec = DetectorSpec(name=detector, channels=32, hidden=64, regions=64)
     whole = candidate(tmp_path / "whole", detector=spec)
     broken = dataclasses.replace(whole, folder=tmp_path / "broken")
     expected = list(train_candidate(whole, *splits))
@@ -273,7 +273,7 @@ def test_divergence_keeps_the_last_checkpoint(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2", "cascade_mask_rcnn"])
 def test_on_a_gpu(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, precision: str):
     recipe = candidate(tmp_path).recipe.model_copy(update={"precision": precision})
     spec = DetectorSpec(name=detector, channels=32, hidden=64)

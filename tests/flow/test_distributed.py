@@ -38,7 +38,7 @@ def candidate(folder: Path, **changes: object) -> Candidate:
     keys = {"epochs": 10, "image_size": 64, "train_sizes": [48, 64], "batch": 8, "lr": 1e-3, "schedule": "constant"}
     return Candidate(
         layout=Layout.parse(str(changes.pop("layout", LAYOUTS[0]))),
-        detector=DetectorSpec(name=str(changes.pop("detector", "fcos")), channels=32, hidden=32),
+        detector=DetectorSpec(name=str(changes.pop("detector", "fcos")), channels=32, hidden=32, regions=64),
         recipe=Recipe.model_validate(keys | changes),
         calibration=CalibrationSpec(),
         num_classes=10,
@@ -75,7 +75,7 @@ def test_accumulated_batches_of_two_processes_equal_one_large_batch(tmp_path: Pa
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "cascade_mask_rcnn"])
 def test_two_processes_go_on_exactly_where_they_were_stopped(tmp_path: Path, splits: Splits, detector: str):
     whole, broken = (candidate(tmp_path / name, epochs=3, detector=detector) for name in ("whole", "broken"))
     expected = list(train_on(2, whole, splits))

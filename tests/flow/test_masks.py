@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +143,16 @@ def test_who_does_not_learn_masks_leaves_them_behind(shapes: Path):
         spec, splits, others = request(**flags)
         assert (learns_masks(spec.detector), splits.train.has_masks, others.masks) == (False, False, False)
         assert others.fingerprint != facts.fingerprint
+
+
+def test_masks_to_score_alone_are_none_to_learn_from(shapes: Path, tmp_path: Path):
+    root = tmp_path / "shapes"
+    shutil.copytree(shapes, root)
+    coco = json.loads((root / "instances_train.json").read_text())
+    for annotation in coco["annotations"]:
+        annotation["segmentation"] = []
+    (root / "instances_train.json").write_text(json.dumps(coco))
+    asked = load_spec(None, FLAGS | {"data.root": str(root)})
+    spec, splits, facts = read_request(asked)
+    assert (asked.detector.masks, spec.detector.masks, facts.masks, splits.val.has_masks) == (True, False, False, False)
+    assert read_request(spec)[2] == facts  # as `nas resume` asks

@@ -14,7 +14,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
 from nas.detectors import build_detector
 from nas.detectors.dense import STRIDES, SquareAnchors, centers_of
-from nas.detectors.faster_rcnn import BoxPredictor, PyramidRoIAlign, PyramidRoIPool
+from nas.detectors.faster_rcnn import BoxPredictor, PyramidRoIAlign, PyramidRoIPool, region_proposals
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
@@ -64,6 +64,21 @@ def test_roi_pool_gradient_reaches_every_level():
         feature.requires_grad_(True)
     PyramidRoIPool()(features, boxes, sizes).square().sum().backward()
     assert all(feature.grad.abs().sum() > 0 for feature in features.values())
+
+
+@torch.no_grad()
+def test_proposals_of_large_images_are_exact_in_bf16():
+    # Coordinates up to 1344, where bf16 knows every eighth pixel; the network's own rounding moves boxes by a fraction of one.
+    torch.manual_seed(0)
+    network = region_proposals(8).eval()
+    torch.nn.init.normal_(network.head.bbox_pred.weight, std=0.05)
+    images = ImageList(torch.zeros(1, 3, 800, 1344), [(800, 1344)])
+    levels = {str(i): torch.randn(1, 8, -(-800 // stride), -(-1344 // stride)) for i, stride in enumerate((4, 8, 16, 32, 64))}
+    (exact,), _ = network(images, levels)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,), _ = network(images, levels)
+    assert found.dtype == torch.float32
+    assert torch.cdist(found, exact).min(dim=1).values.quantile(0.9) < 1
 
 
 def test_background_boxes_are_constant_zero():

@@ -125,7 +125,7 @@ def test_an_image_that_has_gone_is_named(tmp_path: Path):
 
 def test_masks_are_tinted_on_both_sides(tmp_path: Path):
     whole = split(tmp_path)
-    square = [20.0, 20, 30, 20, 30, 30, 20, 30]
+    square = [20.0, 36, 36, 36, 36, 42, 20, 42]  # below the text
     masked = replace(whole, boxes=tuple(replace(box, segmentation=[square]) for box in whole.boxes))
     code = {"size": [60, 80], "counts": [10 * 60, 60, 69 * 60]}  # column 10
     detections = [{"image_id": 1, "category_id": 7, "bbox": [10, 0, 1, 60], "score": 0.9, "segmentation": code}]
@@ -135,8 +135,8 @@ def test_masks_are_tinted_on_both_sides(tmp_path: Path):
     tint = [round((1 - MASK_OPACITY) * GREY + MASK_OPACITY * channel) for channel in colour_of(2)]
     tinted = (np.abs(shown - tint) <= 1).all(axis=-1)
     left, right = tinted[:, :80], tinted[:, 84:]
-    assert left[22:29, 22:29].all()
-    assert left.sum() == 100
+    assert left[37:41, 21:35].all()
+    assert left.sum() == 16 * 6
     assert right.sum() == 0  # its box is one column wide, and lies above
     (path,) = write_drawings(tmp_path, whole, [{**detections[0], "bbox": [50, 50, 5, 5]}])
     with Image.open(path) as picture:

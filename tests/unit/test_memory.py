@@ -101,6 +101,35 @@ def test_500_boxes_an_image(detector: str):
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
+CASCADES = [
+    ("C1-C1-T2-T1@16", (2, 3, 160, 224), {**TINY, "regions": 128}),
+    ("T1-C1-T1-C1@16", (1, 3, 160, 160), {**TINY, "regions": 256}),
+    ("T1-T1-T1-T1@16", (2, 3, 128, 128), {**TINY, "regions": 128, "masks": False}),
+]
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize(("text", "shape", "size"), CASCADES)
+def test_cascade_with_as_many_objects_as_are_sampled(text: str, shape: tuple, size: dict, checkpointing: str):
+    training = Training(shape, boxes_per_image=size["regions"] // 4 + 2, checkpointing=checkpointing, cuda=False)
+    predicted, counted = predicted_and_counted(text, DetectorSpec(name="cascade_mask_rcnn", **size), training)
+    assert predicted == pytest.approx(counted, rel=0.01)
+
+
+def test_with_fewer_objects_cascade_needs_less_than_predicted():
+    spec = DetectorSpec(name="cascade_mask_rcnn", regions=128, **TINY)
+    training = Training((1, 3, 160, 160), boxes_per_image=5, cuda=False)
+    predicted, counted = predicted_and_counted("C1-C1-C1-C1@16", spec, training)
+    assert 0.5 * predicted < counted < predicted
+
+
+def test_each_mask_is_a_byte_a_pixel():
+    training, layout = Training((2, 3, 96, 128), boxes_per_image=7), Layout.parse("C1-C1-T1-T1@16")
+    specs = [DetectorSpec(name="cascade_mask_rcnn", masks=masks, **TINY) for masks in (True, False)]
+    inputs = [predict_memory(layout, spec, 3, training).inputs_bytes for spec in specs]
+    assert inputs == [2 * (2 * 3 * 96 * 128 * 4) + 2 * 7 * 96 * 128, 2 * (2 * 3 * 96 * 128 * 4)]
+
+
 @pytest.mark.parametrize("how", [{"accumulates": True}, {"optimizer": "sgd"}])
 def test_accumulated_gradients_and_the_optimizers_states(how: dict):
     spec, shape = DetectorSpec(name="fcos", **TINY), (2, 3, 96, 128)
@@ -163,6 +192,7 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
             ("fcos", "faster_rcnn"),
         ),
         ("C1-T1-T2-C1@32", "reppoints_v2"),
+        ("C1-T2-T1-C2@32", "cascade_mask_rcnn"),
     ],
 )  # fmt: skip
 def test_the_whole_put_together_from_pieces_equals_a_full_trace(text: str, detector: str, how: dict):
@@ -208,9 +238,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
     assert predict_memory(Layout.parse("C1-C1-C1-T1@16"), spec, 3, Training((1, 3, 64, 64))).peak_bytes > 0
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn"])
 def test_parts_add_up_and_states_have_their_size(detector: str):
-    spec = DetectorSpec(name=detector, **TINY)
+    spec = DetectorSpec(name=detector, masks=False, **TINY)
     estimate = predict_memory(Layout.parse("C1-C1-T2-T1@16"), spec, 3, Training((2, 3, 96, 128)))
     assert sum(estimate.parts().values()) == estimate.peak_bytes
     with torch.device("meta"):
