@@ -28,21 +28,23 @@ class Tower(nn.Sequential):
         super().__init__(*layers)
 
 
-class SquareAnchors(AnchorGenerator):
-    """One square a location, `side` strides wide: [N, 4] of all levels, the same for every image of a batch.
+class PyramidAnchors(AnchorGenerator):
+    """Boxes of `side` x `side` strides at each location, one for each ratio of height to width: [N, 4] of all levels, the same
+    for every image of a batch.
 
     Centres are multiples of the stride, as torchvision's and mmdetection's. torchvision guesses the strides from the sizes of
     the maps, which goes wrong where these were rounded up (any side but multiples of 128), and takes the maps' precision, in
     which under autocast 1332 and 1328 are the same.
     """
 
-    def __init__(self, side: int) -> None:
-        super().__init__(tuple((side * stride,) for stride in STRIDES), ((1.0,),) * len(STRIDES))
+    def __init__(self, side: int, strides: Sequence[int] = STRIDES, ratios: Sequence[float] = (1.0,)) -> None:
+        super().__init__(tuple((side * stride,) for stride in strides), (tuple(ratios),) * len(strides))
+        self.strides = strides
 
     def forward(self, image_list: ImageList, feature_maps: Sequence[Tensor]) -> list[Tensor]:
         self.set_cell_anchors(torch.float32, feature_maps[0].device)
         sizes = [level.shape[-2:] for level in feature_maps]
-        anchors = torch.cat(self.grid_anchors(sizes, [(stride, stride) for stride in STRIDES]))
+        anchors = torch.cat(self.grid_anchors(sizes, [(stride, stride) for stride in self.strides]))
         return [anchors] * len(image_list.image_sizes)
 
 

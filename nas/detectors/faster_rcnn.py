@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
@@ -21,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
 from nas.detectors.contract import Detector
+from nas.detectors.dense import PyramidAnchors
 from nas.detectors.inputs import BatchTransform
 from nas.detectors.neck import NeckDims, PyramidBackbone
 from nas.spec import DetectorSpec
@@ -109,10 +109,9 @@ def region_proposals(channels: int) -> RegionProposalNetwork:
     """torchvision's region proposal network for pyramid levels of `channels` at `STRIDES`: three anchors a location, at most
     2000 proposals of an image in training, 1000 in evaluation.
     """
-    anchors = tuple((ANCHOR_SCALE * stride,) for stride in STRIDES)
     kept = {"training": 2000, "testing": 1000}
     return RegionProposalNetwork(
-        AnchorGenerator(anchors, (ASPECT_RATIOS,) * len(STRIDES)), ProposalHead(channels, len(ASPECT_RATIOS)),
+        PyramidAnchors(ANCHOR_SCALE, STRIDES, ASPECT_RATIOS), ProposalHead(channels, len(ASPECT_RATIOS)),
         fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=256, positive_fraction=0.5,
         pre_nms_top_n=kept, post_nms_top_n=kept, nms_thresh=0.7,
     )  # fmt: skip

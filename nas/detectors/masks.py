@@ -65,4 +65,4 @@ def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
 def averaged_masks(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Probabilities [D, M, M] of the masks of given classes (from 1), from the logits [D, K, M, M] of several heads."""
     index = torch.arange(len(labels), device=labels.device)
-    return torch.stack([each[index, labels - 1].sigmoid() for each in logits]).mean(dim=0)
+    return torch.stack([each[index, labels - 1].float().sigmoid() for each in logits]).mean(dim=0)

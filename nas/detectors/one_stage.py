@@ -2,7 +2,7 @@
 
 What differs from torchvision's network: tower convolutions have no bias (a group norm follows), each pyramid level has a
 learned scale on its boxes (FCOS, Tian et al., ICCV 2019, section 3.2), there is one logit per class, none for the background,
-and locations are where the pyramid has them (`SquareAnchors`).
+and locations are where the pyramid has them (`PyramidAnchors`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.image_list import ImageList
 
 from nas.detectors.contract import Detector
-from nas.detectors.dense import PRIOR, STRIDES, SquareAnchors, Tower
+from nas.detectors.dense import PRIOR, STRIDES, PyramidAnchors, Tower
 from nas.detectors.inputs import BatchTransform, empty_targets
 from nas.detectors.neck import NeckDims, PyramidBackbone
 from nas.spec import DetectorSpec
@@ -50,7 +50,7 @@ class OneStage(FCOS, Detector):
         super().__init__(
             backbone,
             num_classes,
-            anchor_generator=SquareAnchors(anchor_side),
+            anchor_generator=PyramidAnchors(anchor_side),
             head=head,
             score_thresh=0.05,
             nms_thresh=0.6,

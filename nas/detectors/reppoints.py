@@ -18,7 +18,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from nas.detectors.contract import Detector
 from nas.detectors.corners import refine_corners
-from nas.detectors.dense import STRIDES, SquareAnchors, centers_of
+from nas.detectors.dense import STRIDES, PyramidAnchors, centers_of
 from nas.detectors.inputs import BatchTransform, empty_targets
 from nas.detectors.neck import NeckDims, PyramidBackbone
 from nas.detectors.point_sets import TRANSFORMS
@@ -45,7 +45,7 @@ class RepPointsV2(Detector):
     def __init__(self, backbone: PyramidBackbone, num_classes: int, *, box_transform: str) -> None:
         super().__init__()
         self.backbone, self.transform = backbone, BatchTransform()
-        self.anchor_generator = SquareAnchors(1)
+        self.anchor_generator = PyramidAnchors(1)
         self.head = RepPointsHead(backbone.out_channels, num_classes)
         self.box_transform = TRANSFORMS[box_transform]()
 

@@ -14,7 +14,7 @@ from torchvision.ops import box_iou
 
 from nas.detectors import Detector, build_detector
 from nas.detectors.atss_loss import atss_losses, decode_boxes, match
-from nas.detectors.dense import STRIDES, SquareAnchors, focal_loss, giou_loss
+from nas.detectors.dense import STRIDES, PyramidAnchors, focal_loss, giou_loss
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float]
 def grid(height: int, width: int) -> tuple[Tensor, list[int]]:
     """Anchors [N, 4] and the locations of each level."""
     levels = [torch.empty(1, 1, math.ceil(height / stride), math.ceil(width / stride)) for stride in STRIDES]
-    (anchors,) = SquareAnchors(8)(ImageList(torch.empty(1, 3, height, width), [(height, width)]), levels)
+    (anchors,) = PyramidAnchors(8)(ImageList(torch.empty(1, 3, height, width), [(height, width)]), levels)
     return anchors, [level.numel() for level in levels]
 
 

@@ -13,7 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
 from nas.detectors import build_detector
-from nas.detectors.dense import STRIDES, SquareAnchors, centers_of
+from nas.detectors.dense import STRIDES, PyramidAnchors, centers_of
 from nas.detectors.faster_rcnn import BoxPredictor, PyramidRoIAlign, PyramidRoIPool, region_proposals
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
@@ -74,9 +74,14 @@ def test_proposals_of_large_images_are_exact_in_bf16():
     torch.nn.init.normal_(network.head.bbox_pred.weight, std=0.05)
     images = ImageList(torch.zeros(1, 3, 800, 1344), [(800, 1344)])
     levels = {str(i): torch.randn(1, 8, -(-800 // stride), -(-1344 // stride)) for i, stride in enumerate((4, 8, 16, 32, 64))}
-    (exact,), _ = network(images, levels)
+    levels = {name: level.bfloat16() for name, level in levels.items()}  # as a pyramid gives them under autocast
+    (exact,), _ = network(images, {name: level.float() for name, level in levels.items()})
     with torch.autocast("cpu", torch.bfloat16):
         (found,), _ = network(images, levels)
+        anchors = network.anchor_generator(images, list(levels.values()))
+    assert anchors[0].dtype == torch.float32
+    corner = torch.tensor([[20.0 * 64, 12 * 64]])  # also where the map was rounded up
+    assert torch.equal(centers_of(anchors[0])[-3:], corner.expand(3, 2))
     assert found.dtype == torch.float32
     assert torch.cdist(found, exact).min(dim=1).values.quantile(0.9) < 1
 
@@ -172,7 +177,7 @@ def test_anchors_equal_torchvisions_where_torchvision_guesses_the_strides_right(
     batch = ImageList(torch.empty(2, 3, 256, 384), [(256, 384), (250, 300)])
     levels = [torch.empty(2, 1, 256 // stride, 384 // stride) for stride in STRIDES]
     theirs = AnchorGenerator(tuple((8 * stride,) for stride in STRIDES), ((1.0,),) * 5)
-    for mine, yours in zip(SquareAnchors(8)(batch, levels), theirs(batch, levels), strict=True):
+    for mine, yours in zip(PyramidAnchors(8)(batch, levels), theirs(batch, levels), strict=True):
         assert torch.equal(mine, yours)
 
 
@@ -187,7 +192,7 @@ def test_anchors_lie_where_a_chain_of_convolutions_looks():
         levels.append(F.conv2d(levels[-1], middle, stride=2, padding=1, groups=2))
     levels = levels[3:]
     batch = ImageList(torch.empty(1, 3, height, width), [(height, width)])
-    (anchors,) = SquareAnchors(8)(batch, [level.bfloat16() for level in levels])  # as under autocast
+    (anchors,) = PyramidAnchors(8)(batch, [level.bfloat16() for level in levels])  # as under autocast
     assert torch.equal(centers_of(anchors), torch.cat([level[0].flatten(1).t() for level in levels]))
     sides = (anchors[:, 2:] - anchors[:, :2]).split([level[0, 0].numel() for level in levels])
     assert [set(side.flatten().tolist()) for side in sides] == [{8.0 * stride} for stride in STRIDES]
