@@ -66,3 +66,30 @@ def test_blood_cells(tmp_path: Path, bccd: Path):
     run(BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", cwd=tmp_path)
     again = json.loads(run(BIN / "nas", "evaluate", tmp_path / "best", "--data", bccd, "--json", cwd=tmp_path))
     assert again["map"] == pytest.approx(best["map"], abs=1e-4)
+
+
+SMALL_CASCADE = ["--set=detector.channels=32", "--set=detector.hidden=64", "--set=detector.regions=64"]
+
+
+def train_cascade(folder: Path, data: Path, epochs: int) -> dict:
+    tiny = ["--recipe", "tiny", "--image-size", "160", "--epochs", str(epochs), *SMALL_CASCADE]
+    cascade = ["C1-C1-T2-T1@16", "--data", data, "--detector", "cascade_mask_rcnn", *tiny]
+    return json.loads(run(BIN / "nas", "train", *cascade, "--out", folder / "bundle", "--json", cwd=folder))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_cascade_on_blood_cells(tmp_path: Path, bccd: Path):
+    figures = train_cascade(tmp_path, bccd, epochs=3)  # within three minutes on one core
+    assert figures["map_50"] > 0.5
+    assert "map_segm" not in figures  # boxes alone: the cells have no masks
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_cascade_learns_masks_of_photographs(tmp_path: Path, coco_mini: Path):
+    figures = train_cascade(tmp_path, coco_mini, epochs=1)
+    assert figures["map_segm"] >= 0
+    (epoch,) = (tmp_path / "bundle.curves" / "curves.csv").read_text().splitlines()[1:]
+    assert 0 < float(epoch.split(",")[1]) < 100  # its loss
+    assert len(list((tmp_path / "bundle.curves" / "detections").iterdir())) == 8
