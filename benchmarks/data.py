@@ -30,7 +30,7 @@ from torchvision.transforms import v2
 from nas.data.annotations import CocoSplit, find_split
 from nas.data.check import usable_splits
 from nas.data.dataset import AspectBatches, make_loader, train_view
-from nas.spec import Recipe
+from nas.recipe import Recipe
 from nas.units import parse_bytes
 
 CPU = torch.device("cpu")

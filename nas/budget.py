@@ -13,7 +13,8 @@ from nas.equalize import Equalizer, PatternFit
 from nas.errors import StudyError
 from nas.memory import Training, predict_memory
 from nas.memory.correction import Correction, fit_correction
-from nas.spec import Recipe, SearchSpec
+from nas.recipe import Recipe
+from nas.spec import SearchSpec
 from nas.units import gib, parse_bytes
 from search_spaces.layout import Layout
 

@@ -26,8 +26,9 @@ from nas.detectors import Detector, build_detector
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
 from nas.places import path_of
+from nas.recipe import Recipe
 from nas.records import EpochReport
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.distributed import World, share_buffers, synchronised, wrapped
 from nas.training.loop import OnStep

@@ -8,47 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from nas.errors import SpecError, one_of
+from nas.errors import SpecError
+from nas.recipe import Recipe, load_recipe
 from nas.units import parse_bytes
-from nas.written import merged, read_yaml, set_key, validated
+from nas.written import Section, merged, named, read_yaml, set_key, validated
 from search_spaces import catalog
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space, space_from_dict
 
-LARGEST_STRIDE = 32
-CUSTOM = "custom"  # a recipe that names all its keys itself
-ASPECT_LIMIT = 1333 / 800  # the paper's long side over its short side
-WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
-
-def _named(what: str, choices: tuple[str, ...]) -> Any:
-    def check(value: object) -> object:
-        if value not in choices:
-            raise ValueError(one_of(what, value, choices))
-        return value
-
-    return Annotated[str, BeforeValidator(check)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class DataSpec(_Section):
+class DataSpec(Section):
     """Where the images are. `train_fraction` takes a seeded subset of the training images; `test` is scored once, at the end of
     a training, and chooses nothing.
     """
@@ -61,21 +35,21 @@ class DataSpec(_Section):
     skip_broken: bool = False
 
 
-class DetectorSpec(_Section):
+class DetectorSpec(Section):
     """What the backbone serves. `neck`: a feature pyramid, EfficientDet's or DSOD's (default: what the published detector has);
     `channels`: of its levels; `hidden`: of the fully connected layers of Faster and Cascade R-CNN; `regions`: the boxes of an
     image that these learn from, in each stage; `roi_op`: of Faster R-CNN; `masks`: whether Cascade Mask R-CNN learns them,
     false by itself where the data set has none; `box_transform`: how RepPoints v2 makes boxes of points.
     """
 
-    name: _named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
-    roi_op: _named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
-    neck: _named("neck", catalog.NECKS) = catalog.NECKS[0]  # type: ignore[valid-type]
+    name: named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
+    roi_op: named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
+    neck: named("neck", catalog.NECKS) = catalog.NECKS[0]  # type: ignore[valid-type]
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     hidden: Annotated[int, Field(ge=1)] = 1024
     regions: Annotated[int, Field(ge=4)] = 512
     masks: bool = True
-    box_transform: _named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
+    box_transform: named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
 
     @model_validator(mode="before")
     @classmethod
@@ -84,97 +58,7 @@ class DetectorSpec(_Section):
         return {"neck": neck, **written} if neck else written
 
 
-class Recipe(_Section):
-    """How a candidate is trained.
-
-    Args:
-        name: of the recipe or the file that the other keys come from; `custom` where they all are given.
-        epochs: over the training images; a limit for `schedule: saturate`, which ends by itself.
-        image_size, max_size: short side of the images, and limit of the long side (default 1333/800 of it), in pixels.
-        train_sizes: short sides that training draws from, image by image, in pixels; default `image_size` alone.
-        batch: images of one step, on all GPUs together.
-        images_per_gpu: of the batch in memory at once; gradients of such pieces add up. Default: all that a GPU has of it.
-        lr: learning rate for the whole batch, after the warm-up.
-        weight_decay: of the weights; none for norms, biases, scales and position tables.
-        optimizer: `adamw`, or `sgd` with a momentum of 0.9.
-        schedule: of the learning rate. `constant`; `step` falls after `decay_epochs`; `cosine` falls to 0 at the last step;
-            `saturate` falls when the validation mAP does not rise any more, and ends when that happens again.
-        decay_epochs, decay_factor: after which `step` falls; what the rate is multiplied by when it or `saturate` does.
-        patience, min_gain: saturated is a validation mAP that has not gained `min_gain`, a fraction, for `patience` epochs.
-        decays: how often `saturate` falls before training is over.
-        warmup_steps: in which the rate rises to `lr`, linearly.
-        clip_norm: limit of the gradient's norm; default none.
-        precision: `fp32`, or `bf16` by autocast, on a GPU only.
-        checkpointing: what runs twice, to keep less: `none`; `light`, what is cheap (see `nas.training.checkpointing`); `full`,
-            all blocks, for a third more time.
-        flip: probability that a training image is mirrored, left for right.
-        loader_workers: processes that read images; `auto`: up to 4 beside a GPU, none on the CPU.
-        weights: a file to start the backbone from, not calibrated then, instead of from scratch (see `nas.training.weights`).
-    """
-
-    name: str = CUSTOM
-    epochs: Annotated[int, Field(ge=1)]
-    image_size: Annotated[int, Field(ge=LARGEST_STRIDE)]
-    max_size: Annotated[int, Field(ge=LARGEST_STRIDE)] | None = None
-    train_sizes: tuple[Annotated[int, Field(ge=LARGEST_STRIDE)], ...] = ()
-    batch: Annotated[int, Field(ge=1)]
-    images_per_gpu: Annotated[int, Field(ge=1)] | None = None
-    lr: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    optimizer: _named("optimizer", catalog.OPTIMIZERS) = "adamw"  # type: ignore[valid-type]
-    schedule: _named("schedule", catalog.SCHEDULES) = "step"  # type: ignore[valid-type]
-    decay_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    patience: Annotated[int, Field(ge=1)] = 5
-    min_gain: Annotated[float, Field(gt=0, lt=1)] = 0.001
-    decays: Annotated[int, Field(ge=0)] = 1
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    precision: _named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
-    checkpointing: _named("checkpointing", catalog.CHECKPOINTING) = "none"  # type: ignore[valid-type]
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    weights: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        if self.images_per_gpu and self.batch % self.images_per_gpu:
-            raise ValueError(f"batch must be a multiple of images_per_gpu; got {self.batch} and {self.images_per_gpu}")
-        if self.max_size and self.max_size < self.image_size:
-            raise ValueError(f"max_size must be at least image_size; got {self.max_size} and {self.image_size}")
-        if self.weights is not None and not self.weights.endswith(WEIGHT_FILES):
-            raise ValueError(f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got {self.weights!r}")
-        return self
-
-    @property
-    def long_side(self) -> int:
-        """Limit of the long side, in pixels."""
-        return self.max_size or int(self.image_size * ASPECT_LIMIT)
-
-    @property
-    def short_sides(self) -> tuple[int, ...]:
-        """Short sides that training draws from, in pixels."""
-        return self.train_sizes or (self.image_size,)
-
-    def images_at_once(self, processes: int) -> int:
-        """Images that are in memory at once, of all processes of a training together.
-
-        Raises:
-            SpecError: the batch cannot be divided among them.
-        """
-        at_once = (self.images_per_gpu or self.batch // processes) * processes
-        if not at_once or self.batch % at_once:
-            of = f" with images_per_gpu {self.images_per_gpu}" if self.images_per_gpu else ""
-            raise SpecError(f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}")
-        return at_once
-
-    @property
-    def images_per_step(self) -> int:
-        """Images that are in memory at once."""
-        return self.images_per_gpu or self.batch
-
-
-class BudgetSpec(_Section):
+class BudgetSpec(Section):
     """Peak allocated training memory per GPU; `like` takes what a reference layout needs instead of a figure.
 
     `mode`: `cap` trains whatever fits; `equalize` makes each candidate use the budget, at most `tolerance` below it, by the
@@ -183,8 +67,8 @@ class BudgetSpec(_Section):
 
     memory: str = "16GiB"
     like: str | None = None
-    mode: _named("budget.mode", catalog.BUDGET_MODES) = "cap"  # type: ignore[valid-type]
-    vary: _named("budget.vary", catalog.VARIED) = "depth"  # type: ignore[valid-type]
+    mode: named("budget.mode", catalog.BUDGET_MODES) = "cap"  # type: ignore[valid-type]
+    vary: named("budget.vary", catalog.VARIED) = "depth"  # type: ignore[valid-type]
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
     @field_validator("memory", mode="before")
@@ -199,20 +83,20 @@ class BudgetSpec(_Section):
         return value if value is None else str(Layout.parse(value))
 
 
-class CalibrationSpec(_Section):
+class CalibrationSpec(Section):
     """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.calibration`).
 
     With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been trained.
     """
 
     enabled: bool = True
-    definition: _named("definition", catalog.CALIBRATION_DEFINITIONS) = "paper"  # type: ignore[valid-type]
+    definition: named("definition", catalog.CALIBRATION_DEFINITIONS) = "paper"  # type: ignore[valid-type]
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.25
     passes: Annotated[int, Field(ge=1, le=100)] = 1
-    scope: _named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
+    scope: named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
 
 
-class SearchSettings(_Section):
+class SearchSettings(Section):
     """How candidates are chosen. `try`: layouts to train first. `warm_start`: studies in the same database whose results are
     taken over, where data, detector, recipe and calibration are the same.
 
@@ -220,9 +104,9 @@ class SearchSettings(_Section):
     """
 
     trials: Annotated[int, Field(ge=1)] = 40
-    sampler: _named("sampler", catalog.SAMPLERS) = "tpe"  # type: ignore[valid-type]
-    pruner: _named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
-    objectives: tuple[_named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
+    sampler: named("sampler", catalog.SAMPLERS) = "tpe"  # type: ignore[valid-type]
+    pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
+    objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     warm_start: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -238,7 +122,7 @@ class SearchSettings(_Section):
         return self
 
 
-class RunSpec(_Section):
+class RunSpec(Section):
     """Where and how many at once. `retries`: how often a layout whose training failed is tried again. `cluster`: address of a
     Ray cluster's Jobs API, http://head:8265. `checkpoint_s`: seconds between checkpoints within a long epoch. `image_cache`:
     what decoded images may take of each machine's disk; 0 decodes every image each time.
@@ -276,7 +160,7 @@ class RunSpec(_Section):
         return 0 if self.image_cache == "0" else parse_bytes(self.image_cache)
 
 
-class SearchSpec(_Section):
+class SearchSpec(Section):
     """The whole request; `space` is the space itself in its YAML form, not the name of a file that may change."""
 
     study: str
@@ -350,28 +234,6 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     for text in spec.search.try_first:
         space.encode(Layout.parse(text))
     return spec
-
-
-def load_recipe(reference: str, folder: str = "recipes") -> dict[str, Any]:
-    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which. `folder` has those with names.
-
-    Raises:
-        SpecError: no such recipe, or a file that is no YAML mapping.
-    """
-    if reference == CUSTOM:
-        return {}
-    if str(reference).endswith((".yaml", ".yml")):
-        return {**read_yaml(Path(reference)), "name": str(reference)}
-    if reference not in (names := recipe_names(folder)):
-        raise SpecError(f"{one_of('recipe', reference, names)}; or name a YAML file (mine.yaml)")
-    text = (resources.files("nas") / folder / f"{reference}.yaml").read_text()
-    return {**yaml.safe_load(text), "name": reference}
-
-
-def recipe_names(folder: str = "recipes") -> list[str]:
-    """Names of the recipes that come with the package."""
-    files = (resources.files("nas") / folder).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def _space_of(written: object) -> SearchSpace:

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from nas.errors import SpecError, one_of
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def named(what: str, choices: tuple[str, ...]) -> Any:
+    """The type of a key that is one of a few names; `what` is the key in the message that it is none of them."""
+
+    def check(value: object) -> object:
+        if value not in choices:
+            raise ValueError(one_of(what, value, choices))
+        return value
+
+    return Annotated[str, BeforeValidator(check)]
+
+
+class Section(BaseModel):
+    """Keys that belong together: frozen, and no others are taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

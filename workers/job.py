@@ -14,8 +14,9 @@ from nas.data.annotations import CocoSplit
 from nas.data.prepare import Splits, read_index, write_index
 from nas.gpu import cap_bytes
 from nas.places import is_remote, local_data, path_of
+from nas.recipe import Recipe
 from nas.records import EpochReport
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from nas.study import Assignment, SearchStudy
 from nas.training.launch import train_on
 from search_spaces.layout import Layout

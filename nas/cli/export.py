@@ -49,7 +49,8 @@ def export(
 
 def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
     from nas.export.trained import Trained
-    from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+    from nas.recipe import Recipe
+    from nas.spec import CalibrationSpec, DetectorSpec
     from search_spaces.layout import Layout
 
     known, attributes = study.user_attrs, trial.user_attrs

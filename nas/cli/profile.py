@@ -45,7 +45,8 @@ def profile(
     for name, value, choices in (("precision", precision, PRECISIONS), ("optimizer", optimizer, OPTIMIZERS)):
         if value not in choices:
             raise SpecError(one_of(f"--{name}", value, choices))
-    from nas.spec import ASPECT_LIMIT, LARGEST_STRIDE, DetectorSpec
+    from nas.recipe import ASPECT_LIMIT, LARGEST_STRIDE
+    from nas.spec import DetectorSpec
     from nas.written import validated
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from nas.data.annotations import CocoSplit
     from nas.data.prepare import DataFacts
     from nas.export.trained import Trained
+    from nas.recipe import Recipe
     from nas.records import EpochReport
-    from nas.spec import Recipe, SearchSpec
+    from nas.spec import SearchSpec
 
 
 def train(
@@ -149,7 +150,7 @@ def _of_file(path: Path) -> tuple[Layout, dict[str, Any]]:
 def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
     """Layout of a bundle, and its detector, recipe and calibration as the base that flags change."""
     from nas.export.bundle import read_description
-    from nas.spec import CUSTOM
+    from nas.recipe import CUSTOM
 
     trained = read_description(folder)
     sections = ("detector", "recipe", "calibration")

@@ -23,7 +23,7 @@ from nas.data.annotations import Box, CocoSplit, ImageRecord
 from nas.data.masks import rasterized
 from nas.data.pixels import PixelCache, resized
 from nas.errors import DataError
-from nas.spec import LARGEST_STRIDE, Recipe
+from nas.recipe import LARGEST_STRIDE, Recipe
 from nas.training.distributed import World
 
 Target = dict[str, Tensor]

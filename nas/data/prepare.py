@@ -13,7 +13,8 @@ from nas.data.check import CheckedSplit, Progress, usable_splits
 from nas.data.dataset import largest_batch_shape
 from nas.detectors import learns_masks
 from nas.places import local_data, write_whole
-from nas.spec import DataSpec, Recipe, SearchSpec
+from nas.recipe import Recipe
+from nas.spec import DataSpec, SearchSpec
 
 BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
 

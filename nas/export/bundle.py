@@ -21,7 +21,8 @@ from nas.errors import BundleError, UserError
 from nas.export.card import model_card
 from nas.export.source import backbone_source
 from nas.export.trained import Trained
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.recipe import Recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from nas.written import read_yaml, validated
 from search_spaces.layout import Layout
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.recipe import Recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from search_spaces.layout import Layout
 
 

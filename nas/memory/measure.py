@@ -14,7 +14,8 @@ from nas.detectors import Detector, build_detector, learns_masks
 from nas.memory.allocator import rounded_bytes
 from nas.memory.predict import Training
 from nas.memory.tape import RELEASED, Recorder
-from nas.spec import DetectorSpec, Recipe
+from nas.recipe import Recipe
+from nas.spec import DetectorSpec
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.loop import train_epoch
 from nas.training.optimizer import make_optimizer

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from nas.spec import Recipe
+from nas.recipe import Recipe
 
 MOMENTUM = 0.9
 

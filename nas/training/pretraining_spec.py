@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from nas.spec import Recipe, load_recipe
+from nas.recipe import Recipe, load_recipe
 from nas.written import merged, set_key, validated
 from search_spaces.layout import largest_divisor
 

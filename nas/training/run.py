@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from nas.data.dataset import ShuffledBatches
 from nas.history import record
 from nas.places import append_line, writing
+from nas.recipe import Recipe
 from nas.records import EpochReport, Report
-from nas.spec import Recipe
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.distributed import World, gathered
 from nas.training.loop import Batches, OnStep, train_epoch

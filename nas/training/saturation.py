@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nas.spec import Recipe
+from nas.recipe import Recipe
 
 
 @dataclass(frozen=True)

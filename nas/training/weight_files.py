@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from nas.errors import SpecError
-from nas.spec import WEIGHT_FILES
+from nas.recipe import WEIGHT_FILES
 
 CONTAINERS = ("model", "state_dict", "model_state_dict")
 _CODE = re.compile(r"GLOBAL (\S+)")  # what PyTorch's reader of tensors says that it would have had to run

@@ -16,8 +16,9 @@ from nas.detectors import build_detector, learns_masks
 from nas.evaluation import evaluate
 from nas.export.bundle import read_bundle, write_bundle
 from nas.export.trained import Trained
+from nas.recipe import Recipe, load_recipe
 from nas.records import CocoMetrics
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe, load_recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from nas.training.loop import train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
 from nas.written import validated

@@ -17,8 +17,9 @@ from nas.data.annotations import CocoSplit
 from nas.data.check import check_split
 from nas.errors import CandidateError, NonFiniteLoss
 from nas.history import CURVES, REPORTS, read_reports
+from nas.recipe import Recipe
 from nas.records import EpochReport
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from nas.training.run import CHECKPOINT, LOG, WEIGHTS
 from search_spaces.catalog import SCHEDULES
 from search_spaces.layout import Layout

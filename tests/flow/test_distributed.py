@@ -16,8 +16,9 @@ from nas.candidate import Candidate
 from nas.data.check import check_split
 from nas.data.prepare import Splits
 from nas.errors import CandidateError, NonFiniteLoss, OutOfMemory
+from nas.recipe import Recipe
 from nas.records import EpochReport
-from nas.spec import CalibrationSpec, DetectorSpec, Recipe
+from nas.spec import CalibrationSpec, DetectorSpec
 from nas.training.launch import train_on
 from nas.training.run import CHECKPOINT, WEIGHTS
 from search_spaces.layout import Layout

@@ -20,8 +20,8 @@ from nas.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT
 from nas.drawing import colour_of
 from nas.export.bundle import read_description
 from nas.history import CURVES
+from nas.recipe import CUSTOM, Recipe, load_recipe
 from nas.records import EpochReport
-from nas.spec import CUSTOM, Recipe, load_recipe
 from nas.written import validated
 
 LAYOUT = "C1-C1-T1-T1@16"

@@ -29,7 +29,7 @@ from nas.data.dataset import (
     resized,
     train_view,
 )
-from nas.spec import Recipe
+from nas.recipe import Recipe
 
 
 def recipe(**keys: object) -> Recipe:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from nas.errors import SpecError
-from nas.spec import recipe_names
+from nas.recipe import recipe_names
 from nas.training.optimizer import lr_at
 from nas.training.pretraining_spec import RECIPES, PretrainingRecipe, load_pretraining
 

@@ -10,7 +10,8 @@ import pytest
 
 import nas
 from nas.errors import LayoutError, SpaceError, SpecError
-from nas.spec import Recipe, SearchSpec, load_recipe, load_spec, recipe_names
+from nas.recipe import Recipe, load_recipe, recipe_names
+from nas.spec import SearchSpec, load_spec
 from nas.written import validated
 from search_spaces.catalog import RECIPES
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from nas.data.dataset import Batch
 from nas.detectors import build_detector
 from nas.errors import CandidateError, NonFiniteLoss, OutputError
-from nas.spec import DetectorSpec, Recipe, load_recipe
+from nas.recipe import Recipe, load_recipe
+from nas.spec import DetectorSpec
 from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from nas.training.loop import train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
