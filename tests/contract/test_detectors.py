@@ -154,6 +154,7 @@ def test_the_seed_decides_the_weights(spec: DetectorSpec):
 
 
 def test_predictors_start_small(spec: DetectorSpec):
+    torch.manual_seed(0)
     detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=80)
     for predictor in detector.predictors():
         assert predictor.weight.std() < 0.011

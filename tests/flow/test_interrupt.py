@@ -31,9 +31,10 @@ class Search:
         self.command += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--sampler", "random"]
         self.command += ["--image-size", "32", "--epochs", "3", "--trials", "4", *more]
 
-    def start(self, *wrapper: str) -> subprocess.Popen[str]:
+    def start(self, signals: str = "--default-signal=INT") -> subprocess.Popen[str]:
+        """Interrupts are heard, also where the tests themselves run in the background."""
         with open(self.folder / "log", "a") as log:
-            command = [*wrapper, *self.command]
+            command = ["env", signals, *self.command]
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     def trials(self) -> list[FrozenTrial]:
@@ -114,7 +115,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path, digits
 def test_stop_and_resume_from_elsewhere(tmp_path: Path, digits: Path):
     pytest.importorskip("ray")
     search = Search(tmp_path, digits, "--epochs", "12")
-    process = search.start("env", "--ignore-signal=INT")  # as shells do with what they start in the background
+    process = search.start("--ignore-signal=INT")  # as shells do with what they start in the background
     search.wait_for(lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials), process)
 
     def nas(*words: str) -> subprocess.CompletedProcess[str]:
