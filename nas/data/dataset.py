@@ -7,11 +7,13 @@ size; they are resized further, flipped and made floating point on the device th
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
-from nas.data.annotations import Box, CocoSplit, ImageRecord
+from nas.data.annotations import CocoSplit, ImageRecord
 from nas.data.masks import rasterized
+from nas.data.packing import Form, pack, unpack
 from nas.data.pixels import PixelCache, resized
 from nas.errors import DataError
 from nas.recipe import LARGEST_STRIDE, Recipe
@@ -76,6 +79,17 @@ class Batch:
         targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
         return Batch([image.pin_memory() for image in self.images], targets, self.draws)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From a loader's process it comes in one piece."""
+        tensors = [*self.images, *(value for target in self.targets for value in target.values())]
+        return _unpacked, (*pack(tensors), [tuple(target) for target in self.targets], self.draws)
+
+
+def _unpacked(packed: Tensor, forms: Sequence[Form], keys: Sequence[Sequence[str]], draws: tuple[Draw, ...]) -> Batch:
+    tensors = iter(unpack(packed, forms))
+    images = list(itertools.islice(tensors, len(keys)))
+    return Batch(images, [{key: next(tensors) for key in of_one} for of_one in keys], draws)
+
 
 def _shown(image: Tensor, draw: Draw) -> Tensor:
     if image.shape[1:] != draw.size:
@@ -108,10 +122,14 @@ class DetectionDataset(Dataset):
         self.split, self.view = split, view
         self.with_masks = view.masks and split.has_masks
         self.pixels = PixelCache(split, max(view.short_sides), view.long_side, cache_bytes)
-        self.boxes: dict[int, list[Box]] = defaultdict(list)
-        for box in split.boxes:
-            if not box.iscrowd:
-                self.boxes[box.image_id].append(box)
+        index = {image.id: place for place, image in enumerate(split.images)}
+        found = sorted((box for box in split.boxes if not box.iscrowd), key=lambda box: index[box.image_id])
+        self.boxes = torch.tensor([box.bbox for box in found], dtype=torch.float32).reshape(-1, 4)  # of all images, one after
+        self.boxes[:, 2:] += self.boxes[:, :2]  # the other, in xyxy
+        self.labels = torch.tensor([split.labels[box.category_id] for box in found], dtype=torch.int64)
+        self.segmentations = [box.segmentation for box in found] if self.with_masks else []
+        counts = Counter(box.image_id for box in found)
+        self.ends = list(itertools.accumulate((counts[image.id] for image in split.images), initial=0))
 
     def __len__(self) -> int:
         return len(self.split.images)
@@ -123,21 +141,18 @@ class DetectionDataset(Dataset):
         short_side = self.view.short_sides[int(torch.randint(len(self.view.short_sides), (), generator=generator))]
         flipped = float(torch.rand((), generator=generator)) < self.view.flip
         draw = Draw(resized(record.height, record.width, short_side, self.view.long_side), flipped)
-        return self.pixels.read(index), self._target(record, draw), draw
+        return self.pixels.read(index), self._target(index, draw), draw
 
-    def _target(self, record: ImageRecord, draw: Draw) -> Target:
-        found = self.boxes[record.id]
-        xyxy = [[x, y, x + w, y + h] for x, y, w, h in (box.bbox for box in found)]
-        boxes = torch.tensor(xyxy, dtype=torch.float32).reshape(-1, 4)
-        labels = torch.tensor([self.split.labels[box.category_id] for box in found], dtype=torch.int64)
-        boxes, _ = F.resize_bounding_boxes(boxes, (record.height, record.width), list(draw.size))
+    def _target(self, index: int, draw: Draw) -> Target:
+        record, mine = self.split.images[index], slice(self.ends[index], self.ends[index + 1])
+        boxes, _ = F.resize_bounding_boxes(self.boxes[mine], (record.height, record.width), list(draw.size))
         if draw.flipped:
             boxes = F.horizontal_flip_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size)
         boxes, wide = F.sanitize_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size, MIN_BOX_SIDE)
-        target = {"boxes": boxes, "labels": labels[wide], "image_id": torch.tensor(record.id)}
+        target = {"boxes": boxes, "labels": self.labels[mine][wide], "image_id": torch.tensor(record.id)}
         if self.with_masks:
-            kept = [box.segmentation for box, is_wide in zip(found, wide.tolist(), strict=True) if is_wide]
-            masks = rasterized(kept, (record.height, record.width), draw.size)
+            kept = itertools.compress(self.segmentations[mine], wide.tolist())
+            masks = rasterized(list(kept), (record.height, record.width), draw.size)
             target["masks"] = masks.flip(-1) if draw.flipped else masks
         return target
 
