@@ -2,16 +2,18 @@
 
     python benchmarks/data.py --data DIR --out benchmarks/results/data-cpu.json
 
-Same images, sizes, batches and numbers of loader processes; both give float images of the training size with their boxes.
-Theirs decodes and resizes each image in every epoch, with transforms v2 in the order of torchvision's `references/detection`,
-its model's resize included; ours keeps decoded images from the first epoch on. Epochs take turns. Of the second and later
-ones two figures are given: images a second in the fastest, for other programs on the machine only ever slow one down, and
-images for each second that all processes together computed, which others hardly change.
+Same images, sizes, batches and numbers of loader processes. Theirs decodes and resizes each image in every epoch, with
+transforms v2 in the order of torchvision's `references/detection`, its model's resize included; ours keeps decoded images from
+the first epoch on. `ours, on the CPU` ends with the same float images; `ours` ends with what a GPU is sent, 8-bit pixels that
+it flips and converts itself. Epochs take turns. Of the second and later ones two figures are given: images a second in the
+fastest, for other programs on the machine only ever slow one down, and images for each second that all processes together
+computed, which others hardly change.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -32,11 +34,10 @@ from torchvision.transforms import v2
 
 from nas.data.annotations import CocoSplit, find_split
 from nas.data.check import usable_splits
-from nas.data.dataset import AspectBatches, make_loader, train_view
+from nas.data.dataset import AspectBatches, Batch, make_loader, train_view
 from nas.recipe import Recipe
 from nas.units import parse_bytes
 
-CPU = torch.device("cpu")
 Epoch = Callable[[], Iterator[int]]  # images of one batch after the other
 
 
@@ -62,14 +63,14 @@ def _columns(items: list[Any]) -> tuple[Any, ...]:
     return tuple(zip(*items, strict=True))
 
 
-def ours(split: CocoSplit, recipe: Recipe, workers: int) -> Epoch:
-    """What candidates train on, with what the training device does of it."""
+def ours(split: CocoSplit, recipe: Recipe, workers: int, finish: Callable[[Batch], Batch]) -> Epoch:
+    """What candidates train on; `finish` is the training device's part."""
     order = AspectBatches(split.images, recipe.batch, seed=0)
     loader = make_loader(split, train_view(recipe), order, workers, parse_bytes("32GiB"))
 
     def epoch() -> Iterator[int]:
         for batch in loader:
-            yield len(batch.to(CPU).images)
+            yield len(finish(batch).images)
         order.epoch += 1
 
     return epoch
@@ -103,13 +104,17 @@ class Pace:
 def compare(root: Path, image_size: int, workers: int, epochs: int) -> list[dict[str, Any]]:
     """Both pipelines with one number of loader processes."""
     recipe = Recipe(epochs=1, image_size=image_size, batch=8, lr=1e-3)
-    split = usable_splits(root, ("train",), skip_broken=True)[0].split
+    split = usable_splits(root, ("train",), skip_broken=True)[0].split.without_masks()
     with tempfile.TemporaryDirectory() as cache:
-        os.environ["XDG_CACHE_HOME"] = cache
-        pipelines = {"ours": ours(split, recipe, workers), "torchvision": theirs(root, recipe, workers)}
+        pipelines = {
+            "ours": ours(split, recipe, workers, lambda batch: batch),
+            "ours, on the CPU": ours(split, recipe, workers, lambda batch: batch.to(torch.device("cpu"))),
+            "torchvision": theirs(root, recipe, workers),
+        }
         paces: dict[str, list[Pace]] = {name: [] for name in pipelines}
         for _ in range(epochs):
             for name, epoch in pipelines.items():
+                os.environ["XDG_CACHE_HOME"] = str(Path(cache, name))  # opened in the first epoch
                 paces[name].append(Pace.of(epoch))
     rows = []
     for name, (first, *later) in paces.items():
@@ -131,18 +136,18 @@ def compare(root: Path, image_size: int, workers: int, epochs: int) -> list[dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, nargs="+")
-    parser.add_argument("--image-size", type=int, default=400)
+    parser.add_argument("--image-size", type=int, default=[400, 800], nargs="+")
     parser.add_argument("--workers", type=int, default=[0, 2], nargs="+")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--out", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for root in arguments.data:
-        for workers in arguments.workers:
-            for row in compare(root, arguments.image_size, workers, arguments.epochs):
+        for image_size, workers in itertools.product(arguments.image_size, arguments.workers):
+            for row in compare(root, image_size, workers, arguments.epochs):
                 rows.append(row)
                 print(
-                    f"{row['data']:10} {workers} processes {row['pipeline']:12} "
+                    f"{row['data']:10} {image_size:4} pixels {workers} processes {row['pipeline']:16} "
                     f"first epoch {row['first_epoch_images_per_s']:7.1f} images/s ({row['first_epoch_ratio_per_s']:.2f}), "
                     f"later ones {row['later_images_per_s']:7.1f} ({row['later_ratio_per_s']:.2f}), for each second of a core "
                     f"{row['later_images_per_core_s']:7.1f} ({row['later_ratio_per_core_s']:.2f})",
