@@ -41,6 +41,7 @@ from nas.memory.measure import highest_bytes, random_target
 from nas.memory.tape import Recorder
 from nas.spec import DetectorSpec
 from nas.training.checkpointing import checkpoint_blocks
+from nas.training.compilation import compile_blocks
 from nas.training.weights import load_backbone_weights
 from nas.units import gib
 from search_spaces.layout import Layout
@@ -165,9 +166,11 @@ def networks(detector: str, backbone: str, size: tuple[int, int]) -> dict[str, C
     layout = Layout.parse(SWIN_T if backbone == "swin" else RESNET_50)
     spec = DetectorSpec(name=detector)
 
-    def ours(kept: str) -> nn.Module:
+    def ours(kept: str, *, compiled: bool = False) -> nn.Module:
         network = build_detector(layout, spec, CLASSES)
         checkpoint_blocks(network, kept)
+        if compiled:
+            compile_blocks(network)
         return network
 
     widths = list(layout.widths)
@@ -176,6 +179,8 @@ def networks(detector: str, backbone: str, size: tuple[int, int]) -> dict[str, C
         "ours, light": lambda: ours("light"),
         "ours, full": lambda: ours("full"),
     }
+    if torch.cuda.is_available():  # what compiled code holds on the CPU cannot be counted
+        made["ours, compiled"] = lambda: ours("none", compiled=True)
     if backbone == "swin":
         made["torchvision"] = lambda: theirs(Swin(), detector, widths)
         made["timm"] = lambda: theirs(TimmSwin(size), detector, widths)
@@ -249,7 +254,7 @@ def main() -> None:
                 for row in compare(detector, backbone, (arguments.images, *arguments.size), arguments.steps, bf16=bf16):
                     rows.append(row)
                     print(
-                        f"{detector:12} {backbone:7} {row['precision']} {row['network']:12} loss {row['first_loss']:8.4f} "
+                        f"{detector:12} {backbone:7} {row['precision']} {row['network']:14} loss {row['first_loss']:8.4f} "
                         f"{row['images_per_s']:7.3f} images/s ({row['speed_ratio']:.2f}) {row['peak_gib']:7.3f} GiB "
                         f"({row['memory_ratio']:.2f})",
                         flush=True,

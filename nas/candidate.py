@@ -30,6 +30,7 @@ from nas.recipe import Recipe
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec
 from nas.training.checkpointing import checkpoint_blocks
+from nas.training.compilation import compile_blocks
 from nas.training.distributed import World, share_buffers, synchronised, wrapped
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
@@ -81,7 +82,7 @@ def train_candidate(
         OutputError: the disk is full or away; the last checkpoint stays.
         DataError: an image has become unreadable since it was checked; the last checkpoint stays.
         CandidateError: others had taken the GPU's memory.
-        SpecError: the recipe's weights cannot be used.
+        SpecError: the recipe's weights cannot be used, or it cannot be compiled.
     """
     with limited_memory(torch.device(candidate.device), candidate.cap_bytes), loading():
         yield from _train(candidate, Splits(train, val, test), on_step)
@@ -116,6 +117,8 @@ class _Epochs:
     ) -> None:
         self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
         self.candidate, self.on_step = candidate, on_step
+        if self.recipe.compile:
+            compile_blocks(run.network)
         self.network = wrapped(run.network, run.world)
         self.order = AspectBatches(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
         self.train_loader = self._loader(splits.train, train_view(self.recipe), Share(self.order, run.world))

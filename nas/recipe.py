@@ -42,6 +42,8 @@ class Recipe(Section):
         precision: `fp32`, or `bf16` by autocast, on a GPU only.
         checkpointing: what runs twice, to keep less: `none`; `light`, what is cheap (see `nas.training.checkpointing`); `full`,
             all blocks, for a third more time.
+        compile: blocks and towers are compiled for training (see `nas.training.compilation`); with
+            `checkpointing: none` only, and what is predicted of memory is that of a step without it.
         flip: probability that a training image is mirrored, left for right.
         loader_workers: processes that read images; `auto`: up to 4 beside a GPU, none on the CPU.
         weights: a file to start the backbone from, not calibrated then, instead of from scratch (see `nas.training.weights`).
@@ -67,6 +69,7 @@ class Recipe(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
     checkpointing: named("checkpointing", catalog.CHECKPOINTING) = "none"  # type: ignore[valid-type]
+    compile: bool = False
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     weights: str | None = None
@@ -77,6 +80,8 @@ class Recipe(Section):
             raise ValueError(f"batch must be a multiple of images_per_gpu; got {self.batch} and {self.images_per_gpu}")
         if self.max_size and self.max_size < self.image_size:
             raise ValueError(f"max_size must be at least image_size; got {self.max_size} and {self.image_size}")
+        if self.compile and self.checkpointing != "none":
+            raise ValueError(f"compile works with checkpointing none only; got checkpointing {self.checkpointing!r}")
         if self.weights is not None and not self.weights.endswith(WEIGHT_FILES):
             raise ValueError(f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got {self.weights!r}")
         return self

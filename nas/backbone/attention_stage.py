@@ -76,7 +76,10 @@ class SwinBlock(nn.Module):
         self.mlp = MLP(width, [int(width * mlp_ratio), width], activation_layer=nn.GELU, inplace=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attend(self.queries(x), *x.shape[1:3])
+        return self.feed_forward(x + self.attend(self.queries(x), *x.shape[1:3]))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The block's second half."""
         return x + self.mlp(self.norm2(x))
 
     def queries(self, x: Tensor) -> Tensor:

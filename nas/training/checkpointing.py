@@ -33,17 +33,17 @@ def checkpoint_blocks(network: nn.Module, kept: str, again_in: Context = nullcon
     """
     for module in network.modules():
         if kept == "full" and isinstance(module, (Bottleneck, SwinBlock)):
-            _trained_as(module, partial(_again, module.forward, module, again_in))
+            trained_as(module, "forward", partial(_again, module.forward, module, again_in))
         elif kept == "light" and isinstance(module, SwinBlock):
-            _trained_as(module, partial(_light_swin, module, again_in))
+            trained_as(module, "forward", partial(_light_swin, module, again_in))
         elif kept == "light" and isinstance(module, Tower):
-            _trained_as(module, partial(_light_tower, module, again_in))
+            trained_as(module, "forward", partial(_light_tower, module, again_in))
 
 
-def _trained_as(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
-    """Another forward pass where gradients are wanted."""
-    plain = module.forward
-    module.forward = lambda x: forward(x) if torch.is_grad_enabled() else plain(x)
+def trained_as(module: nn.Module, method: str, other: Callable[[Tensor], Tensor]) -> None:
+    """Something else in the place of a module's method, where gradients are wanted."""
+    plain = getattr(module, method)
+    setattr(module, method, lambda x: other(x) if torch.is_grad_enabled() else plain(x))
 
 
 def _light_swin(block: SwinBlock, again_in: Context, x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from nas.records import PretrainingReport
 from nas.training.checkpoint import save_weights
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.classifier import Classifier, score
+from nas.training.compilation import compile_blocks
 from nas.training.distributed import World, share_buffers, synchronised, wrapped
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
@@ -76,6 +77,8 @@ class PretrainingRun(Run[PretrainingReport]):
         network: nn.Module = Classifier(build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing)
         network = synchronised(network, pretraining.layout.norm, device, world).to(device)
         checkpoint_blocks(network, recipe.checkpointing)
+        if recipe.compile:
+            compile_blocks(network)
         optimizer = make_optimizer(network, recipe)
         super().__init__(pretraining.folder, pretraining.key, network, optimizer, world, pretraining.checkpoint_s)
 

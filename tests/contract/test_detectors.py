@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from nas.data.annotations import CocoSplit
@@ -19,6 +18,7 @@ from nas.export.trained import Trained
 from nas.recipe import Recipe, load_recipe
 from nas.records import CocoMetrics
 from nas.spec import CalibrationSpec, DetectorSpec
+from nas.training.checkpoint import save_weights
 from nas.training.loop import train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
 from nas.written import validated
@@ -157,7 +157,7 @@ def test_predictors_start_small(spec: DetectorSpec):
     torch.manual_seed(0)
     detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=80)
     for predictor in detector.predictors():
-        assert predictor.weight.std() < 0.011
+        assert predictor.weight.std() < 0.013  # 0.01 and four deviations of 96 numbers
 
 
 def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
@@ -166,7 +166,7 @@ def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
     recipe = validated(Recipe, load_recipe("tiny"))
     figures = {"map": 0.5, "params": 1, "flops": 1, "memory_predicted_gib": 0.1}
     trained = Trained(layout, spec, recipe, CalibrationSpec(), ("a", "b", "c"), figures, {})
-    (tmp_path / "weights.safetensors").write_bytes(save(detector.state_dict()))
+    save_weights(tmp_path / "weights.safetensors", detector)
     write_bundle(tmp_path / "bundle", trained, tmp_path / "weights.safetensors")
     said, again = read_bundle(tmp_path / "bundle")
     assert said == trained
