@@ -107,6 +107,7 @@ def training_of(recipe: Recipe, facts: DataFacts) -> Training:
         precision=recipe.precision,
         optimizer=recipe.optimizer,
         checkpointing=recipe.checkpointing,
+        channels_last=recipe.channels_last,
         accumulates=recipe.batch > recipe.images_per_step,
     )
 

@@ -29,6 +29,7 @@ from nas.places import path_of
 from nas.recipe import Recipe
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec
+from nas.training.channels_last import channels_last_
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.compilation import compile_blocks
 from nas.training.distributed import World, share_buffers, synchronised, wrapped
@@ -94,6 +95,8 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
     detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
     detector = synchronised(detector, candidate.layout.norm, device, world).to(device)
     checkpoint_blocks(detector, candidate.recipe.checkpointing)
+    if candidate.recipe.channels_last:
+        channels_last_(detector)
     optimizer = make_optimizer(detector, candidate.recipe)
     run = CandidateRun(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
     report = run.resume()

@@ -42,6 +42,7 @@ class Recipe(Section):
         precision: `fp32`, or `bf16` by autocast, on a GPU only.
         checkpointing: what runs twice, to keep less: `none`; `light`, what is cheap (see `nas.training.checkpointing`); `full`,
             all blocks, for a third more time.
+        channels_last: convolutions have their maps channels last, as GPUs compute in bf16; with `norm=gn` this only costs.
         compile: blocks and towers are compiled for training (see `nas.training.compilation`); with
             `checkpointing: none` only, and what is predicted of memory is that of a step without it.
         flip: probability that a training image is mirrored, left for right.
@@ -69,6 +70,7 @@ class Recipe(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     precision: named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
     checkpointing: named("checkpointing", catalog.CHECKPOINTING) = "none"  # type: ignore[valid-type]
+    channels_last: bool = False
     compile: bool = False
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"

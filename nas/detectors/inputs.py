@@ -17,12 +17,16 @@ class BatchTransform(GeneralizedRCNNTransform):
     def __init__(self) -> None:
         # The sizes are required and unused.
         super().__init__(0, 0, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=LARGEST_STRIDE)
+        self.memory_format = torch.contiguous_format  # of the batch
         self.mean, self.std = (torch.tensor(values, device="cpu").view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
 
     def normalize(self, image: Tensor) -> Tensor:
         if self.mean.device != image.device:  # once: torchvision's own copies lists there for every image, and waits for it
             self.mean, self.std = self.mean.to(image.device), self.std.to(image.device)
         return (image - self.mean) / self.std
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = LARGEST_STRIDE) -> Tensor:
+        return super().batch_images(images, size_divisible).contiguous(memory_format=self.memory_format)
 
     def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target

@@ -16,6 +16,7 @@ from nas.memory.predict import Training
 from nas.memory.tape import RELEASED, Recorder
 from nas.recipe import Recipe
 from nas.spec import DetectorSpec
+from nas.training.channels_last import channels_last_
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.loop import train_epoch
 from nas.training.optimizer import make_optimizer
@@ -48,6 +49,8 @@ def measure_memory(
     torch.manual_seed(0)
     network = build_detector(layout, detector, num_classes).to(device)
     checkpoint_blocks(network, training.checkpointing)
+    if training.channels_last:
+        channels_last_(network)
     recipe = Recipe(
         epochs=1, image_size=height, max_size=max(height, width), batch=images, lr=1e-5, optimizer=training.optimizer
     )

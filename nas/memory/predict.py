@@ -14,7 +14,7 @@ from nas.detectors import DETECTORS, learns_masks
 from nas.memory.allocator import CachingAllocator, rounded_bytes
 from nas.memory.cache import cached
 from nas.memory.chain import GRADIENTS, TRANSIENTS, Chain, Value
-from nas.memory.probe import TensorSpec, UnitTape, contiguous, probe
+from nas.memory.probe import TensorSpec, UnitTape, channels_last, contiguous, probe
 from nas.memory.tape import RELEASED
 from nas.memory.units import Unit, head_unit, join_unit, neck_unit, norm_unit, stage_units, stem_unit
 from nas.records import MemoryEstimate
@@ -38,6 +38,7 @@ class Training:
         precision: `fp32`, or `bf16` for autocast.
         optimizer: `adamw` or `sgd`.
         checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of being kept.
+        channels_last: convolutions have their maps channels last.
         accumulates: several batches make one step, so that gradients are there during the forward pass.
         cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run there.
     """
@@ -47,6 +48,7 @@ class Training:
     precision: str = "fp32"
     optimizer: str = "adamw"
     checkpointing: str = "none"
+    channels_last: bool = False
     accumulates: bool = False
     cuda: bool = True
 
@@ -103,7 +105,8 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
         return chain.forward(tape, unit.part, inputs)
 
     shape, first = training.batch_shape, DETECTORS[detector.name].neck["first"]
-    images = chain.given(TensorSpec(shape, contiguous(shape), trained=False))
+    stride = channels_last(shape) if training.channels_last else contiguous(shape)
+    images = chain.given(TensorSpec(shape, stride, trained=False))
     [x] = run(stem_unit(layout), [images])
     maps: list[Value] = []
     before: Value | None = None  # what a dense layout's stage was given

@@ -239,5 +239,11 @@ def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of [B, C, H, W] with channels last."""
+    _, channels, height, width = shape
+    return channels * height * width, 1, channels * width, channels
+
+
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -34,6 +34,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: HybridBackbone, classes: int, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.backbone, self.label_smoothing = backbone, label_smoothing
+        self.memory_format = torch.contiguous_format  # of the batch
         self.head = nn.Linear(backbone.widths[-1], classes)
         nn.init.trunc_normal_(self.head.weight, std=HEAD_STD)
         nn.init.zeros_(self.head.bias)
@@ -43,7 +44,8 @@ class Classifier(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        features = self.backbone((images - self.mean) / self.std)[-1]
+        images = ((images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
+        features = self.backbone(images)[-1]
         logits = self.head(features.mean(dim=(2, 3)))
         if targets is None:
             return logits

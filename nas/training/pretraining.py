@@ -25,6 +25,7 @@ from nas.detectors.inputs import IMAGE_MEAN, IMAGE_STD
 from nas.gpu import limited_memory
 from nas.places import path_of
 from nas.records import PretrainingReport
+from nas.training.channels_last import channels_last_
 from nas.training.checkpoint import save_weights
 from nas.training.checkpointing import checkpoint_blocks
 from nas.training.classifier import Classifier, score
@@ -77,6 +78,8 @@ class PretrainingRun(Run[PretrainingReport]):
         network: nn.Module = Classifier(build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing)
         network = synchronised(network, pretraining.layout.norm, device, world).to(device)
         checkpoint_blocks(network, recipe.checkpointing)
+        if recipe.channels_last:
+            channels_last_(network)
         if recipe.compile:
             compile_blocks(network)
         optimizer = make_optimizer(network, recipe)

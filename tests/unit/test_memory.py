@@ -93,6 +93,14 @@ def test_prediction_is_within_1_per_cent_of_a_real_step(detector: str, text: str
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.parametrize("checkpointing", CHECKPOINTING)
+@pytest.mark.parametrize(("text", "shape", "size"), [*SMALL, ("C1-C2-T1-T1@16+norm=gn", (2, 3, 128, 160), TINY)])
+def test_channels_last(text: str, shape: tuple, size: dict, checkpointing: str):
+    training = Training(shape, boxes_per_image=10, checkpointing=checkpointing, channels_last=True, cuda=False)
+    predicted, counted = predicted_and_counted(text, DetectorSpec(name="fcos", **size), training)
+    assert predicted == pytest.approx(counted, rel=0.012)
+
+
 @pytest.mark.parametrize("detector", ["fcos", "atss", "reppoints_v2"])
 def test_500_boxes_an_image(detector: str):
     """What targets take grows with boxes times locations."""
