@@ -1,52 +1,104 @@
-"""Optuna Dashboard for one database, on this machine only, for reading only."""
+"""The server: our pages and Optuna Dashboard behind one guard, a thread for each request."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import optuna_dashboard
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 
-from nas.errors import StudyError
+from dashboards.guard import Access, Guard, WsgiApp
+from dashboards.optuna_app import optuna_app
+from dashboards.pages import SECTIONS, pages_app
+from nas.errors import StudyError, UserError
 
-HOST = "127.0.0.1"  # without a login nobody else may reach it
-READING = ("GET", "HEAD", "OPTIONS")
-
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+HOST = "127.0.0.1"
+IDLE_S = 30  # a client that says nothing for so long is dropped
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    request_queue_size = 64
+    tls: ssl.SSLContext | None = None
+
+    def get_request(self) -> tuple[Any, Any]:
+        """The handshake comes with the first read, in the request's own thread: a slow client delays nobody else."""
+        connection, address = super().get_request()
+        if self.tls:
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def setup_environ(self) -> None:
+        super().setup_environ()
+        if self.tls:
+            self.base_environ["HTTPS"] = "on"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: only what goes wrong on the connection arrives here."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _QuietHandler(WSGIRequestHandler):
+    timeout = IDLE_S
+
     def log_message(self, *args: Any) -> None:
         """Nothing: the page asks for news every few seconds."""
 
 
-def make_dashboard(storage: BaseStorage, port: int) -> WSGIServer:
-    """A server ready for `serve_forever`; port 0 takes a free one.
+def make_dashboard(
+    storage: RDBStorage, access: Access, *, host: str = HOST, port: int = 0, tls: ssl.SSLContext | None = None
+) -> WSGIServer:
+    """A server ready for `serve_forever`.
+
+    Args:
+        storage: what is shown.
+        access: to whom.
+        host, port: where it listens; port 0 takes a free one.
+        tls: with a certificate, for HTTPS.
 
     Raises:
-        StudyError: the port is taken or not allowed.
+        StudyError: the port is taken or not allowed, or Optuna Dashboard cannot be served with the prefix.
     """
-    app = reading_only(optuna_dashboard.wsgi(storage))
+    server_class: type[_Server] = _Server6 if ":" in host else _Server
+    app = Guard(dashboard_app(storage, access), access)
     try:
-        return make_server(HOST, port, app, server_class=_Server, handler_class=_QuietHandler)
+        server = make_server(host, port, app, server_class=server_class, handler_class=_QuietHandler)
     except (OSError, OverflowError) as error:
-        raise StudyError(f"port {port} of {HOST} cannot be used: {getattr(error, 'strerror', None) or error}") from None
+        raise StudyError(f"port {port} of {host} cannot be used: {getattr(error, 'strerror', None) or error}") from None
+    server.tls = tls
+    server.setup_environ()
+    return server
 
 
-def reading_only(app: WsgiApp) -> WsgiApp:
-    """Refuses what could change a study: the bare dashboard lets anybody delete one."""
+def dashboard_app(storage: RDBStorage, access: Access) -> WsgiApp:
+    """Everything that there is to see, without the guard."""
+    ours, theirs = pages_app(storage, access.prefix), optuna_app(storage, access.prefix)
 
-    def guarded(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in READING:
-            return app(environ, start_response)
-        start_response("405 Method Not Allowed", [("Content-Type", "text/plain"), ("Allow", ", ".join(READING))])
-        return [b"this dashboard is for reading only\n"]
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        section = environ["PATH_INFO"].lstrip("/").partition("/")[0]
+        return (ours if section in SECTIONS else theirs)(environ, start_response)
 
-    return guarded
+    return app
+
+
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """For a certificate in PEM form; its key may be in the same file.
+
+    Raises:
+        UserError: they cannot be read, or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        files = " and ".join(repr(str(path)) for path in (certificate, key) if path)
+        raise UserError(f"the certificate in {files} cannot be used: {error.strerror or error}") from None
+    return context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -22,6 +23,10 @@ from nas.errors import MissingDependency, StudyError
 
 EXAMPLES = "sqlite:///nas.db or postgresql+psycopg://user@host/name"
 _LOCK_TIMEOUT_S = 30
+_READ_ONLY = {
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+}
 # Where file locks, and the shared memory of WAL mode, do not hold between machines: https://sqlite.org/wal.html
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "ceph", "lustre", "gpfs", "beegfs", "fuse.glusterfs", "afs"}
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # commands say themselves what they do
@@ -82,8 +87,10 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     return next((above[parent] for parent in (folder.resolve(), *folder.resolve().parents) if parent in above), "")
 
 
-def open_storage(text: str, *, create: bool) -> optuna.storages.RDBStorage:
+def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.storages.RDBStorage:
     """Connect, and make Optuna's tables where they are missing. SQLite runs in WAL mode: readers do not block the search.
+
+    With `read_only` the database itself refuses to be changed, and nothing is made or set.
 
     Raises:
         StudyError: see `check_storage`; also a file that is not there (unless `create`) or no database.
@@ -94,12 +101,33 @@ def open_storage(text: str, *, create: bool) -> optuna.storages.RDBStorage:
     path = sqlite_path(url) if url.get_backend_name() == "sqlite" else None
     if path is not None and not create and not path.exists():
         raise StudyError(f"storage {shown(url)}: there is no file {str(path)!r}")
+    if read_only:
+        return _guarded(url, lambda: _connect_to_read(url, path))
     arguments: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
     storage = _guarded(url, lambda: _connect(text, arguments))
     if path:
         # Outside a transaction, where alone the mode can change.
         with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL")).scalar_one()  # runs when it is read
+    return storage
+
+
+def _connect_to_read(url: URL, path: Path | None) -> optuna.storages.RDBStorage:
+    if path:
+        address = f"file:{quote(str(path.resolve()))}"
+        url = url.set(database=address, query={"mode": "ro", "uri": "true"})
+        arguments = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}}
+        return optuna.storages.RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=arguments)
+    text = url.render_as_string(hide_password=False)
+    storage = optuna.storages.RDBStorage(text, engine_kwargs={"pool_pre_ping": True}, skip_table_creation=True)
+
+    def forbid_changes(connection: Any, record: object) -> None:
+        connection.cursor().execute(_READ_ONLY[url.get_backend_name()])
+        connection.commit()  # where it is part of a transaction, it would end with it
+
+    if url.get_backend_name() in _READ_ONLY:
+        sqlalchemy.event.listen(storage.engine, "connect", forbid_changes)
+        storage.engine.dispose()  # the connection that Optuna looked at the tables with
     return storage
 
 

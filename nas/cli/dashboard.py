@@ -2,35 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nas.cli import options
 from nas.cli.console import new_app, run
+from search_spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from dashboards.guard import Access
+
+LOCAL = ("127.0.0.1", "::1", "localhost")
+EVERYWHERE = ("0.0.0.0", "::")
 
 
 def dashboard(
     storage: options.Storage = options.DEFAULT_STORAGE,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = LOCAL[0],
+    token_file: Annotated[Path | None, typer.Option(help="File with the token; default: a new one, printed at start.")] = None,
+    allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Allow Optuna Dashboard to change and delete.")] = False,
+    prefix: Annotated[str, typer.Option(help="Path below which a reverse proxy publishes this, /nas for example.")] = "",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Host name under which a reverse proxy publishes this; may be repeated.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, where it is not in the same file.")] = None,
 ) -> None:
-    """Serve Optuna Dashboard on 127.0.0.1, for reading only."""
-    from importlib.util import find_spec
-
-    from nas.errors import MissingDependency
+    """Serve our plots and Optuna Dashboard behind a login, for reading only."""
+    prefix = checked_prefix(prefix)
+    if tls_key and not tls_cert:
+        raise UserError("--tls-key needs --tls-cert")
     from nas.storage import open_storage
 
-    opened = open_storage(storage, create=False)
-    if find_spec("optuna_dashboard") is None:
-        raise MissingDependency("optuna-dashboard", "dashboard")
-    from dashboards.serve import HOST, make_dashboard
+    opened = open_storage(storage, create=False, read_only=not allow_edit)
+    need_web()
+    from dashboards.guard import Access
+    from dashboards.serve import make_dashboard, tls_context
+    from dashboards.sessions import Sessions, new_token, read_token
 
-    server = make_dashboard(opened, port)
-    print(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+    token = read_token(token_file) if token_file else new_token()
+    tls = tls_context(tls_cert, tls_key) if tls_cert else None
+    names = {"localhost", host, socket.gethostname(), socket.getfqdn(), *(allow_host or [])}
+    access = Access(
+        Sessions(token), cookie=f"nas-session-{port}", hosts=frozenset(name.lower() for name in names), prefix=prefix,
+        allow_edit=allow_edit, encrypted=tls is not None,
+    )  # fmt: skip
+    server = make_dashboard(opened, access, host=host, port=port, tls=tls)
+    _announce(access, host, server.server_port, None if token_file else token)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
+
+
+def checked_prefix(prefix: str) -> str:
+    """`/nas` of `/nas/` or `nas`; nothing of `/`.
+
+    Raises:
+        UserError: it has characters that a path would need to escape.
+    """
+    parts = [part for part in prefix.split("/") if part]
+    if not all(part.replace("-", "").replace("_", "").isalnum() and part.isascii() for part in parts):
+        raise UserError(f"--prefix must be a path of letters, digits, - and _, for example /nas; got {prefix!r}")
+    return "".join(f"/{part}" for part in parts)
+
+
+def need_web() -> None:
+    """What the pages are made with.
+
+    Raises:
+        MissingDependency: something of it is not installed.
+    """
+    from importlib.util import find_spec
+
+    from nas.errors import MissingDependency
+
+    for module in ("optuna_dashboard", "plotly", "jinja2"):
+        if find_spec(module) is None:
+            raise MissingDependency(module.replace("_", "-"), "dashboard")
+
+
+def _announce(access: Access, host: str, port: int, token: str | None) -> None:
+    """Where it is, and how to get in: a browser keeps what follows # to itself."""
+    name = socket.gethostname() if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+    url = f"{'https' if access.encrypted else 'http'}://{name}:{port}{access.prefix}/"
+    print(f"{url}login#{token}" if token else url, " (Ctrl-C ends it)", flush=True)
+    if host not in LOCAL and not access.encrypted:
+        print(
+            f"nas-dashboard: {host} can be reached by others, and the token travels there as it is: use --tls-cert, or "
+            "127.0.0.1 behind a reverse proxy with TLS",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
 
 
 def main() -> None:

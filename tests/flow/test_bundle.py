@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from dashboards.serve import make_dashboard
 from nas.backbone import build_backbone
 from nas.cli import export, main
 from nas.errors import UserError
@@ -24,7 +20,6 @@ from nas.export.bundle import FILES, read_bundle, read_description
 from nas.export.source import backbone_source
 from nas.results import leaderboard
 from nas.spec import load_spec
-from nas.storage import open_storage
 from nas.study import SearchStudy
 from search_spaces.layout import Layout
 from workers.run import Watcher, run_search
@@ -199,40 +194,3 @@ def test_list_status_and_profile(study: SearchStudy, nas: Callable):
     swin, hybrid = nas("profile", "T2-T2-T6-T2", "C2-C2-T12-T4", "--detector", "fcos", "--image-size", "224", "--images", "1")
     assert (swin["params"], hybrid["params"]) == (35734548, 59509898)
     assert swin["memory_predicted_gib"] == pytest.approx(sum(swin["memory_by_part_gib"].values()), abs=1e-3)
-
-
-@pytest.fixture
-def dashboard(study: SearchStudy) -> Iterator[str]:
-    server = make_dashboard(open_storage(study.spec.storage, create=False), port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
-def test_the_dashboard_shows_the_study_and_changes_nothing(dashboard: str, study: SearchStudy):
-    with urllib.request.urlopen(f"{dashboard}/api/studies") as answer:
-        (summary,) = json.load(answer)["study_summaries"]
-    assert summary["study_name"] == "digits"
-    with urllib.request.urlopen(f"{dashboard}/api/studies/{summary['study_id']}") as answer:
-        shown = json.load(answer)
-    assert len(shown["trials"]) == 2
-    attributes = {entry["key"]: entry["value"] for entry in shown["trials"][0]["user_attrs"]}
-    assert attributes["layout"] == study.study.trials[0].user_attrs["layout"]
-    assert "memory_predicted_gib" in attributes
-    assert shown["trials"][0]["constraints"] == pytest.approx([study.study.trials[0].constraints["memory_predicted"]])
-    for method in ("DELETE", "POST", "PUT"):
-        request = urllib.request.Request(f"{dashboard}/api/studies/{summary['study_id']}", method=method)
-        with pytest.raises(urllib.error.HTTPError, match="405"):
-            urllib.request.urlopen(request)
-    assert len(study.study.trials) == 2
-
-
-def test_a_taken_port_is_one_line(dashboard: str, study: SearchStudy, monkeypatch, capsys: pytest.CaptureFixture[str]):
-    port = dashboard.rsplit(":", 1)[1]
-    monkeypatch.setattr(sys, "argv", ["nas", "dashboard", "--storage", study.spec.storage, "--port", port])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 2
-    assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err

@@ -93,21 +93,27 @@ def test_a_search_keeps_its_password(tmp_path: Path, digits: Path, url: str, how
 
 
 def dashboard(words: list[str], environment: dict[str, str]) -> None:
-    """Its pages, and its arguments."""
+    """Its pages, also behind the login, and its arguments."""
     port = free_port()
     process = subprocess.Popen(
         [BIN / "nas-dashboard", "--port", str(port), *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         assert process.stdout
-        no_secret("the dashboard's first line", process.stdout.readline())
+        said = process.stdout.readline()
+        no_secret("the dashboard's first line", said)
+        token = said.split(b"#")[1].split()[0]
         no_secret("arguments of the dashboard", Path(f"/proc/{process.pid}/cmdline").read_bytes())
-        for page in ("dashboard", "api/meta", "api/studies", "api/studies/1", "api/nothing"):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}") as answer:
-                    no_secret(page, answer.read())
-            except urllib.error.HTTPError as error:
-                no_secret(page, error.read())
+        at = f"http://127.0.0.1:{port}"
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        browser.open(urllib.request.Request(f"{at}/login", b"token=" + token, {"Origin": at})).close()
+        pages = ("", "studies/1", "studies/1/trials/0", "dashboard", "api/meta", "api/studies", "api/studies/1", "csv/1")
+        for page in pages:
+            with browser.open(f"{at}/{page}") as answer:
+                no_secret(page, answer.read())
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            browser.open(f"{at}/api/nothing")
+        no_secret("an error", refused.value.read())
     finally:
         process.terminate()
         said, _ = process.communicate(timeout=30)
