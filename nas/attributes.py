@@ -15,6 +15,8 @@ TRIAL: dict[str, str] = {
     "params": "parameters of the detector, all of them",
     "flops": "multiply-adds of one image of the largest batch shape, attention products included",
     "memory_predicted_gib": "predicted peak of allocated memory of a training step, GiB",
+    "memory_parts_gib": "what the prediction consists of before corrections, GiB: parameters, optimizer and others, and "
+    "what the activations of stem, stage_1 to stage_4, neck and head take at the peak",
     "memory_peak_gib": "measured peak of allocated memory, GiB; None on the CPU",
     "map": "COCO mAP (IoU 0.50 to 0.95) on the validation split after the last epoch so far",
     "map_50": "the same at IoU 0.50",

@@ -14,6 +14,7 @@ from nas.errors import StudyError
 from nas.memory import Training, predict_memory
 from nas.memory.correction import Correction, fit_correction
 from nas.recipe import Recipe
+from nas.records import MemoryEstimate
 from nas.spec import SearchSpec
 from nas.units import gib, parse_bytes
 from search_spaces.layout import Layout
@@ -39,6 +40,10 @@ class Budget:
         """Peak training memory of a candidate on the largest batch that this data set and recipe can give."""
         traced = self._traced_bytes(layout)
         return self.correction(traced) if self.correction else traced
+
+    def parts_gib(self, layout: Layout) -> dict[str, float]:
+        """What the prediction of a candidate consists of, before it is corrected; see `MemoryEstimate.parts`."""
+        return {part: gib(size) for part, size in self._traced(layout).parts().items()}
 
     def learn(self, device: str, measured: Sequence[tuple[Layout, int]]) -> Correction:
         """Correct the predictions by measured peaks, in bytes, of trials on one kind of card."""
@@ -86,7 +91,10 @@ class Budget:
             )
 
     def _traced_bytes(self, layout: Layout) -> int:
-        return predict_memory(layout, self.spec.detector, self.facts.num_classes, self.training).peak_bytes
+        return self._traced(layout).peak_bytes
+
+    def _traced(self, layout: Layout) -> MemoryEstimate:
+        return predict_memory(layout, self.spec.detector, self.facts.num_classes, self.training)
 
     def _settle(self) -> None:
         """Everything that follows from the correction."""

@@ -19,13 +19,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from nas.calibration import calibrate
+from nas.curves import DETECTIONS
 from nas.data.annotations import CocoSplit
 from nas.data.dataset import AspectBatches, EvalBatches, Share, View, eval_view, loading, make_loader, train_view
 from nas.data.prepare import Splits
 from nas.detectors import Detector, build_detector
+from nas.drawing import sample, write_drawings
 from nas.evaluation import evaluate
 from nas.gpu import limited_memory
-from nas.places import path_of
+from nas.places import path_of, writing
 from nas.recipe import Recipe
 from nas.records import EpochReport
 from nas.spec import CalibrationSpec, DetectorSpec
@@ -38,6 +40,8 @@ from nas.training.optimizer import make_optimizer
 from nas.training.run import CandidateRun
 from nas.training.weights import load_backbone_weights
 from search_spaces.layout import Layout
+
+DRAWN = 4  # validation images that a search draws of each complete candidate
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def train_candidate(
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it. The weights are in
     `detector.safetensors` when the last report comes; `log.jsonl` has a line for every epoch that was trained, repeated ones
-    too; `reports.jsonl` and `curves.csv` have every epoch once.
+    too; `reports.jsonl` and `curves.csv` have every epoch once; `detections` has a few drawn images of the last one.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
@@ -132,7 +136,7 @@ class _Epochs:
         run = self.run
         loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
         share_buffers(run.network, run.world)
-        metrics, _, fps = evaluate(run.network, self.val_loader, self.splits.val, self.device)
+        metrics, detections, fps = evaluate(run.network, self.val_loader, self.splits.val, self.device)
         saturation = run.saturation.after(metrics.map or 0.0, self.recipe)
         run.progress.saturation = asdict(saturation)
         report = EpochReport(
@@ -141,11 +145,21 @@ class _Epochs:
             memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
             device=device_name(self.device), calibration=run.progress.calibration, converged=saturation.converged,
         )  # fmt: skip
+        if report.last and run.world.first:
+            self._draw(detections)
         if report.last and self.splits.test:
             test, _, _ = evaluate(run.network, self._scoring_loader(self.splits.test), self.splits.test, self.device)
             report = replace(report, test=test)
         run.tick(training=False)
         return replace(report, elapsed_s=run.progress.elapsed_s)
+
+    def _draw(self, detections: list[dict[str, Any]]) -> None:
+        """A few validation images with what was found on them."""
+        shown, folder = sample(self.splits.val, DRAWN), self.run.folder / DETECTIONS
+        ids = {image.id for image in shown.images}
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        write_drawings(folder, shown, [found for found in detections if found["image_id"] in ids])
 
     def _scoring_loader(self, split: CocoSplit) -> DataLoader:
         order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))

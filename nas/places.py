@@ -43,6 +43,16 @@ def path_of(place: str) -> Path:
     return cast(Path, path)
 
 
+def study_folder(output: str, study_name: str, study_uuid: str) -> Path:
+    """Where the files of a study are, below `run.output`."""
+    return path_of(output) / f"{study_name}-{study_uuid[:8]}"
+
+
+def trial_folders(study: Path, number: int) -> list[Path]:
+    """Those of one trial that are there: one for each driver that had it in hands."""
+    return sorted(study.glob(f"trial-{number:04d}-*"))
+
+
 def check_file(key: str, place: str) -> None:
     """Find out early whether a file that a request names is there.
 

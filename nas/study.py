@@ -34,7 +34,7 @@ from nas.results import ranked
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, suggest, warmup_epochs
 from nas.spec import SearchSpec
 from nas.storage import open_storage
-from nas.trial_files import TrialFiles, check_output
+from nas.trial_files import TrialFiles, check_output, drop_result
 from nas.units import GIB, gib
 from nas.warmstart import earlier_studies, take_over
 from search_spaces.layout import Layout
@@ -306,7 +306,8 @@ class SearchStudy:
         known = {
             "layout": str(layout), "layout_id": layout.layout_id, "role": "candidate", "replicate": 0,
             "detector": self.spec.detector.name, "params": cost.params, "flops": cost.flops,
-            "memory_predicted_gib": gib(predicted), "seed": self.spec.search.seed,
+            "memory_predicted_gib": gib(predicted), "memory_parts_gib": self.budget.parts_gib(layout),
+            "seed": self.spec.search.seed,
         }  # fmt: skip
         self.ledger.set(trial, **known)
         self.ledger.constrain(trial, "memory_predicted", predicted - self.budget.limit_bytes)
@@ -353,10 +354,10 @@ class SearchStudy:
         self.on_event(Event(kind, number, self._known.get(number, {}).get("layout", ""), report, **more))
 
     def _tidy(self, number: int) -> None:
-        """Checkpoints are for running trials, weights for the best few."""
+        """Checkpoints are for running trials, weights and drawn detections for the best few."""
         self.files.drop_checkpoints(number)
         for trial in ranked(self.ledger.trained)[self.spec.run.keep_best :]:
-            path_of(trial.user_attrs["checkpoint"]).unlink(missing_ok=True)
+            drop_result(path_of(trial.user_attrs["checkpoint"]))
 
     def _match_or_describe(self) -> None:
         """A new study is described; an existing one must have been made from the same request."""

@@ -7,9 +7,10 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from nas.curves import DETECTIONS
 from nas.errors import StudyError
 from nas.history import REPORTS
-from nas.places import path_of, write_whole
+from nas.places import path_of, study_folder, trial_folders, write_whole
 from nas.training.run import CHECKPOINT, WEIGHTS
 
 
@@ -25,7 +26,7 @@ class TrialFiles:
 
     def __init__(self, output: str, study_name: str, study_uuid: str, token: str) -> None:
         self.study_uuid = study_uuid
-        self.root, self.token = path_of(output) / f"{study_name}-{study_uuid[:8]}", token
+        self.root, self.token = study_folder(output, study_name, study_uuid), token
 
     def folder(self, number: int, token: str | None = None) -> Path:
         """Of a trial, in the hands of this driver or another one."""
@@ -47,11 +48,21 @@ class TrialFiles:
 
     def drop_checkpoints(self, number: int) -> None:
         """The trial has ended."""
-        for folder in self.root.glob(f"trial-{number:04d}-*"):
+        for folder in trial_folders(self.root, number):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             if folder != self.folder(number):
                 with suppress(OSError):  # not empty, or gone with its last file
                     folder.rmdir()
+
+
+def drop_result(weights: Path) -> None:
+    """Remove what a completed trial left beside its figures: the weights, and the detections drawn with them."""
+    weights.unlink(missing_ok=True)
+    drawn = weights.parent / DETECTIONS
+    for picture in list(drawn.iterdir()) if drawn.is_dir() else []:
+        picture.unlink(missing_ok=True)
+    with suppress(OSError):  # not there
+        drawn.rmdir()
 
 
 def _copy(source: Path, target: Path) -> None:
