@@ -15,6 +15,7 @@ from nas.cli.export import export
 from nas.cli.paper import paper_tables
 from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
+from nas.cli.report import report
 from nas.cli.running import logs, resume, stop
 from nas.cli.studies import list_studies, status
 from nas.cli.submit import submit
@@ -22,7 +23,7 @@ from nas.cli.train import evaluate, train
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit, "list": list_studies, "status": status, "logs": logs, "stop": stop, "resume": resume, "export": export,
-    "dashboard": dashboard, "train": train, "pretrain": pretrain, "evaluate": evaluate, "profile": profile,
+    "dashboard": dashboard, "report": report, "train": train, "pretrain": pretrain, "evaluate": evaluate, "profile": profile,
     "paper-tables": paper_tables, "check-data": check_data, "make-data": make_data,
 }  # fmt: skip
 

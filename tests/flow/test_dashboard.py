@@ -209,7 +209,7 @@ def test_every_method_that_changes_something_is_refused(searched: Driver, inside
 def test_looking_at_everything_changes_nothing(searched: Driver, inside: Browser):
     before = content(searched)
     seen = {path: inside.get(path).status for method, path in routes(searched) if method == "GET"}
-    assert seen["/api/studies"] == seen["/dashboard/studies/1"] == seen["/"] == 200
+    assert seen["/api/studies"] == seen["/dashboard/studies/1"] == seen["/studies/1"] == 200
     assert content(searched) == before
 
 
@@ -313,8 +313,8 @@ def test_the_dashboard_shows_the_study(searched: Driver, inside: Browser):
 @pytest.mark.parametrize("cut", [False, True], ids=["whole path", "cut by the proxy"])
 def test_everything_works_below_a_path(searched: Driver, cut: bool):
     below, at = browser(searched, prefix="/nas"), "" if cut else "/nas"
-    assert below.get(f"{at}/").status == 200
-    for path in ("/", "/dashboard", "/login"):
+    assert below.get(f"{at}/studies/1").status == 200
+    for path in ("/", "/dashboard", "/studies/1", "/studies/1/trials/0", "/login"):
         absolute = re.findall(r'(?:href|src|action)="(/[^"]*)"', below.get(f"{at}{path}").text)
         assert all(place.startswith("/nas/") for place in absolute), absolute
     script = below.get(f"{at}/static/bundle.js")

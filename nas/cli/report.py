@@ -1,0 +1,30 @@
+"""`nas report`: a study as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import options
+from nas.cli.dashboard import need_web
+
+
+def report(
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+) -> None:
+    """Write what a study has found as one HTML file that opens without a server."""
+    from nas.places import write_whole
+    from nas.results import load_study
+    from nas.storage import open_storage
+
+    loaded = load_study(open_storage(storage, create=False, read_only=True), study)
+    need_web()
+    from dashboards.report import report_html
+
+    html = report_html(loaded).encode()
+    write_whole(out, lambda file: file.write(html))
+    print(f"{out}: {loaded.study_name}, {len(html) / 1e6:.1f} MB, opens in any browser")
