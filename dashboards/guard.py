@@ -82,7 +82,7 @@ class Guard:
         if self.access.sessions.knows(session):
             return self._inside(environ, answer, session)
         if path == "/login":
-            return self._log_in(environ, answer)
+            return self._log_in(environ, answer) if not reading else self._form(answer, "200 OK", "/")
         return self.app(environ, answer.guarded) if path in PUBLIC and reading else self._ask(environ, answer, path)
 
     def _inside(self, environ: dict[str, Any], answer: _Answer, session: str) -> Iterable[bytes]:
@@ -132,7 +132,10 @@ class Guard:
         query = environ.get("QUERY_STRING", "")
         wanted = quote(path, safe="/~", encoding="latin-1") + (f"?{query}" if query else "")
         wanted = wanted if _OURS.fullmatch(wanted) else "/"
-        return answer.html("401 Unauthorized", page("login.html", self.access.prefix, next=wanted, said=said))
+        return self._form(answer, "401 Unauthorized", wanted, said)
+
+    def _form(self, answer: _Answer, status: str, wanted: str, said: str = "") -> Iterable[bytes]:
+        return answer.html(status, page("login.html", self.access.prefix, next=wanted, said=said))
 
     def _log_in(self, environ: dict[str, Any], answer: _Answer) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "POST":

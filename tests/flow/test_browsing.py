@@ -18,7 +18,7 @@ from dashboards.sessions import Sessions
 from nas.storage import open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
-CLIENTS, TRIALS = 10, 12
+CLIENTS, TRIALS = 10, 6
 PATHS = ("/", "/studies/{id}", "/studies/{id}/trials/0", "/api/studies/{id}", "/csv/{id}")
 
 
@@ -27,7 +27,7 @@ def look(browser: Browser, study_id: int, ended: threading.Event, seen: list[tup
     while True:
         for path in PATHS:
             seen.append((path, browser.get(path.format(id=study_id)).status))
-            time.sleep(0.02)
+            time.sleep(0.1)
         if ended.is_set():
             return
 

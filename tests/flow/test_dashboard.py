@@ -107,7 +107,7 @@ def test_without_a_session_nothing_is_shown_and_nothing_done(searched: Driver):
 
 def test_the_door_itself_is_open(searched: Driver):
     outside = browser(searched, logged_in=False)
-    for path in ("/assets/page.css", "/assets/login.js"):
+    for path in ("/login", "/assets/page.css", "/assets/login.js"):
         assert outside.get(path).status == 200
     for host in (HOST, "attacker.example", ""):
         assert (outside.get("/healthz", Host=host).status, outside.get("/healthz").text) == (200, "ok\n")
