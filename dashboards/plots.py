@@ -172,7 +172,7 @@ def predicted_and_measured(view: StudyView) -> go.Figure:
 
 
 def hours(view: StudyView) -> go.Figure:
-    """Where the time went, by how the trials ended; without a GPU the hours of training."""
+    """Where the time went, by how the trials ended, on GPUs; without them the time of training."""
     gpu = any(row.get("gpu_s") for row in view.rows)
     spent = {
         state: sum(row.get("gpu_s" if gpu else "train_s") or 0.0 for row in view.rows if row["state"] == state)
@@ -180,13 +180,14 @@ def hours(view: StudyView) -> go.Figure:
     }
     if not any(spent.values()):
         return nothing("no time has been spent yet")
-    figure = new_figure("GPU-hours" if gpu else "hours of training (no GPU was used)", None)
+    unit, unit_s = ("hours", 3600) if sum(spent.values()) >= 3600 else ("minutes", 60)
+    figure = new_figure(f"GPU-{unit}" if gpu else f"{unit} of training (no GPU)", None)
     for state, seconds in spent.items():
         if seconds:
             count = view.states[state]
             figure.add_bar(
-                x=[seconds / 3600], y=[state.lower()], orientation="h", name=state.lower(), marker={"color": COLOURS[state]},
-                text=[f"{duration(seconds)} in {count} trial{'s' * (count != 1)}"], hoverinfo="skip",
+                x=[seconds / unit_s], y=[state.lower()], orientation="h", name=state.lower(), marker={"color": COLOURS[state]},
+                text=[f"{duration(seconds)} in {count} trial{'s' * (count != 1)}"], hoverinfo="skip", width=0.5,
             )  # fmt: skip
     figure.update_layout(showlegend=False)
     figure.update_xaxes(rangemode="tozero")

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from dashboards.html import script_json
 from dashboards.note import export_command, note, provenance
 from dashboards.plots import PLOTS
+from dashboards.trial import rest, stages
 from dashboards.view import StudyView, memory_gib
 
 _KEYS = ("layout", "map", "map_50", "map_75", "map_small", "map_medium", "map_large")
@@ -20,6 +21,7 @@ def shown(view: StudyView) -> dict[str, Any]:
     """Everything that the templates of a study name."""
     return {
         "id": view.study._study_id, "name": view.name, "note": note(view), "export": export_command(view),
+        "best": {"stages": stages(view.board[0]), "rest": rest(view.board[0])} if view.board else None,
         "board": [cells(row) for row in view.board], "trials": [cells(row) for row in view.rows],
         "plots": [{**plot._asdict(), "json": figure_json(plot.draw(view))} for plot in PLOTS],
         "provenance": provenance(view),

@@ -69,6 +69,7 @@ def test_the_pages_show_the_study(home: tuple[Browser, Path]):
     tags = Tags(study)
     assert len([figure for figure in tags.of("figure") if figure.get("class") == "plot"]) == 8
     assert {"/studies/1/trials/0", "/studies/1/trials/2", "/dashboard/studies/1"} <= {a["href"] for a in tags.of("a")}
+    assert "Four stages: C with 1 blocks of width 16, C with 1 blocks" in study  # the best layout, drawn
     assert "The prediction refused 7 suggestions." in study
     assert "broke" in study
 

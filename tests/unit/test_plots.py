@@ -154,7 +154,9 @@ def test_without_a_gpu_nothing_was_measured():
     assert (points.x, points.y) == ((0.5,), (0.6,))
 
 
-@pytest.mark.parametrize(("gpu_s", "title", "hours"), [(7200.0, "GPU-hours", 2.0), (0.0, "hours of training", 1 / 60)])
+@pytest.mark.parametrize(
+    ("gpu_s", "title", "hours"), [(7200.0, "GPU-hours", 2.0), (90.0, "GPU-minutes", 1.5), (0.0, "minutes of training", 1.0)]
+)
 def test_hours_are_those_of_gpus_where_there_are_some(gpu_s: float, title: str, hours: float):
     figure = plots.hours(view(frozen(0, gpu_s=gpu_s), frozen(1, TrialState.PRUNED, gpu_s=gpu_s / 2)))
     assert figure.layout.xaxis.title.text.startswith(title)
