@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from nas.backbone import build_backbone
 from nas.candidate import Candidate, train_candidate
+from nas.curves import DETECTIONS
 from nas.data.annotations import CocoSplit
 from nas.data.check import check_split
 from nas.errors import CandidateError, NonFiniteLoss
@@ -72,7 +73,8 @@ def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], 
     assert reports[0].memory_peak_bytes is None
     assert reports[0].device == "cpu"
     assert 0 < reports[0].train_s < reports[2].train_s < reports[2].elapsed_s
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS, REPORTS, CURVES])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS, REPORTS, CURVES, DETECTIONS])
+    assert len(list((tmp_path / DETECTIONS).glob("*.png"))) == 4
     assert read_reports(tmp_path) == reports
 
 

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from nas import attributes
 from nas.budget import Budget
+from nas.curves import DETECTIONS
 from nas.errors import StudyError
 from nas.provenance import public_spec
 from nas.results import leaderboard, pareto_front, trial_row
@@ -47,6 +48,9 @@ def test_every_attribute_is_there_and_documented(tmp_path: Path):
     assert written["map_per_class"] == {"a": 0.4, "b": None}
     assert (written["epochs"], written["train_s"], written["gpu_s"]) == (2, 20.0, 0.0)
     assert written["memory_predicted_gib"] > 0
+    parts = written["memory_parts_gib"]
+    assert sum(parts.values()) == pytest.approx(written["memory_predicted_gib"], abs=1e-3)
+    assert {"parameters", "stage_1", "stage_2", "stage_3", "stage_4"} <= set(parts)
     assert written["memory_peak_gib"] is None
     assert written["params"] > 10_000
     assert written["flops"] > 1_000_000
@@ -365,10 +369,13 @@ def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
         assignment.folder.mkdir(parents=True)
         for name in (CHECKPOINT, WEIGHTS):
             (assignment.folder / name).touch()
+        (assignment.folder / DETECTIONS).mkdir()
+        (assignment.folder / DETECTIONS / "1.png").touch()
         folders.append(assignment.folder)
         for epoch in (1, 2):
             driver.study.report(assignment.number, report(value, epoch))
-    assert [(folder / WEIGHTS).exists() for folder in folders] == [True, False, True, False]
+    for kept in (WEIGHTS, DETECTIONS, f"{DETECTIONS}/1.png"):
+        assert [(folder / kept).exists() for folder in folders] == [True, False, True, False]
     assert not any((folder / CHECKPOINT).exists() for folder in folders)
     assert driver.trial(2).user_attrs["checkpoint"] == str(folders[2] / WEIGHTS)
 
