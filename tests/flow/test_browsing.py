@@ -54,6 +54,7 @@ def search_while_ten_look(driver: Driver) -> None:
         ended.set()
         for thread in threads:
             thread.join()
+        storage.engine.dispose()  # the connections of those threads
     assert {status for _, status in seen} == {200}, [entry for entry in seen if entry[1] != 200]
     assert len(seen) >= CLIENTS * len(PATHS)
     states = [trial.state for trial in optuna.load_study(study_name=driver.spec.study, storage=driver.study.storage).trials]
