@@ -1,8 +1,9 @@
-"""What CUDA does otherwise than the kernels that run on meta tensors: the one table of differences.
+"""What CUDA and the CPU do otherwise than the kernels that run on meta tensors: the one table of differences.
 
 | operation | on the CPU and on meta | on CUDA, and here |
 | --- | --- | --- |
 | attention with a bias | matmuls and a softmax, scores kept | memory-efficient kernel: no scores, one log-sum-exp a query |
+| attention without | on the CPU a kernel without scores | the same; in bf16 another, whose sum of gradients is left out |
 | batch norm | mean and inverse deviation kept | the same; cuDNN's reserve space is empty for maps with channels first |
 | deformable convolution | its buffers are not seen | one column for each sample: 9 C B H W values, three times the output |
 | autocast | casts of its own | CUDA's lists, emulated: convolutions and products in bf16, norms and losses in fp32 |
@@ -52,7 +53,7 @@ class CudaKernels(TorchFunctionMode):
         elif self.autocast and name in ROI_OPERATORS:
             return func(*tree_map(_to_full, args), **tree_map(_to_full, kwargs)).to(args[0].dtype)
         if func is F.scaled_dot_product_attention:
-            return _FusedAttention.apply(*args[:3], kwargs["attn_mask"])
+            return _FusedAttention.apply(*args[:3], kwargs.get("attn_mask"))
         if name == "deform_conv2d":
             return _DeformableConvolution.apply(*args[:3])
         return func(*args, **kwargs)
@@ -71,29 +72,39 @@ class CudaKernels(TorchFunctionMode):
         self._cast_weights.clear()  # as at the end of an autocast region
 
 
+class CpuKernels(TorchFunctionMode):
+    """Allocates what the CPU's kernels would."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention and kwargs.get("attn_mask") is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
+        return func(*args, **kwargs)
+
+
 def _to_full(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Tensors that memory-efficient attention keeps and makes: output, one log-sum-exp a query, the gradient of the bias
+    """Tensors that memory-efficient attention keeps and makes: output, one log-sum-exp a query, with a bias its gradient
     for every batch entry with rows padded to 16 (PyTorch's `pad_bias`)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         out = torch.empty_like(query)
         log_sum_exp = query.new_empty((*query.shape[:2], -(-query.shape[2] // 32) * 32), dtype=torch.float32)
-        padded = bias.new_empty((*bias.shape[:3], -(-bias.shape[3] // 16) * 16))
+        padded = None if bias is None else bias.new_empty((*bias.shape[:3], -(-bias.shape[3] // 16) * 16))
         ctx.save_for_backward(query, key, value, padded, out, log_sum_exp)
-        ctx.bias_shape = bias.shape
+        ctx.bias_shape = None if bias is None else bias.shape
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, padded, _, _ = ctx.saved_tensors
-        grad_bias = padded.new_empty((*query.shape[:3], padded.shape[3]))[..., : query.shape[2]]
+        grad_bias = None if padded is None else padded.new_empty((*query.shape[:3], padded.shape[3]))[..., : query.shape[2]]
         grads = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
-        return (*grads, grad_bias.sum_to_size(ctx.bias_shape))
+        return (*grads, None if grad_bias is None else grad_bias.sum_to_size(ctx.bias_shape))
 
 
 class _DeformableConvolution(torch.autograd.Function):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.memory.kernels import CudaKernels
+from nas.memory.kernels import CpuKernels, CudaKernels
 from nas.memory.losses import every_mask_full
 from nas.memory.tape import ACCUMULATED, Event, Recorder
 from nas.training.checkpointing import checkpoint_blocks
@@ -94,7 +94,7 @@ def probe(
     """
 
     def kernels() -> AbstractContextManager[Any]:
-        return CudaKernels(autocast=autocast) if cuda else nullcontext()
+        return CudaKernels(autocast=autocast) if cuda else CpuKernels()
 
     with torch.device("meta"):
         module = build()
