@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
@@ -133,8 +134,8 @@ _FVCORE: dict[Any, Callable[..., int]] = {
 }
 
 
-# A function there, and a synchronised norm, which the counter does not know.
-_UNCOUNTED = (("rpn.", nn.ReLU), ("roi_heads.", nn.BatchNorm2d))
+# A function there; a synchronised norm, which the counter does not know; the linear maps in `nn.MultiheadAttention`, likewise.
+_UNCOUNTED = (("rpn.*", nn.ReLU), ("roi_heads.*", nn.BatchNorm2d), ("*.self_attention.*", nn.Linear))
 
 
 class _PaperRule:
@@ -151,7 +152,7 @@ class _PaperRule:
         hooks = [
             module.register_forward_hook(self._count)
             for name, module in network.named_modules()
-            if not any(name.startswith(part) and isinstance(module, kind) for part, kind in _UNCOUNTED)
+            if not any(fnmatchcase(name, part) and isinstance(module, kind) for part, kind in _UNCOUNTED)
         ]
         try:
             yield self

@@ -39,7 +39,8 @@ class DetectorSpec(Section):
     """What the backbone serves. `neck`: a feature pyramid, EfficientDet's or DSOD's (default: what the published detector has);
     `channels`: of its levels; `hidden`: of the fully connected layers of Faster and Cascade R-CNN; `regions`: the boxes of an
     image that these learn from, in each stage; `roi_op`: of Faster R-CNN; `masks`: whether Cascade Mask R-CNN learns them,
-    false by itself where the data set has none; `box_transform`: how RepPoints v2 makes boxes of points.
+    false by itself where the data set has none; `box_transform`: how RepPoints v2 makes boxes of points;
+    `proposals`: of Sparse R-CNN, in each image.
     """
 
     name: named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
@@ -50,6 +51,7 @@ class DetectorSpec(Section):
     regions: Annotated[int, Field(ge=4)] = 512
     masks: bool = True
     box_transform: named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
+    proposals: Annotated[int, Field(ge=1)] = 300
 
     @model_validator(mode="before")
     @classmethod

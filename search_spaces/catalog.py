@@ -5,7 +5,7 @@ from __future__ import annotations
 KINDS = ("C", "T")
 STEMS = ("auto", "resnet", "patch", "dsod")
 NORMS = ("bn", "gn", "syncbn")
-DETECTORS = ("fcos", "faster_rcnn", "cascade_mask_rcnn", "atss", "reppoints_v2")
+DETECTORS = ("fcos", "faster_rcnn", "cascade_mask_rcnn", "atss", "reppoints_v2", "sparse_rcnn")
 ROI_OPS = ("align", "pool")
 BOX_TRANSFORMS = ("moment", "corners")
 NECKS = ("fpn", "bifpn", "dsod")

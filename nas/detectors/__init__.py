@@ -10,6 +10,7 @@ from nas.detectors.faster_rcnn import FasterRcnn
 from nas.detectors.fcos import Fcos
 from nas.detectors.neck import PyramidBackbone
 from nas.detectors.reppoints import RepPointsV2
+from nas.detectors.sparse_rcnn import SparseRcnn
 from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
@@ -19,6 +20,7 @@ DETECTORS: dict[str, type[Detector]] = {  # names are those of the catalog
     "atss": Atss,
     "reppoints_v2": RepPointsV2,
     "cascade_mask_rcnn": CascadeMaskRcnn,
+    "sparse_rcnn": SparseRcnn,
 }
 
 __all__ = ["DETECTORS", "Detector", "build_detector", "learns_masks"]

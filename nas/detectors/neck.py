@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from nas.backbone import HybridBackbone
 from nas.backbone.stems import norm_layer
 from nas.detectors.bifpn import BiFpn
 
-EXTRA_LEVELS = {"pool": 1, "conv": 2}
+EXTRA_LEVELS = {"none": 0, "pool": 1, "conv": 2}
 
 
 class NeckDims(TypedDict):
@@ -34,7 +34,7 @@ class PyramidBackbone(nn.Module):
         channels: of every level.
         first: the first backbone map used, 0 (stride 4) or 1 (stride 8). The output norm of a map that nothing uses is
             frozen, so that every trainable parameter gets a gradient.
-        extra: `pool` adds one level by subsampling the last; `conv` adds two by stride-2 convolutions on the last output.
+        extra: `none`; `pool` adds one level by subsampling the last; `conv` two by stride-2 convolutions on the last output.
         neck: `fpn`, `bifpn` (see `BiFpn`, which pools its extra levels) or `dsod` (see `DsodNeck`).
     """
 
@@ -93,5 +93,7 @@ def make_neck(neck: str, widths: Sequence[int], channels: int, extra: str) -> nn
         return DsodNeck(widths, channels, EXTRA_LEVELS[extra])
     if neck == "bifpn":
         return BiFpn(widths, channels, EXTRA_LEVELS[extra])
-    last = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
+    last: ExtraFPNBlock | None = None
+    if extra != "none":
+        last = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
     return FeaturePyramidNetwork(list(widths), channels, extra_blocks=last)

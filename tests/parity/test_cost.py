@@ -58,7 +58,7 @@ PIECES = [
 ]
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"])
 @pytest.mark.parametrize("text", PIECES)
 def test_pieces_add_up_to_the_whole(text: str, detector: str):
     layout, spec = Layout.parse(text), DetectorSpec(name=detector, channels=64)
