@@ -33,8 +33,11 @@ SPECS = [
     DetectorSpec(name="fcos", channels=32, neck="dsod"),
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64, neck="dsod"),
     DetectorSpec(name="cascade_mask_rcnn", channels=32, hidden=128, regions=64),
+    DetectorSpec(name="sparse_rcnn", channels=32, proposals=20),
 ]
 EACH_ONCE = [spec for number, spec in enumerate(SPECS) if spec.name not in {other.name for other in SPECS[:number]}]
+LEAST_SCORE = {"sparse_rcnn": 0.0}  # of a detection, 0.05 where there is no other
+LARGEST_STD = {"sparse_rcnn": 0.26}  # of a predictor's weights, 0.011 where they begin small; here Xavier's, 0.24 for 4 offsets
 LAYOUTS = ["C1-C1-T2-T1@16", "T1-T1-T1-T1@16", "C1-C1-C1-C1@16"]
 
 # To overfit: two images of 64 x 64 pixels, corners and labels; sizes differ, so that several pyramid levels have some.
@@ -44,7 +47,7 @@ SCENE = [
     [((40, 2, 60, 22), 3), ((2, 18, 38, 62), 1), ((42, 30, 62, 50), 2)],
 ]
 # Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96 and more.
-SCHEDULES = {"faster_rcnn": (120, 2e-3), "cascade_mask_rcnn": (100, 5e-3)}
+SCHEDULES = {"faster_rcnn": (120, 2e-3), "cascade_mask_rcnn": (100, 5e-3), "sparse_rcnn": (400, 2e-3)}
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.name}-{spec.roi_op}-{spec.neck}")
@@ -105,7 +108,7 @@ def test_output_format(spec: DetectorSpec):
         assert len(scores) == len(labels) <= 100
         assert labels.dtype == torch.int64
         assert set(labels.tolist()) <= {1, 2, 3}
-        assert ((scores >= 0.05) & (scores <= 1)).all()
+        assert ((scores >= LEAST_SCORE.get(spec.name, 0.05)) & (scores <= 1)).all()
         assert torch.equal(scores, scores.sort(descending=True).values)
         assert (boxes >= 0).all()
         assert (boxes[:, 0::2] <= width).all()
@@ -157,7 +160,8 @@ def test_predictors_start_small(spec: DetectorSpec):
     torch.manual_seed(0)
     detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=80)
     for predictor in detector.predictors():
-        assert predictor.weight.std() < 0.013  # 0.01 and four deviations of 96 numbers
+        # 0.01, and four deviations of 96 numbers
+        assert predictor.weight.std() < LARGEST_STD.get(spec.name, 0.013)
 
 
 def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):

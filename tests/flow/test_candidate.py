@@ -61,7 +61,7 @@ def comparable(report: EpochReport) -> EpochReport:
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
 def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str):
     steps: list[tuple[int, int]] = []
-    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
     run = train_candidate(candidate(tmp_path, detector=spec), *splits, on_step=lambda *step: steps.append(step[:2]))
     reports = list(run)
     assert [report.epoch for report in reports] == [1, 2, 3]
@@ -84,11 +84,11 @@ def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSp
     assert [(line["epoch"], line["loss"], line["lr"]) for line in lines] == [(r.epoch, r.loss, r.lr) for r in reports]
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "sparse_rcnn"])
 def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str
 ):
-    spec = DetectorSpec(name=detector, channels=32, hidden=64, regions=64)
+    spec = DetectorSpec(name=detector, channels=32, hidden=64, regions=64, proposals=20)
     whole = candidate(tmp_path / "whole", detector=spec)
     broken = dataclasses.replace(whole, folder=tmp_path / "broken")
     expected = list(train_candidate(whole, *splits))
@@ -132,7 +132,7 @@ def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
 def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
     tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, killed_after: int
 ):
-    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
     whole = list(train_candidate(candidate(tmp_path / "whole", detector=spec), *splits))
     killed = candidate(tmp_path / "killed", detector=spec, checkpoint_s=0)
     steps: list[int] = []
@@ -276,10 +276,10 @@ def test_divergence_keeps_the_last_checkpoint(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2", "cascade_mask_rcnn"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"])
 def test_on_a_gpu(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, precision: str):
     recipe = candidate(tmp_path).recipe.model_copy(update={"precision": precision})
-    spec = DetectorSpec(name=detector, channels=32, hidden=64)
+    spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
     reports = list(train_candidate(candidate(tmp_path, detector=spec, recipe=recipe, device="cuda"), *splits))
     assert reports[-1].loss < reports[0].loss
     assert reports[-1].memory_peak_bytes > 0

@@ -39,7 +39,7 @@ def candidate(folder: Path, **changes: object) -> Candidate:
     keys = {"epochs": 10, "image_size": 64, "train_sizes": [48, 64], "batch": 8, "lr": 1e-3, "schedule": "constant"}
     return Candidate(
         layout=Layout.parse(str(changes.pop("layout", LAYOUTS[0]))),
-        detector=DetectorSpec(name=str(changes.pop("detector", "fcos")), channels=32, hidden=32, regions=64),
+        detector=DetectorSpec(name=str(changes.pop("detector", "fcos")), channels=32, hidden=32, regions=64, proposals=20),
         recipe=Recipe.model_validate(keys | changes),
         calibration=CalibrationSpec(),
         num_classes=10,

@@ -20,6 +20,7 @@ from nas.spec import CalibrationSpec, DetectorSpec
 from search_spaces.layout import Layout
 
 SMALL = DetectorSpec(name="fcos", channels=32)
+SPARSE = DetectorSpec(name="sparse_rcnn", channels=32, proposals=20)
 
 
 def synthetic_batch(count: int = 4, size: int = 192, seed: int = 1) -> Batch:
@@ -59,6 +60,7 @@ ALL = [
     DetectorSpec(name="faster_rcnn", channels=32, hidden=64),
     DetectorSpec(name="atss", channels=32),
     DetectorSpec(name="reppoints_v2", channels=32),
+    SPARSE,
 ]
 
 
@@ -100,6 +102,12 @@ def test_deformable_convolutions_are_layers():
     layers = calibration_layers(make(spec=DetectorSpec(name="reppoints_v2", channels=32)), "detector")
     assert {"head.classified", "head.refined"} < set(layers)
     assert not {"head.logits", "head.initial_points", "head.verification.scores.0"} & set(layers)
+
+
+def test_layers_of_a_dynamic_head():
+    # 4 lateral and 4 output convolutions; in each of 6 stages 2 linear maps of the attention, 2 of the interaction, 2 of the
+    # feed-forward part and 1 + 3 of the towers.
+    assert len(calibration_layers(make(spec=SPARSE), "detector")) == 22 + 8 + 6 * 10
 
 
 def test_frozen_weights_are_left_alone():

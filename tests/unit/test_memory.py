@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from nas.detectors import build_detector
 from nas.memory import Training, predict_memory
 from nas.memory.allocator import rounded_bytes
-from nas.memory.kernels import CudaKernels
+from nas.memory.kernels import CpuKernels, CudaKernels
 from nas.memory.losses import bounded_loss, every_mask_full
 from nas.memory.measure import measure_memory
 from nas.memory.tape import ACCUMULATED, RELEASED, Recorder
@@ -22,7 +24,7 @@ from search_spaces.catalog import CHECKPOINTING, PRECISIONS
 from search_spaces.layout import Layout
 
 MIB = 2**20
-TINY = {"channels": 64, "hidden": 256}
+TINY = {"channels": 64, "hidden": 256, "proposals": 50}
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -75,6 +77,9 @@ POINTS = [
     ("reppoints_v2", "C1-C1-T2-T1@16", (2, 3, 96, 128), TINY),
     ("reppoints_v2", "T1-C1-T1-C2@32", (2, 3, 64, 64), {**TINY, "neck": "fpn", "box_transform": "corners"}),
     ("reppoints_v2", "C2-C1-T2-T1", (1, 3, 96, 96), {}),
+    ("sparse_rcnn", "C1-C1-T2-T1@16", (2, 3, 160, 224), TINY),
+    ("sparse_rcnn", "T1-C1-T2-C1@32+dense=true+stem=dsod", (2, 3, 96, 96), {**TINY, "proposals": 120, "neck": "dsod"}),
+    ("sparse_rcnn", "C2-C1-T2-T1", (1, 3, 192, 128), {"proposals": 30}),
 ]
 
 
@@ -201,6 +206,8 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
         ),
         ("C1-T1-T2-C1@32", "reppoints_v2"),
         ("C1-T2-T1-C2@32", "cascade_mask_rcnn"),
+        ("C1-T1-T2-C1@32", "sparse_rcnn"),
+        ("T2-T2-C2-C1@32+stem=dsod+dense=true", "sparse_rcnn"),
     ],
 )  # fmt: skip
 def test_the_whole_put_together_from_pieces_equals_a_full_trace(text: str, detector: str, how: dict):
@@ -246,7 +253,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
     assert predict_memory(Layout.parse("C1-C1-C1-T1@16"), spec, 3, Training((1, 3, 64, 64))).peak_bytes > 0
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn"])
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"])
 def test_parts_add_up_and_states_have_their_size(detector: str):
     spec = DetectorSpec(name=detector, masks=False, **TINY)
     estimate = predict_memory(Layout.parse("C1-C1-T2-T1@16"), spec, 3, Training((2, 3, 96, 128)))
@@ -293,6 +300,27 @@ def test_the_cuda_attention_kernel_keeps_no_scores():
     assert cuda < cpu
     cuda, cpu = both("C1-C1-C1-C1@32")
     assert cuda == cpu
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_attention_keeps_its_output_and_one_number_a_query(bias: bool):
+    sizes: dict[str, set[int]] = {}
+    for name, kernels in (("cuda", CudaKernels(autocast=False)), ("cpu", CpuKernels()), ("meta", nullcontext())):
+        query, key, value = (torch.empty(2, 8, 300, 32, device="meta", requires_grad=True) for _ in range(3))
+        mask = torch.empty(1, 8, 300, 300, device="meta", requires_grad=True) if bias else None
+        recorder = Recorder()
+        with recorder, kernels:
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        gone = {slot for slot, size in recorder.events if size == RELEASED}
+        sizes[name] = {size for slot, size in recorder.events if slot not in gone}
+        out.sum().backward()
+        assert query.grad.shape == query.shape
+        assert mask is None or mask.grad.shape == mask.shape
+    scores, kept = 2 * 8 * 300 * 300 * 4, 2 * 8 * 300 * 32 * 4
+    assert kept in sizes["cuda"]
+    assert max(sizes["cuda"]) == (8 * 300 * 304 * 4 if bias else kept)  # the bias in padded rows
+    assert scores in sizes["meta"]
+    assert (scores in sizes["cpu"]) == bias
 
 
 def test_the_papers_layouts_have_the_ratios_of_its_memory_column():
