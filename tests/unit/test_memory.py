@@ -143,6 +143,14 @@ def test_each_mask_is_a_byte_a_pixel():
     assert inputs == [2 * (2 * 3 * 96 * 128 * 4) + 2 * 7 * 96 * 128, 2 * (2 * 3 * 96 * 128 * 4)]
 
 
+def test_500_boxes_an_image_to_match():
+    """Costs are of every stage, proposal and box. The pyramid is gone by then, which is not followed."""
+    training = Training((4, 3, 160, 224), boxes_per_image=500, cuda=False)
+    predicted, counted = predicted_and_counted("C1-C1-T2-T1@16", DetectorSpec(name="sparse_rcnn", **TINY), training)
+    pyramid = 4 * 64 * (40 * 56 + 20 * 28 + 10 * 14 + 5 * 7) * 4
+    assert predicted == pytest.approx(counted + pyramid, rel=0.002)
+
+
 @pytest.mark.parametrize("how", [{"accumulates": True}, {"optimizer": "sgd"}])
 def test_accumulated_gradients_and_the_optimizers_states(how: dict):
     spec, shape = DetectorSpec(name="fcos", **TINY), (2, 3, 96, 128)

@@ -16,7 +16,7 @@ from torchvision.models import SwinTransformer, resnet18
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
 from nas.backbone import HybridBackbone, build_backbone
-from nas.detectors import build_detector
+from nas.detectors import DETECTORS, build_detector
 from nas.errors import SpecError
 from nas.places import path_of
 from nas.spec import DetectorSpec
@@ -60,9 +60,9 @@ def test_our_own_backbone_comes_back_whole(tmp_path: Path, suffix: str):
     assert set(first.state_dict()) - set(report.loaded) == {name for name in first.state_dict() if "num_batches" in name}
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2"])
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_our_own_detector_gives_its_backbone(tmp_path: Path, detector: str):
-    whole = build_detector(Layout.parse(SMALL), DetectorSpec(name=detector, channels=32, hidden=64), 3)
+    whole = build_detector(Layout.parse(SMALL), DetectorSpec(name=detector, channels=32, hidden=64, proposals=5), 3)
     with torch.no_grad():
         randomize(whole)
     second = network(seed=1)
