@@ -190,13 +190,18 @@ def test_only_matched_proposals_have_a_gradient_of_their_box():
     assert (predicted.grad.abs().sum(dim=-1) > 0).sum() == 1
 
 
-def test_the_number_of_boxes_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch):
-    logits, predicted, sizes = torch.randn(1, 1, 4, 3), boxes(1, 1, 4), torch.tensor(SIZE).repeat(1, 2)
-    alone = set_losses(logits, predicted, [TARGETS["three boxes"]], sizes)
-    monkeypatch.setattr("nas.detectors.set_loss.average", lambda tensor: tensor * 2)  # the others have nine
-    among = set_losses(logits, predicted, [TARGETS["three boxes"]], sizes)
-    for name, loss in alone.items():
-        assert among[name].item() == pytest.approx(loss.item() / 2)
+def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: pytest.MonkeyPatch):
+    targets = [TARGETS[name] for name in ("more boxes than proposals", "no boxes", "one box", "larger than the image")]
+    logits, predicted, sizes = torch.randn(4, 2, 4, 3), boxes(4, 2, 4), torch.tensor(SIZE).repeat(4, 2)
+
+    def lost(share: slice) -> dict[str, Tensor]:
+        return set_losses(logits[share], predicted[share], targets[share], sizes[share])
+
+    whole = lost(slice(0, 4))
+    monkeypatch.setattr("nas.detectors.set_loss.average", lambda tensor: tensor.new_tensor((6 + 3) / 2))
+    halves = [lost(share) for share in (slice(0, 2), slice(2, 4))]
+    for name, loss in whole.items():
+        assert sum(half[name].item() for half in halves) / 2 == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_what_is_no_number_is_told_by_the_loss():
