@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -68,28 +69,42 @@ def test_blood_cells(tmp_path: Path, bccd: Path):
     assert again["map"] == pytest.approx(best["map"], abs=1e-4)
 
 
-SMALL_CASCADE = ["--set=detector.channels=32", "--set=detector.hidden=64", "--set=detector.regions=64"]
+SMALL = ["--set=detector.channels=32", "--set=detector.hidden=64", "--set=detector.regions=64", "--set=detector.proposals=50"]
 
 
-def train_cascade(folder: Path, data: Path, epochs: int) -> dict:
-    tiny = ["--recipe", "tiny", "--image-size", "160", "--epochs", str(epochs), *SMALL_CASCADE]
-    cascade = ["C1-C1-T2-T1@16", "--data", data, "--detector", "cascade_mask_rcnn", *tiny]
-    return json.loads(run(BIN / "nas", "train", *cascade, "--out", folder / "bundle", "--json", cwd=folder))
+def train(detector: str, folder: Path, data: Path, epochs: int, image_size: int = 160) -> dict:
+    """The figures of a training, and the losses and mAP50 after each epoch."""
+    tiny = ["--recipe", "tiny", "--image-size", str(image_size), "--epochs", str(epochs), *SMALL]
+    small = ["C1-C1-T2-T1@16", "--data", data, "--detector", detector, *tiny]
+    figures = json.loads(run(BIN / "nas", "train", *small, "--out", folder / "bundle", "--json", cwd=folder))
+    with (folder / "bundle.curves" / "curves.csv").open() as file:
+        curves = list(csv.DictReader(file))
+    return figures | {key: [float(epoch[name]) for epoch in curves] for key, name in (("losses", "loss"), ("maps_50", "map_50"))}
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_cascade_on_blood_cells(tmp_path: Path, bccd: Path):
-    figures = train_cascade(tmp_path, bccd, epochs=3)  # within three minutes on one core
+    figures = train("cascade_mask_rcnn", tmp_path, bccd, epochs=3)  # within three minutes on one core
     assert figures["map_50"] > 0.5
     assert "map_segm" not in figures  # boxes alone: the cells have no masks
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_cascade_learns_masks_of_photographs(tmp_path: Path, coco_mini: Path):
-    figures = train_cascade(tmp_path, coco_mini, epochs=1)
-    assert figures["map_segm"] >= 0
-    (epoch,) = (tmp_path / "bundle.curves" / "curves.csv").read_text().splitlines()[1:]
-    assert 0 < float(epoch.split(",")[1]) < 100  # its loss
+def test_sparse_rcnn_on_blood_cells(tmp_path: Path, bccd: Path):
+    figures = train("sparse_rcnn", tmp_path, bccd, epochs=15, image_size=128)  # within three minutes on one core
+    assert figures["maps_50"][0] < 0.1  # after 52 steps
+    assert figures["map_50"] > 0.3
+    assert figures["losses"][-1] < 0.5 * figures["losses"][0]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("detector", ["cascade_mask_rcnn", "sparse_rcnn"])
+def test_one_epoch_of_photographs(tmp_path: Path, coco_mini: Path, detector: str):
+    figures = train(detector, tmp_path, coco_mini, epochs=1)
+    assert ("map_segm" in figures) == (detector == "cascade_mask_rcnn")
+    (loss,) = figures["losses"]
+    assert 0 < loss < 100
     assert len(list((tmp_path / "bundle.curves" / "detections").iterdir())) == 8
