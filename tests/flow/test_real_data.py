@@ -79,7 +79,9 @@ def train(detector: str, folder: Path, data: Path, epochs: int, image_size: int 
     figures = json.loads(run(BIN / "nas", "train", *small, "--out", folder / "bundle", "--json", cwd=folder))
     with (folder / "bundle.curves" / "curves.csv").open() as file:
         curves = list(csv.DictReader(file))
-    return figures | {key: [float(epoch[name]) for epoch in curves] for key, name in (("losses", "loss"), ("maps_50", "map_50"))}
+    return figures | {
+        key: [float(epoch[name]) for epoch in curves] for key, name in (("losses", "loss"), ("maps_50", "map_50"))
+    }
 
 
 @pytest.mark.long
