@@ -29,7 +29,8 @@ RULE = (
 )
 PAPER_RULE = (
     "multiply-adds of convolutions with their biases and of linear maps, 2 for each element of a norm, 1 for each of a ReLU or "
-    "pooling, 4 for each value that a deformable convolution samples; attention products and synchronised norms not counted"
+    "pooling, 4 for each value that a deformable convolution samples; not counted are attention products, synchronised norms "
+    "and the linear maps of attention between proposals"
 )
 
 
