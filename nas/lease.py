@@ -13,12 +13,13 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.storages import InMemoryStorage, RDBStorage
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
@@ -176,6 +177,35 @@ class Lease:
             DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token != self.token
         )
         return [row for row in connection.execute(asked) if _alive(row)]
+
+
+class SoleLease:
+    """The place at a study in the memory of a process, which nobody else can drive; what it does see `Lease`."""
+
+    def __init__(self) -> None:
+        self.token, self.study_uuid = str(uuid.uuid4()), ""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def held(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def take(self, number: int) -> str | None:
+        return None
+
+    def owns(self, number: int) -> bool:
+        return True
+
+    def of_others(self) -> set[int]:
+        return set()
+
+
+def lease_of(storage: RDBStorage | InMemoryStorage, study_name: str) -> Lease | SoleLease:
+    """The place of a new driver at a study."""
+    if isinstance(storage, InMemoryStorage):
+        return SoleLease()
+    return Lease(storage.engine, storage.get_study_id_from_name(study_name), study_name)
 
 
 def make_tables(engine: Engine, tables: sa.MetaData) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import attributes
@@ -24,10 +25,10 @@ class Ledger:
 
     Args:
         study: of the search.
-        storage: its database.
+        storage: its database, or memory.
     """
 
-    def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage) -> None:
+    def __init__(self, study: optuna.Study, storage: RDBStorage | InMemoryStorage) -> None:
         self.study, self.storage = study, storage
         self.read()
 
@@ -78,6 +79,10 @@ class Ledger:
         """
         if unknown := sorted(set(values) - set(attributes.TRIAL)):
             raise KeyError(f"trial attribute {unknown[0]!r} is not documented in nas.attributes")
+        if isinstance(self.storage, InMemoryStorage):
+            for key, value in values.items():
+                self.storage.set_trial_user_attr(trial._trial_id, key, value)
+            return
         this = _ATTRIBUTES.c.trial_id == trial._trial_id
         rows = [{"trial_id": trial._trial_id, "key": key, "value_json": json.dumps(value)} for key, value in values.items()]
         with self.storage.engine.begin() as connection:

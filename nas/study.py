@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.budget import Budget
@@ -24,7 +25,7 @@ from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
 from nas.events import Event
-from nas.lease import Lease
+from nas.lease import lease_of
 from nas.ledger import Ledger
 from nas.patience import patient
 from nas.places import path_of
@@ -61,6 +62,7 @@ class SearchStudy:
         spec: the request.
         facts: of the checked data set.
         on_event: told of everything that happens to a trial.
+        storage: in place of the database that the request names: Optuna's in memory, for searches that nobody keeps.
 
     Raises:
         StudyError: a study of that name exists and is no search, or was made from another request; or nothing in the space
@@ -72,6 +74,7 @@ class SearchStudy:
         spec: SearchSpec,
         facts: DataFacts,
         on_event: Callable[[Event], None] = lambda event: None,
+        storage: InMemoryStorage | None = None,
     ) -> None:
         self.spec, self.facts, self.on_event = spec, facts, on_event
         self.budget = Budget(spec, facts)
@@ -82,7 +85,7 @@ class SearchStudy:
         self.budget.check(self.filter.settled)
         earlier = earlier_studies(spec)
         check_output(spec.run.output)
-        self.storage = open_storage(spec.storage, create=True)
+        self.storage = storage or open_storage(spec.storage, create=True)
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         self.study = optuna.create_study(
             study_name=spec.study, storage=self.storage, load_if_exists=True,
@@ -90,8 +93,7 @@ class SearchStudy:
             pruner=make_pruner(spec.search.pruner, warmup, spec.recipe.epochs),
         )  # fmt: skip
         self.ledger = Ledger(self.study, self.storage)
-        study_id = self.storage.get_study_id_from_name(spec.study)
-        self._lease = Lease(self.storage.engine, study_id, spec.study)
+        self._lease = lease_of(self.storage, spec.study)
         with self._lease.exclusive():
             self._match_or_describe()
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]

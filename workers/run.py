@@ -8,6 +8,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from optuna.storages import RDBStorage
+
 from nas.budget import Budget
 from nas.data.check import Progress
 from nas.data.prepare import DataFacts, read_request
@@ -50,6 +52,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
     spec, splits, facts = read_request(spec, watcher.on_image)
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
+        assert isinstance(study.storage, RDBStorage)  # a request names a database
         journal = Journal(study.storage.engine, study.files.study_uuid)
 
         def on_event(event: Event) -> None:

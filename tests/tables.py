@@ -1,0 +1,54 @@
+"""Tables of trainings that nobody did: scores and seconds by rule, for tests of what replays them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from driver import FACTS
+
+from nas.data.prepare import DataFacts
+from nas.spec import load_spec
+from search_spaces.layout import Layout
+from workers.table import Run, Table
+
+REQUEST = {"study": "cells", "data": {"root": "cells"}, "space": "tiny", "recipe": {"epochs": 4, "warmup_steps": 0}}
+
+
+def run(layout: str, maps: tuple[float, ...], second_s: float = 10.0, seed: int = 0, **changes: Any) -> Run:
+    """A training that reports `maps`, one every `second_s`."""
+    times = tuple(second_s * epoch for epoch in range(1, len(maps) + 1))
+    made = Run(
+        layout=layout, seed=seed, params=1000, flops=2000, memory_predicted_gib=0.1, fps=20.0, loss=(1.5,) * len(maps),
+        lr=(0.1,) * len(maps), map=maps, train_s=tuple(0.5 * at_s for at_s in times), elapsed_s=times,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+def quality(layout: Layout) -> float:
+    """Deeper and wider is better, 0 to 1."""
+    return (sum(layout.depths) + layout.widths[0] / 8) / 16
+
+
+def plain(layout: Layout) -> list[Run]:
+    """One run, of as many seconds an epoch as it has blocks."""
+    return [run(str(layout), tuple(quality(layout) * epoch / 4 for epoch in range(1, 5)), sum(layout.depths))]
+
+
+def table_of(
+    runs: Callable[[Layout], list[Run]] = plain, facts: DataFacts = FACTS, request: Mapping[str, Any] = REQUEST
+) -> Table:
+    """Of every layout of the space."""
+    spec = load_spec(request, {})
+    sections = {name: spec.to_dict()[name] for name in ("space", "data", "detector", "recipe", "calibration")}
+    return Table(
+        {"made": "by a test"}, sections, facts, "cpu", tuple(r for layout in spec.search_space() for r in runs(layout))
+    )
+
+
+def spec_of(table: Table, tmp_path: Path, **flags: Any):
+    """A search in the space of a table."""
+    base = {"run.output": str(tmp_path / "runs"), "storage": f"sqlite:///{tmp_path}/nas.db"}
+    return table.spec({"study": "cells", **base, **flags})
