@@ -1,11 +1,12 @@
-"""The table of a small space: every layout trained from scratch on one core, every third of them with three seeds.
+"""The table of a small space: every layout trained from scratch on one core, some of them with three seeds.
 
     python benchmarks/tabular/build.py --data DIR --raw FOLDER                                     # trains what is missing
     python benchmarks/tabular/build.py --data DIR --raw FOLDER --out benchmarks/tabular/table-bccd.json       # ... and writes
 
 Each run is a file in FOLDER, so that a build that was stopped goes on with the same command, and several processes or machines
 divide it: `--share 1/2` and `--share 2/2`. `--runs N` trains at most N more; `--runs 0 --out FILE` writes what there is. Runs
-come in an order that a seed shuffles, so that the first ones are a sample of all.
+come in an order that a seed shuffles: the first ones are a sample of all. Every third layout has three seeds, the others one;
+`--every 1` gives the others theirs too.
 
 Candidates are trained as a search trains them (`nas.candidate`), with the seeds 0, 1 and 2. On the CPU seconds are those of the
 processor, which others on the machine hardly change; on a GPU they are the clock's.
@@ -30,7 +31,7 @@ from nas.budget import Budget
 from nas.candidate import Candidate, train_candidate
 from nas.cost import count_cost
 from nas.data.prepare import DataFacts, Splits, read_request
-from nas.errors import CandidateError, StudyError
+from nas.errors import CandidateError, StudyError, UserError
 from nas.places import write_whole
 from nas.provenance import git_commit, versions
 from nas.spec import SearchSpec, load_spec
@@ -42,13 +43,13 @@ SPEC = Path(__file__).parent / "bccd.yaml"
 SECTIONS = ("space", "data", "detector", "recipe", "calibration")  # of the request, what runs depend on
 ORDER_SEED = 0
 SEEDS = (0, 1, 2)
-EVERY = 3  # every third layout is trained with all seeds, the others with the first
+EVERY = 3
 
 
-def planned(spec: SearchSpec) -> list[tuple[Layout, int]]:
-    """All runs, in order."""
+def planned(spec: SearchSpec, every: int) -> list[tuple[Layout, int]]:
+    """All runs, in order: every third layout, say, with all seeds, the others with the first."""
     layouts = spec.search_space().shuffled(ORDER_SEED)
-    return [(layout, seed) for index, layout in enumerate(layouts) for seed in (SEEDS if index % EVERY == 0 else SEEDS[:1])]
+    return [(layout, seed) for index, layout in enumerate(layouts) for seed in (SEEDS if index % every == 0 else SEEDS[:1])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +60,17 @@ class Build:
     splits: Splits
     facts: DataFacts
     folder: Path
+    every: int = EVERY
 
     @classmethod
-    def open(cls, request: Path, data: Path, folder: Path) -> Build:
+    def open(cls, request: Path, data: Path, folder: Path, every: int = EVERY) -> Build:
         """Check the data, and that the folder is empty or belongs to the same request.
 
         Raises:
             StudyError: it does not.
         """
         spec, splits, facts = read_request(load_spec(request, {"data.root": str(data)}))
-        build = cls(spec, splits, facts, folder)
+        build = cls(spec, splits, facts, folder, every)
         folder.mkdir(parents=True, exist_ok=True)
         known, wanted = folder / "request.json", json.dumps({**build.request, "fingerprint": facts.fingerprint}, indent=1)
         if known.exists() and known.read_text() != wanted:
@@ -90,7 +92,7 @@ class Build:
 
     def missing(self, share: tuple[int, int]) -> list[tuple[Layout, int]]:
         """Runs still to be made, by the process that has this share of them."""
-        mine = planned(self.spec)[share[0] - 1 :: share[1]]
+        mine = planned(self.spec, self.every)[share[0] - 1 :: share[1]]
         return [(layout, seed) for layout, seed in mine if not self.path(layout, seed).exists()]
 
     def train(self, layout: Layout, seed: int, device: str) -> dict[str, Any]:
@@ -122,7 +124,7 @@ class Build:
 
     def runs(self) -> Iterator[dict[str, Any]]:
         """What there is."""
-        for layout, seed in planned(self.spec):
+        for layout, seed in planned(self.spec, self.every):
             if (path := self.path(layout, seed)).exists():
                 yield json.loads(path.read_text())
 
@@ -136,7 +138,8 @@ class Build:
             raise StudyError(f"--raw {str(self.folder)!r} has runs of {', '.join(devices)}, whose seconds cannot be compared")
         about = {
             "command": f"python benchmarks/tabular/build.py --data {self.request['data']['root']} --raw FOLDER",
-            "runs": len(rows), "planned": len(planned(self.spec)), "order_seed": ORDER_SEED,
+            "runs": len(rows), "planned": len(planned(self.spec, self.every)), "order_seed": ORDER_SEED,
+            "several_seeds": f"every {self.every} layouts",
             "seconds": "of the processor" if devices == ["cpu"] else "of the clock",
             **{name: _distinct(row[name] for row in rows) for name in ("versions", "commit", "processor", "threads")},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -194,12 +197,21 @@ def main() -> None:
     parser.add_argument("--spec", type=Path, default=SPEC)
     parser.add_argument("--raw", type=Path, required=True, help="folder of the runs, one file each")
     parser.add_argument("--share", type=_share, default=(1, 1), metavar="K/N", help="train every Nth run only")
+    parser.add_argument("--every", type=int, default=EVERY, metavar="N", help="train every Nth layout with three seeds")
     parser.add_argument("--runs", type=int, help="train at most so many")
     parser.add_argument("--out", type=Path, help="write the table here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    try:
+        work(arguments)
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Train what is missing, then write the table."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    build = Build.open(arguments.spec, arguments.data, arguments.raw)
+    build = Build.open(arguments.spec, arguments.data, arguments.raw, arguments.every)
     missing = build.missing(arguments.share)
     for done, (layout, seed) in enumerate(missing[: arguments.runs], start=1):
         row = build.train(layout, seed, device)

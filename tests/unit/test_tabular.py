@@ -1,0 +1,147 @@
+"""The programs around tables of trainings: building one, its noise, searches compared on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from tables import plain, run, table_of
+
+from nas.errors import StudyError
+from search_spaces.layout import Layout
+from workers.table import Table
+
+FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "tabular"
+
+
+def program(name: str) -> ModuleType:
+    """A benchmark, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location(f"tabular_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_variances_are_those_that_made_the_numbers():
+    draw = np.random.default_rng(0)
+    estimates = []
+    for _ in range(200):
+        truth = draw.normal(0.3, 0.04, 60)
+        groups = [list(mean + draw.normal(0, 0.01, 3 if index % 3 == 0 else 1)) for index, mean in enumerate(truth)]
+        estimates.append(program("noise").variance_parts(groups))
+    within, between = np.mean(estimates, axis=0)
+    assert within == pytest.approx(0.01**2, rel=0.03)
+    assert between == pytest.approx(0.04**2, rel=0.03)
+
+
+def test_balanced_variances_by_hand():
+    # Means 1 and 3, each from two values at a distance of 1 from it: within 2 (one degree of freedom each), mean square between
+    # 2 * (1 + 1) = 4, hence (4 - 2) / 2 = 1.
+    assert program("noise").variance_parts([[0, 2], [2, 4]]) == (2, 1)
+
+
+def test_noise_of_a_table():
+    def noisy(layout: Layout):
+        """The best two are 0.01 apart, all others far below; seeds 0.02 apart where there are two."""
+        best = {"C1-C1-C1-C1@16": 0.5, "C1-C1-C1-T1@16": 0.49}.get(str(layout), 0.1)
+        seeds = (0, 1) if str(layout).endswith("T1@16") else (0,)
+        return [run(str(layout), (best / 2, best + 0.02 * seed - 0.01 * (len(seeds) - 1)), seed=seed) for seed in seeds]
+
+    found = program("noise").report(table_of(noisy))
+    assert found["seed_deviation"] == pytest.approx(0.02 / 2**0.5, abs=1e-4)  # of two values 0.02 apart
+    assert (found["best"], found["seeds_of_best"], found["within_noise_of_best"]) == ("C1-C1-C1-C1@16", 1, 1)
+    assert (found["layouts"], found["failed"]) == (240, 0)
+    assert found["patterns"]["C-C-C-C"] == {"layouts": 48, "map_mean": round((0.5 + 47 * 0.1) / 48, 4), "map_max": 0.5}
+    assert found["epochs"][-1]["tau"] == 1
+
+
+def test_a_training_that_failed_counts_nothing():
+    def half(layout: Layout):
+        if layout.depths[0] == 2:
+            return plain(layout) * 2
+        return [run(str(layout), (0.1,), fail_reason="NonFiniteLoss: x", elapsed_s=(1.0, 2.0))]
+
+    found = program("noise").report(table_of(half))
+    assert found["failed"] == 120
+    assert found["map_min"] == 0
+
+
+def test_without_a_second_seed_nothing_is_said_of_noise():
+    with pytest.raises(StudyError, match="no layout of the table has several seeds"):
+        program("noise").report(table_of())
+
+
+BUILD = """
+data: {}
+space:
+  name: two
+  stages: [{kinds: [C], depths: [1, 2]}, {kinds: [C], depths: [1]}, {kinds: [T], depths: [1]}, {kinds: [T], depths: [1]}]
+  channels: [16]
+detector: {name: fcos, channels: 64}
+recipe: {name: tiny, epochs: 2, image_size: 64, warmup_steps: 1}
+"""
+
+
+@pytest.mark.long
+def test_a_build_that_is_killed_goes_on(tmp_path: Path, digits: Path):
+    (tmp_path / "spec.yaml").write_text(BUILD)
+    raw, out = tmp_path / "raw", tmp_path / "table.json"
+    command = [sys.executable, str(FOLDER / "build.py"), "--data", str(digits), "--spec", str(tmp_path / "spec.yaml")]
+    command += ["--raw", str(raw), "--out", str(out)]
+    building = subprocess.Popen(command, start_new_session=True, cwd=FOLDER.parent.parent, env=environment())
+    while building.poll() is None and len(runs(raw)) < 2:
+        time.sleep(0.02)
+    os.kill(building.pid, signal.SIGKILL)
+    building.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in runs(raw)}
+    assert len(before) >= 2
+    assert not out.exists()
+
+    again = subprocess.run(command, check=True, capture_output=True, text=True, cwd=FOLDER.parent.parent, env=environment())
+    assert len(again.stdout.splitlines()) == 4 - len(before)  # two layouts, one of them with three seeds
+    assert before.items() <= {path.name: path.stat().st_mtime_ns for path in runs(raw)}.items()
+    table = Table.read(out)
+    assert [len(found) for found in table.by_layout.values()] in ([1, 3], [3, 1])
+    assert str(tmp_path) not in out.read_text()
+    assert table.request["data"]["root"] == digits.name
+    for trained in table.runs:
+        assert len(trained.map) == 2
+        assert 0 < trained.train_s[0] < trained.elapsed_s[0] < trained.elapsed_s[1]
+    assert json.loads(next(iter(runs(raw))).read_text())["threads"] == 1
+
+    (tmp_path / "spec.yaml").write_text(BUILD.replace("epochs: 2", "epochs: 3"))
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent.parent, env=environment(), check=False)
+    assert refused.returncode == 2
+    assert "has runs of another request" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def runs(raw: Path) -> list[Path]:
+    return list(raw.glob("*-*.json"))
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent), "OMP_NUM_THREADS": "1"}
+
+
+def test_shares_divide_the_runs(tmp_path: Path, digits: Path):
+    build = program("build")
+    (tmp_path / "spec.yaml").write_text(BUILD)
+    opened = build.Build.open(tmp_path / "spec.yaml", digits, tmp_path / "raw")
+    everything = opened.missing((1, 1))
+    assert [seed for _, seed in build.planned(opened.spec, every=1)] == [0, 1, 2, 0, 1, 2]
+    halves = [opened.missing((1, 2)), opened.missing((2, 2))]
+    assert sorted(map(str, everything)) == sorted(map(str, halves[0] + halves[1]))
+    assert [seed for _, seed in everything] == [0, 1, 2, 0]
+    opened.path(*everything[0]).write_text("{}")
+    assert opened.missing((1, 1)) == everything[1:]
