@@ -61,6 +61,7 @@ class Build:
     facts: DataFacts
     folder: Path
     every: int = EVERY
+    commit: str | None = dataclasses.field(default_factory=git_commit)
 
     @classmethod
     def open(cls, request: Path, data: Path, folder: Path, every: int = EVERY) -> Build:
@@ -101,7 +102,7 @@ class Build:
         row = {
             "layout": str(layout), "seed": seed, "params": cost.params, "flops": cost.flops,
             "memory_predicted_gib": gib(Budget(self.spec, self.facts).predicted_bytes(layout)), "device": device,
-            "versions": versions(), "commit": git_commit(), "processor": processor(), "threads": torch.get_num_threads(),
+            "versions": versions(), "commit": self.commit, "processor": processor(), "threads": torch.get_num_threads(),
             "epochs": [],
         }  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
