@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -60,12 +61,12 @@ class Simulation:
         self._tell = study.on_event
         study.on_event = self._heard
 
-    def run(self) -> list[Moment]:
-        """Drive the study to its end. Returns everything that happened; `clock_s` is then when it ended, `busy_s` the sum of
-        the workers' seconds.
+    def run(self, until_s: float = math.inf) -> list[Moment]:
+        """Drive the study to its end, or until that time. Returns everything that happened; `clock_s` is then when it ended,
+        `busy_s` the sum of the workers' seconds for candidates that came to an end.
         """
         self._fill()
-        while self._due:
+        while self._due and self._due[0].at_s <= until_s:
             self.clock_s = self._due[0].at_s
             while self._due and self._due[0].at_s == self.clock_s:
                 self._hear(heapq.heappop(self._due))
@@ -102,17 +103,16 @@ class Simulation:
         self._tell(event)
 
 
-def simulate(spec: SearchSpec, table: Table, workers: int) -> Simulation:
-    """Run a search to its end in the memory of this process, without any database.
+def simulate(spec: SearchSpec, table: Table, workers: int, until_s: float = math.inf) -> Simulation:
+    """Run a search in the memory of this process, without any database.
 
     Args:
         spec: the request, best made by `Table.spec`; its storage is not used.
-        table, workers: see `Simulation`.
+        table, workers, until_s: see `Simulation`.
 
     Raises:
         StudyError: the table cannot answer for this search.
     """
-    table.check(spec)
     simulation = Simulation(SearchStudy(spec, table.facts, storage=InMemoryStorage()), table, workers)
-    simulation.run()
+    simulation.run(until_s)
     return simulation

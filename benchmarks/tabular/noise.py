@@ -51,18 +51,30 @@ def report(table: Table) -> dict[str, Any]:
     within, between = variance_parts(list(scores.values()))
     means = {layout: statistics.fmean(values) for layout, values in scores.items()}
     best = max(means, key=means.__getitem__)
-    margin = {layout: Z95 * math.sqrt(within * (1 / len(values) + 1 / len(scores[best]))) for layout, values in scores.items()}
-    close = [layout for layout in means if layout != best and means[best] - means[layout] < margin[layout]]
     return {
         "layouts": len(scores), "runs": len(table.runs), "with_several_seeds": sum(len(v) > 1 for v in scores.values()),
         "failed": sum(run.fail_reason is not None for run in table.runs),
         "seed_deviation": round(math.sqrt(within), 4), "layout_deviation": round(math.sqrt(between), 4),
         "share_between_layouts": round(between / (between + within), 3),
         "map_min": round(min(means.values()), 4), "map_median": round(statistics.median(means.values()), 4),
-        "map_max": round(means[best], 4), "best": best, "seeds_of_best": len(scores[best]), "within_noise_of_best": len(close),
+        "map_max": round(means[best], 4), "best": best, "seeds_of_best": len(scores[best]),
+        "within_noise_of_best": len(near_best(table)) - 1,
         "patterns": _patterns(means), "epochs": _epochs(table),
         "hours": round(sum(run.elapsed_s[-1] for run in table.runs if run.elapsed_s) / 3600, 2),
     }  # fmt: skip
+
+
+def near_best(table: Table) -> set[str]:
+    """The best layout and those within noise of it."""
+    scores = {layout: [score(run) for run in runs] for layout, runs in table.by_layout.items()}
+    within, _ = variance_parts(list(scores.values()))
+    means = {layout: statistics.fmean(values) for layout, values in scores.items()}
+    best = max(means, key=means.__getitem__)
+
+    def margin(layout: str) -> float:
+        return Z95 * math.sqrt(within * (1 / len(scores[layout]) + 1 / len(scores[best])))
+
+    return {best, *(layout for layout in means if means[best] - means[layout] < margin(layout))}
 
 
 def score(run: Run) -> float:

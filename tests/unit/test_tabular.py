@@ -14,13 +14,19 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tables import plain, run, table_of
+from tables import REQUEST, plain, run, table_of
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout
 from workers.table import Table
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "tabular"
+
+
+@pytest.fixture(autouse=True)
+def _as_a_script(monkeypatch: pytest.MonkeyPatch):
+    """Python puts a script's folder in front of the path."""
+    monkeypatch.syspath_prepend(FOLDER)
 
 
 def program(name: str) -> ModuleType:
@@ -145,3 +151,56 @@ def test_shares_divide_the_runs(tmp_path: Path, digits: Path):
     assert [seed for _, seed in everything] == [0, 1, 2, 0]
     opened.path(*everything[0]).write_text("{}")
     assert opened.missing((1, 1)) == everything[1:]
+
+
+SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts
+
+
+def searched(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What a comparison prints."""
+    monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
+    program("compare").main()
+    return capsys.readouterr().out
+
+
+def test_searches_compared(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    def exact(layout: Layout):
+        """Every layout has a score of its own; two runs of each, alike, so that nothing is within noise of the best."""
+        score = 0.1 + int(layout.layout_id, 16) % 10_000 / 20_000
+        return [run(str(layout), (score / 2, score), 5.0, seed=seed) for seed in (0, 1)]
+
+    table = table_of(exact, request={**REQUEST, "space": SMALL})
+    table.write(tmp_path / "table.json")
+    common = [
+        str(tmp_path / "table.json"),
+        "--out",
+        str(tmp_path / "out.json"),
+        "--seeds",
+        "3",
+        "--workers",
+        "2",
+        "--share",
+        "1",
+    ]
+    searched(capsys, monkeypatch, *common, "--samplers", "random", "--pruners", "none")
+    shown = searched(capsys, monkeypatch, *common, "--samplers", "tpe", "--pruners", "median")
+    assert [line.split()[:2] for line in shown.splitlines()[1:]] == [["random", "none"], ["tpe", "median"]]
+    written = json.loads((tmp_path / "out.json").read_text())
+    random, tpe = written["rows"]
+    assert written["total_s"] == 16 * 10
+    assert written["layouts_within_noise"] == 1
+    assert random["regret_median"] == sorted(random["regret_median"], reverse=True)
+    assert (random["regret_mean"][-1], random["within_noise"][-1], random["trials"]) == (0, 1, 16)  # everything was trained
+    assert random["regret_median"][0] == written["map_best_mean"]  # nothing was, after 2 % of the work
+    assert tpe["pruned"] > 0
+
+    with pytest.raises(SystemExit) as refused:
+        searched(capsys, monkeypatch, *common, "--seeds", "4")
+    assert refused.value.code == 2
+    assert "rows with other seeds" in capsys.readouterr().err
+
+
+def test_the_answer_of_a_search_at_a_time():
+    at = program("compare").at
+    found = [(10.0, "a"), (30.0, "b")]
+    assert [at(found, at_s) for at_s in (0, 9.9, 10, 29, 30, 99)] == [None, None, "a", "a", "b", "b"]

@@ -1,0 +1,187 @@
+"""Samplers and pruners compared on a table of trainings: what each has found after how much work.
+
+    python benchmarks/tabular/compare.py benchmarks/tabular/table-bccd.json --out benchmarks/results/search-bccd.json
+
+Every search is the product's own, replayed by the simulator in memory; seeds differ in what the sampler draws and in which run
+of a layout with several a search is shown. Its answer at a time is the completed candidate with the best score that it has seen
+by then; its regret is how far the mean of that layout's runs lies below the best mean of the table. Work is in seconds of
+workers, as a share of what it takes to train every layout once. In parts: `--samplers gp` computes these; rows of others that
+are in the file stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noise import near_best
+
+from nas.errors import UserError
+from nas.provenance import git_commit, versions
+from search_spaces.catalog import PRUNERS
+from search_spaces.layout import Layout
+from workers.simulator import Simulation, simulate
+from workers.table import Table
+
+SAMPLERS = ("random", "tpe", "gp", "nsga2")
+POINTS = 50  # of a curve
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What answers are measured by: mean scores, the best of them, layouts within noise of it, and the work of the table."""
+
+    means: dict[str, float]
+    near: set[str]
+    total_s: float
+
+    @classmethod
+    def of(cls, table: Table) -> Scale:
+        means = {layout: table.mean_map(Layout.parse(layout)) for layout in table.by_layout}
+        total_s = sum(statistics.fmean(run.elapsed_s[-1] for run in runs) for runs in table.by_layout.values())
+        return cls(means, near_best(table), total_s)
+
+    def regret(self, layout: str | None) -> float:
+        """Of an answer; of none, that of a score of 0."""
+        return max(self.means.values()) - (self.means[layout] if layout else 0.0)
+
+
+def answers(simulation: Simulation) -> list[tuple[float, str]]:
+    """When the answer of a search changed, in seconds of its clock, and to which layout."""
+    best, found = -1.0, []
+    for moment in simulation.moments:
+        event = moment.event
+        if event.kind == "complete" and event.report and (event.report.metrics.map or 0.0) > best:
+            best = event.report.metrics.map or 0.0
+            found.append((moment.at_s, event.layout))
+    return found
+
+
+def at(found: Sequence[tuple[float, str]], at_s: float) -> str | None:
+    """The answer at a time."""
+    place = bisect.bisect_right([since_s for since_s, _ in found], at_s)
+    return found[place - 1][1] if place else None
+
+
+def row(table: Table, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One kind of search, over the seeds. Curves have a value for each share of the work."""
+    begun = time.perf_counter()
+    until_s = arguments.share * scale.total_s / arguments.workers
+    times = [until_s * point / POINTS for point in range(1, POINTS + 1)]
+    courses, reached, trials, pruned = [], [], [], []
+    for seed in range(arguments.seeds):
+        simulation = search(table, sampler, pruner, seed, arguments.workers, until_s)
+        found = answers(simulation)
+        courses.append([at(found, at_s) for at_s in times])
+        near_s = next((at_s for at_s, layout in found if layout in scale.near), None)
+        reached.append(near_s * arguments.workers / scale.total_s if near_s is not None else None)
+        kinds = [moment.event.kind for moment in simulation.moments]
+        trials.append(kinds.count("complete") + kinds.count("pruned"))
+        pruned.append(kinds.count("pruned"))
+    regrets = [sorted(scale.regret(course[point]) for course in courses) for point in range(POINTS)]
+    near = [sum(course[point] in scale.near for course in courses) / len(courses) for point in range(POINTS)]
+    once = sorted(share for share in reached if share is not None)
+    return {
+        "sampler": sampler, "pruner": pruner, "trials": statistics.median(trials), "pruned": statistics.median(pruned),
+        "regret_median": [round(statistics.median(values), 5) for values in regrets],
+        "regret_quarter": [round(_quantile(values, 0.25), 5) for values in regrets],
+        "regret_three_quarters": [round(_quantile(values, 0.75), 5) for values in regrets],
+        "regret_mean": [round(statistics.fmean(values), 5) for values in regrets],
+        "within_noise": [round(share, 3) for share in near],
+        "first_within_noise_share": round(once[len(reached) // 2], 4) if len(once) > len(reached) // 2 else None,
+        "took_s": round(time.perf_counter() - begun, 1),
+    }  # fmt: skip
+
+
+def search(table: Table, sampler: str, pruner: str, seed: int, workers: int, until_s: float) -> Simulation:
+    """One search, until the time is over or everything has been trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = {
+            "study": "simulated", "run.output": folder, "search.trials": len(table.by_layout) + 1, "search.seed": seed,
+            "search.sampler": sampler, "search.pruner": pruner,
+        }  # fmt: skip
+        return simulate(table.spec(flags), table, workers, until_s)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def text(found: dict[str, Any]) -> str:
+    """For people: median regrets in per cent of mAP, half way and at the end."""
+    half, end = POINTS // 2 - 1, POINTS - 1
+    lines = [f"median regret after {found['shares'][half]:.1%} and {found['shares'][end]:.1%} of the work, in per cent of mAP"]
+    lines += [
+        f"{row['sampler']:6} {row['pruner']:9} {100 * row['regret_median'][half]:5.2f} {100 * row['regret_median'][end]:5.2f}; "
+        f"within noise of the best after {_share(row['first_within_noise_share'])}; {row['trials']:.0f} trials, "
+        f"{row['pruned']:.0f} pruned; {row['took_s']:.0f} s"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines)
+
+
+def _share(share: float | None) -> str:
+    return "more" if share is None else f"{share:.1%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=[*SAMPLERS])
+    parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=[*PRUNERS])
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--share", type=float, default=0.25, help="how much of the work of training everything once")
+    parser.add_argument("--out", type=Path, help="write the curves here, as JSON")
+    arguments = parser.parse_args()
+    try:
+        print(text(work(arguments)))
+    except UserError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def work(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything asked for, written after each row."""
+    table = Table.read(arguments.table)
+    scale = Scale.of(table)
+    content = {
+        "command": f"python {Path(sys.argv[0]).name} {arguments.table.name}", "table": table.about, "versions": versions(),
+        "commit": git_commit(), "workers": arguments.workers, "seeds": arguments.seeds, "total_s": round(scale.total_s, 1),
+        "map_best_mean": round(max(scale.means.values()), 5), "layouts_within_noise": len(scale.near),
+        "shares": [round(arguments.share * point / POINTS, 5) for point in range(1, POINTS + 1)],
+    }  # fmt: skip
+    rows = earlier(arguments.out, content)
+    for sampler in arguments.samplers:
+        for pruner in arguments.pruners:
+            rows[sampler, pruner] = row(table, scale, sampler, pruner, arguments)
+            content["rows"] = [rows[key] for key in ((s, p) for s in SAMPLERS for p in PRUNERS) if key in rows]
+            if arguments.out:
+                arguments.out.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n")
+    return content
+
+
+def earlier(out: Path | None, content: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows that are in the file and were computed in the same way.
+
+    Raises:
+        UserError: the file has others.
+    """
+    if not out or not out.exists():
+        return {}
+    found = json.loads(out.read_text())
+    if changed := [key for key in ("table", "workers", "seeds", "shares") if found[key] != content[key]]:
+        raise UserError(f"--out {str(out)!r} has rows with other {', '.join(changed)}: choose another file")
+    return {(row["sampler"], row["pruner"]): row for row in found["rows"]}
+
+
+if __name__ == "__main__":
+    main()
