@@ -78,7 +78,8 @@ class Build:
             raise StudyError(
                 f"--raw {str(folder)!r} has runs of another request, see request.json there: choose another folder"
             )
-        write_whole(known, lambda file: file.write(wanted.encode()))
+        if not known.exists():
+            write_whole(known, lambda file: file.write(wanted.encode()))
         return build
 
     @property

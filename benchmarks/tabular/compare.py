@@ -162,7 +162,8 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = earlier(arguments.out, content)
     for sampler in arguments.samplers:
         for pruner in arguments.pruners:
-            rows[sampler, pruner] = row(table, scale, sampler, pruner, arguments)
+            computed = row(table, scale, sampler, pruner, arguments)
+            rows = {**rows, **earlier(arguments.out, content), (sampler, pruner): computed}  # another process may add rows too
             content["rows"] = [rows[key] for key in ((s, p) for s in SAMPLERS for p in PRUNERS) if key in rows]
             if arguments.out:
                 arguments.out.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n")
