@@ -40,6 +40,7 @@ TRIAL: dict[str, str] = {
     "train_s": "seconds of training, evaluation not counted",
     "gpu_s": "seconds on the worker, evaluation included, times its share of GPUs",
     "device": "cpu or the name of the GPU",
+    "hardware": "that, the processor's name and the number of threads that trained on it",
     "seed": "of initialisation, data order and augmentation",
     "calibration": "what gradient calibration measured and did; None where it is off",
     "checkpoint": "path of the detector's weights (safetensors); None where they were not kept",

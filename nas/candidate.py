@@ -26,7 +26,7 @@ from nas.data.prepare import Splits
 from nas.detectors import Detector, build_detector
 from nas.drawing import sample, write_drawings
 from nas.evaluation import evaluate
-from nas.gpu import limited_memory
+from nas.gpu import hardware, limited_memory
 from nas.places import path_of, writing
 from nas.recipe import Recipe
 from nas.records import EpochReport
@@ -144,6 +144,7 @@ class _Epochs:
             train_s=run.progress.train_s, elapsed_s=0.0,
             memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
             device=device_name(self.device), calibration=run.progress.calibration, converged=saturation.converged,
+            hardware=hardware(self.device),
         )  # fmt: skip
         if report.last and run.world.first:
             self._draw(detections)

@@ -184,7 +184,7 @@ class SearchStudy:
             **report.metrics.precisions(),
             "epochs": report.epoch, "fps": report.fps, "train_s": report.train_s, "gpu_s": report.elapsed_s * gpus,
             "device": report.device, "memory_peak_gib": None if peak_bytes is None else gib(peak_bytes),
-            "calibration": report.calibration, **report.test_scores,
+            "calibration": report.calibration, "hardware": report.hardware, **report.test_scores,
         }  # fmt: skip
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))
