@@ -26,5 +26,6 @@ ImageSize = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Images of one training step.")]
 Seed = Annotated[int | None, typer.Option(help="Of initialisation, data order and augmentation.")]
+NoOnnx = Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take some ten seconds to write.")]
 
 DEFAULT_STORAGE = "sqlite:///nas.db"
