@@ -63,7 +63,7 @@ def names(folder: Path) -> set[str]:
 
 def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, nas: Callable, monkeypatch: pytest.MonkeyPatch):
     out, curves = tmp_path / "mine", tmp_path / "mine.curves"
-    command = ("train", LAYOUT, "--data", digits, *SETTINGS, "--epochs", "3", "--out", out)
+    command = ("train", LAYOUT, "--data", digits, *SETTINGS, "--epochs", "3", "--no-onnx", "--out", out)
 
     def interrupt(self: EpochProgress, report: EpochReport) -> None:
         if report.epoch == 2:
@@ -95,7 +95,7 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = out.with_name("run.yaml")
     keys = "recipe: {name: tiny, epochs: 3, image_size: 48}\ndetector: {name: fcos, channels: 64}\n"
     run.write_text(f"layout: {LAYOUT}\n{keys}")
-    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--out", str(out)]
+    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--no-onnx", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
@@ -125,7 +125,7 @@ def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas
     curves = bundle.with_name("one.curves")
     assert (curves / CALIBRATION).exists()
     (curves / DETECTIONS / "of-another-data-set.png").write_bytes(b"x")
-    assert nas("train", bundle, "--data", digits, "--out", bundle, "--set", "calibration.enabled=false")[0] == 0
+    assert nas("train", bundle, "--data", digits, "--out", bundle, "--no-onnx", "--set", "calibration.enabled=false")[0] == 0
     assert names(curves) == {CURVES, PLOT, EVENTS, DETECTIONS}
     assert len(names(curves / DETECTIONS)) == 8
     assert steps(curves) == [1]
