@@ -26,6 +26,6 @@ ImageSize = Annotated[
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Images of one training step.")]
 Seed = Annotated[int | None, typer.Option(help="Of initialisation, data order and augmentation.")]
-NoOnnx = Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take some ten seconds to write.")]
+NoOnnx = Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take up to a minute.")]
 
 DEFAULT_STORAGE = "sqlite:///nas.db"

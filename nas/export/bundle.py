@@ -49,7 +49,7 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         folder: new, or empty, or an older bundle, which is replaced.
         trained: the candidate.
         weights: safetensors of the detector.
-        onnx: write these files too, compared with the network; takes some ten seconds.
+        onnx: write these files too, compared with the network; takes up to a minute.
 
     Returns:
         What was left out, and why, in sentences.

@@ -40,6 +40,7 @@ def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = N
 
     Raises:
         MissingDependency: packages of the extra `onnx` are not there.
+        BundleError: this version of PyTorch cannot write it.
     """
     need(WRITERS)
     from onnx import TensorProto

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.overrides import TorchFunctionMode
 
+from nas.errors import BundleError
+
 OPSET = 20
 
 
@@ -107,8 +109,14 @@ def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> Model
         shapes = (*shapes[: len(named)], shapes[len(named) :])
     with torch.no_grad(), AnySize(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(piece, tuple(examples), dynamic_shapes=shapes)
-        model: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+        try:
+            program = torch.export.export(piece, tuple(examples), dynamic_shapes=shapes)
+            model: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+        except Exception as error:  # of many kinds, and other ones in other versions
+            raise BundleError(
+                f"torch {torch.__version__} cannot write {type(piece).__name__} as ONNX ({type(error).__name__}); "
+                "--no-onnx leaves it out"
+            ) from error
     return model.model_proto
 
 

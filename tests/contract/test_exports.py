@@ -23,6 +23,7 @@ from nas.export.manifest import MANIFEST, check_manifest
 from nas.export.onnx import OnnxModel, backbone_onnx
 from nas.export.onnx_detector import why_not
 from nas.export.onnx_files import TOLERANCE, compare_detector, matched_share, write_onnx
+from nas.export.onnx_graph import traced
 from nas.export.source import backbone_source
 from nas.export.trained import Trained
 from nas.export.verify import Check, verify
@@ -266,3 +267,12 @@ def test_missing_and_strange_files_are_named(bundle: Path, tmp_path: Path):
     (copy / MANIFEST).unlink()
     with pytest.raises(BundleError, match=r"has no manifest\.json"):
         verify(copy)
+
+
+def test_what_pytorch_cannot_write_is_one_line():
+    class Counting(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if x.sum() > 0 else x
+
+    with pytest.raises(BundleError, match=r"cannot write Counting as ONNX .* --no-onnx leaves it out"):
+        traced(Counting(), [torch.rand(2, 3, 4, 5)], channels=1)
