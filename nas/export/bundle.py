@@ -79,17 +79,17 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     return left_out
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: Path, flag: str = "--out") -> None:
     """Find out early whether a bundle can be written to `folder`.
 
     Raises:
         BundleError: it holds something that is no bundle.
     """
     if folder.exists() and not folder.is_dir():
-        raise BundleError(f"--out {str(folder)!r} is a file; name a folder")
+        raise BundleError(f"{flag} {str(folder)!r} is a file; name a folder")
     strangers = sorted({entry.name for entry in folder.iterdir()} - {*FILES, *ONNX_FILES}) if folder.exists() else []
     if strangers:
-        raise BundleError(f"--out {str(folder)!r} holds other files ({strangers[0]}); name a new folder")
+        raise BundleError(f"{flag} {str(folder)!r} holds other files ({strangers[0]}); name a new folder")
 
 
 def read_description(folder: Path) -> Trained:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nas.errors import BundleError, OutputError
+from nas.errors import OutputError
+from nas.export.bundle import check_target
 from nas.export.manifest import MANIFEST
 from nas.places import path_of
 
@@ -15,13 +16,12 @@ def push_target(place: str) -> Path:
 
     Raises:
         SpecError, MissingDependency: no file system for that URL.
-        BundleError: there is something that is no bundle.
+        BundleError: it holds something that no bundle has.
         OutputError: the place cannot be reached.
     """
     target = path_of(place)
     try:
-        if target.exists() and not (target / MANIFEST).exists() and (not target.is_dir() or any(target.iterdir())):
-            raise BundleError(f"--push-to {place!r} holds something else; name a new folder")
+        check_target(target, "--push-to")
     except OSError as error:
         raise OutputError(f"--push-to {place!r} cannot be reached: {error.strerror or error}") from error
     return target

@@ -189,9 +189,10 @@ def test_a_copy_that_fails_is_named_as_partial(bundle: Path, tmp_path: Path, kin
 
 def test_a_place_that_holds_something_else_is_refused(tmp_path: Path):
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(BundleError, match="holds something else"):
+    (tmp_path / MANIFEST).write_text("{}")  # others call files so, too
+    with pytest.raises(BundleError, match="holds other files .notes.; name a new folder"):
         push_target(str(tmp_path))
-    with pytest.raises(BundleError, match="holds something else"):
+    with pytest.raises(BundleError, match="is a file; name a folder"):
         push_target(str(tmp_path / "notes"))
 
 
