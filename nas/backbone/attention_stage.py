@@ -97,7 +97,7 @@ class SwinBlock(nn.Module):
     def _padded(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Height and width in whole windows, and the shifts: a map of one window has nothing to shift into."""
         rows, columns = ((side + self.window - 1) // self.window for side in (height, width))
-        shifts = (self.shift * torch.sym_min(count - 1, 1) if self.shift else 0 for count in (rows, columns))
+        shifts = (self.shift * (1 - 1 // count) for count in (rows, columns))  # no branch: exporters keep it for every size
         return rows * self.window, columns * self.window, *shifts  # type: ignore[return-value]
 
 
