@@ -124,7 +124,7 @@ class _Epochs:
     ) -> None:
         self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
         self.candidate, self.on_step = candidate, on_step
-        if self.recipe.compile:
+        if self.recipe.compile:  # after calibration, which looks into the blocks
             compile_blocks(run.network)
         self.network = wrapped(run.network, run.world)
         self.order = AspectBatches(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)

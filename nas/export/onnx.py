@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.backbone import HybridBackbone
 from nas.backbone.attention_stage import AttentionStage
 from nas.backbone.hybrid import dense_join
-from nas.errors import MissingDependency
+from nas.errors import need
 
 WRITERS, READERS = ("onnx", "onnxscript", "onnxruntime"), ("onnxruntime",)  # packages; what is written is also read
 SIZES = ((2, 64, 96), (1, 70, 101), (1, 33, 225))  # images of a comparison: with and without rest in windows, one window
@@ -25,16 +25,6 @@ def missing(packages: tuple[str, ...] = WRITERS) -> list[str]:
     return [package for package in packages if find_spec(package) is None]
 
 
-def need(packages: tuple[str, ...]) -> None:
-    """Packages of the extra `onnx`.
-
-    Raises:
-        MissingDependency: one is not installed.
-    """
-    if absent := missing(packages):
-        raise MissingDependency(absent[0], "onnx")
-
-
 def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = None) -> bytes:
     """A model with the input `images` [B, 3, H, W] and four maps, `OUTPUTS`, for any B, H and W; `templates` as in `OnnxGraph`.
 
@@ -42,7 +32,7 @@ def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = N
         MissingDependency: packages of the extra `onnx` are not there.
         BundleError: this version of PyTorch cannot write it.
     """
-    need(WRITERS)
+    need("onnx", *WRITERS)
     from onnx import TensorProto
 
     from nas.export.onnx_graph import OnnxGraph
@@ -111,7 +101,7 @@ class OnnxModel:
     """
 
     def __init__(self, content: bytes | Path) -> None:
-        need(READERS)
+        need("onnx", *READERS)
         import onnxruntime
 
         source = content if isinstance(content, bytes) else str(content)

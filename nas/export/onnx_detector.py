@@ -17,7 +17,8 @@ from torchvision.ops import nms, roi_align
 from nas.detectors import Detector
 from nas.detectors.faster_rcnn import FasterRcnn, PyramidRoIPool
 from nas.detectors.fcos import Fcos
-from nas.export.onnx import WRITERS, add_backbone, need
+from nas.errors import need
+from nas.export.onnx import WRITERS, add_backbone
 
 OUT = -1.0  # score of what does not count
 
@@ -38,7 +39,7 @@ def detector_onnx(detector: Detector, templates: dict[str, Any] | None = None) -
     Raises:
         MissingDependency: packages of the extra `onnx` are not there.
     """
-    need(WRITERS)
+    need("onnx", *WRITERS)
     from onnx import TensorProto
 
     from nas.export.onnx_graph import OnnxGraph
