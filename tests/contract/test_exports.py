@@ -196,6 +196,7 @@ def test_without_its_packages_onnx_is_left_out_and_skipped(bundle: Path, tmp_pat
     _, network = read_bundle(bundle)
     with monkeypatch.context() as patch:
         patch.setattr("nas.export.onnx.find_spec", lambda package: None)
+        patch.setattr("nas.errors.find_spec", lambda package: None)
         (said,) = write_onnx(tmp_path, network)
         assert said == "ONNX files need the package onnx: pip install 'scratch-nas[onnx]', and export again."
         assert list(tmp_path.iterdir()) == []

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from studies import trained_search
 
 from nas.backbone import build_backbone
 from nas.cli import export, main
@@ -20,22 +21,14 @@ from nas.errors import UserError
 from nas.export.bundle import FILES, ONNX_FILES, read_bundle, read_description
 from nas.export.source import backbone_source
 from nas.results import leaderboard
-from nas.spec import load_spec
 from nas.study import SearchStudy
 from search_spaces.layout import Layout
-from workers.run import Watcher, run_search
 
 
 @pytest.fixture(scope="module")
 def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
     """A finished search of two candidates."""
-    folder = tmp_path_factory.mktemp("search")
-    flags = {
-        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
-        "run.output": str(folder / "runs"), "recipe.epochs": 4, "recipe.image_size": 64, "search.trials": 2,
-        "search.try": ["C1-C1-T2-T1@16", "T1-T1-C1-C1@16"][:1],
-    }  # fmt: skip
-    return run_search(load_spec(None, flags), Watcher(), local=True)
+    return trained_search(tmp_path_factory.mktemp("search"), digits, **{"search.try": ["C1-C1-T2-T1@16"]})
 
 
 @pytest.fixture(scope="module")

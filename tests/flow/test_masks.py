@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from studies import trained_search
 
 from nas.cli import main
 from nas.data.prepare import BOXES_ONLY, read_request
@@ -27,7 +28,7 @@ from workers.run import Watcher, run_search
 SIDE = 64
 FLAGS = {
     "space": "tiny", "detector.name": "cascade_mask_rcnn", "detector.channels": 32, "detector.hidden": 32,
-    "detector.regions": 64, "recipe.epochs": 2, "recipe.image_size": 64, "recipe.batch": 4,
+    "detector.regions": 64, "recipe.epochs": 2, "recipe.batch": 4,
     "search.trials": 1, "search.try": ["C1-C1-C1-C1@16"],
 }  # fmt: skip
 
@@ -70,9 +71,7 @@ def shape(canvas: np.ndarray, rng: np.random.Generator, corners: int) -> dict[st
 
 @pytest.fixture(scope="module")
 def study(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
-    folder = tmp_path_factory.mktemp("search")
-    flags = {"data.root": str(shapes), "storage": f"sqlite:///{folder}/nas.db", "run.output": str(folder / "runs")}
-    return run_search(load_spec(None, FLAGS | flags), Watcher(), local=True)
+    return trained_search(tmp_path_factory.mktemp("search"), shapes, **FLAGS)
 
 
 @pytest.fixture

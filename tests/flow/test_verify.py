@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import Run
 
 from nas.cli import main
 from nas.cli.verify import _differing
@@ -18,21 +19,6 @@ from nas.export.bundle import read_description
 from nas.export.manifest import MANIFEST, check_manifest
 from nas.export.push import push, push_target
 from nas.places import path_of
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command: exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")
