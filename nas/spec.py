@@ -133,6 +133,7 @@ class SearchSettings(Section):
         pruner: what ends a candidate early, judged by its mAP after each epoch.
         objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
         try: layouts to train first.
+        try_only: train those and no others, whatever the sampler.
         warm_start: studies in the same database whose results are taken over, where data, detector, recipe and calibration are
             the same.
         seed: of suggestions, initialisation, data order and augmentation.
@@ -143,6 +144,7 @@ class SearchSettings(Section):
     pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
     objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
+    try_only: bool = False
     warm_start: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -154,6 +156,8 @@ class SearchSettings(Section):
             raise ValueError(
                 f"pruner must be none with several objectives, of which an epoch's mAP is only one; got {self.pruner!r}"
             )
+        if self.try_only and not self.try_first:
+            raise ValueError("try_only needs layouts in try; got none")
         return self
 
 

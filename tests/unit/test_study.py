@@ -173,6 +173,24 @@ def test_failures_are_replaced_and_release_their_layout(tmp_path: Path):
     assert driver.study.ended == 0
 
 
+def test_the_listed_layouts_and_no_others(tmp_path: Path):
+    listed = ["C2-T1-T3-T1@16", "C1-C1-C1-C1@24", "T1-T1-T1-T1@16"]
+    flags = {"search.try": listed, "search.try_only": True, "run.retries": 1}
+    driver = Driver(tmp_path, **flags)
+    driver.train()
+    for _ in range(2):  # once and one retry, and nothing instead
+        driver.study.fail(driver.study.next().number, "broken")
+    left_behind = driver.study.next()
+    again = Driver(tmp_path, **flags)
+    assert (again.train(), left_behind.number) == (3, 3)  # the last one is gone on with, though nothing else is left
+    assert again.study.next() is None
+    assert again.study.finished
+    assert again.study.stop_reason == "search.try exhausted"
+    trials = [(trial.user_attrs["layout"], trial.state.name) for trial in again.study.study.trials]
+    assert trials == [(listed[0], "COMPLETE"), (listed[1], "FAIL"), (listed[1], "FAIL"), (listed[2], "COMPLETE")]
+    assert again.study.refusals()["repeated"] == 0
+
+
 def test_ten_failures_in_a_row_stop_the_search(tmp_path: Path):
     driver = Driver(tmp_path)
     for _ in range(9):
