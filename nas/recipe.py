@@ -113,6 +113,14 @@ class Recipe(Section):
             raise SpecError(f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}")
         return at_once
 
+    def lengthened(self, times: int) -> Recipe:
+        """The same recipe over `times` as many epochs: all that is counted in epochs (`decay_epochs`, `patience`) grows with
+        them, `cosine` falls as much more slowly; the warm-up, counted in steps, stays.
+        """
+        later = tuple(epoch * times for epoch in self.decay_epochs)
+        longer = {"epochs": self.epochs * times, "decay_epochs": later, "patience": self.patience * times}
+        return self.model_copy(update=longer)
+
     @property
     def images_per_step(self) -> int:
         """Images that are in memory at once."""
