@@ -59,4 +59,7 @@ STUDY: dict[str, str] = {
     "nas_git_commit": "of the scratch-nas checkout, None where it is installed without one",
     "nas_refusals": "suggestions that were not trained: over_budget, unequal (nothing like them uses the budget), repeated; "
     "the nearest figure over the budget; patterns that cannot use the budget, with the nearest layout",
+    "nas_proxy_check": "what `nas proxy-check` found: of the proxy and the fuller training study, recipe, epochs, image_size, "
+    "seed; pairs (of each layout FLOPs, both mAP, both times of training in seconds); tau, tau_low, tau_high; top_recall by k; "
+    "proxy_s, full_s and cost_ratio of all layouts; verdict, the rule behind it, text; left_out, with reasons; versions",
 }
