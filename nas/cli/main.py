@@ -15,6 +15,7 @@ from nas.cli.export import export
 from nas.cli.paper import paper_tables
 from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
+from nas.cli.proxy import proxy_check
 from nas.cli.report import report
 from nas.cli.running import logs, resume, stop
 from nas.cli.studies import list_studies, status
@@ -25,7 +26,7 @@ from nas.cli.verify import reproduce, verify
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit, "list": list_studies, "status": status, "logs": logs, "stop": stop, "resume": resume, "export": export,
     "dashboard": dashboard, "report": report, "train": train, "pretrain": pretrain, "evaluate": evaluate, "verify": verify,
-    "reproduce": reproduce, "profile": profile,
+    "reproduce": reproduce, "profile": profile, "proxy-check": proxy_check,
     "paper-tables": paper_tables, "check-data": check_data, "make-data": make_data,
 }  # fmt: skip
 
