@@ -33,6 +33,7 @@ SHORTER = {
     "nas make-data": "--train 16 --val 4 --size 48",
     "nas-submit": "--local --epochs 1 --trials 2 --image-size 32",
     "nas resume": "--local",
+    "nas proxy-check": "--local --epochs 1 --times 2 --layouts 2 --image-size 64",
     "nas train": "--epochs 1 --image-size 32 --no-onnx",
     "nas profile": "--images 1 --image-size 64",
     "nas-export": "--no-onnx",
