@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,7 @@ SCENE = [
     [((40, 2, 60, 22), 3), ((2, 18, 38, 62), 1), ((42, 30, 62, 50), 2)],
 ]
 # Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96 and more.
+SLOW = ("cascade_mask_rcnn", "sparse_rcnn")  # half a minute each
 SCHEDULES = {"faster_rcnn": (120, 2e-3), "cascade_mask_rcnn": (100, 5e-3), "sparse_rcnn": (400, 2e-3)}
 
 
@@ -217,8 +220,14 @@ def overfit(spec: DetectorSpec, layout: str) -> CocoMetrics:
     return evaluate(detector, [batch], truth, torch.device("cpu"))[0]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("spec", EACH_ONCE, ids=lambda spec: spec.name, indirect=True)
+def overfits() -> Iterator[Any]:
+    """Every detector with every layout; what takes half a minute, with the second and third in the long tests only."""
+    for spec, layout in itertools.product(EACH_ONCE, LAYOUTS):
+        marks = [pytest.mark.long] if spec.name in SLOW and layout != LAYOUTS[0] else []
+        yield pytest.param(spec, layout, id=f"{spec.name}-{layout}", marks=marks)
+
+
+@pytest.mark.parametrize(("spec", "layout"), list(overfits()), indirect=["spec"])
 def test_overfits_two_images(spec: DetectorSpec, layout: str):
     metrics = overfit(spec, layout)
     assert metrics.map > 0.9
