@@ -28,6 +28,7 @@ from nas.budget import training_of
 from nas.candidate import Candidate, train_candidate
 from nas.data.prepare import read_request
 from nas.detectors import DETECTORS
+from nas.gpu import hardware
 from nas.memory import predict_memory
 from nas.records import EpochReport
 from nas.spec import load_spec
@@ -89,18 +90,11 @@ def main() -> None:
 def _content(arguments: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "command": f"python {sys.argv[0]} --data {arguments.data.name} --out {arguments.out}",  # or in parts
-        "data": arguments.data.name, "device": "cpu", "threads": 1, "processor": _processor(),
+        "data": arguments.data.name, "device": "cpu", "threads": 1, "processor": hardware(torch.device("cpu"))["cpu"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
         "torch": torch.__version__, "torchvision": torchvision.__version__, "layout": LAYOUT, "base": BASE,
         "rows": [rows[detector] for detector in DETECTORS if detector in rows],
     }  # fmt: skip
-
-
-def _processor() -> str:
-    """Its model, where Linux tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -31,9 +31,10 @@ def note(view: StudyView) -> list[Paragraph]:
     progress = Paragraph("So far", f"{_counts(view).capitalize()}; {_best(view)}.")
     if not view.spec:
         return [Paragraph("Study", "This study was not made by nas-submit: it has no request, data or budget."), progress]
+    proxy = [Paragraph("Proxy", check["text"])] if (check := view.known.get("nas_proxy_check")) else []
     return [
         Paragraph("Search", _search(view.spec)), Paragraph("Training", _training(view.spec)), Paragraph("Data", _data(view)),
-        Paragraph("Budget", _budget(view)), progress,
+        Paragraph("Budget", _budget(view)), progress, *proxy,
     ]  # fmt: skip
 
 

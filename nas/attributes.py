@@ -40,6 +40,7 @@ TRIAL: dict[str, str] = {
     "train_s": "seconds of training, evaluation not counted",
     "gpu_s": "seconds on the worker, evaluation included, times its share of GPUs",
     "device": "cpu or the name of the GPU",
+    "hardware": "that, the processor's name and the number of threads that trained on it",
     "seed": "of initialisation, data order and augmentation",
     "calibration": "what gradient calibration measured and did; None where it is off",
     "checkpoint": "path of the detector's weights (safetensors); None where they were not kept",
@@ -58,4 +59,7 @@ STUDY: dict[str, str] = {
     "nas_git_commit": "of the scratch-nas checkout, None where it is installed without one",
     "nas_refusals": "suggestions that were not trained: over_budget, unequal (nothing like them uses the budget), repeated; "
     "the nearest figure over the budget; patterns that cannot use the budget, with the nearest layout",
+    "nas_proxy_check": "what `nas proxy-check` found: of the proxy and the fuller training study, recipe, epochs, image_size, "
+    "seed; pairs (of each layout FLOPs, both mAP, both times of training in seconds); tau, tau_low, tau_high; top_recall by k; "
+    "proxy_s, full_s and cost_ratio of all layouts; verdict, the rule behind it, text; left_out, with reasons; versions",
 }

@@ -26,7 +26,7 @@ from nas.data.prepare import Splits
 from nas.detectors import Detector, build_detector
 from nas.drawing import sample, write_drawings
 from nas.evaluation import evaluate
-from nas.gpu import limited_memory
+from nas.gpu import hardware, limited_memory
 from nas.places import path_of, writing
 from nas.recipe import Recipe
 from nas.records import EpochReport
@@ -124,7 +124,7 @@ class _Epochs:
     ) -> None:
         self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
         self.candidate, self.on_step = candidate, on_step
-        if self.recipe.compile:
+        if self.recipe.compile:  # after calibration, which looks into the blocks
             compile_blocks(run.network)
         self.network = wrapped(run.network, run.world)
         self.order = AspectBatches(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
@@ -144,6 +144,7 @@ class _Epochs:
             train_s=run.progress.train_s, elapsed_s=0.0,
             memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
             device=device_name(self.device), calibration=run.progress.calibration, converged=saturation.converged,
+            hardware=hardware(self.device),
         )  # fmt: skip
         if report.last and run.world.first:
             self._draw(detections)

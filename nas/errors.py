@@ -15,11 +15,13 @@ CandidateError               what ends one candidate, never the search
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
 
 __all__ = [
     "BundleError", "CandidateError", "DataError", "LayoutError", "MissingDependency", "NonFiniteLoss", "OutOfMemory",
-    "OutputError", "SpaceError", "SpecError", "StudyError", "UserError", "one_of",
+    "OutputError", "SpaceError", "SpecError", "StudyError", "UserError", "need", "one_of",
 ]  # fmt: skip
 
 
@@ -48,6 +50,17 @@ class MissingDependency(UserError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs the package {package}: pip install 'scratch-nas[{extra}]'")
+
+
+def need(extra: str, *packages: str) -> None:
+    """Find out whether packages of an extra are installed, without importing them.
+
+    Raises:
+        MissingDependency: one is not.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingDependency(package.replace("_", "-"), extra)
 
 
 class CandidateError(RuntimeError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -25,6 +27,17 @@ def cap_bytes(budget_bytes: int) -> int:
 def card_share_bytes(budget_bytes: int) -> int:
     """What one candidate takes of a card at most: its cap, and the CUDA context of its process."""
     return cap_bytes(budget_bytes) + CONTEXT_BYTES
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What this process computes on: `cpu` or a GPU's name, the processor, and the threads that share a CPU's sums."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    try:
+        with open("/proc/cpuinfo") as lines:
+            models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        models = []
+    return {"device": name, "cpu": models[0] if models else platform.machine(), "threads": torch.get_num_threads()}
 
 
 @contextmanager

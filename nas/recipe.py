@@ -25,7 +25,8 @@ class Recipe(Section):
     Args:
         name: of the recipe or the file that the other keys come from; `custom` where they all are given.
         epochs: over the training images; a limit for `schedule: saturate`, which ends by itself.
-        image_size, max_size: short side of the images, and limit of the long side (default 1333/800 of it), in pixels.
+        image_size: short side of the images, in pixels.
+        max_size: limit of the long side, in pixels; default 1333/800 of the short side.
         train_sizes: short sides that training draws from, image by image, in pixels; default `image_size` alone.
         batch: images of one step, on all GPUs together.
         images_per_gpu: of the batch in memory at once; gradients of such pieces add up. Default: all that a GPU has of it.
@@ -34,8 +35,10 @@ class Recipe(Section):
         optimizer: `adamw`, or `sgd` with a momentum of 0.9.
         schedule: of the learning rate. `constant`; `step` falls after `decay_epochs`; `cosine` falls to 0 at the last step;
             `saturate` falls when the validation mAP does not rise any more, and ends when that happens again.
-        decay_epochs, decay_factor: after which `step` falls; what the rate is multiplied by when it or `saturate` does.
-        patience, min_gain: saturated is a validation mAP that has not gained `min_gain`, a fraction, for `patience` epochs.
+        decay_epochs: after which `step` falls.
+        decay_factor: what the rate is multiplied by when `step` or `saturate` falls.
+        patience: so many epochs without a gain, and the validation mAP is saturated.
+        min_gain: what counts as a gain, a fraction.
         decays: how often `saturate` falls before training is over.
         warmup_steps: in which the rate rises to `lr`, linearly.
         clip_norm: limit of the gradient's norm; default none.
@@ -109,6 +112,14 @@ class Recipe(Section):
             of = f" with images_per_gpu {self.images_per_gpu}" if self.images_per_gpu else ""
             raise SpecError(f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}")
         return at_once
+
+    def lengthened(self, times: int) -> Recipe:
+        """The same recipe over `times` as many epochs: all that is counted in epochs (`decay_epochs`, `patience`) grows with
+        them, `cosine` falls as much more slowly; the warm-up, counted in steps, stays.
+        """
+        later = tuple(epoch * times for epoch in self.decay_epochs)
+        longer = {"epochs": self.epochs * times, "decay_epochs": later, "patience": self.patience * times}
+        return self.model_copy(update=longer)
 
     @property
     def images_per_step(self) -> int:

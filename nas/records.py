@@ -138,7 +138,7 @@ class EpochReport(Report):
 
     `train_s` is all training so far and `elapsed_s` that with calibration and evaluation; `fps` counts images a second of the
     detector alone; `memory_peak_bytes` is what the GPU allocated at most, None on the CPU. `test` has the metrics on the test
-    split, of the last epoch where there is such a split.
+    split, of the last epoch where there is such a split. `hardware` is what it ran on (see `nas.gpu.hardware`).
     """
 
     metrics: CocoMetrics
@@ -149,6 +149,7 @@ class EpochReport(Report):
     device: str
     calibration: dict[str, Any] | None
     test: CocoMetrics | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
     figures: ClassVar[type] = CocoMetrics
 
     @property

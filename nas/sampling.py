@@ -44,10 +44,11 @@ class LayoutFilter:
         budget: the limit, the space and the prediction, which is asked for as seldom as possible, because depth only adds:
             what does not fit settles every deeper layout of the same kinds and widths, what fits settles every shallower one.
         taken: ids of the layouts that must not be suggested again, asked for anew each time.
+        listed: layouts of the space; where there are any, nothing else remains to be suggested.
     """
 
-    def __init__(self, budget: BudgetLike, taken: Callable[[], set[str]]) -> None:
-        self.budget, self.space, self.taken = budget, budget.space, taken
+    def __init__(self, budget: BudgetLike, taken: Callable[[], set[str]], listed: Sequence[Layout] = ()) -> None:
+        self.budget, self.space, self.taken, self.listed = budget, budget.space, taken, listed
         self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
         self._spare: Layout | None = None  # one that may still be suggested, when somebody last looked
@@ -93,9 +94,11 @@ class LayoutFilter:
         return self.space.encode(chosen if chosen in self.space else suggestion)
 
     def remaining(self, seed: int | None) -> Iterator[dict[str, Any]]:
-        """Parameters of what may still be suggested, in random order; without a seed in that of the space."""
+        """Parameters of what may still be suggested: those listed, in that order; else in random order or, without a seed, in
+        that of the space.
+        """
         taken = self.taken()
-        for layout in self.space if seed is None else self.space.shuffled(seed):
+        for layout in self.listed or (self.space if seed is None else self.space.shuffled(seed)):
             if not self.budget.equalizer and layout.layout_id in taken:  # spares the prediction
                 continue
             if (chosen := self.settled(layout)) and chosen.layout_id not in taken:

@@ -23,8 +23,16 @@ from search_spaces.space import SearchSpace, load_space, space_from_dict
 
 
 class DataSpec(Section):
-    """Where the images are. `train_fraction` takes a seeded subset of the training images; `test` is scored once, at the end of
-    a training, and chooses nothing.
+    """The data set.
+
+    Args:
+        root: folder with images and annotations in COCO form, or its URL.
+        train: the split to train on: images in `train/` and `instances_train.json`, or COCO's own `train2017/` and
+            `annotations/instances_train2017.json`.
+        val: the split that is scored after each epoch.
+        test: a split that is scored once, at the end of a training, and chooses nothing.
+        train_fraction: share of the training images that is used, drawn by the seed.
+        skip_broken: leave out what cannot be repaired instead of stopping.
     """
 
     root: str
@@ -36,11 +44,18 @@ class DataSpec(Section):
 
 
 class DetectorSpec(Section):
-    """What the backbone serves. `neck`: a feature pyramid, EfficientDet's or DSOD's (default: what the published detector has);
-    `channels`: of its levels; `hidden`: of the fully connected layers of Faster and Cascade R-CNN; `regions`: the boxes of an
-    image that these learn from, in each stage; `roi_op`: of Faster R-CNN; `masks`: whether Cascade Mask R-CNN learns them,
-    false by itself where the data set has none; `box_transform`: how RepPoints v2 makes boxes of points;
-    `proposals`: of Sparse R-CNN, in each image.
+    """What the backbone serves.
+
+    Args:
+        name: of the detector.
+        roi_op: how Faster R-CNN cuts boxes out of the feature maps.
+        neck: a feature pyramid, EfficientDet's or DSOD's; default: what the published detector has.
+        channels: of the neck's levels.
+        hidden: width of the fully connected layers of Faster and Cascade R-CNN.
+        regions: boxes of an image that these learn from, in each stage.
+        masks: whether Cascade Mask R-CNN learns masks; false by itself where the data set has none.
+        box_transform: how RepPoints v2 makes boxes of points.
+        proposals: learned boxes of Sparse R-CNN, the same for each image.
     """
 
     name: named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
@@ -61,10 +76,14 @@ class DetectorSpec(Section):
 
 
 class BudgetSpec(Section):
-    """Peak allocated training memory per GPU; `like` takes what a reference layout needs instead of a figure.
+    """Peak allocated training memory of one GPU.
 
-    `mode`: `cap` trains whatever fits; `equalize` makes each candidate use the budget, at most `tolerance` below it, by the
-    quantity in `vary` (see `nas.equalize`).
+    Args:
+        memory: as a number with a unit, 16GiB.
+        like: a layout whose prediction is the budget, instead of a figure.
+        mode: `cap` trains whatever fits; `equalize` makes each candidate use the budget (see `nas.equalize`).
+        vary: what `equalize` solves: the depth of the late stages, or the width of the C stages.
+        tolerance: how far below the budget `equalize` may stay, as a fraction of it.
     """
 
     memory: str = "16GiB"
@@ -89,6 +108,13 @@ class CalibrationSpec(Section):
     """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.calibration`).
 
     With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been trained.
+
+    Args:
+        enabled: whether it is done.
+        definition: `paper` compares mean squares of gradients, `relative` divides them by those of the weights.
+        alpha: the power of the ratio by which weights are scaled.
+        passes: at most so many; the best one counts.
+        scope: `backbone`, or `detector`: neck and towers too.
     """
 
     enabled: bool = True
@@ -99,10 +125,18 @@ class CalibrationSpec(Section):
 
 
 class SearchSettings(Section):
-    """How candidates are chosen. `try`: layouts to train first. `warm_start`: studies in the same database whose results are
-    taken over, where data, detector, recipe and calibration are the same.
+    """How candidates are chosen.
 
-    With several `objectives` (`map` first) there is a Pareto front instead of a best value, and no pruner.
+    Args:
+        trials: candidates to train, those of earlier runs of the study included.
+        sampler: what suggests layouts.
+        pruner: what ends a candidate early, judged by its mAP after each epoch.
+        objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
+        try: layouts to train first.
+        try_only: train those and no others, whatever the sampler.
+        warm_start: studies in the same database whose results are taken over, where data, detector, recipe and calibration are
+            the same.
+        seed: of suggestions, initialisation, data order and augmentation.
     """
 
     trials: Annotated[int, Field(ge=1)] = 40
@@ -110,6 +144,7 @@ class SearchSettings(Section):
     pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
     objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
+    try_only: bool = False
     warm_start: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -121,13 +156,24 @@ class SearchSettings(Section):
             raise ValueError(
                 f"pruner must be none with several objectives, of which an epoch's mAP is only one; got {self.pruner!r}"
             )
+        if self.try_only and not self.try_first:
+            raise ValueError("try_only needs layouts in try; got none")
         return self
 
 
 class RunSpec(Section):
-    """Where and how many at once. `retries`: how often a layout whose training failed is tried again. `cluster`: address of a
-    Ray cluster's Jobs API, http://head:8265. `checkpoint_s`: seconds between checkpoints within a long epoch. `image_cache`:
-    what decoded images may take of each machine's disk; 0 decodes every image each time.
+    """Where candidates are trained, and how many at once.
+
+    Args:
+        concurrent: candidates at once; `auto`: as many as fit.
+        gpus_per_trial: of one candidate, eighths of a card or whole ones that train it together; `auto`: what the budget takes.
+        cpus_per_trial: cores of one candidate; `auto`: those there are, divided.
+        output: folder or URL of checkpoints.
+        retries: how often a layout whose training failed is tried again.
+        keep_best: of how many candidates the weights are kept.
+        cluster: address of a Ray cluster's Jobs API, http://head:8265.
+        checkpoint_s: seconds between checkpoints within a long epoch.
+        image_cache: what decoded images may take of each machine's disk; 0 decodes every image each time.
     """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -163,7 +209,15 @@ class RunSpec(Section):
 
 
 class SearchSpec(Section):
-    """The whole request; `space` is the space itself in its YAML form, not the name of a file that may change."""
+    """The whole request.
+
+    Args:
+        study: name of the study; default: the data folder's name.
+        storage: URL of its database: SQLite, PostgreSQL or MySQL.
+        space: `paper`, `scales`, `free`, `tiny`, a YAML file or `module:function`; kept is the space itself, not the name of a
+            file that may change.
+        data, detector, recipe, budget, calibration, search, run: sections, described on their own.
+    """
 
     study: str
     storage: str = "sqlite:///nas.db"

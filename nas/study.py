@@ -81,7 +81,9 @@ class SearchStudy:
         self.space = self.budget.space
         self.stop_reason: str | None = None
         self.halted: str | None = None  # why nothing more can be started, though the search is not over
-        self.filter = LayoutFilter(self.budget, lambda: self.ledger.taken(spec.run.retries))
+        first = [Layout.parse(text) for text in spec.search.try_first]
+        listed = first if spec.search.try_only else []
+        self.filter = LayoutFilter(self.budget, lambda: self.ledger.taken(spec.run.retries), listed)
         self.budget.check(self.filter.settled)
         earlier = earlier_studies(spec)
         check_output(spec.run.output)
@@ -98,9 +100,8 @@ class SearchStudy:
             self._match_or_describe()
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
         self.files = TrialFiles(spec.run.output, spec.study, self._lease.study_uuid, self._lease.token)
-        first = [Layout.parse(text) for text in spec.search.try_first]
-        base = make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.trials))
-        self.study.sampler = FittingSampler(base, self.filter, first)
+        base = None if listed else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.trials))
+        self.study.sampler = FittingSampler(base, self.filter, [] if listed else first)
         self._mine: dict[int, Trial] = {}
         self._known: dict[int, dict[str, Any]] = {}  # attributes of the trials in our hands
         self._reported: dict[int, set[int]] = {}  # their epochs
@@ -124,7 +125,8 @@ class SearchStudy:
             if self.stop_reason or self.ledger.started >= self.spec.search.trials:
                 return None
             if self.filter.exhausted():
-                self.stop_reason = self.stop_reason or ("space exhausted" if not self._mine else None)
+                exhausted = "search.try exhausted" if self.filter.listed else "space exhausted"
+                self.stop_reason = self.stop_reason or (exhausted if not self._mine else None)
                 return None
             trial = self.study.ask(distributions(self.space))
             self._lease.take(trial.number)
@@ -186,7 +188,7 @@ class SearchStudy:
             **report.metrics.precisions(),
             "epochs": report.epoch, "fps": report.fps, "train_s": report.train_s, "gpu_s": report.elapsed_s * gpus,
             "device": report.device, "memory_peak_gib": None if peak_bytes is None else gib(peak_bytes),
-            "calibration": report.calibration, **report.test_scores,
+            "calibration": report.calibration, "hardware": report.hardware, **report.test_scores,
         }  # fmt: skip
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
 from nas.errors import SpecError, one_of
 
@@ -22,7 +22,7 @@ def named(what: str, choices: tuple[str, ...]) -> Any:
             raise ValueError(one_of(what, value, choices))
         return value
 
-    return Annotated[str, BeforeValidator(check)]
+    return Annotated[str, BeforeValidator(check), WithJsonSchema({"type": "string", "enum": list(choices)})]
 
 
 class Section(BaseModel):

@@ -1,11 +1,13 @@
-"""Data that tests train on, and what they skip without."""
+"""Data that tests train on, what they skip without, and the command line."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import Run
 from image_folders import make_image_folder
 from servers import KINDS, start_server
 
@@ -61,3 +63,17 @@ def bccd() -> Path:
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
     return shared_data("coco-mini")
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command of `nas` in this process."""
+    from nas.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return call

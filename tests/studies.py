@@ -1,12 +1,17 @@
-"""Studies in memory, as searches leave them, without any training."""
+"""Studies as searches leave them: in memory without any training, and searched in earnest."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nas.spec import load_spec
+from nas.study import SearchStudy
+from workers.run import Watcher, run_search
 
 LAYOUTS = ("C1-C1-T2-T1@16", "C2-C1-T3-T2@16", "T1-T1-T2-T1@24", "C1-C1-C1-C1@16", "C1-T2-T1-T1@24")
 SPEC = {
@@ -55,3 +60,12 @@ def study_of(trials: list[FrozenTrial], name: str = "cells", **known: Any) -> op
     for trial in trials:
         study.add_trial(trial)
     return study
+
+
+def trained_search(folder: Path, data: Path, **flags: Any) -> SearchStudy:
+    """A search of small candidates that were trained; its database and runs are in `folder`."""
+    defaults = {
+        "data.root": str(data), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
+        "run.output": str(folder / "runs"), "recipe.epochs": 4, "recipe.image_size": 64, "search.trials": 2,
+    }  # fmt: skip
+    return run_search(load_spec(None, defaults | flags), Watcher(), local=True)

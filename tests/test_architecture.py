@@ -109,7 +109,7 @@ def test_no_cycles():
 
 
 def test_an_exported_backbone_can_do_without_us():
-    for name in ("stems", "conv_stage", "attention_stage", "hybrid"):
+    for name in ("stems", "conv_stage", "attention_stage", "hybrid", "features"):
         for imported in imports(MODULES[f"nas.backbone.{name}"]):
             top = imported.split(".")[0]
             assert top in {"torch", "torchvision"} or top in sys.stdlib_module_names or imported.startswith("nas.backbone.")
@@ -125,7 +125,20 @@ LIGHT = {
     "search_spaces": {"torch", "ray", "optuna", "pydantic", "numpy", "typer"},
     "nas": {"torch", "ray", "optuna", "pydantic", "numpy"},
     "nas.spec": {"torch", "ray", "optuna", "numpy"},
-    "nas.cli.main": {"torch", "ray", "optuna", "numpy", "optuna_dashboard", "plotly", "jinja2", "matplotlib", "tensorboardX"},
+    "nas.cli.main": {
+        "torch",
+        "ray",
+        "optuna",
+        "numpy",
+        "optuna_dashboard",
+        "plotly",
+        "jinja2",
+        "matplotlib",
+        "tensorboardX",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+    },
     "nas.candidate": {"ray", "matplotlib", "tensorboardX"},
     "nas.curves": {"torch", "numpy", "matplotlib", "tensorboardX"},
     "nas.data.annotations": {"torch", "ray"},

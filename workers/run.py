@@ -12,7 +12,7 @@ from optuna.storages import RDBStorage
 
 from nas.budget import Budget
 from nas.data.check import Progress
-from nas.data.prepare import DataFacts, read_request
+from nas.data.prepare import DataFacts, Splits, read_request
 from nas.errors import MissingDependency, StudyError
 from nas.events import Event
 from nas.journal import Journal, summary
@@ -46,10 +46,23 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStud
         UserError: what was asked for cannot be done; nothing has been trained and no study been made.
         KeyboardInterrupt: stopped by the user; the same call continues.
     """
+    check_backend(spec, local=local)
+    return run_checked(*read_request(spec, watcher.on_image), watcher, local=local)
+
+
+def check_backend(spec: SearchSpec, *, local: bool) -> None:
+    """Find out before the data are read whether the database can be used, and Ray where it is wanted.
+
+    Raises:
+        UserError: one cannot.
+    """
     check_storage(spec.storage)
-    if not local:
-        _require_ray()
-    spec, splits, facts = read_request(spec, watcher.on_image)
+    if not local and find_spec("ray") is None:
+        raise MissingDependency("ray[tune] (or use --local)", "ray")
+
+
+def run_checked(spec: SearchSpec, splits: Splits, facts: DataFacts, watcher: Watcher, *, local: bool) -> SearchStudy:
+    """The same on data that `nas.data.prepare.read_request` has checked, with its results."""
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
         assert isinstance(study.storage, RDBStorage)  # a request names a database
@@ -113,8 +126,3 @@ def run_with_ray(study: SearchStudy, jobs: JobMaker, share: Share) -> None:
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # candidates write their own
             ),
         ).fit()
-
-
-def _require_ray() -> None:
-    if find_spec("ray") is None:
-        raise MissingDependency("ray[tune] (or use --local)", "ray")

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import MLP
 
+from nas.backbone.stems import symbolic
+
 MASKED = -100.0  # Swin's own constant; exp(-100) vanishes beside any score
 
 
@@ -35,7 +37,7 @@ class WindowAttention(nn.Module):
         """Queries, keys and values by window: [B, H, W, C] -> [B, nW, N, 3 C]."""
         batch, height, width, channels = x.shape
         rows, columns = height // self.window, width // self.window
-        if shift_h or shift_w:
+        if moves(shift_h, shift_w):
             x = torch.roll(x, (-shift_h, -shift_w), dims=(1, 2))
         windows = x.view(batch, rows, self.window, columns, self.window, channels).transpose(2, 3)
         return self.qkv(windows.reshape(batch, rows * columns, self.window**2, channels))
@@ -45,7 +47,7 @@ class WindowAttention(nn.Module):
         rows, columns, n = height // self.window, width // self.window, self.window**2
         batch, channels = qkv.shape[0], qkv.shape[3] // 3
         heads = qkv.view(batch, rows * columns, n, 3, self.heads, channels // self.heads).permute(3, 0, 1, 4, 2, 5)
-        if shift_h or shift_w:
+        if moves(shift_h, shift_w):
             # The mask differs by window: windows share a dimension with heads, so that it broadcasts over the batch.
             query, key, value = heads.flatten(2, 3).unbind(0)
             mask = shift_mask(height, width, self.window, shift_h, shift_w, qkv.device)
@@ -54,10 +56,10 @@ class WindowAttention(nn.Module):
             query, key, value = heads.flatten(1, 2).unbind(0)
             bias = self.position_bias()
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0))
-        out = out.view(batch, rows * columns, self.heads, n, -1).transpose(2, 3).reshape(batch, rows, columns, n, channels)
+        out = out.view(batch, rows * columns, self.heads, n, -1).transpose(2, 3).reshape(batch, rows * columns, n, channels)
         out = self.proj(out).view(batch, rows, columns, self.window, self.window, channels)
         out = out.transpose(2, 3).reshape(batch, height, width, channels)
-        return torch.roll(out, (shift_h, shift_w), dims=(1, 2)) if shift_h or shift_w else out
+        return torch.roll(out, (shift_h, shift_w), dims=(1, 2)) if moves(shift_h, shift_w) else out
 
     def position_bias(self) -> Tensor:
         """[heads, N, N]."""
@@ -94,8 +96,9 @@ class SwinBlock(nn.Module):
 
     def _padded(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Height and width in whole windows, and the shifts: a map of one window has nothing to shift into."""
-        padded_h, padded_w = height + -height % self.window, width + -width % self.window
-        return padded_h, padded_w, *(self.shift * (side > self.window) for side in (padded_h, padded_w))  # type: ignore[return-value]
+        rows, columns = ((side + self.window - 1) // self.window for side in (height, width))
+        shifts = (self.shift * (1 - 1 // count) for count in (rows, columns))  # no branch: exporters keep it for every size
+        return rows * self.window, columns * self.window, *shifts  # type: ignore[return-value]
 
 
 class PatchMerging(nn.Module):
@@ -107,7 +110,8 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * in_width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
+        height, width = ((size + 1) // 2 * 2 for size in x.shape[1:3])
+        x = F.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
         corners = [x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
@@ -128,6 +132,11 @@ class AttentionStage(nn.Module):
         return self.blocks(self.merging(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
+def moves(shift_h: int, shift_w: int) -> bool:
+    """Whether windows are displaced; a graph for any size has to be ready for it."""
+    return symbolic(shift_h, shift_w) or bool(shift_h or shift_w)
+
+
 def relative_position_index(window: int) -> Tensor:
     """Row of the position table for each pair of positions in a window: [N * N], values below (2 window - 1)^2."""
     rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
@@ -142,7 +151,7 @@ def shift_mask(height: int, width: int, window: int, shift_h: int, shift_w: int,
 
     def regions(size: int, shift: int) -> Tensor:
         position = torch.arange(size, device=device)
-        return (position >= size - window).long() + (position >= size - shift).long() if shift else position * 0
+        return (position >= size - window).long() + (position >= size - shift).long()  # shift 0: no seam inside a window
 
     region = regions(height, shift_h)[:, None] * 3 + regions(width, shift_w)[None, :]
     windows = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)

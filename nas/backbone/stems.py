@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -12,6 +13,11 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
     norm, which whoever trains with several processes makes a synchronised one.
     """
     return nn.GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
+
+
+def symbolic(*sizes: object) -> bool:
+    """Whether one of them is left open, in a graph for any image size (`torch.export`)."""
+    return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 class ResNetStem(nn.Module):
@@ -50,8 +56,8 @@ class PatchStem(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, images: Tensor) -> Tensor:
-        pad_h, pad_w = -images.shape[2] % 4, -images.shape[3] % 4
-        if pad_h or pad_w:
+        pad_h, pad_w = ((size + 3) // 4 * 4 - size for size in images.shape[2:])
+        if symbolic(pad_h, pad_w) or pad_h or pad_w:
             images = nn.functional.pad(images, (0, pad_w, 0, pad_h))
         return self.norm(self.conv(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 

@@ -11,13 +11,14 @@ import typer
 
 from nas.cli import options
 from nas.cli.console import new_app, run
-from search_spaces.errors import UserError
+from nas.errors import UserError, need
 
 if TYPE_CHECKING:
     from dashboards.guard import Access
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 EVERYWHERE = ("0.0.0.0", "::")
+WEB = ("optuna_dashboard", "plotly", "jinja2")  # what the pages are made with
 
 
 def dashboard(
@@ -40,7 +41,7 @@ def dashboard(
     from nas.storage import open_storage
 
     opened = open_storage(storage, create=False, read_only=not allow_edit)
-    need_web()
+    need("dashboard", *WEB)
     from dashboards.guard import Access
     from dashboards.serve import make_dashboard, tls_context
     from dashboards.sessions import Sessions, new_token, read_token
@@ -70,21 +71,6 @@ def checked_prefix(prefix: str) -> str:
     if not all(part.replace("-", "").replace("_", "").isalnum() and part.isascii() for part in parts):
         raise UserError(f"--prefix must be a path of letters, digits, - and _, for example /nas; got {prefix!r}")
     return "".join(f"/{part}" for part in parts)
-
-
-def need_web() -> None:
-    """What the pages are made with.
-
-    Raises:
-        MissingDependency: something of it is not installed.
-    """
-    from importlib.util import find_spec
-
-    from nas.errors import MissingDependency
-
-    for module in ("optuna_dashboard", "plotly", "jinja2"):
-        if find_spec(module) is None:
-            raise MissingDependency(module.replace("_", "-"), "dashboard")
 
 
 def _announce(access: Access, host: str, port: int, token: str | None) -> None:

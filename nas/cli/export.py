@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "map_segm", "map_segm_50",
     "map_segm_75", "test_map", "test_map_50", "test_map_segm", "test_map_segm_50", "params", "flops",
-    "memory_predicted_gib", "memory_peak_gib", "fps", "epochs", "train_s", "device",
+    "memory_predicted_gib", "memory_peak_gib", "fps", "epochs", "train_s", "gpu_s", "device",
 )  # fmt: skip
 
 
@@ -28,6 +28,8 @@ def export(
     study: options.Study = None,
     storage: options.Storage = options.DEFAULT_STORAGE,
     trial: Annotated[int | None, typer.Option(help="Number of the trial; default: the best.")] = None,
+    no_onnx: options.NoOnnx = False,
+    push_to: Annotated[str | None, typer.Option(help="Folder or URL (s3://, gs://, ...) for a copy of the bundle.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write the best backbone of a study in forms that load elsewhere."""
@@ -38,12 +40,20 @@ def export(
     loaded = load_study(open_storage(storage, create=False), study)
     chosen = find_trial(loaded, trial)
     from nas.export.bundle import write_bundle
+    from nas.export.push import push, push_target
 
-    write_bundle(out, _trained(loaded, chosen), path_of(chosen.user_attrs["checkpoint"]))
+    target = push_target(push_to) if push_to else None
+    left_out = write_bundle(out, _trained(loaded, chosen), path_of(chosen.user_attrs["checkpoint"]), onnx=not no_onnx)
+    if target:
+        push(out, target)
     row = trial_row(chosen)
     if as_json:
-        print_json({"out": str(out), **row})
+        print_json({"out": str(out), "pushed_to": push_to, "left_out": left_out, **row})
     else:
+        for line in [] if no_onnx else left_out:
+            print(line)
+        if target:
+            print(f"{push_to}: a copy")
         print(f"{out}: {row['layout']} of trial {row['number']}, mAP {100 * row['value']:.1f} (start with {out / 'README.md'})")
 
 
@@ -63,6 +73,7 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
         categories=tuple(known["nas_data"]["categories"]),
         figures={name: attributes[name] for name in FIGURES if name in attributes},
         origin=_origin(study, trial),
+        request=spec,
     )
 
 
@@ -75,6 +86,8 @@ def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         "seed": trial.user_attrs["seed"],
         "data": Path(known["nas_spec"]["data"]["root"]).name,
         "data_fingerprint": known["nas_data"]["fingerprint"],
+        "hardware": trial.user_attrs.get("hardware") or {"device": trial.user_attrs["device"]},
+        "wall_s": round(trial.duration.total_seconds(), 1) if trial.duration else None,
         "budget_gib": known["nas_budget_gib"],
         "versions": known["nas_versions"],
         "git_commit": known["nas_git_commit"],

@@ -15,15 +15,18 @@ from nas.cli.export import export
 from nas.cli.paper import paper_tables
 from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
+from nas.cli.proxy import proxy_check
 from nas.cli.report import report
 from nas.cli.running import logs, resume, stop
 from nas.cli.studies import list_studies, status
 from nas.cli.submit import submit
 from nas.cli.train import evaluate, train
+from nas.cli.verify import reproduce, verify
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "submit": submit, "list": list_studies, "status": status, "logs": logs, "stop": stop, "resume": resume, "export": export,
-    "dashboard": dashboard, "report": report, "train": train, "pretrain": pretrain, "evaluate": evaluate, "profile": profile,
+    "dashboard": dashboard, "report": report, "train": train, "pretrain": pretrain, "evaluate": evaluate, "verify": verify,
+    "reproduce": reproduce, "profile": profile, "proxy-check": proxy_check,
     "paper-tables": paper_tables, "check-data": check_data, "make-data": make_data,
 }  # fmt: skip
 

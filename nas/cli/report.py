@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.dashboard import need_web
+from nas.cli.dashboard import WEB
+from nas.errors import need
 
 
 def report(
@@ -22,7 +23,7 @@ def report(
     from nas.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False, read_only=True), study)
-    need_web()
+    need("dashboard", *WEB)
     from dashboards.report import report_html
 
     html = report_html(loaded).encode()

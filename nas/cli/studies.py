@@ -51,6 +51,8 @@ def status(
     refused = loaded.user_attrs.get("nas_refusals", {})
     by_prediction = refused.get("over_budget", 0) + refused.get("unequal", 0)
     print(f"Never trained: {by_prediction} that the prediction refused, {refused.get('repeated', 0)} that had been trained.")
+    if check := loaded.user_attrs.get("nas_proxy_check"):
+        print(check["text"])
 
 
 def _summary(study: Any) -> dict[str, Any]:

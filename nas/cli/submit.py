@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,22 +15,21 @@ from nas.cli.console import INTERRUPTED, given, new_app, parse_settings, print_j
 if TYPE_CHECKING:
     from nas.spec import SearchSpec
     from nas.study import SearchStudy
+    from workers.run import Watcher
 
 
 def submit(
-    spec: Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", help="The request; flags override its keys.")] = None,
+    spec: options.SpecFile = None,
     data: options.Data = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study; default: the data folder's name.")] = None,
-    storage: Annotated[
-        str | None, typer.Option(envvar=options.STORAGE_VARIABLE, help="Database URL; default: sqlite:///nas.db.")
-    ] = None,
-    space: Annotated[str | None, typer.Option(help="paper, scales, free, tiny, a YAML file or module:function.")] = None,
+    study: options.NewStudy = None,
+    storage: options.SpecStorage = None,
+    space: options.Space = None,
     detector: options.Detector = None,
     recipe: options.RecipeName = None,
     epochs: options.Epochs = None,
     image_size: options.ImageSize = None,
     batch: options.BatchSize = None,
-    budget: Annotated[str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")] = None,
+    budget: options.Budget = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, gp, nsga2, random or grid.")] = None,
     pruner: Annotated[str | None, typer.Option(help="none, median or hyperband.")] = None,
     objectives: Annotated[str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")] = None,
@@ -38,9 +38,9 @@ def submit(
         list[str] | None, typer.Option(help="A study in the same database whose results count here; may be repeated.")
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
-    concurrent: Annotated[int | None, typer.Option(help="Candidates at once.")] = None,
+    concurrent: options.Concurrent = None,
     seed: options.Seed = None,
-    output: Annotated[str | None, typer.Option(help="Folder of checkpoints; default: nas-runs.")] = None,
+    output: options.Output = None,
     settings: options.Settings = None,
     cluster: Annotated[str | None, typer.Option(help="Run as a job on a Ray cluster: http://head:8265.")] = None,
     local: options.Local = False,
@@ -127,17 +127,22 @@ def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> N
 
 def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
     """Run or continue a search and show what it found."""
+    from workers.run import run_search
+
+    _show(watched(spec, lambda watcher: run_search(spec, watcher, local=local)), as_json)
+
+
+def watched(spec: SearchSpec, run: Callable[[Watcher], SearchStudy]) -> SearchStudy:
+    """Run a search, and show on stderr what happens. Ctrl-C ends the command."""
     from nas.cli.progress import SearchProgress
-    from workers.run import Watcher, run_search
+    from workers.run import Watcher
 
     with SearchProgress(spec) as progress:
         try:
-            watcher = Watcher(progress.on_image, progress.on_open, progress.on_event)
-            study = run_search(spec, watcher, local=local)
+            return run(Watcher(progress.on_image, progress.on_open, progress.on_event))
         except KeyboardInterrupt:
             progress.say("Stopped. The same command goes on where this one stopped.")
             raise typer.Exit(INTERRUPTED) from None
-    _show(study, as_json)
 
 
 def _show(study: SearchStudy, as_json: bool) -> None:

@@ -84,6 +84,22 @@ def space_table(preview: dict[str, Any]) -> Table:
     return table
 
 
+def proxy_table(check: dict[str, Any], title: str) -> Table:
+    """The layouts of a check of the proxy in the order of their FLOPs, with what both trainings made of them."""
+    from nas.proxy.agreement import ranks
+
+    pairs = check["pairs"]
+    places = {name: ranks([pair[name] for pair in pairs]) for name in ("proxy_map", "full_map")}
+    table = Table(title=title)
+    for name in ("layout", "GMAC", "proxy mAP", "rank", "full mAP", "rank", "proxy s", "full s"):
+        table.add_column(name, justify="left" if name == "layout" else "right")
+    for pair, proxy_rank, full_rank in zip(pairs, places["proxy_map"], places["full_map"], strict=True):
+        scores = (percent(pair["proxy_map"]), str(proxy_rank), percent(pair["full_map"]), str(full_rank))
+        seconds = (f"{pair['proxy_s']:.0f}", f"{pair['full_s']:.0f}")
+        table.add_row(pair["layout"], f"{pair['flops'] / 1e9:.2f}", *scores, *seconds)
+    return table
+
+
 def patterns_table(rows: list[dict[str, Any]]) -> Table:
     """What equal memory makes of each pattern."""
     table = Table(title="At equal memory, the layout of each pattern that is nearest to the budget")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nas.data.prepare import DataFacts
     from nas.export.trained import Trained
     from nas.recipe import Recipe
-    from nas.records import EpochReport
+    from nas.records import CocoMetrics, EpochReport
     from nas.spec import SearchSpec
 
 
@@ -41,6 +41,7 @@ def train(
     batch: options.BatchSize = None,
     seed: options.Seed = None,
     settings: options.Settings = None,
+    no_onnx: options.NoOnnx = False,
     as_json: options.Json = False,
 ) -> None:
     """Train one candidate, from scratch or from recipe.weights, and write it as a bundle."""
@@ -49,23 +50,49 @@ def train(
         "recipe.image_size": image_size, "recipe.batch": batch, "search.seed": seed,
     })  # fmt: skip
     layout, spec = requested(what, flags | parse_settings(settings or []))
-    from nas.export.bundle import FILES, check_target, write_bundle
-
-    work, curves = (out.with_name(out.name + suffix) for suffix in (".training", ".curves"))
-    check_target(out)
-    if spec.recipe.weights:  # tried before the data are checked, which takes longer
-        try_weights(layout, spec.recipe.weights, as_json)
-    trained, val = _train(layout, spec, work, curves)
-    from nas.training.run import WEIGHTS
-
-    write_bundle(out, trained, work / WEIGHTS)
-    _draw_samples(out, val, curves)
-    _remove(work)
+    trained, left_out = train_bundle(layout, spec, out, onnx=not no_onnx, as_json=as_json)
+    curves = _beside(out, ".curves")
     if as_json:
         print_json({"out": str(out), "curves": str(curves), "layout": str(layout), **trained.figures})
     else:
-        print(f"{out}: {layout}, mAP {percent(trained.figures['map'])} ({len(FILES)} files, start with {out / 'README.md'})")
+        for line in [] if no_onnx else left_out:
+            print(line)
+        print(f"{out}: {layout}, mAP {percent(trained.figures['map'])} (start with {out / 'README.md'})")
         print(f"{curves}: its curves and sample detections")
+
+
+def train_bundle(
+    layout: Layout, spec: SearchSpec, out: Path, *, onnx: bool, as_json: bool, fingerprint: str | None = None
+) -> tuple[Trained, list[str]]:
+    """Train a candidate and write it as a bundle, its curves beside it.
+
+    Args:
+        layout, spec: what, and how.
+        out: folder of the bundle; beside it are what an interrupted run goes on from, and the curves.
+        onnx: see `write_bundle`.
+        as_json: stdout is for machines.
+        fingerprint: the data must have it.
+
+    Returns:
+        What was written, and what was left out.
+    """
+    from nas.export.bundle import check_target, write_bundle
+
+    work, curves = _beside(out, ".training"), _beside(out, ".curves")
+    check_target(out)
+    if spec.recipe.weights:  # tried before the data are checked, which takes longer
+        try_weights(layout, spec.recipe.weights, as_json)
+    trained, val = _train(layout, spec, work, curves, fingerprint)
+    from nas.training.run import WEIGHTS
+
+    left_out = write_bundle(out, trained, work / WEIGHTS, onnx=onnx)
+    _draw_samples(out, val, curves)
+    _remove(work)
+    return trained, left_out
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
 
 
 def evaluate(
@@ -76,6 +103,19 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Print the COCO metrics of a bundle's detector on a data set with its categories."""
+    metrics, fps, trained, images = score(bundle, data, split, draw)
+    if as_json:
+        print_json({**asdict(metrics), "fps": fps, "images": images})
+        return
+    from nas.cli.tables import metrics_table, print_table
+
+    print_table(metrics_table(asdict(metrics), f"{trained.layout} on {split} of {data}, {fps:.1f} images/s"))
+
+
+def score(bundle: Path, data: Path, split: str, draw: Path | None = None) -> tuple[CocoMetrics, float, Trained, int]:
+    """Metrics of a bundle on a split, images a second, what the bundle says of itself, and how many images there are; drawn
+    into a folder where one is named.
+    """
     from nas.data.annotations import find_split
 
     find_split(data, split)
@@ -106,12 +146,7 @@ def evaluate(
     metrics, detections, fps = evaluate_detector(detector.to(device), loader, scored, device)
     if draw:
         write_drawings(draw, scored, detections)
-    if as_json:
-        print_json({**asdict(metrics), "fps": fps, "images": len(scored.images)})
-        return
-    from nas.cli.tables import metrics_table, print_table
-
-    print_table(metrics_table(asdict(metrics), f"{trained.layout} on {split} of {data}, {fps:.1f} images/s"))
+    return metrics, fps, trained, len(scored.images)
 
 
 def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
@@ -170,21 +205,25 @@ def try_weights(layout: Layout, weights: str, as_json: bool) -> None:
         print(f"weights: {taken}", file=sys.stderr)
 
 
-def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path) -> tuple[Trained, CocoSplit]:
+def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path, fingerprint: str | None) -> tuple[Trained, CocoSplit]:
     """The trained candidate and the validation split; its curves are there from the first epoch on."""
     from nas.candidate import Candidate, train_candidate
     from nas.cli.progress import EpochProgress
     from nas.cost import count_cost
     from nas.curves import write_curves
     from nas.data.prepare import BOXES_ONLY, read_request
+    from nas.errors import DataError
     from nas.export.trained import Trained
     from nas.history import read_reports
+    from nas.provenance import public_spec
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         asked = spec.detector
         spec, splits, facts = read_request(spec, progress.on_image)
         if spec.detector != asked:
             progress.say(BOXES_ONLY)
+        if fingerprint not in {None, facts.fingerprint}:
+            raise DataError(f"--data has fingerprint {facts.fingerprint}, the bundle was trained on {fingerprint}")
         _prepare(curves, anew=not read_reports(work))
         candidate = Candidate(
             layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
@@ -196,7 +235,8 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path) -> tuple[
     cost = count_cost(layout, spec.detector, facts.num_classes, facts.batch_shape[2:])
     trained = Trained(
         layout, spec.detector, spec.recipe, spec.calibration, facts.categories,
-        figures={"params": cost.params, "flops": cost.flops, **_figures(report)}, origin=_origin(spec, facts),
+        figures={"params": cost.params, "flops": cost.flops, **_figures(report)}, origin=_origin(spec, facts, report),
+        request=public_spec(spec),
     )  # fmt: skip
     return trained, splits.val
 
@@ -248,16 +288,18 @@ def _figures(report: EpochReport) -> dict[str, Any]:
 
     metrics = report.metrics.precisions() | report.test_scores
     peak = report.memory_peak_bytes
-    rest = {"epochs": report.epoch, "train_s": report.train_s, "fps": report.fps, "device": report.device}
+    gpu_s = 0.0 if peak is None else report.elapsed_s
+    rest = {"epochs": report.epoch, "train_s": report.train_s, "gpu_s": gpu_s, "fps": report.fps, "device": report.device}
     return {**metrics, **rest, "memory_peak_gib": None if peak is None else gib(peak)}
 
 
-def _origin(spec: SearchSpec, facts: DataFacts) -> dict[str, Any]:
+def _origin(spec: SearchSpec, facts: DataFacts, report: EpochReport) -> dict[str, Any]:
     from nas.provenance import git_commit, versions
 
     return {
         "seed": spec.search.seed, "data": Path(spec.data.root).resolve().name, "data_fingerprint": facts.fingerprint,
-        "versions": versions(), "git_commit": git_commit(),
+        "hardware": report.hardware, "wall_s": round(report.elapsed_s, 1), "versions": versions(),
+        "git_commit": git_commit(),
     }  # fmt: skip
 
 

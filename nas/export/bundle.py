@@ -3,6 +3,9 @@
 backbone.yaml          layout, dimensions, figures, origin      backbone.py            plain torch and torchvision
 backbone.safetensors   its weights                              detector.safetensors   those of the whole detector
 detector.yaml          what rebuilds the detector               README.md              the model card
+backbone.onnx          for any batch and image size             detector.onnx          one image of any size, FCOS, Faster R-CNN
+mmdet_config.py        for mmdetection 3                        mmdet_backbone.py      the backbone as its module
+manifest.json          hashes of all files
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from nas.backbone import backbone_dims
 from nas.detectors import Detector, build_detector
 from nas.errors import BundleError, UserError
 from nas.export.card import model_card
+from nas.export.manifest import FORMAT, MANIFEST, write_manifest
+from nas.export.mmdetection import MODULE as MMDET_MODULE
+from nas.export.mmdetection import mmdetection_config
+from nas.export.onnx_files import write_onnx
 from nas.export.source import backbone_source
 from nas.export.trained import Trained
 from nas.recipe import Recipe
@@ -26,21 +33,29 @@ from nas.spec import CalibrationSpec, DetectorSpec
 from nas.written import read_yaml, validated
 from search_spaces.layout import Layout
 
-FILES = ("backbone.yaml", "backbone.py", "backbone.safetensors", "detector.safetensors", "detector.yaml", "README.md")
+FILES = (
+    "backbone.yaml", "backbone.py", "backbone.safetensors", "detector.safetensors", "detector.yaml", "README.md",
+    "mmdet_config.py", "mmdet_backbone.py", MANIFEST,
+)  # fmt: skip
+ONNX_FILES = ("backbone.onnx", "detector.onnx")  # where their packages are installed, and the detector can be
 BACKBONE_PREFIX = "backbone.backbone."
-FORMAT = 1
+READ_FORMATS = (1, FORMAT)  # 1 had no manifest, no ONNX and nothing for mmdetection
 
 
-def write_bundle(folder: Path, trained: Trained, weights: Path) -> None:
+def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = True) -> list[str]:
     """Write the files of a bundle; the folder appears whole or not at all.
 
     Args:
         folder: new, or empty, or an older bundle, which is replaced.
         trained: the candidate.
         weights: safetensors of the detector.
+        onnx: write these files too, compared with the network; takes up to a minute.
+
+    Returns:
+        What was left out, and why, in sentences.
 
     Raises:
-        BundleError: the folder holds something else, or the weights are not there.
+        BundleError: the folder holds something else, the weights are not there, or ONNX gives something else than the network.
     """
     check_target(folder)
     partial = folder.with_name(folder.name + ".partial")
@@ -53,23 +68,28 @@ def write_bundle(folder: Path, trained: Trained, weights: Path) -> None:
     (partial / "backbone.py").write_text(backbone_source(trained.layout))
     _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
     _write_yaml(partial / "detector.yaml", _detector_description(trained))
-    (partial / "README.md").write_text(model_card(trained))
+    (partial / "mmdet_config.py").write_text(mmdetection_config(trained))
+    (partial / "mmdet_backbone.py").write_text(MMDET_MODULE)
+    left_out = write_onnx(partial, read_bundle(partial)[1]) if onnx else ["ONNX was not asked for."]
+    (partial / "README.md").write_text(model_card(trained, left_out))
+    write_manifest(partial)
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
+    return left_out
 
 
-def check_target(folder: Path) -> None:
+def check_target(folder: Path, flag: str = "--out") -> None:
     """Find out early whether a bundle can be written to `folder`.
 
     Raises:
         BundleError: it holds something that is no bundle.
     """
     if folder.exists() and not folder.is_dir():
-        raise BundleError(f"--out {str(folder)!r} is a file; name a folder")
-    strangers = sorted({entry.name for entry in folder.iterdir()} - set(FILES)) if folder.exists() else []
+        raise BundleError(f"{flag} {str(folder)!r} is a file; name a folder")
+    strangers = sorted({entry.name for entry in folder.iterdir()} - {*FILES, *ONNX_FILES}) if folder.exists() else []
     if strangers:
-        raise BundleError(f"--out {str(folder)!r} holds other files ({strangers[0]}); name a new folder")
+        raise BundleError(f"{flag} {str(folder)!r} holds other files ({strangers[0]}); name a new folder")
 
 
 def read_description(folder: Path) -> Trained:
@@ -80,8 +100,8 @@ def read_description(folder: Path) -> Trained:
         BundleError: a newer format, or damaged.
     """
     description = read_yaml(folder / "detector.yaml")
-    if description.get("format") != FORMAT:
-        raise BundleError(f"bundle {str(folder)!r} has format {description.get('format')!r}; this version reads {FORMAT}")
+    if description.get("format") not in READ_FORMATS:
+        raise BundleError(f"bundle {str(folder)!r} has format {description.get('format')!r}; this version reads 1 and {FORMAT}")
     try:
         return Trained(
             layout=Layout.from_dict(description["layout"]),
@@ -91,6 +111,7 @@ def read_description(folder: Path) -> Trained:
             categories=tuple(description["categories"]),
             figures=description["figures"],
             origin=description["origin"],
+            request=description.get("request", {}),
         )
     except (KeyError, TypeError, UserError) as error:
         raise BundleError(f"bundle {str(folder)!r} is damaged: detector.yaml: {error}") from None
@@ -132,6 +153,7 @@ def _detector_description(trained: Trained) -> dict[str, Any]:
         "categories": list(trained.categories),
         "figures": trained.figures,
         "origin": trained.origin,
+        "request": trained.request,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -23,6 +24,9 @@ are Swin blocks.
 
 ## Use the backbone
 
+Run in this folder, or put it on `PYTHONPATH`. `backbone.py` needs torch and torchvision (and safetensors to read the weights),
+nothing else. Images are RGB in 0 to 1, minus {mean}, over {std}; any size.
+
 ```python
 from backbone import load_backbone
 
@@ -30,15 +34,43 @@ backbone = load_backbone("backbone.safetensors").eval()
 maps = backbone(images)  # images [B, 3, H, W]
 ```
 
-`backbone.py` needs torch and torchvision (and safetensors to read the weights), nothing else. Images are RGB in 0 to 1, minus
-{mean}, over {std}; any size. In a torchvision detector: give the four maps to a `FeaturePyramidNetwork` with the input channels
-{widths}.
+As timm's models with `features_only=True`:
+
+```python
+from backbone import load_features
+
+features = load_features("backbone.safetensors", out_indices=(1, 2, 3)).eval()
+print(features.feature_info.channels(), features.feature_info.reduction())
+maps = features(images)
+```
+
+In a torchvision detector, whose `BackboneWithFPN` cuts its backbones out of classifiers; this one is put in whole:
+
+```python
+from backbone import NamedFeatures, load_backbone
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+pyramid = BackboneWithFPN(nn.Module(), {{}}, in_channels_list=[{widths}], out_channels=256)
+pyramid.body = NamedFeatures(load_backbone("backbone.safetensors"))
+model = FasterRCNN(pyramid, num_classes={classes})
+```
+
+In mmdetection 3, `mmdet_config.py` has the model; add data sets and a schedule of your own. The configuration is parsed
+and the backbone built with mmengine in scratch-nas's tests; mmdetection itself has not been run.
+
+## Use ONNX
+
+{onnx}
 
 ## Use the detector
 
 ```
+nas verify .                     # that nothing has changed, and that all forms give the same outputs
+nas reproduce . --data DIR       # the same candidate, trained again by its recipe and seed, and its mAP beside this one
 nas evaluate . --data DIR        # its COCO metrics on a data set with the same categories
-nas train . --data DIR --out NEW # the same candidate, trained again
+nas train . --data DIR --out NEW # the same candidate, trained with flags of your own
 ```
 
 Categories, label 1 first: {categories}. Images are resized to a short side of {image_size} pixels, the long side to {long_side}
@@ -50,12 +82,33 @@ at most.
 
 ## Where it comes from
 
+The hashes in `manifest.json` prove that the files are those that were exported. They do not prove who exported them, and
+`backbone.py`, `mmdet_config.py` and `mmdet_backbone.py` are code: run those of a bundle whose origin you know.
+
 {origin}
 """
 
 
-def model_card(trained: Trained) -> str:
-    """Markdown for people: what it is, how good, how to load it, where it comes from."""
+_ONNX = """Compared with the network by onnxruntime when they were written, at image sizes that windows divide and do not.
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("backbone.onnx")
+maps = session.run(None, {"images": images.numpy()})  # any batch, height and width
+```
+
+`backbone.onnx` takes normalised images and gives the four maps. `detector.onnx`, where there is one, takes one image as `image`
+[1, 3, H, W], RGB in 0 to 1, resized, of any size, and gives `boxes`, `scores` and `labels`."""
+
+
+def model_card(trained: Trained, left_out: Sequence[str]) -> str:
+    """Markdown for people: what it is, how good, how to load it, where it comes from.
+
+    Args:
+        trained: the candidate.
+        left_out: sentences on forms that the bundle does not have.
+    """
     layout, recipe = trained.layout, trained.recipe
     stages = [
         f"| {index} | {stage.kind} | {stage.depth} | {stage.width} | {2 ** (index + 1)} |"
@@ -73,6 +126,8 @@ def model_card(trained: Trained) -> str:
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         widths=", ".join(map(str, layout.widths)),
+        classes=1 + len(trained.categories),
+        onnx="\n\n".join([_ONNX, *left_out]),
         categories=", ".join(trained.categories),
         image_size=recipe.image_size,
         long_side=recipe.long_side,

@@ -12,7 +12,7 @@ import nas.backbone
 from nas.backbone import backbone_dims
 from search_spaces.layout import Layout
 
-MODULES = ("stems", "conv_stage", "attention_stage", "hybrid")  # each needs only those before it
+MODULES = ("stems", "conv_stage", "attention_stage", "hybrid", "features")  # each needs only those before it
 
 _HEADER = '''"""The backbone {layout}, four feature maps at strides 4, 8, 16 and 32. Needs torch and torchvision only.
 
@@ -20,6 +20,9 @@ _HEADER = '''"""The backbone {layout}, four feature maps at strides 4, 8, 16 and
 
     backbone = load_backbone("backbone.safetensors").eval()
     maps = backbone(images)  # images [B, 3, H, W], normalised; maps {widths} channels wide
+
+`load_features` gives chosen maps and a `feature_info` as timm's `features_only` does; `NamedFeatures` is what torchvision's
+`BackboneWithFPN` takes as its `body`.
 
 Written by scratch-nas {version}, Apache-2.0.
 """
@@ -42,6 +45,11 @@ def load_backbone(weights: str) -> HybridBackbone:
     backbone = build_backbone()
     backbone.load_state_dict(load_file(weights))
     return backbone
+
+
+def load_features(weights: str, out_indices: Sequence[int] = (0, 1, 2, 3)) -> BackboneFeatures:
+    """The same with timm's interface: `features_only=True, out_indices=...`."""
+    return BackboneFeatures(load_backbone(weights), out_indices)
 '''
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nas.recipe import Recipe
@@ -12,7 +12,9 @@ from search_spaces.layout import Layout
 
 @dataclass(frozen=True)
 class Trained:
-    """What a bundle is made of. `figures` and `origin` are plain JSON, as people will read them."""
+    """What a bundle is made of. `figures`, `origin` and `request` are plain JSON: what people will read of it, and all that was
+    asked for.
+    """
 
     layout: Layout
     detector: DetectorSpec
@@ -21,3 +23,4 @@ class Trained:
     categories: tuple[str, ...]
     figures: dict[str, Any]
     origin: dict[str, Any]
+    request: dict[str, Any] = field(default_factory=dict)

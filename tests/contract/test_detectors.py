@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,6 +49,7 @@ SCENE = [
     [((40, 2, 60, 22), 3), ((2, 18, 38, 62), 1), ((42, 30, 62, 50), 2)],
 ]
 # Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96 and more.
+SLOW = ("cascade_mask_rcnn", "sparse_rcnn")  # half a minute each
 SCHEDULES = {"faster_rcnn": (120, 2e-3), "cascade_mask_rcnn": (100, 5e-3), "sparse_rcnn": (400, 2e-3)}
 
 
@@ -171,7 +174,7 @@ def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
     figures = {"map": 0.5, "params": 1, "flops": 1, "memory_predicted_gib": 0.1}
     trained = Trained(layout, spec, recipe, CalibrationSpec(), ("a", "b", "c"), figures, {})
     save_weights(tmp_path / "weights.safetensors", detector)
-    write_bundle(tmp_path / "bundle", trained, tmp_path / "weights.safetensors")
+    write_bundle(tmp_path / "bundle", trained, tmp_path / "weights.safetensors", onnx=False)
     said, again = read_bundle(tmp_path / "bundle")
     assert said == trained
     batch, targets = images((96, 96), (64, 128)), [target((5, 5, 60, 70)), target((20, 10, 100, 50), labels=[3])]
@@ -217,8 +220,14 @@ def overfit(spec: DetectorSpec, layout: str) -> CocoMetrics:
     return evaluate(detector, [batch], truth, torch.device("cpu"))[0]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("spec", EACH_ONCE, ids=lambda spec: spec.name, indirect=True)
+def overfits() -> Iterator[Any]:
+    """Every detector with every layout; what takes half a minute, with the second and third in the long tests only."""
+    for spec, layout in itertools.product(EACH_ONCE, LAYOUTS):
+        marks = [pytest.mark.long] if spec.name in SLOW and layout != LAYOUTS[0] else []
+        yield pytest.param(spec, layout, id=f"{spec.name}-{layout}", marks=marks)
+
+
+@pytest.mark.parametrize(("spec", "layout"), list(overfits()), indirect=["spec"])
 def test_overfits_two_images(spec: DetectorSpec, layout: str):
     metrics = overfit(spec, layout)
     assert metrics.map > 0.9

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from studies import trained_search
 
-from nas.spec import load_spec
 from nas.study import SearchStudy
-from workers.run import Watcher, run_search
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 BIN = Path(sys.executable).parent
@@ -29,13 +28,8 @@ PLOTS = 8
 
 @pytest.fixture(scope="module")
 def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
-    folder = tmp_path_factory.mktemp("browsed")
-    flags = {
-        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
-        "run.output": str(folder / "runs"), "recipe.epochs": 3, "recipe.image_size": 64, "search.trials": 5,
-        "study": "<img src=x onerror=alert(1)>",
-    }  # fmt: skip
-    return run_search(load_spec(None, flags), Watcher(), local=True)
+    flags = {"recipe.epochs": 3, "search.trials": 5, "study": "<img src=x onerror=alert(1)>"}
+    return trained_search(tmp_path_factory.mktemp("browsed"), digits, **flags)
 
 
 @pytest.fixture(scope="module")

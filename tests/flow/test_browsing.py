@@ -61,6 +61,7 @@ def search_while_ten_look(driver: Driver) -> None:
     assert states == [TrialState.COMPLETE] * TRIALS
     assert "away" not in " ".join(event.reason or "" for event in driver.events)  # no write had to be repeated
     assert slowest_s < 20, "a writer that waits for readers waits for a lock: 30 s"
+    driver.study.storage.engine.dispose()
 
 
 def test_on_sqlite(tmp_path: Path):

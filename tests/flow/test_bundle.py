@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,29 +13,22 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from studies import trained_search
 
 from nas.backbone import build_backbone
 from nas.cli import export, main
 from nas.errors import UserError
-from nas.export.bundle import FILES, read_bundle, read_description
+from nas.export.bundle import FILES, ONNX_FILES, read_bundle, read_description
 from nas.export.source import backbone_source
 from nas.results import leaderboard
-from nas.spec import load_spec
 from nas.study import SearchStudy
 from search_spaces.layout import Layout
-from workers.run import Watcher, run_search
 
 
 @pytest.fixture(scope="module")
 def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
     """A finished search of two candidates."""
-    folder = tmp_path_factory.mktemp("search")
-    flags = {
-        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
-        "run.output": str(folder / "runs"), "recipe.epochs": 4, "recipe.image_size": 64, "search.trials": 2,
-        "search.try": ["C1-C1-T2-T1@16", "T1-T1-C1-C1@16"][:1],
-    }  # fmt: skip
-    return run_search(load_spec(None, flags), Watcher(), local=True)
+    return trained_search(tmp_path_factory.mktemp("search"), digits, **{"search.try": ["C1-C1-T2-T1@16"]})
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +57,19 @@ def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_bundle_has_all_its_files(bundle: Path, study: SearchStudy):
-    assert {entry.name for entry in bundle.iterdir()} == set(FILES)
+    assert {entry.name for entry in bundle.iterdir()} == {*FILES, *ONNX_FILES}
     best = leaderboard(study.study)[0]
     said = yaml.safe_load((bundle / "backbone.yaml").read_text())
     assert Layout.from_dict(said["layout"]) == Layout.parse(best.user_attrs["layout"])
     assert said["figures"]["map"] == best.value
     assert said["origin"]["trial"] == best.number
     assert said["origin"]["data_fingerprint"] == study.facts.fingerprint
+    assert said["origin"]["wall_s"] > 0
+    assert set(said["origin"]["hardware"]) == {"device", "cpu", "threads"}
+    assert read_description(bundle).request == study.study.user_attrs["nas_spec"]
     card = (bundle / "README.md").read_text()
     assert best.user_attrs["layout"] in card
-    assert "{" not in card.replace("{'", "")
+    assert "{" not in re.sub(r"```.*?```", "", card, flags=re.DOTALL)
 
 
 def test_backbone_py_loads_without_us_and_gives_the_same_maps(bundle: Path, tmp_path: Path):
@@ -135,7 +132,7 @@ def test_other_categories_are_refused(bundle: Path, bccd: Path, monkeypatch: pyt
 def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: SearchStudy, tmp_path: Path, nas: Callable):
     out = tmp_path / "best"
     for _ in range(2):
-        said = nas("export", "--storage", study.spec.storage, "--out", out)
+        said = nas("export", "--storage", study.spec.storage, "--out", out, "--no-onnx")
         assert said["layout"] == read_description(bundle).layout.__str__()
     assert {entry.name for entry in tmp_path.iterdir()} == {"best"}
 
@@ -143,7 +140,9 @@ def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: SearchStu
 def test_the_other_trial_can_be_exported(study: SearchStudy, tmp_path: Path, nas: Callable):
     second = leaderboard(study.study)[1]
     assert (
-        nas("export", "--storage", study.spec.storage, "--out", tmp_path / "b", "--trial", str(second.number))["number"]
+        nas("export", "--storage", study.spec.storage, "--out", tmp_path / "b", "--trial", str(second.number), "--no-onnx")[
+            "number"
+        ]
         == second.number
     )
     assert str(read_description(tmp_path / "b").layout) == second.user_attrs["layout"]
@@ -154,7 +153,7 @@ def test_the_other_trial_can_be_exported(study: SearchStudy, tmp_path: Path, nas
     [
         (lambda folder: (folder / "detector.yaml").unlink(), "cannot be read"),
         (lambda folder: (folder / "detector.yaml").write_text("a: ["), "is not YAML"),
-        (lambda folder: (folder / "detector.yaml").write_text("format: 2"), "has format 2; this version reads 1"),
+        (lambda folder: (folder / "detector.yaml").write_text("format: 3"), "has format 3; this version reads 1 and 2"),
         (lambda folder: (folder / "detector.yaml").write_text("format: 1"), "is damaged"),
         (lambda folder: (folder / "detector.safetensors").write_bytes(b"x" * 100), "cannot be read"),
         (lambda folder: (folder / "backbone.safetensors").rename(folder / "detector.safetensors"), "is damaged"),
@@ -173,11 +172,12 @@ def test_damaged_bundles_say_so(bundle: Path, tmp_path: Path, damage: Callable[[
 def test_train_goes_on_from_a_layout_and_from_a_bundle(bundle: Path, digits: Path, tmp_path: Path, nas: Callable):
     from_layout = nas(
         "train", "C1-C1-T1-T1@16", "--data", digits, "--recipe", "tiny", "--detector", "faster_rcnn", "--epochs", "1",
-        "--image-size", "48", "--set", "detector.channels=32", "--set", "detector.hidden=64", "--out", tmp_path / "one",
+        "--image-size", "48", "--set", "detector.channels=32", "--set", "detector.hidden=64", "--no-onnx",
+        "--out", tmp_path / "one",
     )  # fmt: skip
     assert from_layout["layout"] == "C1-C1-T1-T1@16"
     assert nas("evaluate", tmp_path / "one", "--data", digits)["map"] == pytest.approx(from_layout["map"], abs=1e-4)
-    again = nas("train", bundle, "--data", digits, "--out", tmp_path / "two", "--epochs", "1")
+    again = nas("train", bundle, "--data", digits, "--out", tmp_path / "two", "--epochs", "1", "--no-onnx")
     trained = read_description(tmp_path / "two")
     assert trained.layout == read_description(bundle).layout
     assert (trained.recipe.epochs, trained.recipe.image_size) == (1, 64)
@@ -194,3 +194,9 @@ def test_list_status_and_profile(study: SearchStudy, nas: Callable):
     swin, hybrid = nas("profile", "T2-T2-T6-T2", "C2-C2-T12-T4", "--detector", "fcos", "--image-size", "224", "--images", "1")
     assert (swin["params"], hybrid["params"]) == (35734548, 59509898)
     assert swin["memory_predicted_gib"] == pytest.approx(sum(swin["memory_by_part_gib"].values()), abs=1e-3)
+
+
+def test_a_searchs_candidate_is_reproduced_to_the_digit(bundle: Path, digits: Path, nas: Callable):
+    again = nas("reproduce", bundle, "--data", digits)
+    assert again["map"] == again["map_before"]
+    assert again["differing"] == []

@@ -1,9 +1,8 @@
-"""The dashboard's door: who gets in, what nobody may do, that nothing is written by looking."""
+"""Behind the dashboard's door: what nobody may do, that nothing is written by looking, where it is served."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import re
 import socket
@@ -11,188 +10,25 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import optuna
-import optuna_dashboard
 import pytest
-from browsing import HOST, Browser
+from browsing import OTHERS, TOKEN, Browser, browser_of, content, routes
 from driver import Driver
 
-from dashboards.guard import Access, Guard
+from dashboards.guard import Access
 from dashboards.optuna_app import moved
-from dashboards.pages import pages_app
-from dashboards.serve import dashboard_app, make_dashboard, tls_context
-from dashboards.sessions import Busy, Sessions, read_token
+from dashboards.serve import make_dashboard, tls_context
+from dashboards.sessions import Sessions
 from nas.cli import main
 from nas.cli.dashboard import checked_prefix
 from nas.errors import StudyError, UserError
 from nas.storage import open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
-TOKEN = "correct-horse-battery"
-OTHERS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "MOVE")
-METHODS = ("GET", "HEAD", *OTHERS)
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Driver:
-    """A study with a few trials, driven without training."""
-    driver = Driver(tmp_path_factory.mktemp("dashboard"), **{"search.trials": 4})
-    for value in (0.2, 0.4, 0.3):
-        driver.train(value)
-    return driver
-
-
-def browser(driver: Driver, *, logged_in: bool = True, **options: object) -> Browser:
-    allow_edit = bool(options.get("allow_edit"))
-    storage = open_storage(driver.spec.storage, create=False, read_only=not allow_edit)
-    access = Access(Sessions(TOKEN, delay_s=0), **options)
-    made = Browser(Guard(dashboard_app(storage, access), access))
-    if logged_in:
-        assert made.log_in(TOKEN).status == 303
-    return made
-
-
-@pytest.fixture(scope="module")
-def inside(searched: Driver) -> Browser:
-    return browser(searched)
-
-
-def routes(driver: Driver) -> list[tuple[str, str]]:
-    """Every method and path of Optuna Dashboard and of our pages, numbers and names filled in."""
-    storage = open_storage(driver.spec.storage, create=False)
-    rules = [
-        (route.method, route.rule) for app in (optuna_dashboard.wsgi(storage), pages_app(storage, "")) for route in app.routes
-    ]
-    assert len(rules) > 30
-    return [(method, path_of(rule)) for method, rule in rules]
-
-
-def path_of(rule: str) -> str:
-    rule = rule.replace("<:re:(/.*)?>", "/studies/1").replace("<study_id:int>", "1").replace("<trial_id:int>", "1")
-    filled = re.sub(r"<(number|id):int>", "1", rule)
-    filled = filled.replace("<plot_type>", "timeline").replace("<name:re:[a-z]+[.](css|js)>", "plotly.js")
-    filled = re.sub(r"<(artifact_id|history_id|filename|path|name)[^/]*>", "abc", filled)
-    assert "<" not in filled, filled
-    return filled
-
-
-def content(driver: Driver) -> str:
-    """All that the database holds, as a digest."""
-    storage = open_storage(driver.spec.storage, create=False)
-    with closing(storage.engine.raw_connection()) as connection:
-        lines = "\n".join(connection.driver_connection.iterdump())
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------------- without a login
-
-
-def test_without_a_session_nothing_is_shown_and_nothing_done(searched: Driver):
-    outside, before = browser(searched, logged_in=False), content(searched)
-    for method, path in routes(searched):
-        for tried in {method, *METHODS}:
-            for cookie in ("", "nas-session=", "nas-session=guess"):
-                outside.cookie = cookie
-                answer = outside(tried, path)
-                assert answer.status == 401, (tried, path)
-                assert b"study" not in answer.body or b"Log in" in answer.body
-    assert content(searched) == before
-
-
-def test_the_door_itself_is_open(searched: Driver):
-    outside = browser(searched, logged_in=False)
-    for path in ("/login", "/assets/page.css", "/assets/login.js"):
-        assert outside.get(path).status == 200
-    for host in (HOST, "attacker.example", ""):
-        assert (outside.get("/healthz", Host=host).status, outside.get("/healthz").text) == (200, "ok\n")
-    assert outside("POST", "/healthz").status == 401
-    said = outside.get("/dashboard/studies/1?a=1")
-    assert 'value="/dashboard/studies/1?a=1"' in said.text
-    assert outside.get("/api/studies", Accept="application/json").body == b"log in first\n"
-    assert outside("HEAD", "/").body == b""
-
-
-@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "é" * 30])
-def test_a_wrong_token_is_refused(searched: Driver, token: str):
-    outside = browser(searched, logged_in=False)
-    answer = outside.log_in(token)
-    assert answer.status == 401
-    assert "Set-Cookie" not in answer.headers
-    assert "This is not the token" in answer.text
-    assert outside.get("/").status == 401
-
-
-def test_a_session_is_a_cookie_that_no_script_and_no_other_site_sees(searched: Driver):
-    guest = browser(searched, logged_in=False)
-    answer = guest.log_in(TOKEN, "/dashboard/studies/1")
-    assert answer.headers["Location"] == "/dashboard/studies/1"
-    flags = answer.headers["Set-Cookie"].split("; ")
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(flags)
-    assert "Secure" not in flags
-    assert TOKEN not in answer.headers["Set-Cookie"]
-    assert guest.get("/").status == 200
-    assert (
-        guest.get("/", Cookie=f"other=a b; =; {guest.cookie}; bad").status == 200
-    )  # other programs of this machine set some too
-    stolen = guest.cookie
-    assert guest("POST", "/logout").headers["Location"] == "/login"
-    guest.cookie = stolen
-    assert guest.get("/").status == 401
-
-
-def test_cookies_are_for_tls_where_there_is_tls(searched: Driver):
-    secure = browser(searched, logged_in=False, encrypted=True).log_in(TOKEN)
-    assert secure.headers["Set-Cookie"].endswith("; Secure")
-    proxied = browser(searched, logged_in=False).log_in(TOKEN, Origin=f"https://{HOST}")  # TLS ended before us
-    assert proxied.headers["Set-Cookie"].endswith("; Secure")
-
-
-@pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil", "/a\r\nX: y", "javascript:alert(1)"])
-def test_a_login_leads_nowhere_else(searched: Driver, wanted: str):
-    assert browser(searched, logged_in=False).log_in(TOKEN, wanted).headers["Location"] == "/"
-
-
-def test_a_login_is_short(searched: Driver):
-    assert browser(searched, logged_in=False)("POST", "/login", b"token=" + b"x" * 5000).status == 413
-
-
-def test_wrong_tokens_cost_time_one_after_the_other():
-    sessions, began = Sessions(TOKEN, delay_s=0.2), time.monotonic()
-    guesses = [threading.Thread(target=sessions.log_in, args=(str(number),)) for number in range(4)]
-    for guess in guesses:
-        guess.start()
-    for guess in guesses:
-        guess.join()
-    assert time.monotonic() - began >= 0.8
-    assert sessions.log_in(TOKEN)
-
-
-def test_a_long_queue_of_logins_is_turned_away(searched: Driver, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dashboards.sessions._QUEUE_S", 0.01)
-    sessions = Sessions(TOKEN)
-    with sessions._one_by_one, pytest.raises(Busy):
-        sessions.log_in(TOKEN)
-    access = Access(sessions)
-    with sessions._one_by_one:
-        assert Browser(Guard(lambda *_: [], access)).log_in(TOKEN).status == 429
-
-
-def test_sessions_end(monkeypatch: pytest.MonkeyPatch):
-    sessions = Sessions(TOKEN)
-    session = sessions.log_in(TOKEN)
-    assert sessions.knows(session)
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 12 * 3600 + 1)
-    assert not sessions.knows(session)
-
-
-# ------------------------------------------------------------------------------------------------------------ logged in
 
 
 def test_every_method_that_changes_something_is_refused(searched: Driver, inside: Browser):
@@ -241,7 +77,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 def test_another_site_changes_nothing_even_where_editing_is_allowed(searched: Driver, headers: dict[str, str | None]):
-    editor, before = browser(searched, allow_edit=True), content(searched)
+    editor, before = browser_of(searched, allow_edit=True), content(searched)
     editor.headers |= headers
     for method, path in routes(searched):
         if method != "GET":
@@ -264,19 +100,19 @@ def test_a_name_that_is_not_ours_is_refused(inside: Browser, host: str):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "10.0.0.7:8080", "[::1]:8080", "search.example"])
 def test_our_names_are_known(searched: Driver, host: str):
-    named = browser(searched, hosts=frozenset({"localhost", "search.example"}))
+    named = browser_of(searched, hosts=frozenset({"localhost", "search.example"}))
     assert named.get("/api/studies", Host=host).status == 200
 
 
 def test_a_proxy_may_change_the_host(searched: Driver):
-    guest = browser(searched, logged_in=False, hosts=frozenset({"localhost", "search.example"}))
+    guest = browser_of(searched, logged_in=False, hosts=frozenset({"localhost", "search.example"}))
     assert guest.log_in(TOKEN, Host="127.0.0.1:8080", Origin="https://search.example").status == 303
 
 
 def test_editing_is_for_who_asks(tmp_path: Path):
     driver = Driver(tmp_path)
     driver.train()
-    editor = browser(driver, allow_edit=True)
+    editor = browser_of(driver, allow_edit=True)
     note = b'{"version": 1, "body": "mine"}'
     assert editor("PUT", "/api/studies/1/note", note, Content_Type="application/json").status == 204
     assert editor("DELETE", "/api/studies/1", Content_Type="application/json").status == 204
@@ -307,12 +143,9 @@ def test_the_dashboard_shows_the_study(searched: Driver, inside: Browser):
     assert 'id="nas-beside" href="/"' in inside.get("/dashboard").text
 
 
-# ---------------------------------------------------------------------------------------------------- below a path, with TLS
-
-
 @pytest.mark.parametrize("cut", [False, True], ids=["whole path", "cut by the proxy"])
 def test_everything_works_below_a_path(searched: Driver, cut: bool):
-    below, at = browser(searched, prefix="/nas"), "" if cut else "/nas"
+    below, at = browser_of(searched, prefix="/nas"), "" if cut else "/nas"
     assert below.get(f"{at}/studies/1").status == 200
     for path in ("/", "/dashboard", "/studies/1", "/studies/1/trials/0", "/login"):
         absolute = re.findall(r'(?:href|src|action)="(/[^"]*)"', below.get(f"{at}{path}").text)
@@ -323,7 +156,7 @@ def test_everything_works_below_a_path(searched: Driver, cut: bool):
     assert "baseURL}/nas/api/studies`" in text
     assert not re.search(r"[`\"'](/api|/csv|/artifacts|/static|/dashboard)/", text)
     assert below.get(f"{at}/api/studies").status == 200
-    answer = browser(searched, prefix="/nas", logged_in=False).log_in(TOKEN, "/studies/1")
+    answer = browser_of(searched, prefix="/nas", logged_in=False).log_in(TOKEN, "/studies/1")
     assert (answer.headers["Location"], "Path=/nas;" in answer.headers["Set-Cookie"]) == ("/nas/studies/1", True)
 
 
@@ -383,25 +216,6 @@ def test_a_certificate_that_is_none_is_one_line(certificate: tuple[Path, Path], 
     (tmp_path / "text").write_text("no certificate")
     with pytest.raises(UserError, match="cannot be used"):
         tls_context(tmp_path / "text", certificate[1])
-
-
-# --------------------------------------------------------------------------------------------------------------- the token
-
-
-def test_a_token_file_is_for_its_owner(tmp_path: Path):
-    path = tmp_path / "token"
-    with pytest.raises(UserError, match="cannot be read: No such file"):
-        read_token(path)
-    for text, said in (("short", "at least 16 characters"), ("two words " * 3, "one word")):
-        path.write_text(text)
-        path.chmod(0o600)
-        with pytest.raises(UserError, match=said):
-            read_token(path)
-    path.write_text(TOKEN + "\n")
-    assert read_token(path) == TOKEN
-    path.chmod(0o644)
-    with pytest.raises(UserError, match="everybody on this machine: chmod 600"):
-        read_token(path)
 
 
 def test_a_taken_port_is_one_line(searched: Driver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from studies import trained_search
 
 from nas.cli import main
 from nas.data.prepare import BOXES_ONLY, read_request
@@ -27,7 +28,7 @@ from workers.run import Watcher, run_search
 SIDE = 64
 FLAGS = {
     "space": "tiny", "detector.name": "cascade_mask_rcnn", "detector.channels": 32, "detector.hidden": 32,
-    "detector.regions": 64, "recipe.epochs": 2, "recipe.image_size": 64, "recipe.batch": 4,
+    "detector.regions": 64, "recipe.epochs": 2, "recipe.batch": 4,
     "search.trials": 1, "search.try": ["C1-C1-C1-C1@16"],
 }  # fmt: skip
 
@@ -70,9 +71,7 @@ def shape(canvas: np.ndarray, rng: np.random.Generator, corners: int) -> dict[st
 
 @pytest.fixture(scope="module")
 def study(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
-    folder = tmp_path_factory.mktemp("search")
-    flags = {"data.root": str(shapes), "storage": f"sqlite:///{folder}/nas.db", "run.output": str(folder / "runs")}
-    return run_search(load_spec(None, FLAGS | flags), Watcher(), local=True)
+    return trained_search(tmp_path_factory.mktemp("search"), shapes, **FLAGS)
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def test_masks_reach_the_study_and_come_back_from_a_bundle(
     assert study.study.user_attrs["nas_spec"]["detector"]["masks"]
 
     bundle, pictures = tmp_path / "best", tmp_path / "pictures"
-    nas("export", "--storage", study.spec.storage, "--out", bundle)
+    nas("export", "--storage", study.spec.storage, "--out", bundle, "--no-onnx")
     assert "map_segm" in (bundle / "README.md").read_text()
     again = json.loads(nas("evaluate", bundle, "--data", shapes, "--draw", pictures, "--json").out)
     assert again["map"] == pytest.approx(known["map"], abs=1e-4)
@@ -122,7 +121,7 @@ def test_the_same_request_goes_on(study: SearchStudy):
 def test_data_without_masks_train_boxes_alone_and_say_so_once(digits: Path, tmp_path: Path, nas: Callable[..., Any]):
     out = tmp_path / "bundle"
     settings = [f"--set={key}={value}" for key, value in FLAGS.items() if key.startswith(("detector.", "recipe."))]
-    printed = nas("train", "C1-C1-C1-C1@16", "--data", digits, "--out", out, "--recipe", "tiny", *settings)
+    printed = nas("train", "C1-C1-C1-C1@16", "--data", digits, "--out", out, "--no-onnx", "--recipe", "tiny", *settings)
     assert printed.err.count(BOXES_ONLY) == 1
     trained, detector = read_bundle(out)
     assert not trained.detector.masks

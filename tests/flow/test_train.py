@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Run
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -26,19 +26,6 @@ from nas.written import validated
 
 LAYOUT = "C1-C1-T1-T1@16"
 SETTINGS = ["--recipe", "tiny", "--detector", "fcos", "--image-size", "48", "--set", "detector.channels=64"]
-
-
-@pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command: exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 def rows(curves: Path) -> list[dict[str, str]]:
@@ -61,9 +48,9 @@ def names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()}
 
 
-def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, nas: Callable, monkeypatch: pytest.MonkeyPatch):
+def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
     out, curves = tmp_path / "mine", tmp_path / "mine.curves"
-    command = ("train", LAYOUT, "--data", digits, *SETTINGS, "--epochs", "3", "--out", out)
+    command = ("train", LAYOUT, "--data", digits, *SETTINGS, "--epochs", "3", "--no-onnx", "--out", out)
 
     def interrupt(self: EpochProgress, report: EpochReport) -> None:
         if report.epoch == 2:
@@ -95,7 +82,7 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = out.with_name("run.yaml")
     keys = "recipe: {name: tiny, epochs: 3, image_size: 48}\ndetector: {name: fcos, channels: 64}\n"
     run.write_text(f"layout: {LAYOUT}\n{keys}")
-    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--out", str(out)]
+    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--no-onnx", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
@@ -121,17 +108,17 @@ def test_a_bundle_trains_as_before_but_for_what_flags_say(bundle: Path, digits: 
     assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM, "epochs": 5, "lr": 0.5})
 
 
-def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas: Callable):
+def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas: Run):
     curves = bundle.with_name("one.curves")
     assert (curves / CALIBRATION).exists()
     (curves / DETECTIONS / "of-another-data-set.png").write_bytes(b"x")
-    assert nas("train", bundle, "--data", digits, "--out", bundle, "--set", "calibration.enabled=false")[0] == 0
+    assert nas("train", bundle, "--data", digits, "--out", bundle, "--no-onnx", "--set", "calibration.enabled=false")[0] == 0
     assert names(curves) == {CURVES, PLOT, EVENTS, DETECTIONS}
     assert len(names(curves / DETECTIONS)) == 8
     assert steps(curves) == [1]
 
 
-def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, tmp_path: Path, nas: Callable):
+def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, tmp_path: Path, nas: Run):
     (tmp_path / "mine.curves").write_text("notes")
     code, out, err = nas("train", LAYOUT, "--data", digits, *SETTINGS, "--out", tmp_path / "mine")
     assert (code, out) == (2, "")
@@ -141,9 +128,7 @@ def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, t
     assert names(tmp_path) == {"mine.curves"}
 
 
-def test_evaluation_draws_every_image(
-    bundle: Path, digits: Path, tmp_path: Path, nas: Callable, monkeypatch: pytest.MonkeyPatch
-):
+def test_evaluation_draws_every_image(bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("nas.drawing.SHOWN_SCORE", 0)  # hardly trained, the detector is sure of nothing
     code, out, _ = nas("evaluate", bundle, "--data", digits, "--draw", tmp_path / "a" / "b", "--json")
     assert code == 0
@@ -162,7 +147,7 @@ def test_evaluation_draws_every_image(
 
 @pytest.mark.parametrize(("folder", "words"), [("/proc/new", "No such file"), ("{tmp_path}/file", "File exists")])
 def test_drawings_that_cannot_be_written_are_one_line(
-    bundle: Path, digits: Path, tmp_path: Path, nas: Callable, folder: str, words: str
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run, folder: str, words: str
 ):
     (tmp_path / "file").write_text("mine")
     code, out, err = nas("evaluate", bundle, "--data", digits, "--draw", folder.format(tmp_path=tmp_path))

@@ -81,9 +81,13 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
     assert not any(name.endswith(".partial") for name in files)
     epochs = [line for name in store.find("nas/runs") if name.endswith("log.jsonl") for line in store.cat(name).splitlines()]
     assert len(epochs) <= 3 * 3 + 2  # at most one epoch again for each of the two that ran
-    exported = [BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best"]
+    exported = [BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", "--no-onnx"]
+    exported += ["--push-to", "s3://nas/best"]
     subprocess.run(exported, env=s3, check=True, capture_output=True)
     assert (tmp_path / "best" / "backbone.safetensors").stat().st_size > 10_000
+    store.invalidate_cache()
+    copied = {name.rpartition("/")[2]: store.cat(name) for name in store.find("nas/best")}
+    assert copied == {path.name: path.read_bytes() for path in (tmp_path / "best").iterdir()}
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "path"])

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from studies import trained_search
 
 from nas.backbone import build_backbone
 from nas.cli import main, submit
 from nas.export.bundle import read_description
-from nas.spec import load_spec
 from search_spaces.layout import Layout
-from workers.run import Watcher, run_search
 
 COMMAND = (
     "nas train C1-C1-T1-T1@16 --recipe tiny --detector fcos --epochs 1 --image-size 48 --set detector.channels=64 "
@@ -70,12 +69,8 @@ def test_a_request_keeps_the_whole_path(folder: Path, digits: Path):
 
 
 def test_the_candidates_of_a_search_start_from_them(folder: Path, digits: Path):
-    flags = {
-        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
-        "run.output": str(folder / "runs"), "recipe.epochs": 1, "recipe.image_size": 48, "search.trials": 1,
-        "search.try": ["C1-C1-T2-T1@16"], "recipe.weights": str(folder / "resnet.pt"),
-    }  # fmt: skip
-    study = run_search(load_spec(None, flags), Watcher(), local=True)
+    flags = {"recipe.epochs": 1, "recipe.image_size": 48, "search.trials": 1, "search.try": ["C1-C1-T2-T1@16"]}
+    study = trained_search(folder, digits, **flags, **{"recipe.weights": str(folder / "resnet.pt")})
     (trial,) = study.study.trials
     assert trial.user_attrs["calibration"] is None
     (log,) = folder.glob("runs/*/trial-*/log.jsonl")

@@ -127,6 +127,8 @@ def test_layouts_to_try_must_be_in_the_space():
         load_spec(None, {**BASE, "search.try": ["C2-C2-T12-T4"]})
     with pytest.raises(LayoutError):
         load_spec(None, {**BASE, "search.try": ["C2"]})
+    with pytest.raises(SpecError, match="try_only needs layouts in try; got none"):
+        load_spec(None, {**BASE, "search.try_only": True})
 
 
 @pytest.mark.parametrize("content", ["- 1", "a: [", "\x00"])

@@ -42,7 +42,8 @@ def test_every_attribute_is_there_and_documented(tmp_path: Path):
     others = {"fail_reason", "infeasible_reason", "origin", "test_map", "test_map_50"}
     masks = {name for name in attributes.TRIAL if "map_segm" in name}
     assert set(written) == set(attributes.TRIAL) - others - masks
-    assert set(driver.study.study.user_attrs) == set(attributes.STUDY) - {"nas_memory_correction"}  # nothing was measured
+    later = {"nas_memory_correction", "nas_proxy_check"}  # nothing was measured, no proxy checked
+    assert set(driver.study.study.user_attrs) == set(attributes.STUDY) - later
     assert written["map"] == written["map_50"] == 0.4
     assert written["map_small"] is None
     assert written["map_per_class"] == {"a": 0.4, "b": None}
@@ -171,6 +172,24 @@ def test_failures_are_replaced_and_release_their_layout(tmp_path: Path):
     assert driver.trial(0).state == TrialState.FAIL
     assert driver.trial(0).user_attrs["fail_reason"] == "NonFiniteLoss: nan"
     assert driver.study.ended == 0
+
+
+def test_the_listed_layouts_and_no_others(tmp_path: Path):
+    listed = ["C2-T1-T3-T1@16", "C1-C1-C1-C1@24", "T1-T1-T1-T1@16"]
+    flags = {"search.try": listed, "search.try_only": True, "run.retries": 1}
+    driver = Driver(tmp_path, **flags)
+    driver.train()
+    for _ in range(2):  # once and one retry, and nothing instead
+        driver.study.fail(driver.study.next().number, "broken")
+    left_behind = driver.study.next()
+    again = Driver(tmp_path, **flags)
+    assert (again.train(), left_behind.number) == (3, 3)  # the last one is gone on with, though nothing else is left
+    assert again.study.next() is None
+    assert again.study.finished
+    assert again.study.stop_reason == "search.try exhausted"
+    trials = [(trial.user_attrs["layout"], trial.state.name) for trial in again.study.study.trials]
+    assert trials == [(listed[0], "COMPLETE"), (listed[1], "FAIL"), (listed[1], "FAIL"), (listed[2], "COMPLETE")]
+    assert again.study.refusals()["repeated"] == 0
 
 
 def test_ten_failures_in_a_row_stop_the_search(tmp_path: Path):

@@ -1,0 +1,114 @@
+"""Writes docs/reference.md: every key of a request and of a recipe, every attribute of a study, as the code has them.
+
+python docs/reference.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from nas import attributes
+from nas.recipe import Recipe, load_recipe, recipe_names
+from nas.spec import BudgetSpec, CalibrationSpec, DataSpec, DetectorSpec, RunSpec, SearchSettings, SearchSpec
+
+PATH = Path(__file__).with_suffix(".md")
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSpec, "detector": DetectorSpec, "recipe": Recipe, "budget": BudgetSpec, "calibration": CalibrationSpec,
+    "search": SearchSettings, "run": RunSpec,
+}  # fmt: skip
+SAID = {"study": "the data folder's name", "space": "paper", "data.root": "", "recipe.name": "proxy"}  # defaults
+NAMES = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text"}
+LIMITS = {
+    "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
+    "multipleOf": "a multiple of",
+}  # fmt: skip
+
+
+def described(model: type[BaseModel]) -> dict[str, str]:
+    """Key to what its class says of it below `Args:`."""
+    lines = (inspect.getdoc(model) or "").partition("Args:\n")[2]
+    texts: dict[str, str] = {}
+    for entry in re.split(r"\n    (?! )", "\n" + lines)[1:]:
+        name, _, text = entry.partition(": ")
+        texts[name.strip()] = " ".join(text.split())
+    return texts
+
+
+def values(schema: dict[str, Any]) -> str:
+    """What a key takes, in words; `schema` is its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(values(choice) for choice in schema["anyOf"] if choice.get("type") != "null")
+    if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if schema["type"] == "array":
+        return f"list: {values(schema['items'])}"
+    return ", ".join(
+        [NAMES[schema["type"]], *(f"{words} {schema[limit]:.10g}" for limit, words in LIMITS.items() if limit in schema)]
+    )
+
+
+def default(key: str, field: FieldInfo) -> str:
+    """As a request would write it."""
+    if key in SAID:
+        return SAID[key]
+    if field.is_required():
+        return "the recipe's"
+    value = field.get_default()
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in (None, ()) else ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def table(model: type[BaseModel], section: str = "") -> list[str]:
+    """The keys of a section that are values."""
+    texts, schemas = described(model), model.model_json_schema()["properties"]
+    rows = ["| key | values | default | |", "| --- | --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        key = f"{section}.{field.alias or name}" if section else name
+        if key not in SECTIONS:
+            taken = "a name, a file or the space itself" if key == "space" else values(schemas[field.alias or name])
+            rows.append(f"| `{key}` | {taken} | {default(key, field)} | {texts[field.alias or name]} |")
+    return rows
+
+
+def recipes() -> list[str]:
+    """What the recipes that come along set, side by side."""
+    loaded = {name: load_recipe(name) for name in recipe_names()}
+    keys = [name for name in Recipe.model_fields if name != "name" and any(name in recipe for recipe in loaded.values())]
+    rows = [f"| | {' | '.join(loaded)} |", f"| --- |{' --- |' * len(loaded)}"]
+    for key in keys:
+        cells = [recipe.get(key, "") for recipe in loaded.values()]
+        rows.append(f"| `{key}` | {' | '.join(f'{cell:g}' if isinstance(cell, float) else str(cell) for cell in cells)} |")
+    return rows
+
+
+def reference() -> str:
+    """The whole page."""
+    lines = ["# Reference", "", "Written by `python docs/reference.py` from the code.", "", "## A request", ""]
+    lines += ["`nas-submit request.yaml`; a flag or `--set key=value` comes before the file.", "", *table(SearchSpec)]
+    for section, model in SECTIONS.items():
+        about = (inspect.getdoc(model) or "").partition("Args:")[0].split("\n\n")
+        lines += [
+            "",
+            f"### {section}",
+            "",
+            *[" ".join(part.split()) + "\n" for part in about if part.strip()],
+            *table(model, section),
+        ]
+    lines += ["", "## Recipes", "", "An empty field has the default above.", "", *recipes()]
+    for title, known in (("a trial", attributes.TRIAL), ("a study", attributes.STUDY)):
+        lines += ["", f"## Attributes of {title}", "", "| name | |", "| --- | --- |"]
+        lines += [f"| `{name}` | {text} |" for name, text in known.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(reference())
+    print(PATH, file=sys.stderr)

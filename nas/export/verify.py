@@ -1,0 +1,130 @@
+"""Whether a bundle is what was exported, and all its forms the same network.
+
+Hashes come first: nothing is loaded, let alone run, before every byte is the one that was exported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nas.detectors import Detector
+from nas.errors import BundleError
+from nas.export.bundle import BACKBONE_PREFIX, read_bundle
+from nas.export.manifest import check_manifest
+from nas.export.onnx import READERS, missing
+from nas.export.onnx_files import BACKBONE, DETECTOR, compare_backbone, compare_detector, random_images, same
+from nas.export.trained import Trained
+
+# What a stranger's interpreter does: our packages cannot be imported, nothing is written beside the code.
+_LOADED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+sys.modules.update(dict.fromkeys(("nas", "search_spaces", "workers", "dashboards")))
+import torch
+from safetensors.torch import load_file, save_file
+{build}
+given = load_file(sys.argv[2])
+with torch.no_grad():
+    found = {{f"{{name}}.{{i}}": x.contiguous() for name, images in given.items() for i, x in enumerate(network(images))}}
+save_file(found, sys.argv[3])
+"""
+_BACKBONE = """
+from backbone import load_features
+features = load_features(sys.argv[1] + "/backbone.safetensors").eval()
+network = lambda images: [*features.backbone(images), *features(images)]"""
+_MMENGINE = """
+from mmengine.config import Config
+from mmengine.registry import MODELS
+wanted = Config.fromfile(sys.argv[1] + '/mmdet_config.py').model.backbone
+network = MODELS.build({**wanted, "out_indices": (0, 1, 2, 3)}).eval()"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One form of the bundle: `passed`, or not `passed` because it was skipped for a reason."""
+
+    name: str
+    passed: bool
+    said: str
+
+
+def verify(folder: Path) -> tuple[Trained, Detector, list[Check]]:
+    """Check everything that needs no data.
+
+    Returns:
+        What the bundle describes, its detector, and what was checked.
+
+    Raises:
+        BundleError: something is wrong; the text names it.
+    """
+    names = check_manifest(folder)
+    trained, detector = read_bundle(folder)
+    checks = [Check("hashes", True, f"{len(names)} files as exported"), Check("detector.safetensors", True, "loads")]
+    return trained, detector, [*checks, *_forms(folder, names, detector)]
+
+
+def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
+    state, weights = detector.state_dict(), load_file(folder / "backbone.safetensors")
+    expected = {name.removeprefix(BACKBONE_PREFIX): x for name, x in state.items() if name.startswith(BACKBONE_PREFIX)}
+    if set(weights) != set(expected) or not all(torch.equal(x, expected[name]) for name, x in weights.items()):
+        raise BundleError("backbone.safetensors has other weights than detector.safetensors")
+    yield Check("backbone.safetensors", True, "the detector's weights")
+    yield _same_elsewhere(folder, detector, "backbone.py", _BACKBONE, times=2)
+    if find_spec("mmengine"):
+        yield _same_elsewhere(folder, detector, "mmdet_config.py", _MMENGINE)
+    else:
+        yield Check("mmdet_config.py", False, "mmengine is not installed")
+    compared: tuple[tuple[str, Callable[[Path, Detector], None]], ...] = (
+        (BACKBONE, compare_backbone),
+        (DETECTOR, compare_detector),
+    )
+    for name, compare in compared:
+        if name not in names:
+            yield Check(name, False, "the bundle has none (README.md says why)")
+        elif absent := missing(READERS):
+            yield Check(name, False, f"{absent[0]} is not installed: pip install 'scratch-nas[onnx]'")
+        else:
+            compare(folder / name, detector)
+            yield Check(name, True, "same outputs, in onnxruntime")
+
+
+def _same_elsewhere(folder: Path, detector: Detector, name: str, build: str, times: int = 1) -> Check:
+    """The maps that a fresh interpreter without our packages gets, `times` over, beside the network's.
+
+    Raises:
+        BundleError: it fails there, or gives others.
+    """
+    given = {str(number): images for number, images in enumerate(random_images())}
+    found = run_elsewhere(folder, build, given, name)
+    for number, images in given.items():
+        with torch.no_grad():
+            maps = times * detector.backbone.backbone(images)
+        same(name, [found.get(f"{number}.{i}", torch.zeros(0)) for i in range(len(maps))], maps)
+    return Check(name, True, "same outputs, in an interpreter without scratch-nas")
+
+
+def run_elsewhere(folder: Path, build: str, given: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """What a `network` that the lines `build` make gives for images, in a fresh interpreter; `NAME.0` is the first map.
+
+    Raises:
+        BundleError: it fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        images, maps = f"{scratch}/images.safetensors", f"{scratch}/maps.safetensors"
+        save_file(given, images)
+        command = [sys.executable, "-I", "-B", "-c", _LOADED.format(build=build), str(folder.resolve()), images, maps]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
+        if ran.returncode:
+            last = ran.stderr.strip().splitlines()[-1:] or ["no word"]
+            raise BundleError(f"{name} does not load: {last[0]}")
+        return load_file(maps)

@@ -1,0 +1,197 @@
+"""A bundle after its export: verified, trained again, copied elsewhere; and what is said where that fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import Run
+
+from nas.cli import main
+from nas.cli.verify import _differing
+from nas.errors import BundleError, OutputError
+from nas.export.bundle import read_description
+from nas.export.manifest import MANIFEST, check_manifest
+from nas.export.push import push, push_target
+from nas.places import path_of
+
+
+@pytest.fixture(scope="module")
+def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a training on a share of the images, without ONNX."""
+    out = tmp_path_factory.mktemp("trained") / "one"
+    arguments = [
+        "nas",
+        "train",
+        "C1-C1-C1-T1@16",
+        "--data",
+        str(digits),
+        "--recipe",
+        "tiny",
+        "--detector",
+        "fcos",
+        "--epochs",
+        "3",
+    ]
+    arguments += ["--image-size", "48", "--set", "detector.channels=64", "--set", "data.train_fraction=0.5", "--seed", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [*arguments, "--no-onnx", "--out", str(out)])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+    assert ended.value.code == 0
+    return out
+
+
+def rewritten(bundle: Path, out: Path, change: Callable[[dict], None]) -> Path:
+    """A copy with another detector.yaml."""
+    shutil.copytree(bundle, out)
+    said = yaml.safe_load((out / "detector.yaml").read_text())
+    change(said)
+    (out / "detector.yaml").write_text(yaml.safe_dump(said))
+    return out
+
+
+def test_verify_says_what_it_has_checked(bundle: Path, digits: Path, nas: Run):
+    code, said, _ = nas("verify", bundle, "--data", digits, "--json")
+    assert code == 0
+    checks = {check["name"]: check["passed"] for check in json.loads(said)["checks"]}
+    assert {name for name, passed in checks.items() if not passed} == {"backbone.onnx", "detector.onnx"}
+    assert set(checks) >= {"hashes", "backbone.py", "mmdet_config.py", "mAP"}
+    assert "ONNX was not asked for." in (bundle / "README.md").read_text()
+
+
+def test_what_is_wrong_is_one_line_and_exit_code_2(bundle: Path, tmp_path: Path, nas: Run):
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    content = bytearray((copy / "detector.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "detector.safetensors").write_bytes(content)
+    code, out, err = nas("verify", copy)
+    assert (code, out) == (2, "")
+    assert err == f"nas: bundle '{copy}': detector.safetensors is not what was exported\n"
+    assert nas("verify", tmp_path / "gone")[0] == 2
+
+
+def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nas.export.verify.check_manifest", lambda folder: [])
+    monkeypatch.setattr("nas.export.verify._forms", lambda *_: ())
+    claims = rewritten(bundle, tmp_path / "claims", lambda said: said["figures"].update(map=0.9))
+    code, _, err = nas("verify", claims, "--data", digits)
+    assert code == 2
+    assert "the bundle says 0.9" in err
+
+
+def test_provenance_is_complete(bundle: Path):
+    trained = read_description(bundle)
+    origin = trained.origin
+    assert {"seed", "data_fingerprint", "versions", "git_commit", "hardware", "wall_s"} <= set(origin)
+    assert {"torch", "torchvision", "python", "scratch-nas"} <= set(origin["versions"])
+    assert origin["hardware"]["device"] == "cpu"
+    assert origin["hardware"]["threads"] >= 1
+    assert 0 < trained.figures["train_s"] <= origin["wall_s"] + 0.1
+    assert trained.figures["gpu_s"] == 0
+    assert trained.request["data"]["train_fraction"] == 0.5
+    assert trained.request["search"]["seed"] == 3
+
+
+def test_reproduction_gives_the_same_map(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+    code, said, _ = nas("reproduce", bundle, "--data", digits, "--json")
+    assert code == 0
+    found = json.loads(said)
+    assert found["map"] == found["map_before"] == read_description(bundle).figures["map"]
+    assert found["map"] > 0
+    assert (found["same"], found["tolerance"], found["differing"], found["out"]) == (True, 0.0, [], None)
+
+
+def test_a_reproduction_that_differs_ends_with_1(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+    def change(said: dict) -> None:
+        said["origin"]["seed"] = 4
+        said["origin"]["versions"]["torch"] = "2.0"
+
+    other = rewritten(bundle, tmp_path / "other", change)
+    code, out, _ = nas("reproduce", other, "--data", digits, "--tolerance", "0", "--no-onnx", "--out", tmp_path / "kept")
+    assert code == 1
+    assert "torch was 2.0, is 2." in out
+    assert "not within the tolerance of 0" in out
+    assert read_description(tmp_path / "kept").origin["seed"] == 4
+    assert nas("reproduce", other, "--data", digits, "--tolerance", "1")[0] == 0
+
+
+def test_other_data_are_refused_unless_asked_for(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    coco = json.loads((data / "instances_val.json").read_text())
+    coco["annotations"] = coco["annotations"][:-1]
+    (data / "instances_val.json").write_text(json.dumps(coco))
+    code, out, err = nas("reproduce", bundle, "--data", data)
+    assert (code, out) == (2, "")
+    assert "the bundle was trained on" in err
+    assert nas("reproduce", bundle, "--data", data, "--other-data", "--tolerance", "1")[0] == 0
+
+
+def test_what_differs_is_named_and_what_trains_nothing_is_not():
+    before = {"versions": {"torch": "2.13", "ray": "1"}, "hardware": {"device": "cpu", "threads": 2}}
+    now = {"versions": {"torch": "2.14"}, "hardware": {"device": "cpu", "threads": 1, "cpu": "x"}}
+    assert _differing(before, now) == ["torch was 2.13, is 2.14", "cpu was not recorded, is x", "threads was 2, is 1"]
+    assert _differing({}, {"versions": {}, "hardware": {"device": "cpu"}}) == ["device was not recorded, is cpu"]
+
+
+@pytest.mark.parametrize("kind", ["path", "file", "memory"])
+def test_a_copy_elsewhere_is_whole(bundle: Path, tmp_path: Path, kind: str):
+    place = {"path": f"{tmp_path}/a/b", "file": f"file://{tmp_path}/a/b", "memory": f"memory://{tmp_path.name}/b"}[kind]
+    for _ in range(2):  # the second replaces the first
+        push(bundle, push_target(place))
+        target = path_of(place)
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+            path.name: path.read_bytes() for path in bundle.iterdir()
+        }
+        assert [path.name for path in target.parent.iterdir()] == ["b"]
+    if kind != "memory":
+        check_manifest(tmp_path / "a" / "b")
+
+
+@pytest.mark.parametrize("kind", ["path", "memory"])
+def test_a_copy_that_fails_is_named_as_partial(bundle: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    place = {"path": f"{tmp_path}/copy", "memory": f"memory://{tmp_path.name}/copy"}[kind]
+    target = push_target(place)
+    write = type(target).write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == "detector.safetensors":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(type(target), "write_bytes", full)
+    with pytest.raises(OutputError, match=r"No space left on device.* is partial, without a manifest\.json"):
+        push(bundle, target)
+    assert not (target / MANIFEST).exists()
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_place_that_holds_something_else_is_refused(tmp_path: Path):
+    (tmp_path / "notes").write_text("mine")
+    (tmp_path / MANIFEST).write_text("{}")  # others call files so, too
+    with pytest.raises(BundleError, match="holds other files .notes.; name a new folder"):
+        push_target(str(tmp_path))
+    with pytest.raises(BundleError, match="is a file; name a folder"):
+        push_target(str(tmp_path / "notes"))
+
+
+def test_bundles_of_the_first_format_still_train(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+    def change(said: dict) -> None:
+        said["format"] = 1
+        del said["request"], said["origin"]["hardware"]
+
+    old = rewritten(bundle, tmp_path / "old", change)
+    for name in (MANIFEST, "mmdet_config.py", "mmdet_backbone.py"):
+        (old / name).unlink()
+    assert nas("evaluate", old, "--data", digits)[0] == 0
+    code, _, err = nas("verify", old)
+    assert code == 2
+    assert "has no manifest.json" in err
+    assert read_description(old).request == {}
