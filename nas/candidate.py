@@ -94,6 +94,16 @@ def train_candidate(
 
 
 def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iterator[EpochReport]:
+    epochs, report = begin(candidate, splits, on_step)
+    if report:
+        yield report
+    while not (report and report.last):
+        report = epochs.run.ended(epochs.next())
+        yield report
+
+
+def begin(candidate: Candidate, splits: Splits, on_step: OnStep | None = None) -> tuple[Epochs, EpochReport | None]:
+    """Everything before the next epoch: build and calibrate, or go on from the checkpoint, whose last report comes too."""
     device, world = torch.device(candidate.device), World.here()
     torch.manual_seed(candidate.seed)
     detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
@@ -104,19 +114,14 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
     optimizer = make_optimizer(detector, candidate.recipe)
     run = CandidateRun(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
     report = run.resume()
-    if report:
-        yield report
-    elif not run.begun:
+    if not report and not run.begun:
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
         if world.rank:  # the first process draws what one alone would draw
             torch.manual_seed(candidate.seed + 1_000_003 * world.rank)
-    epochs = _Epochs(candidate, splits, run, device, on_step)
-    while not (report and report.last):
-        report = run.ended(epochs.next())
-        yield report
+    return Epochs(candidate, splits, run, device, on_step), report
 
 
-class _Epochs:
+class Epochs:
     """Trains and scores one epoch after the other."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Sizes of memory as people write them, in bytes as code wants them."""
+"""Sizes of memory as people write them, in bytes as code wants them; figures as people read them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def percent(fraction: float | None) -> str:
 def gib_text(value: float | None) -> str:
     """GiB with as many digits as say something."""
     return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever suits."""
+    value, unit = (seconds, "s") if seconds < 100 else (seconds / 60, "min") if seconds < 6000 else (seconds / 3600, "h")
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"

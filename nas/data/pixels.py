@@ -70,15 +70,30 @@ class PixelCache:
             version = _version(path)
             found = self._maps.get(index, version)
             if found is None:
-                found = self._decoded(path, (record.width, record.height), (height, width))
+                found = self.decode(index)
                 self._maps.put(index, version, found)
         except BrokenImage as error:
             raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
         return torch.from_numpy(found).view(3, height, width)
 
-    def _decoded(self, path: Path, expected: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-        pixels = F.pil_to_tensor(read_rgb(path, expected))
-        return F.resize_image(pixels, list(size), antialias=True).contiguous().numpy().reshape(-1)
+    def decode(self, index: int) -> np.ndarray:
+        """The pixels, flat, from the image's own file.
+
+        Raises:
+            BrokenImage: it cannot be decoded.
+        """
+        record = self.split.images[index]
+        pixels = F.pil_to_tensor(read_rgb(self.split.folder / record.file_name, (record.width, record.height)))
+        return F.resize_image(pixels, list(self.sizes[index]), antialias=True).contiguous().numpy().reshape(-1)
+
+    @property
+    def kept(self) -> int:
+        """How many of the images are in the cache, as far as its table says."""
+        try:
+            table = np.fromfile(cache_folder() / "pixels" / self.key / "table", dtype=_ENTRY)
+        except OSError:
+            return 0
+        return int(np.count_nonzero(table["checksum"]))
 
 
 class _Maps:

@@ -1,4 +1,4 @@
-"""What was traced once is kept on disk, by a key that names everything it depends on, this code and PyTorch included.
+"""What was traced or measured once is kept on disk, by a key that names everything it depends on, PyTorch and our code too.
 
 The cache only saves time: a file that cannot be written or read, or holds something else, is as good as none.
 """
@@ -24,18 +24,32 @@ _SOURCES = ("memory", "backbone", "detectors")  # folders of this package that d
 
 def cached(kind: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `make` gives, plain JSON: from disk where `kind` and `key`, plain JSON too, were asked for before."""
+    value = kept(kind, key)
+    if value is None:
+        keep(kind, key, value := make())
+    return value
+
+
+def kept(kind: str, key: Any) -> dict[str, Any] | None:
+    """What was kept by this kind and key; None where nothing was."""
+    text, path = _place(kind, key)
+    try:
+        found = json.loads(path.read_text())
+        return found["value"] if found["key"] == text else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep(kind: str, key: Any, value: dict[str, Any]) -> None:
+    """Put something where `kept` finds it, instead of what was there."""
+    text, path = _place(kind, key)
+    _write(path, json.dumps({"key": text, "value": value}))
+
+
+def _place(kind: str, key: Any) -> tuple[str, Path]:
     text = json.dumps([kind, key, _version()], sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()
-    path = folder() / name[:2] / f"{name[2:]}.json"
-    try:
-        kept = json.loads(path.read_text())
-        if kept["key"] == text:
-            return kept["value"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    value = make()
-    _write(path, json.dumps({"key": text, "value": value}))
-    return value
+    return text, folder() / name[:2] / f"{name[2:]}.json"
 
 
 def folder() -> Path:
