@@ -45,7 +45,8 @@ def submit(
     cluster: Annotated[str | None, typer.Option(help="Run as a job on a Ray cluster: http://head:8265.")] = None,
     local: options.Local = False,
     detach: options.Detach = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the space and what fits; train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the space, what fits and what it will cost.")] = False,
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure a few layouts in a dry run.")] = True,
     as_json: options.Json = False,
 ) -> None:
     """Search for the best backbone that trains within the memory budget.
@@ -63,7 +64,7 @@ def submit(
     })  # fmt: skip
     request = checked_spec(spec, flags | parse_settings(settings or []))
     if dry_run:
-        _dry_run(request, as_json)
+        _dry_run(request, local=local, timing=timing, as_json=as_json)
     else:
         dispatch(request, local=local, detach=detach, as_json=as_json)
 
@@ -176,21 +177,25 @@ def _storage(study: SearchStudy) -> str:
     return shown(parse_url(study.spec.storage))
 
 
-def _dry_run(spec: SearchSpec, as_json: bool) -> None:
+def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
     from nas.budget import preview
+    from nas.cli.cost import cost_table, measured_cost
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
     from nas.data.prepare import read_request
 
     with ImageProgress() as progress:
-        spec, _, facts = read_request(spec, progress.on_image)
+        spec, splits, facts = read_request(spec, progress.on_image)
         shown = preview(spec, facts, progress.on_image)
+        shown["cost"] = measured_cost(spec, splits, facts, progress, local=local) if timing else None
     if as_json:
         print_json(shown)
-    else:
-        print_table(space_table(shown))
-        if shown["patterns"]:
-            print_table(patterns_table(shown["patterns"]))
+        return
+    print_table(space_table(shown))
+    if shown["patterns"]:
+        print_table(patterns_table(shown["patterns"]))
+    if shown["cost"]:
+        print_table(cost_table(shown["cost"]))
 
 
 def main() -> None:

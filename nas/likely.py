@@ -1,0 +1,62 @@
+"""Which layouts a search will train, as far as that is known before it: the sampler is asked, without a study in a database."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+
+from nas.budget import SAMPLED, Budget
+from nas.cost import count_cost
+from nas.sampling import FittingSampler, LayoutFilter, distributions, make_sampler
+from search_spaces.layout import Layout
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the study that is asked is nobody's concern
+ASKED = 10  # suggestions that a sampler makes before it learns from results
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A layout, the multiply-adds of one image, and the predicted peak of its training."""
+
+    layout: Layout
+    flops: int
+    memory_bytes: int
+
+
+def first_suggestions(budget: Budget) -> tuple[list[Sized], int]:
+    """What a new search trains before its sampler learns from results, and how many candidates there will be in all."""
+    search, taken, first = budget.spec.search, set[str](), list[Sized]()
+    allowed = LayoutFilter(budget, lambda: taken)
+    base = make_sampler(search.sampler, search.seed)
+    sampler = FittingSampler(base, allowed, [Layout.parse(text) for text in search.try_first])
+    study = optuna.create_study(sampler=sampler, directions=["maximize"] * len(search.objectives))
+    wanted = min(search.trials, ASKED) if base else search.trials
+    while len(first) < wanted and not allowed.exhausted():
+        layout = allowed.settled(budget.space.decode(study.ask(distributions(budget.space)).params))
+        assert layout
+        taken.add(layout.layout_id)
+        first.append(_sized(budget, layout))
+    return first, min(search.trials, len(budget.space)) if len(first) == wanted else len(first)
+
+
+def uniform_sample(budget: Budget) -> list[Sized]:
+    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs."""
+    allowed = LayoutFilter(budget, set)
+    some = itertools.islice(budget.space.shuffled(budget.spec.search.seed), SAMPLED)
+    settled = dict.fromkeys(layout for suggestion in some if (layout := allowed.settled(suggestion)))
+    return sorted((_sized(budget, layout) for layout in settled), key=lambda each: each.flops)
+
+
+def spread(ordered: Sequence[Sized], count: int) -> list[Sized]:
+    """`count` of them: the first, the last and some between, evenly; all where there are fewer."""
+    places = {round(i * (len(ordered) - 1) / (count - 1)) for i in range(count)}
+    return [ordered[place] for place in sorted(places)]
+
+
+def _sized(budget: Budget, layout: Layout) -> Sized:
+    facts = budget.facts
+    flops = count_cost(layout, budget.spec.detector, facts.num_classes, facts.batch_shape[2:]).flops
+    return Sized(layout, flops, budget.predicted_bytes(layout))

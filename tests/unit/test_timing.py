@@ -1,0 +1,66 @@
+"""What is measured of a layout, on the user's own images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.candidate import Candidate
+from nas.cost_model import PARTS
+from nas.data.pixels import PixelCache
+from nas.data.prepare import Splits, read_request
+from nas.spec import SearchSpec, load_spec
+from nas.timing import SCORED, STEPS, few_images, read_s, time_layouts
+from search_spaces.layout import Layout
+
+LAYOUT = Layout.parse("C1-C1-T1-T1@16")
+
+
+@pytest.fixture(scope="module")
+def request_and_splits(digits: Path) -> tuple[SearchSpec, Splits]:
+    flags = {"data.root": str(digits), "space": "tiny", "detector": "fcos", "recipe.image_size": 64, "recipe.batch": 2}
+    spec, splits, _ = read_request(load_spec(None, flags))
+    return spec, splits
+
+
+def candidate(spec: SearchSpec) -> Candidate:
+    return Candidate(LAYOUT, spec.detector, spec.recipe, spec.calibration, 10, 0, Path("nowhere"), cache_bytes=2**20)
+
+
+def test_a_layout_is_measured(request_and_splits: tuple[SearchSpec, Splits]):
+    spec, splits = request_and_splits
+    few, threads = few_images(splits, spec.recipe.batch), torch.get_num_threads()
+    assert len(few.train.images) == STEPS * spec.recipe.batch
+    assert len(few.val.images) == min(SCORED, len(splits.val.images))
+    told: list[tuple[int, int]] = []
+    (timing,), start_s = time_layouts(
+        [(candidate(spec), 10, 20)], few, at_once=1, threads=1, on_timing=lambda *counts: told.append(counts)
+    )
+    assert told == [(1, 1)]
+    assert (start_s, timing.layout, timing.flops, timing.memory_bytes) == (0.0, str(LAYOUT), 10, 20)
+    assert all(getattr(timing, part) > 0 for part in PARTS)
+    assert not Path("nowhere").exists()
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.long
+def test_layouts_are_measured_side_by_side(request_and_splits: tuple[SearchSpec, Splits]):
+    spec, splits = request_and_splits
+    few = few_images(splits, spec.recipe.batch)
+    timings, start_s = time_layouts([(candidate(spec), 10, 20)], few, at_once=2, threads=1, on_timing=lambda *counts: None)
+    assert [timing.layout for timing in timings] == [str(LAYOUT)] * 2
+    assert all(timing.step_s > 0 for timing in timings)
+    assert start_s > 0
+
+
+def test_only_images_that_are_not_kept_are_still_to_be_read(request_and_splits: tuple[SearchSpec, Splits]):
+    _, splits = request_and_splits
+    cache = PixelCache(splits.train, 48, 80, limit_bytes=2**24)
+    assert cache.kept == 0
+    assert read_s(splits.train, 48, 80) > 0
+    for index in range(len(splits.train.images)):
+        cache.read(index)
+    assert cache.kept == len(splits.train.images)
+    assert read_s(splits.train, 48, 80) == 0
