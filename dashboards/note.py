@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dashboards.view import StudyView, memory_gib
 from nas.ledger import TAKEN_OVER
+from nas.spent import cost_line
 from nas.units import gib_text, percent
 
 EXPORTED = "best"
@@ -34,7 +35,7 @@ def note(view: StudyView) -> list[Paragraph]:
     proxy = [Paragraph("Proxy", check["text"])] if (check := view.known.get("nas_proxy_check")) else []
     return [
         Paragraph("Search", _search(view.spec)), Paragraph("Training", _training(view.spec)), Paragraph("Data", _data(view)),
-        Paragraph("Budget", _budget(view)), progress, *proxy,
+        Paragraph("Budget", _budget(view)), progress, *_cost(view), *proxy,
     ]  # fmt: skip
 
 
@@ -99,6 +100,11 @@ def _budget(view: StudyView) -> str:
     never = refused.get("over_budget", 0) + refused.get("unequal", 0)
     said = f" The prediction refused {never} suggestion{'s' * (never != 1)}." if never else ""
     return f"{view.budget_gib:g} GiB of training memory per GPU{like}: {mode}.{said}"
+
+
+def _cost(view: StudyView) -> list[Paragraph]:
+    said = cost_line(view.known, view.trials)
+    return [Paragraph("Cost", said)] if said else []
 
 
 def _counts(view: StudyView) -> str:

@@ -15,6 +15,7 @@ from nas.data.check import Progress
 from nas.data.prepare import DataFacts, Splits, read_request
 from nas.errors import MissingDependency, StudyError
 from nas.events import Event
+from nas.forecast import note_forecast
 from nas.journal import Journal, summary
 from nas.spec import SearchSpec
 from nas.storage import check_storage
@@ -66,6 +67,7 @@ def run_checked(spec: SearchSpec, splits: Splits, facts: DataFacts, watcher: Wat
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = SearchStudy(spec, facts, watcher.on_event)
         assert isinstance(study.storage, RDBStorage)  # a request names a database
+        note_forecast(study.study, spec, facts, local)
         journal = Journal(study.storage.engine, study.files.study_uuid)
 
         def on_event(event: Event) -> None:

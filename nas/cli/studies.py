@@ -38,6 +38,7 @@ def status(
 ) -> None:
     """Show every trial of a study."""
     from nas.results import load_study, trial_row
+    from nas.spent import cost_line
     from nas.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False), study)
@@ -53,6 +54,8 @@ def status(
     print(f"Never trained: {by_prediction} that the prediction refused, {refused.get('repeated', 0)} that had been trained.")
     if check := loaded.user_attrs.get("nas_proxy_check"):
         print(check["text"])
+    if said := cost_line(loaded.user_attrs, loaded.get_trials(deepcopy=False)):
+        print(said)
 
 
 def _summary(study: Any) -> dict[str, Any]:

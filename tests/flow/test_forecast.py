@@ -1,0 +1,133 @@
+"""A dry run says what a search will cost; the search that follows says what it did cost beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from commands import Run
+
+from nas.budget import Budget
+from nas.cli.cost import slots_of
+from nas.data.prepare import read_request
+from nas.errors import SpecError
+from nas.forecast import recall, remember
+from nas.likely import first_suggestions, spread, uniform_sample
+from nas.spec import SearchSpec, load_spec
+from nas.study import SearchStudy
+
+QUANTITIES = ("train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours", "epochs_per_trial")
+SECONDS = 3600
+
+
+@pytest.fixture
+def words(digits: Path, tmp_path: Path) -> list[str]:
+    return [
+        "submit", "--data", str(digits), "--space", "tiny", "--detector", "fcos", "--image-size", "32", "--epochs", "2",
+        "--trials", "2", "--local", "--storage", f"sqlite:///{tmp_path}/nas.db", "--output", str(tmp_path / "runs"),
+    ]  # fmt: skip
+
+
+def test_predicted_then_searched(nas: Run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nas.forecast.MEASURED", 2)
+    code, out, _ = nas(*words, "--dry-run", "--json")
+    cost = json.loads(out)["cost"]
+    assert code == 0
+    assert cost["trials"] == 2
+    assert cost["steps_per_epoch"] == 6  # 24 images in batches of 4
+    assert cost["scored_images_per_epoch"] == 8
+    assert all(cost[f"{name}_low"] == cost[f"{name}_high"] for name in QUANTITIES)  # no pruner
+    assert 0 < cost["epoch_s_small"] <= cost["epoch_s_median"] <= cost["epoch_s_large"]
+    assert 0 < cost["train_s_low"] < cost["candidates_s_low"] < cost["wall_s_low"]
+    assert cost["cpu_hours_low"] == pytest.approx(cost["candidates_s_low"] * cost["cpus_per_trial"] / SECONDS)
+    assert cost["gpu_hours_low"] == 0
+    assert cost["candidates_per_gpu"] is None
+    assert not (tmp_path / "nas.db").exists()
+
+    nas(*words)
+    storage = ("--storage", f"sqlite:///{tmp_path}/nas.db")
+    known = json.loads(nas("status", "--json", *storage)[1])["nas_cost_predicted"]
+    assert known == {name: value for name, value in cost.items() if name not in ("measured", "coefficients", "notes")}
+    assert "Predicted for 2 trials: " in nas("status", *storage)[1]
+    assert nas("report", *storage, "--out", tmp_path / "report.html")[0] == 0
+    assert "The 2 that have ended took" in (tmp_path / "report.html").read_text()
+
+
+def test_without_timing_nothing_is_measured(nas: Run, words: list[str]):
+    code, out, _ = nas(*words, "--dry-run", "--no-timing", "--json")
+    assert (code, json.loads(out)["cost"]) == (0, None)
+    assert "What it will cost" not in nas(*words, "--dry-run", "--no-timing")[1]
+
+
+def test_where_nothing_fits_there_is_no_cost(nas: Run, words: list[str]):
+    code, out, _ = nas(*words, "--dry-run", "--budget", "1MiB", "--json")
+    assert (code, json.loads(out)["cost"]) == (0, None)
+
+
+def request(digits: Path, tmp_path: Path, **flags: object) -> SearchSpec:
+    defaults = {
+        "data.root": str(digits), "space": "tiny", "detector": "fcos", "recipe.image_size": 32, "search.trials": 4,
+        "storage": f"sqlite:///{tmp_path}/nas.db", "run.output": str(tmp_path / "runs"),
+    }  # fmt: skip
+    return load_spec(None, {**defaults, **flags})
+
+
+def test_a_prediction_is_for_the_same_request_only(digits: Path, tmp_path: Path):
+    spec, _, facts = read_request(request(digits, tmp_path, study="here"))
+    remember(spec, facts, True, {"wall_s_low": 5.0, "measured": [1]})
+    elsewhere = request(digits, tmp_path / "other", study="there")
+    assert recall(elsewhere, facts, True) == {"wall_s_low": 5.0}
+    assert recall(elsewhere, facts, False) is None
+    assert recall(request(digits, tmp_path, **{"search.trials": 5}), facts, True) is None
+    assert recall(spec, replace(facts, fingerprint="other"), True) is None
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_the_first_suggestions_are_those_of_the_search(digits: Path, tmp_path: Path, sampler: str):
+    wanted = {"search.sampler": sampler, "search.try": ["T1-T1-T1-T1@24"], "search.seed": 3}
+    spec, _, facts = read_request(request(digits, tmp_path, **wanted))
+    first, candidates = first_suggestions(Budget(spec, facts))
+    study, layouts = SearchStudy(spec, facts), []
+    for _ in range(4):
+        assignment = study.next()
+        assert assignment
+        layouts.append(assignment.layout)
+    assert [each.layout for each in first] == layouts
+    assert candidates == 4
+
+
+def test_a_small_space_ends_the_search(digits: Path, tmp_path: Path):
+    spec, _, facts = read_request(request(digits, tmp_path, **{"search.trials": 1000}))
+    assert first_suggestions(Budget(spec, facts))[1] == len(spec.search_space())
+
+
+def test_the_measured_layouts_span_the_space(digits: Path, tmp_path: Path):
+    spec, _, facts = read_request(request(digits, tmp_path))
+    sample = uniform_sample(Budget(spec, facts))
+    chosen = [each.flops for each in spread(sample, 5)]
+    assert (chosen[0], chosen[-1]) == (min(each.flops for each in sample), max(each.flops for each in sample))
+    assert chosen == sorted(chosen)
+    assert len(chosen) == 5
+    assert spread(sample[:2], 5) == sample[:2]
+
+
+def test_where_candidates_run(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    slots = slots_of(request(digits, tmp_path, **{"run.concurrent": 2}), 2**30, local=False)
+    assert (slots.concurrent, slots.cpus, slots.threads, slots.side_by_side, slots.per_gpu) == (2, 4, 4, 2, None)
+    with pytest.raises(SpecError, match=r"run\.cpus_per_trial"):
+        slots_of(request(digits, tmp_path, **{"run.concurrent": 9}), 2**30, local=False)
+    cluster = slots_of(request(digits, tmp_path, **{"run.concurrent": 64, "run.cluster": "http://head:8265"}), 0, local=False)
+    assert (cluster.concurrent, cluster.side_by_side) == (64, 1)
+
+
+def test_candidates_that_share_a_gpu(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("workers.resources.smallest_card_bytes", lambda: 80 * 2**30)
+    slots = slots_of(request(digits, tmp_path), 16 * 2**30, local=False)
+    assert (slots.gpus, slots.per_gpu, slots.concurrent, slots.side_by_side) == (0.375, 2, 4, 2)
