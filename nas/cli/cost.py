@@ -26,9 +26,14 @@ def measured_cost(
         UserError: the request asks for more than this machine has, or a candidate cannot be trained.
     """
     from nas.budget import Budget
+    from nas.errors import CandidateError, StudyError
     from nas.forecast import forecast, remember
 
-    found = forecast(spec, splits, facts, slots_of(spec, Budget(spec, facts).limit_bytes, local=local), progress.on_image)
+    slots = slots_of(spec, Budget(spec, facts).limit_bytes, local=local)
+    try:
+        found = forecast(spec, splits, facts, slots, progress.on_image)
+    except CandidateError as error:
+        raise StudyError(f"a layout could not be measured: {error}; --no-timing leaves the measurement out") from None
     if found:
         remember(spec, facts, local, found)
         found["notes"] = _notes(spec, found)
