@@ -82,8 +82,8 @@ def time_layouts(
                 timings.append(time_layout(candidate, splits, flops, memory_bytes))
                 on_timing(len(timings), total)
         return timings, 0.0
-    began_s = time.perf_counter()
-    with ProcessPoolExecutor(at_once, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    began_s, pool = time.perf_counter(), ProcessPoolExecutor(at_once, get_context("spawn"), _begin_process, (threads,))
+    try:
         for started in [pool.submit(os.getpid) for _ in range(at_once)]:
             started.result()
         start_s = time.perf_counter() - began_s
@@ -91,7 +91,14 @@ def time_layouts(
         for each in running:
             timings.append(each.result())
             on_timing(len(timings), total)
+    finally:
+        pool.shutdown(cancel_futures=True)
     return timings, start_s
+
+
+def _begin_process(threads: int) -> None:
+    """Runs first in a process, which has to import this module for it, and so everything that a candidate needs."""
+    torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import pytest
 from commands import Run
 
 from nas.budget import Budget
-from nas.cli.cost import slots_of
+from nas.cli.cost import cost_table, slots_of
+from nas.cli.tables import print_table
 from nas.data.prepare import read_request
 from nas.errors import SpecError
 from nas.forecast import recall, remember
@@ -53,6 +54,27 @@ def test_predicted_then_searched(nas: Run, words: list[str], tmp_path: Path, mon
     assert "Predicted for 2 trials: " in nas("status", *storage)[1]
     assert nas("report", *storage, "--out", tmp_path / "report.html")[0] == 0
     assert "The 2 that have ended took" in (tmp_path / "report.html").read_text()
+
+
+COST = {
+    "trials": 8, "concurrent": 2, "threads_per_trial": 4, "gpus_per_trial": 0.5, "candidates_per_gpu": 2, "device": "H100",
+    "cpu": "EPYC", "epochs_per_trial_low": 4.0, "epochs_per_trial_high": 9.0, "epochs_are_a_limit": True, "start_s": 3.0,
+    "epoch_s_small": 30.0, "epoch_s_median": 300.0, "epoch_s_large": 7200.0, "layout_small": "A", "layout_median": "B",
+    "layout_large": "C", "train_s_low": 3600.0, "train_s_high": 7200.0, "candidates_s_low": 36e3, "candidates_s_high": 72e3,
+    "wall_s_low": 18e3, "wall_s_high": 36e3, "gpu_hours_low": 5.0, "gpu_hours_high": 10.0, "measuring_s": 42.0,
+    "measured": [{"layout": "A"}, {"layout": "A"}, {"layout": "C"}], "notes": ["not certain"],
+}  # fmt: skip
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]):
+    print_table(cost_table(COST))
+    said = capsys.readouterr().out
+    for text in (
+        "quickest 30 s (A), median 5.0 min (B), slowest 2.0 h (C)", "8, of at most 4 to 9 epochs each, 2 at once",
+        "60 min to 2.0 h in all", "10 h to 20 h in all", "5 to 10 GPU-hours", "5.0 h to 10 h, and 3 s to start Ray",
+        "2 layouts in 42 s on H100 (EPYC), 4 threads each", "not certain",
+    ):  # fmt: skip
+        assert text in said
 
 
 def test_without_timing_nothing_is_measured(nas: Run, words: list[str]):
