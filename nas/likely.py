@@ -29,9 +29,11 @@ class Sized:
 def first_suggestions(budget: Budget) -> tuple[list[Sized], int]:
     """What a new search trains before its sampler learns from results, and how many candidates there will be in all."""
     search, taken, first = budget.spec.search, set[str](), list[Sized]()
-    allowed = LayoutFilter(budget, lambda: taken)
-    base = make_sampler(search.sampler, search.seed)
-    sampler = FittingSampler(base, allowed, [Layout.parse(text) for text in search.try_first])
+    tried = [Layout.parse(text) for text in search.try_first]
+    listed = tried if search.try_only else []
+    allowed = LayoutFilter(budget, lambda: taken, listed)
+    base = None if listed else make_sampler(search.sampler, search.seed)
+    sampler = FittingSampler(base, allowed, [] if listed else tried)
     study = optuna.create_study(sampler=sampler, directions=["maximize"] * len(search.objectives))
     wanted = min(search.trials, ASKED) if base else search.trials
     while len(first) < wanted and not allowed.exhausted():

@@ -21,6 +21,7 @@ from nas.data.annotations import CocoSplit
 from nas.data.dataset import loading
 from nas.data.pixels import PixelCache
 from nas.data.prepare import Splits
+from nas.errors import NonFiniteLoss
 from nas.gpu import free_memory, limited_memory
 
 STEPS, SCORED, READ = 6, 24, 8  # steps and images of a measurement, images that are read to see how long that takes
@@ -70,16 +71,28 @@ def time_layouts(
     jobs: Sequence[Job], splits: Splits, *, at_once: int, threads: int, on_timing: Callable[[int, int], None]
 ) -> tuple[list[Timing], float]:
     """Measure layouts as `time_layout` does, each in `at_once` processes at the same time: candidates that share a machine slow
-    each other down. One alone is measured in this process.
+    each other down. One alone is measured in this process. Layouts whose training diverges at once are left out.
 
     Returns:
         Timings, `at_once` of each layout, and the seconds that a process took to start.
+
+    Raises:
+        NonFiniteLoss: all diverged.
     """
-    timings, total = list[Timing](), len(jobs) * at_once
+    timings, start_s = _all_timings(jobs, splits, at_once, threads, on_timing)
+    if found := [timing for timing in timings if timing]:
+        return found, start_s
+    raise NonFiniteLoss(f"the training of all {len(jobs)} layouts diverged at once")
+
+
+def _all_timings(
+    jobs: Sequence[Job], splits: Splits, at_once: int, threads: int, on_timing: Callable[[int, int], None]
+) -> tuple[list[Timing | None], float]:
+    timings, total = list[Timing | None](), len(jobs) * at_once
     if at_once == 1:
         with _threads(threads):
             for candidate, flops, memory_bytes in jobs:
-                timings.append(time_layout(candidate, splits, flops, memory_bytes))
+                timings.append(_timing(candidate, splits, flops, memory_bytes))
                 on_timing(len(timings), total)
         return timings, 0.0
     began_s, pool = time.perf_counter(), ProcessPoolExecutor(at_once, get_context("spawn"), _begin_process, (threads,))
@@ -87,13 +100,20 @@ def time_layouts(
         for started in [pool.submit(os.getpid) for _ in range(at_once)]:
             started.result()
         start_s = time.perf_counter() - began_s
-        running = [pool.submit(time_layout, candidate, splits, *sizes) for candidate, *sizes in jobs for _ in range(at_once)]
+        running = [pool.submit(_timing, candidate, splits, *sizes) for candidate, *sizes in jobs for _ in range(at_once)]
         for each in running:
             timings.append(each.result())
             on_timing(len(timings), total)
     finally:
         pool.shutdown(cancel_futures=True)
     return timings, start_s
+
+
+def _timing(candidate: Candidate, splits: Splits, flops: int, memory_bytes: int) -> Timing | None:
+    try:
+        return time_layout(candidate, splits, flops, memory_bytes)
+    except NonFiniteLoss:
+        return None
 
 
 def _begin_process(threads: int) -> None:

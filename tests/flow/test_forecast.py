@@ -106,9 +106,14 @@ def test_a_prediction_is_for_the_same_request_only(digits: Path, tmp_path: Path)
     assert recall(spec, replace(facts, fingerprint="other"), True) is None
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "grid"])
-def test_the_first_suggestions_are_those_of_the_search(digits: Path, tmp_path: Path, sampler: str):
-    wanted = {"search.sampler": sampler, "search.try": ["T1-T1-T1-T1@24"], "search.seed": 3}
+TRIED = ["T1-T1-T1-T1@24", "C1-C1-T1-T1@16", "C1-C1-C1-C1@16", "C1-C1-T2-T1@16"]
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"search.sampler": "tpe"}, {"search.sampler": "grid"}, {"search.try": TRIED, "search.try_only": True}]
+)
+def test_the_first_suggestions_are_those_of_the_search(digits: Path, tmp_path: Path, wanted: dict[str, object]):
+    wanted = {"search.try": TRIED[:1], "search.seed": 3, **wanted}
     spec, _, facts = read_request(request(digits, tmp_path, **wanted))
     first, candidates = first_suggestions(Budget(spec, facts))
     study, layouts = SearchStudy(spec, facts), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from nas.candidate import Candidate
 from nas.cost_model import PARTS
 from nas.data.pixels import PixelCache
 from nas.data.prepare import Splits, read_request
+from nas.errors import NonFiniteLoss
 from nas.spec import SearchSpec, load_spec
 from nas.timing import SCORED, STEPS, few_images, read_s, time_layouts
 from search_spaces.layout import Layout
@@ -43,6 +45,16 @@ def test_a_layout_is_measured(request_and_splits: tuple[SearchSpec, Splits]):
     assert all(getattr(timing, part) > 0 for part in PARTS)
     assert not Path("nowhere").exists()
     assert torch.get_num_threads() == threads
+
+
+def test_what_diverges_is_left_out(request_and_splits: tuple[SearchSpec, Splits]):
+    spec, splits = request_and_splits
+    few, sound = few_images(splits, spec.recipe.batch), candidate(spec)
+    wild = replace(sound, recipe=spec.recipe.model_copy(update={"lr": 1e30, "warmup_steps": 0, "clip_norm": None}))
+    timings, _ = time_layouts([(wild, 1, 1), (sound, 2, 2)], few, at_once=1, threads=1, on_timing=lambda *counts: None)
+    assert [timing.flops for timing in timings] == [2]
+    with pytest.raises(NonFiniteLoss, match="all 1 layouts"):
+        time_layouts([(wild, 1, 1)], few, at_once=1, threads=1, on_timing=lambda *counts: None)
 
 
 @pytest.mark.long
