@@ -22,6 +22,7 @@ from nas.spec import DetectorSpec
 from search_spaces.layout import Layout
 
 MULTIPLY_ADD = 2  # operations, as `FlopCounterMode` counts
+IMAGES = 2
 SAMPLING = 4  # multiply-adds of a bilinear interpolation
 RULE = (
     "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for each element 2 of a batch "
@@ -96,11 +97,13 @@ def _count_backbone(layout: Layout, image_size: tuple[int, int]) -> np.ndarray:
 
 @torch.no_grad()
 def _count(network: nn.Module, run: Callable[[Tensor], Any], image_size: tuple[int, int]) -> np.ndarray:
-    """Parameters of a network, and `flops` and `paper_flops` of a run on one image."""
+    """Parameters of a network, and `flops` and `paper_flops` of one image; run on two, for PyTorch refuses to normalise a single
+    value, which a small image may leave in a channel group.
+    """
     with FlopCounterMode(display=False, custom_mapping=_FVCORE) as counted, _PaperRule().counting(network) as by_paper:
-        run(torch.empty(1, 3, *image_size, device="meta"))
+        run(torch.empty(IMAGES, 3, *image_size, device="meta"))
     params = sum(parameter.numel() for parameter in network.parameters())
-    return np.array([params, counted.get_total_flops() // MULTIPLY_ADD, by_paper.flops])
+    return np.array([params, counted.get_total_flops() // MULTIPLY_ADD // IMAGES, by_paper.flops // IMAGES])
 
 
 def _each_element(operations: int) -> Callable[..., int]:

@@ -65,3 +65,16 @@ def test_pieces_add_up_to_the_whole(text: str, detector: str):
     cost = count_cost(layout, spec, 3, SIZE)
     assert (cost.params, cost.flops, cost.paper_flops) == tuple(_count_detector(layout, spec, 3, SIZE))
     assert cost.backbone_params == sum(parameter.numel() for parameter in build_backbone(layout).parameters())
+
+
+def test_a_single_position_is_counted_too():
+    """One image of 32 x 32 pixels leaves one value in a channel group, which group norm refuses to normalise."""
+    detector, size = DetectorSpec(name="fcos", channels=32), (32, 32)
+    by_group, by_batch = (count_cost(Layout.parse(f"C1-C1-C1-C1@16+norm={norm}"), detector, 3, size) for norm in ("gn", "bn"))
+    elements = []
+    network = build_backbone(Layout.parse("C1-C1-C1-C1@16")).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda _, __, out: elements.append(out.numel()))
+    network(torch.zeros(1, 3, *size))
+    assert by_group.flops - by_batch.flops == (5 - 2) * sum(elements)
