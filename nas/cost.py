@@ -97,8 +97,8 @@ def _count_backbone(layout: Layout, image_size: tuple[int, int]) -> np.ndarray:
 
 @torch.no_grad()
 def _count(network: nn.Module, run: Callable[[Tensor], Any], image_size: tuple[int, int]) -> np.ndarray:
-    """Parameters of a network, and `flops` and `paper_flops` of one image; run on two, for PyTorch refuses to normalise a single
-    value, which a small image may leave in a channel group.
+    """Parameters of a network, and `flops` and `paper_flops` of one image; run on two, for PyTorch refuses to normalise a
+    single value, which a small image may leave in a channel group.
     """
     with FlopCounterMode(display=False, custom_mapping=_FVCORE) as counted, _PaperRule().counting(network) as by_paper:
         run(torch.empty(IMAGES, 3, *image_size, device="meta"))
