@@ -1,13 +1,12 @@
-"""The study as the only truth: who is next, what a state means, what is written, what may be continued."""
+"""The study as the only truth: who is next, what a state means, what is written."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-import optuna
 import pytest
-from driver import FACTS, Driver, report, spec
+from driver import FACTS, Driver, report
 from optuna.trial import TrialState
 
 from nas import attributes
@@ -16,8 +15,6 @@ from nas.curves import DETECTIONS
 from nas.errors import StudyError
 from nas.provenance import public_spec
 from nas.results import leaderboard, pareto_front, trial_row
-from nas.sampling import distributions
-from nas.storage import open_storage
 from nas.training.run import CHECKPOINT, WEIGHTS
 from nas.units import GIB
 
@@ -246,119 +243,6 @@ def test_the_median_pruner_stops_a_bad_candidate(tmp_path: Path):
     assert driver.kinds()[-1] == "pruned"
     assert len(leaderboard(driver.study.study)) == 5
     assert driver.study.finished
-
-
-def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
-    first = Driver(tmp_path)
-    first.train(0.4)
-    left = first.study.next()
-    first.study.report(left.number, report(0.1, 1))
-    left.folder.mkdir(parents=True)
-    (left.folder / CHECKPOINT).write_text("after epoch 1")
-    second = Driver(tmp_path)
-    adopted = second.study.next()
-    assert (adopted.number, adopted.layout) == (left.number, left.layout)
-    assert adopted.folder != left.folder  # a worker of the dead driver may still write there
-    assert (adopted.folder / CHECKPOINT).read_text() == "after epoch 1"
-    assert second.study.report(adopted.number, report(0.1, 1))  # the checkpoint's report, heard before
-    assert not second.study.report(adopted.number, report(0.7, 2))
-    trial = second.trial(left.number)
-    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.1, 2: 0.7})
-    assert second.study.next().number == 2
-    assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
-
-
-def test_a_dead_workers_trial_goes_on_but_not_for_ever(tmp_path: Path):
-    driver = Driver(tmp_path, **{"run.retries": 2, "search.trials": 1})
-    number = driver.study.next().number
-    driver.study.report(number, report(0.3, 1))
-    for _ in range(2):
-        driver.study.requeue(number, "the worker process died")
-        assert driver.study.running == 0
-        assert not driver.study.finished
-        assert driver.study.next().number == number
-    assert driver.trial(number).intermediate_values == {1: 0.3}
-    driver.study.requeue(number, "the worker process died")
-    assert driver.trial(number).state == TrialState.FAIL
-    assert driver.trial(number).user_attrs["fail_reason"] == "the worker process died, 3 times"
-    assert driver.kinds().count("requeued") == 2
-    assert driver.study.next().number == 1
-
-
-def test_what_a_superseded_driver_says_does_not_count(tmp_path: Path):
-    first = Driver(tmp_path)
-    numbers = [first.study.next().number for _ in range(3)]
-    second = Driver(tmp_path)
-    assert [second.study.next().number for _ in range(3)] == numbers
-    assert not first.study.report(0, report(0.9, 1))
-    first.study.fail(1, "broken")
-    first.study.infeasible(2, "too large", 99 * GIB)
-    assert first.kinds() == ["started"] * 3 + ["lost"] * 3
-    assert first.study.running == 0
-    assert {second.trial(number).state for number in numbers} == {TrialState.RUNNING}
-    assert not second.trial(0).intermediate_values
-    assert second.study.report(0, report(0.9, 1))
-
-
-@pytest.mark.parametrize("chosen", [0, 2, 5])
-def test_a_trial_whose_driver_died_while_it_was_choosing_gets_a_layout(tmp_path: Path, chosen: int):
-    first = Driver(tmp_path)
-    choices = list(distributions(first.study.space).items())[:chosen]
-    kept = first.study.study.ask(dict(choices)).params
-    second = Driver(tmp_path)
-    assignment = second.study.next()
-    assert assignment.number == 0
-    assert kept.items() <= second.trial(0).params.items()
-    assert second.trial(0).user_attrs["layout"] == str(assignment.layout)
-
-
-def test_a_choice_that_is_taken_by_then_is_a_failure(tmp_path: Path):
-    first = Driver(tmp_path)
-    first.train()
-    first.study.study.enqueue_trial(first.trial(0).params)
-    first.study.study.ask(distributions(first.study.space))
-    second = Driver(tmp_path)
-    assert second.study.next().number == 2
-    assert second.trial(1).state == TrialState.FAIL
-
-
-def test_more_trials_than_before_may_be_asked_for(tmp_path: Path):
-    driver = Driver(tmp_path)
-    for _ in range(3):
-        driver.train()
-    assert Driver(tmp_path).study.finished
-    more = Driver(tmp_path, **{"search.trials": 4, "search.sampler": "tpe", "search.pruner": "median", "run.retries": 0})
-    assert not more.study.finished
-    assert more.study.next().number == 3
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ({"recipe.epochs": 3}, "recipe.epochs was 2, now 3"),
-        ({"detector.name": "fcos"}, "detector.name was 'faster_rcnn', now 'fcos'"),
-        ({"budget.memory": "8GiB"}, "budget.memory was '16GiB', now '8GiB'"),
-        ({"calibration.alpha": 0.5}, "calibration.alpha was 0.25, now 0.5"),
-        ({"space": "paper", "recipe": "tiny", "recipe.epochs": 2}, "space.name was 'tiny', now 'paper'"),
-    ],
-)
-def test_another_request_is_refused_with_the_difference(tmp_path: Path, flags: dict, words: str):
-    Driver(tmp_path)
-    with pytest.raises(StudyError, match=words):
-        Driver(tmp_path, **flags)
-
-
-def test_other_data_is_refused(tmp_path: Path):
-    Driver(tmp_path)
-    with pytest.raises(StudyError, match="fingerprint was 'fingerprint', now 'other'"):
-        Driver(tmp_path, dataclasses.replace(FACTS, fingerprint="other"))
-
-
-def test_a_study_of_somebody_else_is_refused(tmp_path: Path):
-    storage = open_storage(spec(tmp_path).storage, create=True)
-    optuna.create_study(study_name="cells", storage=storage).ask()
-    with pytest.raises(StudyError, match="'cells' exists and is not a search"):
-        Driver(tmp_path)
 
 
 def test_a_budget_that_nothing_fits_is_refused_with_the_nearest_figure(tmp_path: Path):
