@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nas.cost import Cost, count_cost
 from nas.data.check import Progress
 from nas.data.prepare import DataFacts
 from nas.equalize import Equalizer, PatternFit
@@ -40,6 +41,10 @@ class Budget:
         """Peak training memory of a candidate on the largest batch that this data set and recipe can give."""
         traced = self._traced_bytes(layout)
         return self.correction(traced) if self.correction else traced
+
+    def cost(self, layout: Layout) -> Cost:
+        """Parameters of a candidate, and multiply-adds of one image of the largest batch."""
+        return count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
 
     def parts_gib(self, layout: Layout) -> dict[str, float]:
         """What the prediction of a candidate consists of, before it is corrected; see `MemoryEstimate.parts`."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import optuna
 
 from nas.budget import SAMPLED, Budget
-from nas.cost import count_cost
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_sampler
 from search_spaces.layout import Layout
 
@@ -59,6 +58,4 @@ def spread(ordered: Sequence[Sized], count: int) -> list[Sized]:
 
 
 def _sized(budget: Budget, layout: Layout) -> Sized:
-    facts = budget.facts
-    flops = count_cost(layout, budget.spec.detector, facts.num_classes, facts.batch_shape[2:]).flops
-    return Sized(layout, flops, budget.predicted_bytes(layout))
+    return Sized(layout, budget.cost(layout).flops, budget.predicted_bytes(layout))

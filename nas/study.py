@@ -21,7 +21,6 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.budget import Budget
-from nas.cost import count_cost
 from nas.data.prepare import DataFacts, facts_to_dict
 from nas.errors import StudyError
 from nas.events import Event
@@ -306,7 +305,7 @@ class SearchStudy:
         layout = self.filter.settled(self.space.decode(trial.params))
         assert layout
         predicted = self.budget.predicted_bytes(layout)
-        cost = count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
+        cost = self.budget.cost(layout)
         known = {
             "layout": str(layout), "layout_id": layout.layout_id, "role": "candidate", "replicate": 0,
             "detector": self.spec.detector.name, "params": cost.params, "flops": cost.flops,

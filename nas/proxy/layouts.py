@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from nas.budget import Budget
-from nas.cost import count_cost
 from nas.errors import StudyError
 from nas.sampling import LayoutFilter
 from search_spaces.layout import Layout
@@ -47,7 +46,7 @@ def choose_layouts(proxy: Budget, full: Budget, count: int, kept: Iterable[Layou
         raise StudyError(
             f"a ranking needs two layouts of space {proxy.space.name!r} that fit by both recipes; there are {len(pool)}"
         )
-    return spread([(layout, _flops(layout, proxy)) for layout in pool], count, before)
+    return spread([(layout, proxy.cost(layout).flops) for layout in pool], count, before)
 
 
 def spread(pool: Sequence[tuple[Layout, int]], count: int, kept: Sequence[Layout] = ()) -> list[Layout]:
@@ -72,8 +71,3 @@ def spread(pool: Sequence[tuple[Layout, int]], count: int, kept: Sequence[Layout
         seen[members[place].pattern] += 1
         chosen.append(members[place])
     return chosen
-
-
-def _flops(layout: Layout, budget: Budget) -> int:
-    facts = budget.facts
-    return count_cost(layout, budget.spec.detector, facts.num_classes, facts.batch_shape[2:]).flops
