@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
+from nas.forecast.spent import spent
 from nas.gpu import hardware
 from nas.results import load_study
-from nas.spent import spent
 from nas.storage import open_storage
 
 REQUEST = (

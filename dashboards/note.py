@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from dashboards.view import StudyView, memory_gib
+from nas.forecast.spent import cost_line
 from nas.ledger import TAKEN_OVER
-from nas.spent import cost_line
 from nas.units import gib_text, percent
 
 EXPORTED = "best"

@@ -56,7 +56,7 @@ STUDY: dict[str, str] = {
     "nas_budget_gib": "the memory budget, GiB",
     "nas_memory_correction": "what measured trials put on the prediction: scale, offset_bytes, on which device, from how many",
     "nas_cost_predicted": "what a dry run on this machine predicted for this request, in seconds and hours (see "
-    "`nas.forecast.forecast`); only where there was one before the search",
+    "`nas.forecast.search.forecast`); only where there was one before the search",
     "nas_versions": "of scratch-nas, Python, torch, torchvision, optuna and, where it ran, Ray",
     "nas_git_commit": "of the scratch-nas checkout, None where it is installed without one",
     "nas_refusals": "suggestions that were not trained: over_budget, unequal (nothing like them uses the budget), repeated; "

@@ -15,7 +15,7 @@ from nas.data.check import Progress
 from nas.data.prepare import DataFacts, Splits, read_request
 from nas.errors import MissingDependency, StudyError
 from nas.events import Event
-from nas.forecast import note_forecast
+from nas.forecast.search import note_forecast
 from nas.journal import Journal, summary
 from nas.spec import SearchSpec
 from nas.storage import check_storage

@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from nas.spent import span_text
+from nas.forecast.spent import span_text
 from nas.units import duration_text, percent
 
 if TYPE_CHECKING:
     from nas.cli.progress import ImageProgress
     from nas.data.prepare import DataFacts, Splits
-    from nas.forecast import Slots
+    from nas.forecast.search import Slots
     from nas.spec import SearchSpec
 
 
 def measured_cost(
     spec: SearchSpec, splits: Splits, facts: DataFacts, progress: ImageProgress, *, local: bool
 ) -> dict[str, Any] | None:
-    """See `nas.forecast.forecast`; kept for the search itself, unless that runs elsewhere.
+    """See `nas.forecast.search.forecast`; kept for the search itself, unless that runs elsewhere.
 
     Raises:
         UserError: the request asks for more than this machine has, or a candidate cannot be trained.
     """
     from nas.budget import Budget
     from nas.errors import CandidateError, StudyError
-    from nas.forecast import forecast, remember
+    from nas.forecast.search import forecast, remember
 
     slots = slots_of(spec, Budget(spec, facts).limit_bytes, local=local)
     try:
@@ -48,7 +48,7 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     """
     import torch
 
-    from nas.forecast import Slots
+    from nas.forecast.search import Slots
     from workers.resources import Node, plan, smallest_card_bytes
 
     cores, gpus = os.cpu_count() or 1, float(torch.cuda.device_count())

@@ -37,8 +37,8 @@ def status(
     study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
 ) -> None:
     """Show every trial of a study."""
+    from nas.forecast.spent import cost_line
     from nas.results import load_study, trial_row
-    from nas.spent import cost_line
     from nas.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False), study)

@@ -14,8 +14,8 @@ from nas.cli.cost import cost_table, slots_of
 from nas.cli.tables import print_table
 from nas.data.prepare import read_request
 from nas.errors import SpecError
-from nas.forecast import recall, remember
-from nas.likely import first_suggestions, spread, uniform_sample
+from nas.forecast.layouts import first_suggestions, spread, uniform_sample
+from nas.forecast.search import recall, remember
 from nas.spec import SearchSpec, load_spec
 from nas.study import SearchStudy
 
@@ -32,7 +32,7 @@ def words(digits: Path, tmp_path: Path) -> list[str]:
 
 
 def test_predicted_then_searched(nas: Run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nas.forecast.MEASURED", 2)
+    monkeypatch.setattr("nas.forecast.search.MEASURED", 2)
     code, out, _ = nas(*words, "--dry-run", "--json")
     cost = json.loads(out)["cost"]
     assert code == 0

@@ -9,7 +9,7 @@ import statistics
 import optuna
 import pytest
 
-from nas.cost_model import (
+from nas.forecast.model import (
     Around,
     CandidateCost,
     CostModel,

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from nas.candidate import Candidate
-from nas.cost_model import PARTS
 from nas.data.pixels import PixelCache
 from nas.data.prepare import Splits, read_request
 from nas.errors import NonFiniteLoss
+from nas.forecast.model import PARTS
+from nas.forecast.timing import SCORED, STEPS, few_images, read_s, time_layouts
 from nas.spec import SearchSpec, load_spec
-from nas.timing import SCORED, STEPS, few_images, read_s, time_layouts
 from search_spaces.layout import Layout
 
 LAYOUT = Layout.parse("C1-C1-T1-T1@16")

@@ -20,15 +20,15 @@ import torch
 
 from nas.budget import Budget
 from nas.candidate import Candidate
-from nas.cost_model import Around, CandidateCost, CostModel, Timing, Work, expected_epochs, search_cost
 from nas.data.dataset import AspectBatches
 from nas.data.prepare import DataFacts, Splits
+from nas.forecast.layouts import Sized, first_suggestions, spread, uniform_sample
+from nas.forecast.model import Around, CandidateCost, CostModel, Timing, Work, expected_epochs, search_cost
+from nas.forecast.timing import few_images, read_s, time_layouts
 from nas.gpu import cap_bytes, hardware
-from nas.likely import Sized, first_suggestions, spread, uniform_sample
 from nas.memory.cache import keep, kept
 from nas.sampling import warmup_epochs
 from nas.spec import SearchSpec
-from nas.timing import few_images, read_s, time_layouts
 
 MEASURED = 5  # layouts
 RAY_START_S = 3.0  # ray.init: 2.5 s on an idle machine of two cores

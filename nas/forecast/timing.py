@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from nas.candidate import Candidate, begin
-from nas.cost_model import Timing
 from nas.data.annotations import CocoSplit
 from nas.data.dataset import loading
 from nas.data.pixels import PixelCache
 from nas.data.prepare import Splits
 from nas.errors import NonFiniteLoss
+from nas.forecast.model import Timing
 from nas.gpu import free_memory, limited_memory
 
 STEPS, SCORED, READ = 6, 24, 8  # steps and images of a measurement, images that are read to see how long that takes
