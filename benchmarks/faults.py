@@ -76,7 +76,7 @@ class Round:
             self.storage = server.get_uri(database=database).replace("postgresql://", "postgresql+psycopg://")
         self.arguments = ["--data", str(data), "--study", "faults", "--storage", self.storage]
         self.arguments += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--image-size", "32"]
-        self.arguments += ["--epochs", str(EPOCHS), "--trials", str(self.asked), "--concurrent", str(AT_ONCE)]
+        self.arguments += ["--epochs", str(EPOCHS), "--no-baselines", "--trials", str(self.asked), "--concurrent", str(AT_ONCE)]
         self.arguments += ["--sampler", "random", "--set", f"run.keep_best={self.asked}"]
 
     def start(self, doom: Doom | None = None) -> subprocess.Popen[bytes]:

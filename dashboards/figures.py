@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dashboards.view import STATES, memory_gib
+from nas.roles import CANDIDATE
 
 BLUE, ORANGE, RED, PINK, GREEN, GREY = "#1f83c9", "#e08a00", "#d5552b", "#c46fa0", "#0f9d77", "#8a929c"
 COLOURS = dict(zip(STATES, (BLUE, ORANGE, RED, PINK, GREEN, GREY), strict=True))
@@ -95,7 +96,8 @@ def add_budget(figure: go.Figure, budget_gib: float | None, sizes_gib: list[floa
 
 def label_of(row: dict[str, Any]) -> str:
     """What is said of a trial beside its point."""
-    parts = [f"trial {row['number']}: {row.get('layout', 'no layout')}"]
+    role = f" ({row['role']})" if row.get("role", CANDIDATE) != CANDIDATE else ""
+    parts = [f"trial {row['number']}: {row.get('layout', 'no layout')}{role}"]
     if row.get("map") is not None:
         parts.append(f"mAP {100 * row['map']:.1f} %")
     if (memory := memory_gib(row)) is not None:

@@ -6,9 +6,9 @@ import shlex
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from dashboards.view import StudyView, memory_gib
+from dashboards.view import STATES, StudyView, memory_gib
 from nas.forecast.spent import cost_line
-from nas.ledger import TAKEN_OVER
+from nas.roles import BASELINE, REPLICATE, TAKEN_OVER
 from nas.units import gib_text, percent
 
 EXPORTED = "best"
@@ -108,7 +108,10 @@ def _cost(view: StudyView) -> list[Paragraph]:
 
 
 def _counts(view: StudyView) -> str:
-    words = [f"{count} {state.lower()}" for state, count in sorted(view.states.items()) if state != TAKEN_OVER]
+    words = [f"{count} {state.lower()}" for state, count in sorted(view.states.items()) if state in STATES]
+    for role in (BASELINE, REPLICATE):
+        if count := view.states[role]:
+            words.append(f"{count} {role}{'s' * (count > 1)}")
     if taken_over := view.states[TAKEN_OVER]:
         words.append(f"{taken_over} taken over from earlier studies")
     return ", ".join(words) or "no trials yet"

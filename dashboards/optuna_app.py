@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import optuna
 import optuna_dashboard
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
 
 from dashboards.guard import WsgiApp
 from dashboards.html import page
 from nas.errors import StudyError
+from nas.roles import suggested
 
 _BUNDLE = Path(optuna_dashboard.__file__).parent / "public" / "bundle.js"
 _PATHS = {'url_prefix:"/dashboard"': 'url_prefix:"{}/dashboard"', ".baseURL}}/api/": ".baseURL}}{}/api/",
@@ -30,7 +33,7 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
     Raises:
         StudyError: this version of Optuna Dashboard cannot be moved below a path.
     """
-    app = optuna_dashboard.wsgi(storage)
+    app = optuna_dashboard.wsgi(_of_candidates(storage))
     script = gzip.compress(moved(_BUNDLE.read_text(), prefix).encode(), 6) if prefix else None
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -45,6 +48,20 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
         return app(environ, start_response)
 
     return answer
+
+
+def _of_candidates(storage: BaseStorage) -> BaseStorage:
+    """Reads no baselines and replicates, which our own pages show: they have no parameters, and where one trial has none Optuna
+    calls all parameters equally important.
+    """
+    cached = optuna.storages.get_storage(storage)
+    read = cached.get_all_trials
+
+    def get_all_trials(*arguments: Any, **more: Any) -> list[FrozenTrial]:
+        return [trial for trial in read(*arguments, **more) if suggested(trial)]
+
+    cached.get_all_trials = get_all_trials  # type: ignore[method-assign]
+    return cached
 
 
 def moved(script: str, prefix: str) -> str:

@@ -28,6 +28,7 @@ from dashboards.figures import (
     per_cent,
 )  # fmt: skip
 from dashboards.view import STATES, StudyView, memory_gib, pattern
+from nas.roles import TAKEN_OVER, CandidateStudy
 
 MEMORY, SCORE = "memory per GPU, GiB", "validation mAP, %"
 FEWEST_FOR_IMPORTANCES = 4
@@ -120,7 +121,8 @@ def importances(view: StudyView) -> go.Figure:
     if count < FEWEST_FOR_IMPORTANCES:
         return nothing(f"{count} completed candidates are too few: importances need {FEWEST_FOR_IMPORTANCES} at least")
     try:
-        found = optuna.importance.get_param_importances(view.study)  # of several objectives, for being on the front
+        candidates = CandidateStudy(view.study.study_name, view.study._storage)
+        found = optuna.importance.get_param_importances(candidates)  # of several objectives, for being on the front
     except (ValueError, RuntimeError, ImportError) as error:
         return nothing(f"importances cannot be told: {error}")
     if not any(map(math.isfinite, found.values())):
@@ -173,18 +175,19 @@ def predicted_and_measured(view: StudyView) -> go.Figure:
 
 def hours(view: StudyView) -> go.Figure:
     """Where the time went, by how the trials ended, on GPUs; without them the time of training."""
-    gpu = any(row.get("gpu_s") for row in view.rows)
-    spent = {
-        state: sum(row.get("gpu_s" if gpu else "train_s") or 0.0 for row in view.rows if row["state"] == state)
-        for state in STATES
+    rows = [row for row in view.rows if row.get("role") != TAKEN_OVER]
+    gpu = any(row.get("gpu_s") for row in rows)
+    ended = {
+        state: [row.get("gpu_s" if gpu else "train_s") or 0.0 for row in rows if row["state"] == state] for state in STATES
     }
+    spent = {state: sum(seconds) for state, seconds in ended.items()}
     if not any(spent.values()):
         return nothing("no time has been spent yet")
     unit, unit_s = ("hours", 3600) if sum(spent.values()) >= 3600 else ("minutes", 60)
     figure = new_figure(f"GPU-{unit}" if gpu else f"{unit} of training (no GPU)", None)
     for state, seconds in spent.items():
         if seconds:
-            count = view.states[state]
+            count = len(ended[state])
             figure.add_bar(
                 x=[seconds / unit_s], y=[state.lower()], orientation="h", name=state.lower(), marker={"color": COLOURS[state]},
                 text=[f"{duration(seconds)} in {count} trial{'s' * (count != 1)}"], hoverinfo="skip", width=0.5,
@@ -213,5 +216,5 @@ PLOTS = (
         "all layers start to learn at one pace.", calibration,
     ),
     Plot("measured", "Predicted and measured memory", "On the line the prediction was exact.", predicted_and_measured),
-    Plot("hours", "Where the time went", "By how the trials ended.", hours),
+    Plot("hours", "Where the time went", "By how the trainings ended, baselines and replicates included.", hours),
 )  # fmt: skip

@@ -22,7 +22,8 @@ def shown(view: StudyView) -> dict[str, Any]:
     return {
         "id": view.study._study_id, "name": view.name, "note": note(view), "export": export_command(view),
         "best": {"stages": stages(view.board[0]), "rest": rest(view.board[0])} if view.board else None,
-        "board": [cells(row) for row in view.board], "trials": [cells(row) for row in view.rows],
+        "board": [cells(row) for row in view.board], "baselines": view.baselines,
+        "again": any(row["within_noise"] is not None for row in view.board), "trials": [cells(row) for row in view.rows],
         "plots": [{**plot._asdict(), "json": figure_json(plot.draw(view))} for plot in PLOTS],
         "provenance": provenance(view),
         "request": yaml.safe_dump(view.spec, sort_keys=False, allow_unicode=True) if view.spec else None,
@@ -35,7 +36,8 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
         ("params", "params", 1e6), ("gmac", "flops", 1e9))}  # fmt: skip
     return {
         **{key: row.get(key) for key in _KEYS}, **counted, "number": row["number"], "state": row["state"],
-        "epochs": row.get("epochs", 0), "gib": memory_gib(row),
+        "again": row.get("map_again"), "replicates": row.get("replicates"), "within_noise": row.get("within_noise"),
+        "role": row.get("role", ""), "replicate": row.get("replicate"), "epochs": row.get("epochs", 0), "gib": memory_gib(row),
         "train_s": f"{row['train_s']:.0f}" if row.get("train_s") is not None else "-",
         "reason": row.get("infeasible_reason") or row.get("fail_reason") or "",
     }  # fmt: skip

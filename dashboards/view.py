@@ -10,8 +10,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from nas.ledger import TAKEN_OVER
-from nas.results import pareto_front, ranked, trial_row
+from nas.confidence import against_baselines, board_rows
+from nas.results import pareto_front, trial_row
+from nas.roles import CANDIDATE
 
 STATES = ("COMPLETE", "PRUNED", "INFEASIBLE", "FAIL", "RUNNING", "WAITING")  # as `trial_row` names them
 
@@ -51,14 +52,20 @@ class StudyView:
 
     @cached_property
     def board(self) -> list[dict[str, Any]]:
-        """Rows of the leaderboard, the best first; `pareto` says which are on the front."""
+        """Rows of the leaderboard, the best first, see `nas.confidence`; `pareto` says which are on the front."""
         front = pareto_front(self.study)
-        return [trial_row(trial) | {"pareto": trial.number in front} for trial in ranked(self.trials)]
+        return [row | {"pareto": row["number"] in front} for row in board_rows(self.trials)]
+
+    @cached_property
+    def baselines(self) -> list[dict[str, Any]]:
+        """Published backbones beside the best candidate, see `nas.confidence`."""
+        return against_baselines(self.known, self.trials)
 
     @cached_property
     def states(self) -> Counter[str]:
-        """How many trials were trained here, by state; those taken over from earlier studies count as `taken over`."""
-        return Counter(TAKEN_OVER if row.get("role") == TAKEN_OVER else row["state"] for row in self.rows)
+        """How many candidates were trained here, by state; all other trials count by their role."""
+        roles = [row.get("role", CANDIDATE) for row in self.rows]
+        return Counter(row["state"] if role == CANDIDATE else role for role, row in zip(roles, self.rows, strict=True))
 
 
 def memory_gib(row: dict[str, Any]) -> float | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 TRIAL: dict[str, str] = {
     "layout": "the candidate, in the text form that `Layout.parse` reads",
     "layout_id": "twelve hexadecimal digits, equal for equal networks",
-    "role": "why it is here: candidate (trained here), taken over (from an earlier study)",
-    "replicate": "0, or which repetition of the same layout with another seed",
+    "role": "why it is here: candidate (suggested, trained here), taken over (from an earlier study), baseline (a published "
+    "backbone at the same memory) or replicate (one of the best, once more)",
+    "replicate": "0, or which repetition of the same layout; its seed is that of the search plus this",
     "detector": "name of the detector",
     "params": "parameters of the detector, all of them",
     "flops": "multiply-adds of one image of the largest batch shape, attention products included",
@@ -54,6 +55,7 @@ STUDY: dict[str, str] = {
     "nas_spec": "the complete request of the last submission",
     "nas_data": "figures of the data set: fingerprint, categories, counts, largest batch shape, repairs",
     "nas_budget_gib": "the memory budget, GiB",
+    "nas_baselines": "the published backbones beside the candidates: name, layout at the search's memory, memory_predicted_gib",
     "nas_memory_correction": "what measured trials put on the prediction: scale, offset_bytes, on which device, from how many",
     "nas_cost_predicted": "what a dry run on this machine predicted for this request, in seconds and hours (see "
     "`nas.forecast.search.forecast`); only where there was one before the search",

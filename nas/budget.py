@@ -46,6 +46,15 @@ class Budget:
         """Parameters of a candidate, and multiply-adds of one image of the largest batch."""
         return count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
 
+    def figures(self, layout: Layout) -> dict[str, Any]:
+        """What is known of a candidate before it is trained, by the names of its attributes."""
+        cost = self.cost(layout)
+        return {
+            "layout": str(layout), "layout_id": layout.layout_id, "detector": self.spec.detector.name, "params": cost.params,
+            "flops": cost.flops, "memory_predicted_gib": gib(self.predicted_bytes(layout)),
+            "memory_parts_gib": self.parts_gib(layout),
+        }  # fmt: skip
+
     def parts_gib(self, layout: Layout) -> dict[str, float]:
         """What the prediction of a candidate consists of, before it is corrected; see `MemoryEstimate.parts`."""
         return {part: gib(size) for part, size in self._traced(layout).parts().items()}

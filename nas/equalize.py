@@ -88,15 +88,7 @@ class Equalizer:
     def _nearest(self, layout: Layout) -> tuple[Layout, int]:
         if self.within(peak_bytes := self.predict(layout)):
             return layout, peak_bytes
-        family = self.family(layout)
-        low, high = 0, len(family) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.predict(family[middle]) <= self.budget_bytes:
-                low = middle
-            else:
-                high = middle - 1
-        return family[low], self.predict(family[low])
+        return largest_that_fits(self.family(layout), self.budget_bytes, self.predict)
 
     def _depths(self, layout: Layout) -> Sequence[Layout]:
         """Ascending in the third depth; the fourth is the choice nearest to its share."""
@@ -121,3 +113,15 @@ class Equalizer:
             ]
             family.append(replace(layout, stages=tuple(stages), stem_width=stem_width))
         return family
+
+
+def largest_that_fits(family: Sequence[Layout], budget_bytes: int, predict: Callable[[Layout], int]) -> tuple[Layout, int]:
+    """The last of a family, ascending in what it needs, that fits, or else the first; with its predicted bytes."""
+    low, high = 0, len(family) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if predict(family[middle]) <= budget_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return family[low], predict(family[low])

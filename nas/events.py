@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nas.records import EpochReport
+from nas.roles import BASELINE, CANDIDATE
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Event:
     `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible`: as the states of trials say;
     `requeued`: its worker died; `lost`: another driver has it; `halted`: the disk is full, or an image has become unreadable;
     `note`: of no trial, something to know, while the database is away for example.
+
+    `role` and `replicate` are those of the trial, see `nas.attributes`.
     """
 
     kind: str
@@ -22,3 +25,12 @@ class Event:
     report: EpochReport | None = None
     reason: str | None = None
     memory_predicted_bytes: int | None = None
+    role: str = CANDIDATE
+    replicate: int = 0
+
+    @property
+    def what(self) -> str:
+        """The layout, and what it is trained for where that is not the search itself."""
+        again = f"seed {self.replicate + 1}" if self.replicate else ""
+        said = [word for word in (self.role if self.role == BASELINE else "", again) if word]
+        return f"{self.layout} ({', '.join(said)})" if said else self.layout

@@ -102,7 +102,7 @@ def summary(event: Event) -> str:
     """An event as one line."""
     if event.kind == "note":
         return event.reason or ""
-    parts = [f"trial {event.number}", event.layout, STATES.get(event.kind, event.kind)]
+    parts = [f"trial {event.number}", event.what, STATES.get(event.kind, event.kind)]
     if event.report:
         scores = f"mAP {percent(event.report.metrics.map)}, mAP50 {percent(event.report.metrics.map_50)}"
         parts.append(f"epoch {event.report.epoch}/{event.report.epochs}, {scores}")

@@ -12,10 +12,10 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas import attributes
+from nas.roles import CANDIDATE, TAKEN_OVER, role_of
 from nas.units import GIB
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-TAKEN_OVER = "taken over"  # the role of results from an earlier study, which nobody trained here
 # Optuna's own table, which its interface writes one row a transaction.
 _ATTRIBUTES = sa.table("trial_user_attributes", sa.column("trial_id"), sa.column("key"), sa.column("value_json"))
 
@@ -34,7 +34,7 @@ class Ledger:
 
     def read(self) -> None:
         """Look into the database."""
-        self.trials = self.study.get_trials(deepcopy=False)
+        self.trials = self.study._storage.get_all_trials(self.study._study_id, deepcopy=False)  # all roles
 
     def __getitem__(self, number: int) -> FrozenTrial:
         return next(trial for trial in self.trials if trial.number == number)
@@ -42,7 +42,12 @@ class Ledger:
     @property
     def trained(self) -> list[FrozenTrial]:
         """Trials that reached a worker, or will."""
-        return [trial for trial in self.trials if trial.user_attrs.get("role") != TAKEN_OVER]
+        return [trial for trial in self.trials if role_of(trial) != TAKEN_OVER]
+
+    @property
+    def candidates(self) -> list[FrozenTrial]:
+        """Those of them that the sampler chose, or will."""
+        return [trial for trial in self.trials if role_of(trial) == CANDIDATE]
 
     @property
     def running(self) -> list[FrozenTrial]:
@@ -51,13 +56,13 @@ class Ledger:
 
     @property
     def ended(self) -> int:
-        """Trials that reached a worker and ended COMPLETE, PRUNED or infeasible."""
-        return sum(trial.state in ENDED for trial in self.trained)
+        """Candidates that reached a worker and ended COMPLETE, PRUNED or infeasible."""
+        return sum(trial.state in ENDED for trial in self.candidates)
 
     @property
     def started(self) -> int:
-        """Trials that count towards those asked for, or will unless they fail: ended ones and all that run."""
-        return self.ended + len(self.running)
+        """Candidates that count towards those asked for, or will unless they fail: ended ones and all that run."""
+        return self.ended + sum(trial.state == TrialState.RUNNING for trial in self.candidates)
 
     def taken(self, retries: int) -> set[str]:
         """Ids of layouts that are trained, in training, or have failed more often than `retries`."""
@@ -65,6 +70,17 @@ class Ledger:
         failed = Counter(layout_id for layout_id, state in known if state == TrialState.FAIL)
         taken = {layout_id for layout_id, state in known if state in (*ENDED, TrialState.RUNNING)}
         return taken | {layout_id for layout_id, count in failed.items() if count > retries}
+
+    def settled(self, retries: int) -> set[tuple[str, int]]:
+        """Layout ids and replicates that have been trained to their end, are in training, proved too large or have failed more
+        often than `retries`.
+        """
+        known = [(trial, (trial.user_attrs["layout_id"], trial.user_attrs.get("replicate", 0))) for trial in self.trials
+                 if "layout_id" in trial.user_attrs]  # fmt: skip
+        failed = Counter(key for trial, key in known if trial.state == TrialState.FAIL)
+        done = (TrialState.COMPLETE, TrialState.RUNNING)
+        settled = {key for trial, key in known if trial.state in done or "infeasible_reason" in trial.user_attrs}
+        return settled | {key for key, count in failed.items() if count > retries}
 
     def fails_in_a_row(self) -> int:
         """How many of the latest trials that ended are FAIL."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import uuid
 from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import optuna
 from pydantic import ValidationError
 
+from nas.data.prepare import DataFacts, facts_to_dict
+from nas.errors import StudyError
 from nas.spec import SearchSpec
 from nas.storage import parse_url, shown
+from nas.units import gib
 
 MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration", "search.objectives")
 
@@ -53,6 +58,30 @@ def differences(spec: SearchSpec, fingerprint: str, known: dict[str, Any], secti
     before, now = _completed(known["nas_spec"]), spec.to_dict()
     found = [line for section in sections for line in _compare(section, _part(before, section), _part(now, section))]
     return found + _compare("the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint)
+
+
+def match_or_describe(study: optuna.Study, has_trials: bool, spec: SearchSpec, facts: DataFacts, budget_bytes: int) -> None:
+    """Put into a new study what it is made from; an existing one must have been made from the same request.
+
+    Raises:
+        StudyError: it was not, or is no search.
+    """
+    known = study.user_attrs
+    if "nas_uuid" not in known and has_trials:
+        raise StudyError(f"study {spec.study!r} exists and is not a search: choose another --study")
+    if "nas_uuid" not in known:
+        study.set_user_attr("nas_budget_gib", gib(budget_bytes))
+        study.set_user_attr("nas_versions", versions())
+        study.set_user_attr("nas_git_commit", git_commit())
+        study.set_user_attr("nas_data", facts_to_dict(facts))
+    elif changed := differences(spec, facts.fingerprint, known):
+        raise StudyError(
+            f"study {spec.study!r} was made from another request: {'; '.join(changed)}. "
+            "Repeat that request, or choose another --study"
+        )
+    study.set_user_attr("nas_spec", public_spec(spec))
+    if "nas_uuid" not in known:  # last, so that a study with it is described completely
+        study.set_user_attr("nas_uuid", str(uuid.uuid4()))
 
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:

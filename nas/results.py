@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
+from nas.roles import CandidateStudy, suggested
+
+TOP = 3  # candidates that replicates are for
 
 
 def leaderboard(study: optuna.Study) -> list[FrozenTrial]:
-    """COMPLETE trials within the budget, the best mAP first."""
+    """COMPLETE candidates within the budget, the best first; see `ranked`."""
     return ranked(study.get_trials(deepcopy=False))
 
 
-def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
-    """The same of trials that have been read."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and feasible(trial)]
-    return sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
+def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The same of trials that have been read, baselines and replicates among them.
+
+    The order is that of mAP; that of the first `TOP` is, as far as all before were trained again, that of the mean of their
+    replicates, because the score by which a candidate was found to be the best is likely to be a lucky one.
+    """
+    known = repetitions(trials)
+    complete = [trial for trial in trials if suggested(trial) and trial.state == TrialState.COMPLETE and feasible(trial)]
+    board = sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
+    again = list(takewhile(lambda trial: trial.user_attrs.get("layout_id") in known, board[:TOP]))
+    again.sort(key=lambda trial: -statistics.fmean(known[trial.user_attrs["layout_id"]]))
+    return again + board[len(again) :]
+
+
+def repetitions(trials: Iterable[FrozenTrial]) -> dict[str, list[float]]:
+    """By layout id the mAP of the trainings with other seeds than the first."""
+    found = defaultdict(list)
+    for trial in trials:
+        if trial.user_attrs.get("replicate") and trial.state == TrialState.COMPLETE and feasible(trial):
+            found[str(trial.user_attrs["layout_id"])].append(trial.values[0])
+    return dict(found)
 
 
 def pareto_front(study: optuna.Study) -> set[int]:
-    """Numbers of the trials within the budget that no other beats in every objective; empty with one objective."""
-    return {trial.number for trial in study.best_trials} if len(study.directions) > 1 else set()
+    """Numbers of the candidates within the budget that no other beats in every objective; empty with one objective."""
+    if len(study.directions) == 1:
+        return set()
+    return {trial.number for trial in CandidateStudy(study.study_name, study._storage).best_trials}
 
 
 def feasible(trial: FrozenTrial) -> bool:
@@ -44,14 +69,14 @@ def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     Raises:
         StudyError: there is none such, or it did not complete.
     """
-    board = leaderboard(study)
     if number is None:
-        if not board:
+        if not (board := leaderboard(study)):
             raise StudyError(f"study {study.study_name!r} has no completed trial yet")
         return board[0]
-    chosen = next((trial for trial in study.get_trials(deepcopy=False) if trial.number == number), None)
+    trials = study.get_trials(deepcopy=False)
+    chosen = next((trial for trial in trials if trial.number == number), None)
     if chosen is None or chosen.state != TrialState.COMPLETE:
-        complete = ", ".join(str(trial.number) for trial in board) or "none"
+        complete = ", ".join(str(trial.number) for trial in trials if trial.state == TrialState.COMPLETE) or "none"
         said = "there is none" if chosen is None else f"it is {chosen.state.name}"
         raise StudyError(f"--trial must be one that completed ({complete}); got {number}, {said}")
     return chosen

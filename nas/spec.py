@@ -128,12 +128,15 @@ class SearchSettings(Section):
     """How candidates are chosen.
 
     Args:
-        trials: candidates to train, those of earlier runs of the study included.
+        trials: candidates to train, those of earlier runs of the study included, baselines and replicates not.
         sampler: what suggests layouts.
         pruner: what ends a candidate early, judged by its mAP after each epoch.
         objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
         try: layouts to train first.
         try_only: train those and no others, whatever the sampler.
+        baselines: train Swin-T, ResNet-50 and C2-C2-T12-T4 too, each as wide as the same memory allows (see `nas.baselines`);
+            not with `try_only` or `recipe.weights`.
+        replicates: how often each baseline and the best three candidates are trained in all, with other seeds.
         warm_start: studies in the same database whose results are taken over, where data, detector, recipe and calibration are
             the same.
         seed: of suggestions, initialisation, data order and augmentation.
@@ -145,6 +148,8 @@ class SearchSettings(Section):
     objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     try_only: bool = False
+    baselines: bool = True
+    replicates: Annotated[int, Field(ge=1, le=100)] = 1
     warm_start: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -257,6 +262,11 @@ class SearchSpec(Section):
     def search_space(self) -> SearchSpace:
         """The space, built."""
         return space_from_dict(self.space, str(self.space.get("name")))
+
+    @property
+    def wants_baselines(self) -> bool:
+        """They are asked for, and comparable: a search that starts from weights has none for them."""
+        return self.search.baselines and not self.search.try_only and not self.recipe.weights
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, every value named; `SearchSpec.model_validate` reads it back."""

@@ -8,7 +8,6 @@ handed out again first, under their own number, with their checkpoint.
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,19 +17,21 @@ from typing import Any
 
 import optuna
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from nas.baselines import equalized
+from nas.beside import Beside, Extra
 from nas.budget import Budget
-from nas.data.prepare import DataFacts, facts_to_dict
-from nas.errors import StudyError
+from nas.data.prepare import DataFacts
 from nas.events import Event
 from nas.lease import lease_of
 from nas.ledger import Ledger
 from nas.patience import patient
 from nas.places import path_of
-from nas.provenance import differences, git_commit, public_spec, versions
+from nas.provenance import match_or_describe
 from nas.records import EpochReport
-from nas.results import ranked
+from nas.results import TOP, ranked
+from nas.roles import CANDIDATE, CandidateStudy
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, suggest, warmup_epochs
 from nas.spec import SearchSpec
 from nas.storage import open_storage
@@ -78,7 +79,8 @@ class SearchStudy:
         self.spec, self.facts, self.on_event = spec, facts, on_event
         self.budget = Budget(spec, facts)
         self.space = self.budget.space
-        self.stop_reason: str | None = None
+        self.stop_reason: str | None = None  # why there are fewer candidates than asked for
+        self.failed = False
         self.halted: str | None = None  # why nothing more can be started, though the search is not over
         first = [Layout.parse(text) for text in spec.search.try_first]
         listed = first if spec.search.try_only else []
@@ -88,18 +90,20 @@ class SearchStudy:
         check_output(spec.run.output)
         self.storage = storage or open_storage(spec.storage, create=True)
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
-        self.study = optuna.create_study(
+        optuna.create_study(
             study_name=spec.study, storage=self.storage, load_if_exists=True,
             directions=["maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives],
-            pruner=make_pruner(spec.search.pruner, warmup, spec.recipe.epochs),
         )  # fmt: skip
+        pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs)
+        self.study = CandidateStudy(spec.study, self.storage, pruner=pruner)
         self.ledger = Ledger(self.study, self.storage)
+        self.beside = Beside(spec, self.ledger, self._baselines)
         self._lease = lease_of(self.storage, spec.study)
         with self._lease.exclusive():
-            self._match_or_describe()
+            match_or_describe(self.study, bool(self.ledger.trials), spec, facts, self.budget.limit_bytes)
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
         self.files = TrialFiles(spec.run.output, spec.study, self._lease.study_uuid, self._lease.token)
-        base = None if listed else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.trials))
+        base = None if listed else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.candidates))
         self.study.sampler = FittingSampler(base, self.filter, [] if listed else first)
         self._mine: dict[int, Trial] = {}
         self._known: dict[int, dict[str, Any]] = {}  # attributes of the trials in our hands
@@ -121,16 +125,14 @@ class SearchStudy:
             for left_behind in self._left_behind():
                 if adopted := self._adopt(left_behind):
                     return adopted
-            if self.stop_reason or self.ledger.started >= self.spec.search.trials:
+            if self.failed:
                 return None
-            if self.filter.exhausted():
-                exhausted = "search.try exhausted" if self.filter.listed else "space exhausted"
-                self.stop_reason = self.stop_reason or (exhausted if not self._mine else None)
-                return None
-            trial = self.study.ask(distributions(self.space))
-            self._lease.take(trial.number)
-            self._note_refusals()
-            return self._describe(trial)
+            if self.ledger.started < self.spec.search.trials and not self._exhausted():
+                trial = self.study.ask(distributions(self.space))
+                self._lease.take(trial.number)
+                self._note_refusals()
+                return self._describe(trial)
+            return self._begin(extra) if (extra := self.beside.next()) else None
 
     @property
     @patient
@@ -139,8 +141,10 @@ class SearchStudy:
         self.ledger.read()
         if self.halted:
             return not self._mine
+        if self._mine or self._left_behind():
+            return False
         enough = self.stop_reason is not None or self.ledger.started >= self.spec.search.trials
-        return enough and not self._mine and not self._left_behind()
+        return self.failed or (enough and self.beside.next() is None)
 
     def refusals(self) -> dict[str, Any]:
         """What was not trained, and why: see `nas.attributes`."""
@@ -160,7 +164,7 @@ class SearchStudy:
     @property
     @patient
     def ended(self) -> int:
-        """Trials that reached a worker and ended COMPLETE, PRUNED or infeasible."""
+        """Candidates that reached a worker and ended COMPLETE, PRUNED or infeasible."""
         self.ledger.read()
         return self.ledger.ended
 
@@ -202,7 +206,7 @@ class SearchStudy:
             self._finish(number, TrialState.COMPLETE, self._objectives(self._known[number] | values))
             self._learn_memory()
             self._tell_watcher("complete", number, report)
-        elif alone and trial.should_prune():
+        elif alone and self._known[number]["role"] == CANDIDATE and trial.should_prune():
             self._finish(number, TrialState.PRUNED)
             self._tell_watcher("pruned", number, report)
         return number in self._mine
@@ -250,6 +254,7 @@ class SearchStudy:
         self._finish(number, TrialState.FAIL)
         self._tell_watcher("failed", number, reason=reason)
         if self.ledger.fails_in_a_row() >= FAILS_IN_A_ROW:
+            self.failed = True
             self.stop_reason = f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
 
     def _infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
@@ -301,20 +306,39 @@ class SearchStudy:
         self._tidy(number)
         del self._mine[number]
 
+    def _exhausted(self) -> bool:
+        if not self.filter.exhausted():
+            return False
+        reason = "search.try exhausted" if self.filter.listed else "space exhausted"
+        self.stop_reason = self.stop_reason or (reason if not self._mine else None)
+        return True
+
     def _describe(self, trial: Trial) -> Assignment:
         layout = self.filter.settled(self.space.decode(trial.params))
         assert layout
-        predicted = self.budget.predicted_bytes(layout)
-        cost = self.budget.cost(layout)
-        known = {
-            "layout": str(layout), "layout_id": layout.layout_id, "role": "candidate", "replicate": 0,
-            "detector": self.spec.detector.name, "params": cost.params, "flops": cost.flops,
-            "memory_predicted_gib": gib(predicted), "memory_parts_gib": self.budget.parts_gib(layout),
-            "seed": self.spec.search.seed,
-        }  # fmt: skip
+        known = {**self.budget.figures(layout), "role": CANDIDATE, "replicate": 0, "seed": self.spec.search.seed}
         self.ledger.set(trial, **known)
-        self.ledger.constrain(trial, "memory_predicted", predicted - self.budget.limit_bytes)
+        self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(layout))
         return self._assign(trial, layout, known, set())
+
+    def _begin(self, extra: Extra) -> Assignment:
+        """A trial that no sampler chose, described from its first moment."""
+        seed = (self.spec.search.seed + extra.replicate) % 2**31
+        known = {**self.budget.figures(extra.layout), "role": extra.role, "replicate": extra.replicate, "seed": seed}
+        template = create_trial(state=TrialState.RUNNING, user_attrs=known)
+        trial = Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
+        self._lease.take(trial.number)
+        self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(extra.layout))
+        return self._assign(trial, extra.layout, known, set())
+
+    def _excess_bytes(self, layout: Layout) -> int:
+        return self.budget.predicted_bytes(layout) - self.budget.limit_bytes
+
+    def _baselines(self) -> list[Layout]:
+        """Chosen once in a study: what it measures may change predictions later."""
+        if "nas_baselines" not in self.study.user_attrs:
+            self.study.set_user_attr("nas_baselines", [baseline.to_dict() for baseline in equalized(self.budget)])
+        return [Layout.parse(known["layout"]) for known in self.study.user_attrs["nas_baselines"]]
 
     def _adopt(self, left_behind: FrozenTrial) -> Assignment | None:
         """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
@@ -337,7 +361,7 @@ class SearchStudy:
         number, predicted_bytes = trial.number, self.budget.predicted_bytes(layout)
         self._mine[number], self._known[number], self._reported[number] = trial, known, reported
         self._tell_watcher("started", number, memory_predicted_bytes=predicted_bytes)
-        return Assignment(number, layout, self.spec.search.seed, self.files.folder(number), predicted_bytes)
+        return Assignment(number, layout, known["seed"], self.files.folder(number), predicted_bytes)
 
     def _left_behind(self) -> list[FrozenTrial]:
         """Trials of dead drivers, and of this one's dead workers."""
@@ -354,29 +378,16 @@ class SearchStudy:
         self.on_event(Event("note", -1, "", reason=text))
 
     def _tell_watcher(self, kind: str, number: int, report: EpochReport | None = None, **more: Any) -> None:
-        self.on_event(Event(kind, number, self._known.get(number, {}).get("layout", ""), report, **more))
+        known = self._known.get(number, {})
+        role, replicate = known.get("role", CANDIDATE), known.get("replicate", 0)
+        self.on_event(Event(kind, number, known.get("layout", ""), report, role=role, replicate=replicate, **more))
 
     def _tidy(self, number: int) -> None:
         """Checkpoints are for running trials, weights and drawn detections for the best few."""
         self.files.drop_checkpoints(number)
-        for trial in ranked(self.ledger.trained)[self.spec.run.keep_best :]:
-            drop_result(path_of(trial.user_attrs["checkpoint"]))
-
-    def _match_or_describe(self) -> None:
-        """A new study is described; an existing one must have been made from the same request."""
-        known = self.study.user_attrs
-        if "nas_uuid" not in known and self.ledger.trials:
-            raise StudyError(f"study {self.spec.study!r} exists and is not a search: choose another --study")
-        if "nas_uuid" not in known:
-            self.study.set_user_attr("nas_budget_gib", gib(self.budget.limit_bytes))
-            self.study.set_user_attr("nas_versions", versions())
-            self.study.set_user_attr("nas_git_commit", git_commit())
-            self.study.set_user_attr("nas_data", facts_to_dict(self.facts))
-        elif changed := differences(self.spec, self.facts.fingerprint, known):
-            raise StudyError(
-                f"study {self.spec.study!r} was made from another request: {'; '.join(changed)}. "
-                "Repeat that request, or choose another --study"
-            )
-        self.study.set_user_attr("nas_spec", public_spec(self.spec))
-        if "nas_uuid" not in known:  # last, so that a study with it is described completely
-            self.study.set_user_attr("nas_uuid", str(uuid.uuid4()))
+        kept = max(self.spec.run.keep_best, TOP if self.spec.search.replicates > 1 else 1)
+        dropped = ranked(self.ledger.trained)[kept:]
+        dropped += [trial for trial in self.ledger.trained if trial.number == number and trial.user_attrs.get("replicate")]
+        for trial in dropped:
+            if weights := trial.user_attrs.get("checkpoint"):
+                drop_result(path_of(weights))

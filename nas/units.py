@@ -37,6 +37,11 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
+def signed(fraction: float | None) -> str:
+    """A difference of scores in percentage points."""
+    return "-" if fraction is None else f"{100 * fraction:+.1f}"
+
+
 def gib_text(value: float | None) -> str:
     """GiB with as many digits as say something."""
     return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

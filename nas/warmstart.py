@@ -9,9 +9,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
-from nas.ledger import TAKEN_OVER, Ledger
+from nas.ledger import Ledger
 from nas.provenance import differences
 from nas.results import search_uuid
+from nas.roles import TAKEN_OVER, role_of
 from nas.sampling import LayoutFilter, distributions
 from nas.spec import SearchSpec
 from nas.storage import open_storage
@@ -96,6 +97,6 @@ def take_over(
 
 
 def _trained(study: optuna.Study) -> list[FrozenTrial]:
-    """Completed there, and not taken over in its turn: the origin is asked, nobody else."""
+    """Completed there with the seed of its search, and not taken over in its turn: the origin is asked, nobody else."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if trial.user_attrs.get("role") != TAKEN_OVER]
+    return [trial for trial in trials if role_of(trial) != TAKEN_OVER and not trial.user_attrs.get("replicate")]

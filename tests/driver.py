@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import optuna
+from optuna.storages import InMemoryStorage
 
 from nas.data.prepare import DataFacts
 from nas.events import Event
@@ -22,18 +23,20 @@ def spec(tmp_path: Path, **flags: object) -> SearchSpec:
         {
             "data.root": "cells", "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db",
             "run.output": str(tmp_path / "runs"),
-            "recipe.epochs": 2, "search.trials": 3, "search.sampler": "random", **flags,
+            "recipe.epochs": 2, "search.trials": 3, "search.sampler": "random", "search.baselines": False, **flags,
         },
     )  # fmt: skip
 
 
 class Driver:
-    """A study and the events it told of."""
+    """A study and the events it told of; in its database, or in memory."""
 
-    def __init__(self, tmp_path: Path, facts: DataFacts = FACTS, **flags: object) -> None:
+    def __init__(
+        self, tmp_path: Path, facts: DataFacts = FACTS, storage: InMemoryStorage | None = None, **flags: object
+    ) -> None:
         self.events: list[Event] = []
         self.spec = spec(tmp_path, **flags)
-        self.study = SearchStudy(self.spec, facts, self.events.append)
+        self.study = SearchStudy(self.spec, facts, self.events.append, storage)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -47,7 +50,8 @@ class Driver:
         return assignment.number
 
     def trial(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.study.study.trials[number]
+        self.study.ledger.read()
+        return self.study.ledger[number]
 
 
 def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> EpochReport:

@@ -67,5 +67,6 @@ def trained_search(folder: Path, data: Path, **flags: Any) -> SearchStudy:
     defaults = {
         "data.root": str(data), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",
         "run.output": str(folder / "runs"), "recipe.epochs": 4, "recipe.image_size": 64, "search.trials": 2,
+        "search.baselines": False,
     }  # fmt: skip
     return run_search(load_spec(None, defaults | flags), Watcher(), local=True)

@@ -121,8 +121,8 @@ class Table:
         return statistics.fmean(0.0 if run.fail_reason else run.map[-1] for run in self.runs_of(layout))
 
     def spec(self, flags: Mapping[str, Any]) -> SearchSpec:
-        """A search in this space, of candidates trained as these were; `flags` as in `load_spec`."""
-        return load_spec(dict(self.request), flags)
+        """A search in this space, of candidates trained as these were, without baselines; `flags` as in `load_spec`."""
+        return load_spec(dict(self.request), {"search.baselines": False, **flags})
 
     def check(self, spec: SearchSpec) -> None:
         """Find out whether a search would have made these runs.

@@ -74,8 +74,10 @@ def cost_table(cost: dict[str, Any]) -> Table:
     whole, start_s, layouts = span_text(cost, "candidates_s"), cost["start_s"], {each["layout"] for each in cost["measured"]}
     table.add_row("an epoch", "quickest {}, median {}, slowest {}".format(*sizes))
     table.add_row("candidates", f"{cost['trials']}, of {_epochs(cost)} epochs each, {cost['concurrent']} at once")
+    if beside := cost["baselines"] + cost["replicates"]:
+        table.add_row("beside them", f"{beside} trainings: {cost['baselines']} of baselines, {cost['replicates']} again")
     table.add_row("training", f"{span_text(cost, 'train_s')} in all")
-    table.add_row("candidates' time", f"{whole} in all, with building, scoring and checkpoints: {_hours(cost)}")
+    table.add_row("workers' time", f"{whole} in all, with building, scoring and checkpoints: {_hours(cost)}")
     table.add_row("wall time", span_text(cost, "wall_s") + (f", and {start_s:.0f} s to start Ray" if start_s else ""))
     if cost["candidates_per_gpu"]:
         table.add_row("candidates per GPU", str(cost["candidates_per_gpu"]))

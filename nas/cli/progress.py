@@ -14,6 +14,7 @@ from rich.text import Text
 
 from nas.journal import STATES, summary
 from nas.records import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
+from nas.roles import CANDIDATE
 from nas.units import gib, gib_text, percent
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _scores(metrics: CocoMetrics | ClassificationMetrics) -> str:
 @dataclass
 class _Row:
     layout: str
+    candidate: bool = True
     state: str = "starting"
     epoch: str = ""
     map: float | None = None
@@ -153,7 +155,7 @@ class SearchProgress:
         if event.kind == "note":
             self.say(event.reason or "")
             return
-        row = self.rows.setdefault(event.number, _Row(event.layout))
+        row = self.rows.setdefault(event.number, _Row(event.what, candidate=event.role == CANDIDATE))
         row.state = STATES.get(event.kind, event.kind)
         row.reason = event.reason or row.reason
         if event.memory_predicted_bytes is not None:
@@ -182,8 +184,9 @@ class SearchProgress:
         return Group(table, Text(self._summary()))
 
     def _summary(self) -> str:
-        done = [row for row in self.rows.values() if row.state == "done" and row.map is not None]
-        ended = sum(row.state in ("done", "pruned", "infeasible") for row in self.rows.values())
+        candidates = [row for row in self.rows.values() if row.candidate]
+        done = [row for row in candidates if row.state == "done" and row.map is not None]
+        ended = sum(row.state in ("done", "pruned", "infeasible") for row in candidates)
         best = max(done, key=lambda row: row.map or 0, default=None)
         text = f"{ended} ended here, {self.spec.search.trials} asked for, {time.monotonic() - self.started:.0f} s"
         return text + (f"; best so far {best.layout} with mAP {percent(best.map)}" if best else "")

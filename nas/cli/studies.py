@@ -37,36 +37,41 @@ def status(
     study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
 ) -> None:
     """Show every trial of a study."""
+    from nas.confidence import against_baselines
     from nas.forecast.spent import cost_line
     from nas.results import load_study, trial_row
     from nas.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False), study)
-    rows = [trial_row(trial) for trial in loaded.get_trials(deepcopy=False)]
+    trials = loaded.get_trials(deepcopy=False)
+    rows, baselines = [trial_row(trial) for trial in trials], against_baselines(loaded.user_attrs, trials)
     if as_json:
-        print_json({"study": loaded.study_name, **_attributes(loaded), "trials": rows})
+        print_json({"study": loaded.study_name, **_attributes(loaded), "baselines": baselines, "trials": rows})
         return
-    from nas.cli.tables import print_table, trials_table
+    from nas.cli.tables import baselines_table, print_table, trials_table
 
     print_table(trials_table(rows, f"Study {loaded.study_name}"))
+    if baselines:
+        print_table(baselines_table(baselines))
     refused = loaded.user_attrs.get("nas_refusals", {})
     by_prediction = refused.get("over_budget", 0) + refused.get("unequal", 0)
     print(f"Never trained: {by_prediction} that the prediction refused, {refused.get('repeated', 0)} that had been trained.")
     if check := loaded.user_attrs.get("nas_proxy_check"):
         print(check["text"])
-    if said := cost_line(loaded.user_attrs, loaded.get_trials(deepcopy=False)):
+    if said := cost_line(loaded.user_attrs, trials):
         print(said)
 
 
 def _summary(study: Any) -> dict[str, Any]:
     from collections import Counter
 
-    from nas.ledger import TAKEN_OVER
     from nas.results import leaderboard
+    from nas.roles import BASELINE, CANDIDATE, REPLICATE, TAKEN_OVER, role_of
 
     spec = study.user_attrs.get("nas_spec", {})
     trials = study.get_trials(deepcopy=False)
-    states = Counter(trial.state.name for trial in trials if trial.user_attrs.get("role") != TAKEN_OVER)
+    states = Counter(trial.state.name for trial in trials if role_of(trial) == CANDIDATE)
+    roles = Counter(map(role_of, trials))
     best = next(iter(leaderboard(study)), None)
     return {
         "study": study.study_name,
@@ -75,7 +80,9 @@ def _summary(study: Any) -> dict[str, Any]:
         "trials": spec.get("search", {}).get("trials"),
         **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING")},
         "failed": states["FAIL"],
-        "taken_over": len(trials) - states.total(),
+        "taken_over": roles[TAKEN_OVER],
+        "baselines": roles[BASELINE],
+        "replicates": roles[REPLICATE],
         "map": best.values[0] if best else None,
         "layout": best.user_attrs.get("layout") if best else None,
     }

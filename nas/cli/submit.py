@@ -38,6 +38,12 @@ def submit(
         list[str] | None, typer.Option(help="A study in the same database whose results count here; may be repeated.")
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
+    baselines: Annotated[
+        bool | None, typer.Option("--baselines/--no-baselines", help="Swin-T, ResNet-50 and C2-C2-T12-T4 at equal memory.")
+    ] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Trainings of each baseline and of the best three, with other seeds.")
+    ] = None,
     concurrent: options.Concurrent = None,
     seed: options.Seed = None,
     output: options.Output = None,
@@ -58,7 +64,7 @@ def submit(
         "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
         "budget.memory": budget, "search.sampler": sampler, "search.pruner": pruner, "search.trials": trials,
         "search.objectives": objectives and [name.strip() for name in objectives.split(",")], "search.try": try_first or None,
-        "search.warm_start": warm_start or None,
+        "search.warm_start": warm_start or None, "search.baselines": baselines, "search.replicates": replicates,
         "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
         "run.cluster": cluster,
     })  # fmt: skip
@@ -147,24 +153,21 @@ def watched(spec: SearchSpec, run: Callable[[Watcher], SearchStudy]) -> SearchSt
 
 
 def _show(study: SearchStudy, as_json: bool) -> None:
-    from nas.cli.tables import leaderboard_table, print_table
-    from nas.results import leaderboard, pareto_front, trial_row
+    from nas.cli.tables import print_findings
+    from nas.confidence import against_baselines, board_rows
+    from nas.results import pareto_front
 
     front = pareto_front(study.study)
-    rows = [trial_row(trial) | ({"pareto": trial.number in front} if front else {}) for trial in leaderboard(study.study)]
-    refusals = study.refusals()
+    rows = [row | ({"pareto": row["number"] in front} if front else {}) for row in board_rows(study.ledger.trials)]
+    refusals, baselines = study.refusals(), against_baselines(study.study.user_attrs, study.ledger.trials)
     summary = {
         "study": study.spec.study, "ended": study.ended, "stop_reason": study.stop_reason, "refusals": refusals,
-        "leaderboard": rows,
+        "leaderboard": rows, "baselines": baselines,
     }  # fmt: skip
     if as_json:
         print_json(summary)
     elif rows:
-        print_table(leaderboard_table(rows, f"Leaderboard of {study.spec.study}"))
-        by_prediction = refusals["over_budget"] + refusals["unequal"]
-        print(f"Never trained: {by_prediction} that the prediction refused, {refusals['repeated']} that had been trained.")
-        if study.stop_reason:
-            print(f"The search ended early: {study.stop_reason}.")
+        print_findings(summary)
         print(f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} --out best")
     if not rows:
         print(f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.", file=sys.stderr)
@@ -178,7 +181,8 @@ def _storage(study: SearchStudy) -> str:
 
 
 def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
-    from nas.budget import preview
+    from nas.baselines import equalized
+    from nas.budget import Budget, preview
     from nas.cli.cost import cost_table, measured_cost
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
@@ -187,6 +191,7 @@ def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> N
     with ImageProgress() as progress:
         spec, splits, facts = read_request(spec, progress.on_image)
         shown = preview(spec, facts, progress.on_image)
+        shown["baselines"] = [each.to_dict() for each in equalized(Budget(spec, facts))] if spec.wants_baselines else []
         shown["cost"] = measured_cost(spec, splits, facts, progress, local=local) if timing else None
     if as_json:
         print_json(shown)

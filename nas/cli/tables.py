@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nas.units import gib_text, percent
+from nas.units import gib_text, percent, signed
 
 
 def print_table(table: Table) -> None:
@@ -22,15 +22,32 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
+def print_findings(summary: dict[str, Any]) -> None:
+    """What a search has found, as `nas submit --json` prints it."""
+    rows, refusals = summary["leaderboard"], summary["refusals"]
+    print_table(leaderboard_table(rows, f"Leaderboard of {summary['study']}"))
+    if summary["baselines"]:
+        print_table(baselines_table(summary["baselines"]))
+    if summary["baselines"] and not rows[0]["replicates"]:
+        print("One seed each cannot tell a better backbone from a luckier one: --replicates 3 trains the best three again.")
+    by_prediction = refusals["over_budget"] + refusals["unequal"]
+    print(f"Never trained: {by_prediction} that the prediction refused, {refusals['repeated']} that had been trained.")
+    if summary["stop_reason"]:
+        print(f"The search ended early: {summary['stop_reason']}.")
+
+
 def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Completed trials, best first."""
+    """Completed candidates, best first."""
     table = Table(title=title)
-    names = ("#", "trial", "layout", "mAP", "mAP50", "mAP75", "small", "medium", "large", "params M", "GMAC", "GiB", "train s")
+    names = ["#", "trial", "layout", "mAP", "mAP50", "mAP75", "small", "medium", "large", "params M", "GMAC", "GiB", "train s"]
     front = any("pareto" in row for row in rows)
+    again = any(row["within_noise"] is not None for row in rows)
+    names[4:4] = ["again", "noise"] if again else []
     for name in (*names, "FPS", "front") if front else names:
-        table.add_column(name, justify="left" if name == "layout" else "right")
+        table.add_column(name, justify="left" if name in ("layout", "noise") else "right")
     for place, row in enumerate(rows, start=1):
         scores = [percent(row.get(name)) for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")]
+        scores[1:1] = [_again(row), "within" if row["within_noise"] else ""] if again else []
         memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
         cost = [f"{row['params'] / 1e6:.2f}", f"{row['flops'] / 1e9:.2f}", gib_text(memory), f"{row['train_s']:.0f}"]
         if front:
@@ -39,17 +56,38 @@ def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
     return table
 
 
+def _again(row: dict[str, Any]) -> str:
+    return f"{percent(row['map_again'])} ({row['replicates']})" if row["replicates"] else ""
+
+
+def baselines_table(rows: list[dict[str, Any]]) -> Table:
+    """Published backbones at the same memory, beside the best candidate."""
+    table = Table(title="The best candidate against published backbones at the same memory, mAP in per cent")
+    for name in ("baseline", "layout", "GiB", "trainings", "mAP", "deviation", "difference", "95 % interval", "the best is"):
+        table.add_column(name, justify="left" if name in ("baseline", "layout", "the best is") else "right")
+    for row in rows:
+        ends = [row["difference_low"], row["difference_high"]]
+        interval = "-" if None in ends else " to ".join(signed(end) for end in ends)
+        table.add_row(
+            row["name"], row["layout"], gib_text(row["memory_predicted_gib"]), str(row["trainings"]), percent(row["map"]),
+            percent(row["deviation"]), signed(row["difference"]), interval, row["verdict"],
+        )  # fmt: skip
+    return table
+
+
 def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
     """All trials of a study in the order of their numbers."""
     table = Table(title=title)
-    for name in ("trial", "layout", "state", "epochs", "mAP", "mAP50", "GiB", "reason"):
-        table.add_column(name, justify="left" if name in ("layout", "state", "reason") else "right")
+    for name in ("trial", "layout", "role", "state", "epochs", "mAP", "mAP50", "GiB", "reason"):
+        table.add_column(name, justify="left" if name in ("layout", "role", "state", "reason") else "right")
     for row in rows:
         memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
         reason = row.get("fail_reason") or row.get("infeasible_reason") or ""
         scores = [percent(row.get("map")), percent(row.get("map_50"))]
         epochs = str(row.get("epochs", 0))
-        table.add_row(str(row["number"]), row.get("layout", "-"), row["state"], epochs, *scores, gib_text(memory), reason)
+        role = row.get("role", "") + (f", seed {row['replicate'] + 1}" if row.get("replicate") else "")
+        said = (str(row["number"]), row.get("layout", "-"), role, row["state"], epochs, *scores, gib_text(memory), reason)
+        table.add_row(*said)
     return table
 
 
@@ -81,6 +119,8 @@ def space_table(preview: dict[str, Any]) -> Table:
     table.add_row("images", f"{preview['train_images']} to train on, {preview['val_images']} to score")
     table.add_row("classes", str(preview["classes"]))
     table.add_row("trials", str(preview["trials"]))
+    for baseline in preview["baselines"]:
+        table.add_row(f"baseline {baseline['name']}", f"{baseline['layout']}, {gib_text(baseline['memory_predicted_gib'])} GiB")
     return table
 
 

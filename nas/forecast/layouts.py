@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import optuna
 
+from nas.baselines import equalized
 from nas.budget import SAMPLED, Budget
 from nas.sampling import FittingSampler, LayoutFilter, distributions, make_sampler
 from search_spaces.layout import Layout
@@ -49,6 +50,11 @@ def uniform_sample(budget: Budget) -> list[Sized]:
     some = itertools.islice(budget.space.shuffled(budget.spec.search.seed), SAMPLED)
     settled = dict.fromkeys(layout for suggestion in some if (layout := allowed.settled(suggestion)))
     return sorted((_sized(budget, layout) for layout in settled), key=lambda each: each.flops)
+
+
+def baselines(budget: Budget) -> list[Sized]:
+    """Those that the search trains beside its candidates."""
+    return [_sized(budget, each.layout) for each in equalized(budget)] if budget.spec.wants_baselines else []
 
 
 def spread(ordered: Sequence[Sized], count: int) -> list[Sized]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from scipy.optimize import nnls
@@ -152,6 +152,18 @@ class Around:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What is trained beside the candidates, each for all `epochs`: baselines, and replicates of candidates."""
+
+    baselines: Sequence[CandidateCost]
+    replicates: int
+    epochs: float
+
+
+NO_EXTRAS = Extras((), 0, 0)
+
+
+@dataclass(frozen=True)
 class SearchCost:
     """Seconds: `train_s` and `candidates_s` are sums over the candidates, of training alone and of everything; `wall_s` is from
     the start of the first to the end of the last.
@@ -169,14 +181,19 @@ def search_cost(
     epochs: float,
     concurrent: int,
     around: Around,
+    extras: Extras = NO_EXTRAS,
 ) -> SearchCost:
-    """Of `candidates`, each trained for `epochs`: the `first` ones are known, those after them are as `sample` on average."""
+    """Of `candidates`, each trained for `epochs`: the `first` ones are known, those after them are as `sample` on average; then
+    come the `extras`.
+    """
     rest = candidates - len(first)
-    trained_s = [cost.train_s for cost in first] + [float(np.mean([cost.train_s for cost in sample]))] * rest
-    each_s = [cost.total_s(epochs) for cost in first] + [float(np.mean([cost.total_s(epochs) for cost in sample]))] * rest
+    average = CandidateCost(*np.mean([astuple(cost) for cost in sample], axis=0).tolist())
+    known = [(cost, epochs) for cost in [*first, *[average] * rest]]
+    known += [(cost, extras.epochs) for cost in [*extras.baselines, *[average] * extras.replicates]]
+    each_s = [cost.total_s(trained) for cost, trained in known]
     read_s = around.read_train_s + around.read_others_s
     return SearchCost(
-        train_s=epochs * sum(trained_s) + around.read_train_s,
+        train_s=sum(trained * cost.train_s for cost, trained in known) + around.read_train_s,
         candidates_s=sum(each_s) + read_s,
         wall_s=around.worker_s + read_s + makespan_s([seconds + around.choose_s for seconds in each_s], concurrent),
     )

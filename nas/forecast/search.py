@@ -22,11 +22,12 @@ from nas.budget import Budget
 from nas.candidate import Candidate
 from nas.data.dataset import AspectBatches
 from nas.data.prepare import DataFacts, Splits
-from nas.forecast.layouts import Sized, first_suggestions, spread, uniform_sample
-from nas.forecast.model import Around, CandidateCost, CostModel, Timing, Work, expected_epochs, search_cost
+from nas.forecast.layouts import Sized, baselines, first_suggestions, spread, uniform_sample
+from nas.forecast.model import Around, CandidateCost, CostModel, Extras, Timing, Work, expected_epochs, search_cost
 from nas.forecast.timing import few_images, read_s, time_layouts
 from nas.gpu import cap_bytes, hardware
 from nas.memory.cache import keep, kept
+from nas.results import TOP
 from nas.sampling import warmup_epochs
 from nas.spec import SearchSpec
 
@@ -76,11 +77,15 @@ def forecast(spec: SearchSpec, splits: Splits, facts: DataFacts, slots: Slots, o
     sample = uniform_sample(budget) or first
     timings, worker_s = _measured(budget, splits, slots, spread(sample, MEASURED), on_layout)
     model, work = CostModel.fit(timings), _work(spec, splits)
-    ours, others = ([model(each.flops, each.memory_bytes, work) for each in some] for some in (first, sample))
+    ours, others, published = (
+        [model(each.flops, each.memory_bytes, work) for each in some] for some in (first, sample, baselines(budget))
+    )
+    extras = _extras(spec, published, candidates)
     around = Around(worker_s, choose_s if slots.local else 0.0, *_reading_s(spec, splits))
     return {
-        "trials": candidates, **_where(slots), **_work_done(spec, work), **_sizes(sample, others),
-        **_totals(budget, slots, ours, others, candidates, around),
+        "trials": candidates, "baselines": len(extras.baselines), "replicates": extras.replicates, **_where(slots),
+        **_work_done(spec, work), **_sizes(sample, others),
+        **_totals(budget, slots, ours, others, candidates, around, extras),
         "coefficients": model.coefficients, "measured": [asdict(timing) for timing in timings],
         "measuring_s": time.perf_counter() - began_s,
     }  # fmt: skip
@@ -174,8 +179,19 @@ def _sizes(sample: Sequence[Sized], costs: Sequence[CandidateCost]) -> dict[str,
     return found
 
 
+def _extras(spec: SearchSpec, published: list[CandidateCost], candidates: int) -> Extras:
+    again = spec.search.replicates
+    return Extras(published * again, min(TOP, candidates) * (again - 1), spec.recipe.epochs)
+
+
 def _totals(
-    budget: Budget, slots: Slots, first: list[CandidateCost], sample: list[CandidateCost], candidates: int, around: Around
+    budget: Budget,
+    slots: Slots,
+    first: list[CandidateCost],
+    sample: list[CandidateCost],
+    candidates: int,
+    around: Around,
+    extras: Extras,
 ) -> dict[str, float]:
     recipe, pruner = budget.spec.recipe, budget.spec.search.pruner
     warmup = warmup_epochs(recipe.warmup_steps, budget.facts.train_images, recipe.batch)
@@ -183,7 +199,7 @@ def _totals(
     totals = [cost.total_s(ends["high"]) for cost in sample]
     found = {"candidate_s_spread": statistics.pstdev(totals) / statistics.fmean(totals)}
     for end, epochs in ends.items():
-        cost = search_cost(first, sample, candidates, epochs, slots.concurrent, around)
+        cost = search_cost(first, sample, candidates, epochs, slots.concurrent, around, extras)
         found |= {f"epochs_per_trial_{end}": epochs, **{f"{name}_{end}": value for name, value in asdict(cost).items()}}
         found[f"cpu_hours_{end}"] = cost.candidates_s * slots.cpus / 3600
         found[f"gpu_hours_{end}"] = cost.candidates_s * slots.gpus / 3600

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from nas.ledger import TAKEN_OVER
+from nas.roles import TAKEN_OVER, role_of
 from nas.units import duration_text
 
 
@@ -23,7 +23,7 @@ class Spent:
 
 def spent(trials: Iterable[FrozenTrial]) -> Spent:
     """What trials took; those that still run, or were taken over, do not count."""
-    ended = [trial for trial in trials if trial.state.is_finished() and trial.user_attrs.get("role") != TAKEN_OVER]
+    ended = [trial for trial in trials if trial.state.is_finished() and role_of(trial) != TAKEN_OVER]
     spans = sorted((t.datetime_start, t.datetime_complete) for t in ended if t.datetime_start and t.datetime_complete)
     wall_s, latest = 0.0, None
     for start, end in spans:
@@ -39,8 +39,9 @@ def cost_line(known: dict[str, Any], trials: Iterable[FrozenTrial]) -> str | Non
     if not predicted:
         return None
     so_far = spent(trials)
+    asked = predicted["trials"] + predicted.get("baselines", 0) + predicted.get("replicates", 0)
     return (
-        f"Predicted for {predicted['trials']} trials: {span_text(predicted, 'train_s')} of training, "
+        f"Predicted for {asked} trainings: {span_text(predicted, 'train_s')} of training, "
         f"{span_text(predicted, 'wall_s')} of wall time. The {so_far.trials} that have ended took "
         f"{duration_text(so_far.train_s)} of training, {duration_text(so_far.wall_s)} of wall time."
     )

@@ -114,7 +114,7 @@ def store(check: dict[str, Any], spec: SearchSpec, studies: Sequence[SearchStudy
     Returns:
         Names of the studies that have it.
     """
-    found = {study.spec.study: study.study for study in studies}
+    found: dict[str, optuna.Study] = {study.spec.study: study.study for study in studies}
     if spec.study in optuna.get_all_study_names(studies[0].storage):
         own = optuna.load_study(study_name=spec.study, storage=studies[0].storage)
         comparable = "nas_uuid" in own.user_attrs and not differences(

@@ -28,6 +28,7 @@ def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:
     base = {
         "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db", "detector.name": "fcos",
         "run.output": str(tmp_path / "runs"), "recipe.epochs": 2, "recipe.image_size": 32, "search.trials": 3,
+        "search.baselines": False,
         "search.sampler": "random", "run.concurrent": 2, "search.try": ["C1-C1-T2-T1@16"], "data.test": "val",
     }  # fmt: skip
     return load_spec(None, {**base, **flags})

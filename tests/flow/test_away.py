@@ -43,7 +43,7 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(tmp_path: Path, di
     where.mkdir()
     begun = nas(
         "nas-submit", "--data", os.path.relpath(digits, where), "--output", "runs", *storage, *SMALL, "--epochs", "40",
-        "--trials", "2", "--local", "--detach", "--json", cwd=where,
+        "--no-baselines", "--trials", "2", "--local", "--detach", "--json", cwd=where,
     )  # fmt: skip
     assert begun.returncode == 0, begun.stderr
     said = json.loads(begun.stdout)
@@ -123,7 +123,7 @@ def test_as_a_job_on_a_cluster(head: str, tmp_path: Path, digits: Path):
     server = PostgresServer(tmp_path / "server")
     storage = ["--storage", server.url]
     command = ["nas-submit", "--cluster", head, "--data", digits, *storage, "--output", tmp_path / "runs", *SMALL]
-    command += ["--epochs", "2", "--trials", "2"]
+    command += ["--epochs", "2", "--no-baselines", "--trials", "2"]
     try:
         followed = nas(*command, cwd=tmp_path, timeout=250)
         assert followed.returncode == 0, followed.stdout + followed.stderr

@@ -28,7 +28,7 @@ PLOTS = 8
 
 @pytest.fixture(scope="module")
 def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
-    flags = {"recipe.epochs": 3, "search.trials": 5, "study": "<img src=x onerror=alert(1)>"}
+    flags = {"recipe.epochs": 3, "search.trials": 5, "search.baselines": False, "study": "<img src=x onerror=alert(1)>"}
     return trained_search(tmp_path_factory.mktemp("browsed"), digits, **flags)
 
 

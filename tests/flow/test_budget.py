@@ -26,7 +26,8 @@ def spec(tmp_path: Path, **flags: object) -> SearchSpec:
         None,
         {
             "data.root": "cells", "space": "free", "storage": f"sqlite:///{tmp_path}/nas.db", "recipe": "tiny",
-            "recipe.epochs": 1, "run.output": str(tmp_path / "runs"), "search.trials": TRIALS, **flags,
+            "recipe.epochs": 1, "run.output": str(tmp_path / "runs"), "search.trials": TRIALS,
+            "search.baselines": False, **flags,
         },
     )  # fmt: skip
 

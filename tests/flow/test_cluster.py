@@ -93,7 +93,8 @@ def trials(storage: str) -> list[FrozenTrial]:
 def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, digits: Path):
     storage = f"sqlite:///{tmp_path}/nas.db"
     command = [BIN / "nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs", "--space", "tiny"]
-    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "8", "--trials", "3", "--sampler", "random"]
+    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command += ["--epochs", "8", "--trials", "3", "--sampler", "random"]
     with (tmp_path / "log").open("wb") as log:
         search = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
     _, second = cluster.nodes
@@ -124,7 +125,8 @@ def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, di
 
 def test_a_search_without_a_machine_ends(cluster: Cluster, tmp_path: Path, digits: Path):
     command = [BIN / "nas-submit", "--data", digits, "--storage", f"sqlite:///{tmp_path}/nas.db", "--space", "tiny"]
-    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "400", "--trials", "2", "--output", tmp_path / "runs"]
+    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command += ["--epochs", "400", "--trials", "2", "--output", tmp_path / "runs"]
     with (tmp_path / "log").open("wb") as log:
         search = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
     while b"epoch 2/400" not in (tmp_path / "log").read_bytes():

@@ -31,7 +31,7 @@ ELSEWHERE = {"make search", "make test", "pip install '.[all]'"}  # run by the M
 # What makes a command short: words added to it.
 SHORTER = {
     "nas make-data": "--train 16 --val 4 --size 48",
-    "nas-submit": "--local --epochs 1 --trials 2 --image-size 32",
+    "nas-submit": "--local --epochs 1 --trials 2 --image-size 32 --no-baselines",
     "nas resume": "--local",
     "nas proxy-check": "--local --epochs 1 --times 2 --layouts 2 --image-size 64",
     "nas train": "--epochs 1 --image-size 32 --no-onnx",

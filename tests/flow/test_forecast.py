@@ -27,7 +27,8 @@ SECONDS = 3600
 def words(digits: Path, tmp_path: Path) -> list[str]:
     return [
         "submit", "--data", str(digits), "--space", "tiny", "--detector", "fcos", "--image-size", "32", "--epochs", "2",
-        "--trials", "2", "--local", "--storage", f"sqlite:///{tmp_path}/nas.db", "--output", str(tmp_path / "runs"),
+        "--trials", "2", "--no-baselines", "--local", "--storage", f"sqlite:///{tmp_path}/nas.db",
+        "--output", str(tmp_path / "runs"),
     ]  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def test_predicted_then_searched(nas: Run, words: list[str], tmp_path: Path, mon
     code, out, _ = nas(*words, "--dry-run", "--json")
     cost = json.loads(out)["cost"]
     assert code == 0
-    assert cost["trials"] == 2
+    assert (cost["trials"], cost["baselines"], cost["replicates"]) == (2, 0, 0)
     assert cost["steps_per_epoch"] == 6  # 24 images in batches of 4
     assert cost["scored_images_per_epoch"] == 8
     assert all(cost[f"{name}_low"] == cost[f"{name}_high"] for name in QUANTITIES)  # no pruner
@@ -51,13 +52,14 @@ def test_predicted_then_searched(nas: Run, words: list[str], tmp_path: Path, mon
     storage = ("--storage", f"sqlite:///{tmp_path}/nas.db")
     known = json.loads(nas("status", "--json", *storage)[1])["nas_cost_predicted"]
     assert known == {name: value for name, value in cost.items() if name not in ("measured", "coefficients", "notes")}
-    assert "Predicted for 2 trials: " in nas("status", *storage)[1]
+    assert "Predicted for 2 trainings: " in nas("status", *storage)[1]
     assert nas("report", *storage, "--out", tmp_path / "report.html")[0] == 0
     assert "The 2 that have ended took" in (tmp_path / "report.html").read_text()
 
 
 COST = {
-    "trials": 8, "concurrent": 2, "threads_per_trial": 4, "gpus_per_trial": 0.5, "candidates_per_gpu": 2, "device": "H100",
+    "trials": 8, "baselines": 9, "replicates": 6,
+    "concurrent": 2, "threads_per_trial": 4, "gpus_per_trial": 0.5, "candidates_per_gpu": 2, "device": "H100",
     "cpu": "EPYC", "epochs_per_trial_low": 4.0, "epochs_per_trial_high": 9.0, "epochs_are_a_limit": True, "start_s": 3.0,
     "epoch_s_small": 30.0, "epoch_s_median": 300.0, "epoch_s_large": 7200.0, "layout_small": "A", "layout_median": "B",
     "layout_large": "C", "train_s_low": 3600.0, "train_s_high": 7200.0, "candidates_s_low": 36e3, "candidates_s_high": 72e3,
@@ -71,6 +73,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str]):
     said = capsys.readouterr().out
     for text in (
         "quickest 30 s (A), median 5.0 min (B), slowest 2.0 h (C)", "8, of at most 4 to 9 epochs each, 2 at once",
+        "15 trainings: 9 of baselines, 6 again",
         "60 min to 2.0 h in all", "10 h to 20 h in all", "5 to 10 GPU-hours", "5.0 h to 10 h, and 3 s to start Ray",
         "2 layouts in 42 s on H100 (EPYC), 4 threads each", "not certain",
     ):  # fmt: skip
@@ -83,6 +86,18 @@ def test_without_timing_nothing_is_measured(nas: Run, words: list[str]):
     assert "What it will cost" not in nas(*words, "--dry-run", "--no-timing")[1]
 
 
+def test_what_is_trained_beside_the_candidates_is_shown_and_counted(
+    nas: Run, words: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("nas.forecast.search.MEASURED", 2)
+    plain = json.loads(nas(*words, "--dry-run", "--json")[1])
+    found = json.loads(nas(*words, "--baselines", "--replicates", "3", "--dry-run", "--json")[1])
+    assert [each["name"] for each in found["baselines"]] == ["Swin-T", "ResNet-50", "C2-C2-T12-T4"]
+    assert (found["cost"]["baselines"], found["cost"]["replicates"]) == (9, 4)
+    assert found["cost"]["train_s_low"] > 3 * plain["cost"]["train_s_low"]
+    assert "Swin-T" in nas(*words, "--baselines", "--dry-run", "--no-timing")[1]
+
+
 def test_where_nothing_fits_there_is_no_cost(nas: Run, words: list[str]):
     code, out, _ = nas(*words, "--dry-run", "--budget", "1MiB", "--json")
     assert (code, json.loads(out)["cost"]) == (0, None)
@@ -91,6 +106,7 @@ def test_where_nothing_fits_there_is_no_cost(nas: Run, words: list[str]):
 def request(digits: Path, tmp_path: Path, **flags: object) -> SearchSpec:
     defaults = {
         "data.root": str(digits), "space": "tiny", "detector": "fcos", "recipe.image_size": 32, "search.trials": 4,
+        "search.baselines": False,
         "storage": f"sqlite:///{tmp_path}/nas.db", "run.output": str(tmp_path / "runs"),
     }  # fmt: skip
     return load_spec(None, {**defaults, **flags})

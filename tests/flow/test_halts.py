@@ -40,7 +40,8 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
         pytest.importorskip("ray")
     storage = f"sqlite:///{tmp_path}/nas.db"
     command = [BIN / "nas-submit", "--data", digits, "--storage", storage, "--output", small_disk / "runs", "--space", "tiny"]
-    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "2", "--trials", "3", "--sampler", "random"]
+    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command += ["--epochs", "2", "--trials", "3", "--sampler", "random"]
     command += ["--local"] if backend == "local" else ["--concurrent", "2"]
 
     def submit() -> subprocess.CompletedProcess[str]:
@@ -75,7 +76,8 @@ def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader
     shutil.copytree(digits, data)
     storage = f"sqlite:///{tmp_path}/nas.db"
     command = [BIN / "nas-submit", "--data", data, "--storage", storage, "--output", tmp_path / "runs", "--space", "tiny"]
-    command += ["--detector", "fcos", "--image-size", "32", "--epochs", "6", "--trials", "2", "--sampler", "random", "--local"]
+    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command += ["--epochs", "6", "--trials", "2", "--sampler", "random", "--local"]
     command += ["--set", f"recipe.loader_workers={loader_workers}"]
     with (tmp_path / "log").open("w") as log:
         search = subprocess.Popen(command, stdout=log, stderr=log)

@@ -29,7 +29,7 @@ class Search:
         self.storage = f"sqlite:///{folder}/nas.db"
         self.command = [sys.executable, "-c", START, "--data", str(digits), "--storage", self.storage]
         self.command += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--sampler", "random"]
-        self.command += ["--image-size", "32", "--epochs", "3", "--trials", "4", *more]
+        self.command += ["--image-size", "32", "--epochs", "3", "--no-baselines", "--trials", "4", *more]
 
     def start(self, signals: str = "--default-signal=INT") -> subprocess.Popen[str]:
         """Interrupts are heard, also where the tests themselves run in the background."""

@@ -29,7 +29,7 @@ SIDE = 64
 FLAGS = {
     "space": "tiny", "detector.name": "cascade_mask_rcnn", "detector.channels": 32, "detector.hidden": 32,
     "detector.regions": 64, "recipe.epochs": 2, "recipe.batch": 4,
-    "search.trials": 1, "search.try": ["C1-C1-C1-C1@16"],
+    "search.trials": 1, "search.baselines": False, "search.try": ["C1-C1-C1-C1@16"],
 }  # fmt: skip
 
 

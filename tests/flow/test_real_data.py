@@ -50,6 +50,7 @@ def test_blood_cells(tmp_path: Path, bccd: Path):
             "fcos",
             "--image-size",
             "160",
+            "--no-baselines",
             "--trials",
             "6",
             "--storage",

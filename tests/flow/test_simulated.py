@@ -46,6 +46,7 @@ def test_a_replay_suggests_and_ends_as_the_search_in_earnest(tmp_path: Path, bcc
     flags = {
         "data.root": str(bccd), "study": "cells", "storage": f"sqlite:///{tmp_path}/nas.db",
         "run.output": str(tmp_path / "runs"), "run.concurrent": 1, "run.cpus_per_trial": 1, "search.trials": 8,
+        "search.baselines": False,
         "search.sampler": "tpe", "search.pruner": "median",
     }  # fmt: skip
     earnest = run_search(load_spec(REQUEST, flags), Watcher(), local=backend == "local")

@@ -13,6 +13,7 @@ from nas.forecast.model import (
     Around,
     CandidateCost,
     CostModel,
+    Extras,
     Timing,
     Work,
     expected_epochs,
@@ -72,10 +73,11 @@ def test_a_search_against_a_slow_clock():
     first = [CandidateCost(1.0, 4.0, 6.0, 0.5), CandidateCost(1.0, 8.0, 11.0, 0.5)]
     sample = [CandidateCost(2.0, 5.0, 7.0, 0.0), CandidateCost(2.0, 7.0, 9.0, 0.0)]
     around = Around(worker_s=3.0, choose_s=0.5, read_train_s=0.25, read_others_s=0.125)
-    found = search_cost(first, sample, candidates=5, epochs=2, concurrent=2, around=around)
-    each_s = [1 + 12 + 0.5, 1 + 22 + 0.5, 18.0, 18.0, 18.0]
+    extras = Extras([CandidateCost(1.0, 9.0, 10.0, 0.5)] * 2, replicates=1, epochs=4)
+    found = search_cost(first, sample, candidates=5, epochs=2, concurrent=2, around=around, extras=extras)
+    each_s = [1 + 12 + 0.5, 1 + 22 + 0.5, 18.0, 18.0, 18.0, 1 + 40 + 0.5, 1 + 40 + 0.5, 2 + 32.0]
     assert found.candidates_s == pytest.approx(sum(each_s) + 0.375)
-    assert found.train_s == pytest.approx(2 * (4 + 8 + 6 + 6 + 6) + 0.25)
+    assert found.train_s == pytest.approx(2 * (4 + 8 + 6 + 6 + 6) + 4 * (9 + 9 + 6) + 0.25)
     waiting, running, now = [seconds + 0.5 for seconds in each_s], list[float](), 0.0
     while waiting or running:
         while waiting and len(running) < 2:

@@ -42,7 +42,7 @@ def test_only_what_ended_here_counts():
 def test_the_line_has_both():
     line = cost_line({"nas_cost_predicted": PREDICTED}, [ran(0, 0, 30)])
     assert line == (
-        "Predicted for 4 trials: 1.7 min of training, 90 s to 3.3 min of wall time. The 1 that have ended took 60 s of "
+        "Predicted for 4 trainings: 1.7 min of training, 90 s to 3.3 min of wall time. The 1 that have ended took 60 s of "
         "training, 30 s of wall time."
     )
     assert cost_line({}, [ran(0, 0, 30)]) is None
