@@ -5,12 +5,10 @@ A refused suggestion costs no trial. After a few of them the layout is drawn uni
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
@@ -204,17 +202,3 @@ def make_sampler(name: str, seed: int) -> BaseSampler | None:
     if name == "nsga2":
         return NSGAIISampler(population_size=NSGA2_POPULATION, seed=seed)
     return {"tpe": TPESampler, "gp": GPSampler, "random": RandomSampler}[name](seed=seed)
-
-
-def make_pruner(name: str, warmup_epochs: int, epochs: int) -> optuna.pruners.BasePruner:
-    """A pruner by its name in `search_spaces.catalog.PRUNERS`, for candidates of `epochs`; it spares the warm-up."""
-    if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=min(warmup_epochs + 1, epochs), max_resource=epochs)
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=warmup_epochs + 1)
-    return optuna.pruners.NopPruner()
-
-
-def warmup_epochs(warmup_steps: int, images: int, batch: int) -> int:
-    """Epochs that contain a step of the warm-up."""
-    return math.ceil(warmup_steps / math.ceil(images / batch))

@@ -131,6 +131,8 @@ class SearchSettings(Section):
         trials: candidates to train, those of earlier runs of the study included, baselines and replicates not.
         sampler: what suggests layouts.
         pruner: what ends a candidate early, judged by its mAP after each epoch.
+        prune_at: what the pruner compares candidates at: equal `epochs`, or equal `cost` in multiply-adds, that is epochs x the
+            layout's FLOPs.
         objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
         try: layouts to train first.
         try_only: train those and no others, whatever the sampler.
@@ -145,6 +147,7 @@ class SearchSettings(Section):
     trials: Annotated[int, Field(ge=1)] = 40
     sampler: named("sampler", catalog.SAMPLERS) = "tpe"  # type: ignore[valid-type]
     pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
+    prune_at: named("prune_at", catalog.PRUNED_AT) = "epochs"  # type: ignore[valid-type]
     objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     try_only: bool = False

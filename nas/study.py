@@ -29,10 +29,11 @@ from nas.ledger import Ledger
 from nas.patience import patient
 from nas.places import path_of
 from nas.provenance import match_or_describe
+from nas.pruning import make_pruner, warmup_epochs
 from nas.records import EpochReport
 from nas.results import TOP, ranked
 from nas.roles import CANDIDATE, CandidateStudy
-from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, suggest, warmup_epochs
+from nas.sampling import FittingSampler, LayoutFilter, distributions, make_sampler, suggest
 from nas.spec import SearchSpec
 from nas.storage import open_storage
 from nas.trial_files import TrialFiles, check_output, drop_result
@@ -89,12 +90,13 @@ class SearchStudy:
         earlier = earlier_studies(spec)
         check_output(spec.run.output)
         self.storage = storage or open_storage(spec.storage, create=True)
+        at_cost_in = self.budget if spec.search.prune_at == "cost" else None
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         optuna.create_study(
             study_name=spec.study, storage=self.storage, load_if_exists=True,
             directions=["maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives],
         )  # fmt: skip
-        pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs)
+        pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in)
         self.study = CandidateStudy(spec.study, self.storage, pruner=pruner)
         self.ledger = Ledger(self.study, self.storage)
         self.beside = Beside(spec, self.ledger, self._baselines)

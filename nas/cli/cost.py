@@ -106,7 +106,8 @@ def _notes(spec: SearchSpec, cost: dict[str, Any]) -> list[str]:
     if spec.search.pruner == "median":
         notes.append("what the median pruner stops depends on the scores: the range is from all that it can stop to nothing")
     if spec.search.pruner == "hyperband":
-        notes.append("epochs are those that Hyperband is expected to leave a candidate, if scores come in random order")
+        whom = "a candidate of median FLOPs" if spec.search.prune_at == "cost" else "a candidate"
+        notes.append(f"epochs are those that Hyperband is expected to leave {whom}, if scores come in random order")
     if cost["epochs_are_a_limit"]:
         notes.append("the schedule ends by itself: epochs and times are the most that it can take")
     if _elsewhere(spec):

@@ -45,11 +45,13 @@ def first_suggestions(budget: Budget) -> tuple[list[Sized], int]:
 
 
 def uniform_sample(budget: Budget) -> list[Sized]:
-    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs."""
-    allowed = LayoutFilter(budget, set)
-    some = itertools.islice(budget.space.shuffled(budget.spec.search.seed), SAMPLED)
-    settled = dict.fromkeys(layout for suggestion in some if (layout := allowed.settled(suggestion)))
-    return sorted((_sized(budget, layout) for layout in settled), key=lambda each: each.flops)
+    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs; where few may be, at least one."""
+    allowed, seed = LayoutFilter(budget, set), budget.spec.search.seed
+    some = itertools.islice(budget.space.shuffled(seed), SAMPLED)
+    settled = dict.fromkeys(map(allowed.settled, some))
+    if not any(settled):
+        settled = dict.fromkeys([allowed.settled(budget.space.decode(next(allowed.remaining(seed))))])
+    return sorted((_sized(budget, layout) for layout in settled if layout), key=lambda each: each.flops)
 
 
 def baselines(budget: Budget) -> list[Sized]:

@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 
 PARTS = ("begin_s", "step_s", "score_s", "keep_s")
 REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
-MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin with (`nas.sampling.make_pruner`)
+MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin with (`nas.pruning.make_pruner`)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def _fitted(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float
 
 
 def expected_epochs(pruner: str, epochs: int, warmup_epochs: int, trials: int) -> tuple[float, float]:
-    """Mean epochs of a candidate, at least and at most, as `nas.sampling.make_pruner` sets the pruner up.
+    """Mean epochs of a candidate, at least and at most, as `nas.pruning.make_pruner` sets the pruner up; at equal cost,
+    Hyperband's are those of a layout of median FLOPs.
 
     `none` trains them all. `hyperband` has an expectation (see `hyperband_epochs`). What `median` stops depends on the scores:
     at best it stops every candidate after its first ones as soon as it may, at worst none.

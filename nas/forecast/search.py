@@ -27,8 +27,8 @@ from nas.forecast.model import Around, CandidateCost, CostModel, Extras, Timing,
 from nas.forecast.timing import few_images, read_s, time_layouts
 from nas.gpu import cap_bytes, hardware
 from nas.memory.cache import keep, kept
+from nas.pruning import warmup_epochs
 from nas.results import TOP
-from nas.sampling import warmup_epochs
 from nas.spec import SearchSpec
 
 MEASURED = 5  # layouts

@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 import optuna
 import pytest
-from optuna.trial import TrialState
 
 from nas.equalize import Equalizer
-from nas.sampling import FittingSampler, LayoutFilter, distributions, make_pruner, make_sampler, warmup_epochs
-from search_spaces.catalog import PRUNERS, SAMPLERS
+from nas.sampling import FittingSampler, LayoutFilter, distributions, make_sampler
+from search_spaces.catalog import SAMPLERS
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space
 
@@ -132,50 +131,8 @@ def test_distributions_of_ordered_and_unordered_choices():
     assert "depth_4" not in found
 
 
-@pytest.mark.parametrize("name", PRUNERS)
-def test_pruners_judge_nothing_in_the_warmup(name: str):
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(name, warmup_epochs=2, epochs=9))
-    for value in [0.5] * 6:
-        trial = study.ask()
-        for epoch in range(1, 4):
-            trial.report(value, epoch)
-        study.tell(trial, value)
-    bad = study.ask()
-    decisions = []
-    for epoch in range(1, 4):
-        bad.report(0.1, epoch)
-        decisions.append(bad.should_prune())
-    assert decisions[:2] == [False, False]
-    assert decisions[2] == (name == "median") or name == "hyperband"  # whose brackets differ
-
-
-def test_hyperband_stops_the_worst_early_and_spends_less():
-    pruner = make_pruner("hyperband", warmup_epochs=0, epochs=9)
-    # The name decides which trial falls into which bracket.
-    study = optuna.create_study(direction="maximize", pruner=pruner, study_name="brackets")
-    spent: dict[int, int] = {}
-    for rank in (number * 17 % 40 for number in range(40)):
-        trial = study.ask()
-        for epoch in range(1, 10):
-            trial.report(rank / 40, epoch)
-            if trial.should_prune():
-                break
-        spent[rank] = epoch
-        study.tell(trial, rank / 40 if epoch == 9 else None, None if epoch == 9 else TrialState.PRUNED)
-    assert sum(spent.values()) < 0.8 * 40 * 9
-    assert spent[39] == 9
-    worst, best = ([spent[rank] for rank in ranks] for ranks in (range(10), range(30, 40)))
-    assert sum(worst) < 0.7 * sum(best)
-
-
 def test_grid_goes_through_the_space_in_order():
     space = load_space("tiny")
     search = Search(space, "grid", 10**9, first=("T1-T1-T1-T1@24",))
     layouts = [search.step() for _ in range(5)]
     assert [str(layouts[0]), *layouts[1:]] == ["T1-T1-T1-T1@24", *itertools.islice(space, 4)]
-
-
-def test_warmup_in_epochs():
-    assert warmup_epochs(0, 100, 10) == 0
-    assert warmup_epochs(1, 100, 10) == 1
-    assert warmup_epochs(25, 101, 10) == 3

@@ -21,7 +21,7 @@ from nas.forecast.model import (
     makespan_s,
     search_cost,
 )
-from nas.sampling import make_pruner
+from nas.pruning import make_pruner
 
 TRUE = {"begin_s": (0.1, 1e-9, 0.0), "step_s": (0.01, 3e-10, 2e-9), "score_s": (0.0, 2e-10, 0.0), "keep_s": (0.02, 0.0, 1e-9)}
 SIZES = ((1e8, 3e7), (2e8, 9e7), (4e8, 8e7), (7e8, 3e8), (3e8, 1e8))

@@ -99,7 +99,8 @@ def test_a_training_that_converged_early_is_complete(tmp_path: Path):
 )
 def test_the_storage_changes_nothing(tmp_path: Path, sampler: str):
     table = table_of()
-    request = spec_of(table, tmp_path, **{"search.trials": 12, "search.sampler": sampler, "search.pruner": "median"})
+    flags = {"search.trials": 12, "search.sampler": sampler, "search.pruner": "median", "search.prune_at": "cost"}
+    request = spec_of(table, tmp_path, **flags)
     in_memory = simulate(request, table, workers=3)
     in_sql = Simulation(SearchStudy(request, table.facts), table, workers=3)
     in_sql.run()
@@ -178,3 +179,18 @@ def test_the_request_of_a_table_is_complete():
     table = table_of()
     assert table.spec({}).recipe.epochs == REQUEST["recipe"]["epochs"]
     assert table.spec({"study": "again"}).to_dict()["recipe"] == table.request["recipe"]
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_search_that_prunes_at_equal_cost(tmp_path: Path, pruner: str):
+    space = {"name": "sixteen", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}
+    table = table_of(request={**REQUEST, "space": space})
+    flags = {"search.trials": 17, "search.pruner": pruner, "search.prune_at": "cost"}
+    study = simulate(spec_of(table, tmp_path, **flags), table, workers=2).study.study
+    assert len(study.trials) == 16
+    pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
+    assert 0 < len(pruned) < 16
+    for trial in study.trials:
+        epochs = list(range(1, len(trial.intermediate_values) + 1))
+        assert list(trial.intermediate_values) == epochs  # of its own, whatever the pruner was shown
+        assert (len(epochs) == 4) == (trial.state == TrialState.COMPLETE)
