@@ -1,10 +1,13 @@
-"""Tables of trainings that nobody did: scores and seconds by rule, for tests of what replays them."""
+"""Tables of trainings that nobody did: scores and seconds by rule, for tests of what replays them; the programs around them."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from driver import FACTS
@@ -14,6 +17,8 @@ from nas.spec import load_spec
 from search_spaces.layout import Layout
 from workers.table import Run, Table
 
+PROGRAMS = Path(__file__).parent.parent / "benchmarks" / "tabular"
+SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts
 REQUEST = {"study": "cells", "data": {"root": "cells"}, "space": "tiny", "recipe": {"epochs": 4, "warmup_steps": 0}}
 
 
@@ -52,3 +57,14 @@ def spec_of(table: Table, tmp_path: Path, **flags: Any):
     """A search in the space of a table."""
     base = {"run.output": str(tmp_path / "runs"), "storage": f"sqlite:///{tmp_path}/nas.db"}
     return table.spec({"study": "cells", **base, **flags})
+
+
+def program(name: str) -> ModuleType:
+    """A benchmark of tables, which is no part of a package; its folder is to be in the path."""
+    spec = importlib.util.spec_from_file_location(f"tabular_{name}", PROGRAMS / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

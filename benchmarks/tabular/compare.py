@@ -7,6 +7,9 @@ of a layout with several a search is shown. Its answer at a time is the complete
 by then; its regret is how far the mean of that layout's runs lies below the best mean of the table. Work is in seconds of
 workers, as a share of what it takes to train every layout once. In parts: `--samplers gp` computes these; rows of others that
 are in the file stay.
+
+`median@cost` is the pruner `median` with `search.prune_at: cost`. `informed` is no sampler, but what a search would do that
+knows beforehand how well each layout is predicted from all others (`bound.py`): it trains in that order.
 """
 
 from __future__ import annotations
@@ -23,17 +26,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bound import informed_order
 from noise import near_best
 
 from nas.errors import UserError
 from nas.provenance import git_commit, versions
-from search_spaces.catalog import PRUNERS
+from search_spaces.catalog import PRUNED_AT, PRUNERS
 from search_spaces.layout import Layout
 from workers.simulator import Simulation, simulate
 from workers.table import Table
 
 SAMPLERS = ("random", "tpe", "gp", "nsga2")
+INFORMED = "informed"
+PRUNINGS = ("none", *(f"{name}{at}" for name in PRUNERS[1:] for at in ("", "@cost")))  # none, median, median@cost and so on
 POINTS = 50  # of a curve
+SHOWN = (0.25, 0.5, 0.75, 1.0)  # of the work of a search
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,18 @@ def search(table: Table, sampler: str, pruner: str, seed: int, workers: int, unt
     with tempfile.TemporaryDirectory() as folder:
         flags = {
             "study": "simulated", "run.output": folder, "search.trials": len(table.by_layout) + 1, "search.seed": seed,
-            "search.sampler": sampler, "search.pruner": pruner,
+            **settings(table, sampler, pruner),
         }  # fmt: skip
         return simulate(table.spec(flags), table, workers, until_s)
+
+
+def settings(table: Table, sampler: str, pruner: str) -> dict[str, Any]:
+    """What a search is asked for, by the names in this file."""
+    name, _, at = pruner.partition("@")
+    chosen = {"search.pruner": name, "search.prune_at": at or PRUNED_AT[0]}
+    if sampler == INFORMED:
+        return chosen | {"search.try": informed_order(table), "search.try_only": True}
+    return chosen | {"search.sampler": sampler}
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
@@ -117,16 +133,24 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def text(found: dict[str, Any]) -> str:
-    """For people: median regrets in per cent of mAP, half way and at the end."""
-    half, end = POINTS // 2 - 1, POINTS - 1
-    lines = [f"median regret after {found['shares'][half]:.1%} and {found['shares'][end]:.1%} of the work, in per cent of mAP"]
-    lines += [
-        f"{row['sampler']:6} {row['pruner']:9} {100 * row['regret_median'][half]:5.2f} {100 * row['regret_median'][end]:5.2f}; "
-        f"within noise of the best after {_share(row['first_within_noise_share'])}; {row['trials']:.0f} trials, "
-        f"{row['pruned']:.0f} pruned; {row['took_s']:.0f} s"
-        for row in found["rows"]
-    ]
-    return "\n".join(lines)
+    """A Markdown table: median regrets in points of mAP and, in brackets, relative to random search without a pruner."""
+    points = [round(share * POINTS) - 1 for share in SHOWN]
+    shares = [f"{found['shares'][point]:.1%}" for point in points]
+    head = ["sampler", "pruner", *(f"regret at {share}" for share in shares), "within noise at", "trials", "pruned"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for row in found["rows"]:
+        regrets = [f"{100 * row['regret_median'][point]:.2f} ({_relative(found, row, point)})" for point in points]
+        counts = [f"{row[name]:.0f}" for name in ("trials", "pruned")]
+        lines.append([row["sampler"], row["pruner"], *regrets, _share(row["first_within_noise_share"]), *counts])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _relative(found: dict[str, Any], row: dict[str, Any], point: int) -> str:
+    """Median regret as a part of that of random search without a pruner after as much work."""
+    plain = next((each for each in found["rows"] if (each["sampler"], each["pruner"]) == ("random", "none")), None)
+    if not plain or not plain["regret_median"][point]:
+        return "-"
+    return f"{row['regret_median'][point] / plain['regret_median'][point]:.2f}"
 
 
 def _share(share: float | None) -> str:
@@ -136,8 +160,8 @@ def _share(share: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
-    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=[*SAMPLERS])
-    parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=[*PRUNERS])
+    parser.add_argument("--samplers", nargs="+", choices=(*SAMPLERS, INFORMED), default=[*SAMPLERS, INFORMED])
+    parser.add_argument("--pruners", nargs="+", choices=PRUNINGS, default=[*PRUNINGS])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--share", type=float, default=0.25, help="how much of the work of training everything once")
@@ -161,10 +185,10 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     rows = earlier(arguments.out, content)
     for sampler in arguments.samplers:
-        for pruner in arguments.pruners:
+        for pruner in arguments.pruners if sampler != INFORMED else PRUNINGS[:1]:
             computed = row(table, scale, sampler, pruner, arguments)
             rows = {**rows, **earlier(arguments.out, content), (sampler, pruner): computed}  # another process may add rows too
-            content["rows"] = [rows[key] for key in ((s, p) for s in SAMPLERS for p in PRUNERS) if key in rows]
+            content["rows"] = [rows[key] for key in ((s, p) for s in (*SAMPLERS, INFORMED) for p in PRUNINGS) if key in rows]
             if arguments.out:
                 arguments.out.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n")
     return content

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
-from tables import REQUEST, plain, run, spec_of, table_of
+from tables import REQUEST, SMALL, plain, run, spec_of, table_of
 
 from nas.errors import StudyError
 from nas.study import SearchStudy
@@ -183,8 +183,7 @@ def test_the_request_of_a_table_is_complete():
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
 def test_a_search_that_prunes_at_equal_cost(tmp_path: Path, pruner: str):
-    space = {"name": "sixteen", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}
-    table = table_of(request={**REQUEST, "space": space})
+    table = table_of(request={**REQUEST, "space": SMALL})
     flags = {"search.trials": 17, "search.pruner": pruner, "search.prune_at": "cost"}
     study = simulate(spec_of(table, tmp_path, **flags), table, workers=2).study.study
     assert len(study.trials) == 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,32 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
-from tables import REQUEST, plain, run, table_of
+from tables import PROGRAMS, REQUEST, SMALL, plain, program, run, table_of
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout
 from workers.table import Table
 
-FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "tabular"
-
 
 @pytest.fixture(autouse=True)
 def _as_a_script(monkeypatch: pytest.MonkeyPatch):
     """Python puts a script's folder in front of the path."""
-    monkeypatch.syspath_prepend(FOLDER)
-
-
-def program(name: str) -> ModuleType:
-    """A benchmark, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location(f"tabular_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(PROGRAMS)
 
 
 def test_variances_are_those_that_made_the_numbers():
@@ -102,9 +89,9 @@ recipe: {name: tiny, epochs: 2, image_size: 64, warmup_steps: 1}
 def test_a_build_that_is_killed_goes_on(tmp_path: Path, digits: Path):
     (tmp_path / "spec.yaml").write_text(BUILD)
     raw, out = tmp_path / "raw", tmp_path / "table.json"
-    command = [sys.executable, str(FOLDER / "build.py"), "--data", str(digits), "--spec", str(tmp_path / "spec.yaml")]
+    command = [sys.executable, str(PROGRAMS / "build.py"), "--data", str(digits), "--spec", str(tmp_path / "spec.yaml")]
     command += ["--raw", str(raw), "--out", str(out)]
-    building = subprocess.Popen(command, start_new_session=True, cwd=FOLDER.parent.parent, env=environment())
+    building = subprocess.Popen(command, start_new_session=True, cwd=PROGRAMS.parent.parent, env=environment())
     while building.poll() is None and len(runs(raw)) < 2:
         time.sleep(0.02)
     os.kill(building.pid, signal.SIGKILL)
@@ -113,7 +100,7 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path, digits: Path):
     assert len(before) >= 2
     assert not out.exists()
 
-    again = subprocess.run(command, check=True, capture_output=True, text=True, cwd=FOLDER.parent.parent, env=environment())
+    again = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROGRAMS.parent.parent, env=environment())
     assert len(again.stdout.splitlines()) == 4 - len(before)  # two layouts, one of them with three seeds
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in runs(raw)}.items()
     table = Table.read(out)
@@ -126,7 +113,9 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path, digits: Path):
     assert json.loads(next(iter(runs(raw))).read_text())["threads"] == 1
 
     (tmp_path / "spec.yaml").write_text(BUILD.replace("epochs: 2", "epochs: 3"))
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent.parent, env=environment(), check=False)
+    refused = subprocess.run(
+        command, capture_output=True, text=True, cwd=PROGRAMS.parent.parent, env=environment(), check=False
+    )
     assert refused.returncode == 2
     assert "has runs of another request" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -137,7 +126,7 @@ def runs(raw: Path) -> list[Path]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(FOLDER.parent.parent), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": str(PROGRAMS.parent.parent), "OMP_NUM_THREADS": "1"}
 
 
 def test_shares_divide_the_runs(tmp_path: Path, digits: Path):
@@ -151,9 +140,6 @@ def test_shares_divide_the_runs(tmp_path: Path, digits: Path):
     assert [seed for _, seed in everything] == [0, 1, 2, 0]
     opened.path(*everything[0]).write_text("{}")
     assert opened.missing((1, 1)) == everything[1:]
-
-
-SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts
 
 
 def searched(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
@@ -183,21 +169,34 @@ def test_searches_compared(tmp_path: Path, capsys: pytest.CaptureFixture, monkey
         "1",
     ]
     searched(capsys, monkeypatch, *common, "--samplers", "random", "--pruners", "none")
-    shown = searched(capsys, monkeypatch, *common, "--samplers", "tpe", "--pruners", "median")
-    assert [line.split()[:2] for line in shown.splitlines()[1:]] == [["random", "none"], ["tpe", "median"]]
+    shown = searched(capsys, monkeypatch, *common, "--samplers", "tpe", "informed", "--pruners", "median", "median@cost")
+    kinds = [["random", "none"], ["tpe", "median"], ["tpe", "median@cost"], ["informed", "none"]]
+    assert [line.split(" | ")[:2] for line in shown.replace("| ", "", 1).replace("\n| ", "\n").splitlines()[2:]] == kinds
     written = json.loads((tmp_path / "out.json").read_text())
-    random, tpe = written["rows"]
+    random, tpe, at_cost, informed = written["rows"]
     assert written["total_s"] == 16 * 10
     assert written["layouts_within_noise"] == 1
     assert random["regret_median"] == sorted(random["regret_median"], reverse=True)
     assert (random["regret_mean"][-1], random["within_noise"][-1], random["trials"]) == (0, 1, 16)  # everything was trained
     assert random["regret_median"][0] == written["map_best_mean"]  # nothing was, after 2 % of the work
     assert tpe["pruned"] > 0
+    assert at_cost["pruned"] > 0
+    assert (informed["regret_mean"][-1], informed["trials"]) == (0, 16)
 
     with pytest.raises(SystemExit) as refused:
         searched(capsys, monkeypatch, *common, "--seeds", "4")
     assert refused.value.code == 2
     assert "rows with other seeds" in capsys.readouterr().err
+
+
+def test_a_pruner_at_equal_cost_and_an_order_known_beforehand():
+    table = table_of(request={**REQUEST, "space": SMALL})
+    settings = [program("compare").settings(table, *kind) for kind in (("tpe", "median@cost"), ("gp", "hyperband"))]
+    assert settings[0] == {"search.sampler": "tpe", "search.pruner": "median", "search.prune_at": "cost"}
+    assert settings[1] == {"search.sampler": "gp", "search.pruner": "hyperband", "search.prune_at": "epochs"}
+    informed = program("compare").settings(table, "informed", "none")
+    assert informed["search.try_only"]
+    assert sorted(informed["search.try"]) == sorted(table.by_layout)
 
 
 def test_the_answer_of_a_search_at_a_time():
