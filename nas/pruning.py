@@ -20,7 +20,6 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.budget import Budget
 from nas.forecast.layouts import uniform_sample
 from nas.forecast.model import MEDIAN_STARTUP, REDUCTION
-from nas.roles import CandidateStudy
 
 
 def make_pruner(name: str, warmup_epochs: int, epochs: int, at_cost_in: Budget | None = None) -> BasePruner:
@@ -95,17 +94,17 @@ class HyperbandAtCost(HyperbandPruner):
         return False
 
 
-class _AtCost(CandidateStudy):
+class _AtCost(Study):
     """The study as a candidate at an epoch is to see it: completed others have, at this epoch, the score that they had reached
     at its cost; their last one where they cost less in all, none where their first epoch cost more.
     """
 
     def __init__(self, study: Study, trial: FrozenTrial, epoch: int) -> None:
         super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
-        self._epoch, self._spent = epoch, epoch * trial.user_attrs["flops"]
+        self._study, self._epoch, self._spent = study, epoch, epoch * trial.user_attrs["flops"]
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        return [self._seen(trial) for trial in super().get_trials(deepcopy, states)]
+        return [self._seen(trial) for trial in self._study.get_trials(deepcopy, states)]
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
         scores, flops = trial.intermediate_values, trial.user_attrs.get("flops")

@@ -66,6 +66,7 @@ def test_regrets_of_choosing_by_single_runs():
     order = ["T1-T1-T1-C1@16", "T1-T1-T1-T1@16", "T1-T1-C1-T1@16"]
     assert program("bound").regrets(table, order, seeds=1) == pytest.approx([0.1, 0.0, 0.0])
     assert program("bound").regrets(table, order, seeds=2) == pytest.approx([0.1, 0.0, 0.15])  # the median of 0 and 0.3
+    assert program("bound").floor_again(table, seeds=2) == 0  # the other run of the third tells it apart
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
