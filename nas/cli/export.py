@@ -71,10 +71,30 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
         recipe=Recipe.model_validate(spec["recipe"]),
         calibration=CalibrationSpec.model_validate(spec["calibration"]),
         categories=tuple(known["nas_data"]["categories"]),
-        figures={name: attributes[name] for name in FIGURES if name in attributes},
+        figures={name: attributes[name] for name in FIGURES if name in attributes} | _compared(study, trial),
         origin=_origin(study, trial),
         request=spec,
     )
+
+
+def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    """What other seeds say of it and, of the best candidate, how it stands against the baselines; points of mAP."""
+    from nas.confidence import against_baselines, board_rows
+    from nas.units import percent, signed
+
+    trials = study.get_trials(deepcopy=False)
+    board = board_rows(trials)
+    said: dict[str, str] = {}
+    row = next((row for row in board if row["number"] == trial.number), None)
+    if row and row["replicates"]:
+        said["map_again"] = f"{percent(row['map_again'])} %, mean with other seeds, trainings: {row['replicates']}"
+    if board and board[0]["number"] == trial.number:
+        for beside in against_baselines(study.user_attrs, trials):
+            low, high = beside["difference_low"], beside["difference_high"]
+            interval = f" ({signed(low)} to {signed(high)})" if low is not None else ""
+            words = f"{signed(beside['difference'])}{interval}, {beside['layout']}: {beside['verdict']}"
+            said[f"against {beside['name']}"] = words
+    return said
 
 
 def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:

@@ -69,6 +69,9 @@ def test_the_first_of_the_leaderboard_is_exported_though_one_was_to_be_kept(
         chosen = [] if place == 0 else ["--trial", row["number"]]
         code, out, _ = nas("export", "--storage", storage, "--out", folder / f"best{place}", "--no-onnx", "--json", *chosen)
         assert (code, json.loads(out)["layout"]) == (0, row["layout"])
+        card = (folder / f"best{place}" / "README.md").read_text()
+        assert "mean with other seeds, trainings: 1" in card
+        assert ("against ResNet-50" in card) == (place == 0)
 
 
 def test_pages_and_report_show_them(nas: Run, folder: Path, storage: str):
