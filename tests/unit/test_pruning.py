@@ -16,6 +16,7 @@ from optuna.trial import Trial, TrialState
 
 from nas.budget import Budget
 from nas.pruning import HyperbandAtCost, MedianAtCost, make_pruner, typical_flops, warmup_epochs
+from nas.roles import BASELINE, CANDIDATE, CandidateStudy
 from search_spaces.catalog import PRUNED_AT, PRUNERS
 
 NINE = {"name": "nine", "stages": [{"kinds": ["C"], "depths": depths} for depths in ([1, 2, 3], [1], [1, 2, 3], [1])]}
@@ -209,3 +210,19 @@ def test_warmup_in_epochs():
     assert warmup_epochs(0, 100, 10) == 0
     assert warmup_epochs(1, 100, 10) == 1
     assert warmup_epochs(25, 101, 10) == 3
+
+
+def test_baselines_are_nothing_to_compare_with():
+    optuna.create_study(study_name="beside", storage=(storage := optuna.storages.InMemoryStorage()), direction="maximize")
+    study = CandidateStudy("beside", storage, pruner=MedianAtCost(n_startup_trials=1))
+    for role in (CANDIDATE, BASELINE, BASELINE):
+        trial = ask(study, 10)
+        storage.set_trial_user_attr(trial._trial_id, "role", role)
+        trial.report(0.3 if role == CANDIDATE else 0.9, 1)
+        study.tell(trial, 0.9)
+    trial = ask(study, 10)
+    trial.report(0.4, 1)
+    assert not trial.should_prune()
+    worse = ask(study, 10)
+    worse.report(0.2, 1)
+    assert worse.should_prune()
