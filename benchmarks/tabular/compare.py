@@ -5,7 +5,8 @@
 Every search is the product's own, replayed by the simulator in memory; seeds differ in what the sampler draws and in which run
 of a layout with several a search is shown. Its answer at a time is the completed candidate with the best score that it has seen
 by then; its regret is how far the mean of that layout's runs lies below the best mean of the table. Work is in seconds of
-workers, as a share of what it takes to train every layout once. In parts: `--samplers gp` computes these; rows of others that
+workers, as a share of what it takes to train every layout once. `regret_again` is that of a search which ended a little
+earlier and trained its best three with the two other seeds of the table, as `search.replicates: 3` does. In parts: `--samplers gp` computes these; rows of others that
 are in the file stay.
 
 `median@cost` is the pruner `median` with `search.prune_at: cost`. `informed` is no sampler, but what a search would do that
@@ -27,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from bound import informed_order
-from noise import near_best
+from noise import near_best, score
 
 from nas.errors import UserError
 from nas.provenance import git_commit, versions
+from nas.results import TOP
 from search_spaces.catalog import PRUNED_AT, PRUNERS
 from search_spaces.layout import Layout
 from workers.simulator import Simulation, simulate
@@ -40,6 +42,7 @@ SAMPLERS = ("random", "tpe", "gp", "nsga2")
 INFORMED = "informed"
 PRUNINGS = ("none", *(f"{name}{at}" for name in PRUNERS[1:] for at in ("", "@cost")))  # none, median, median@cost and so on
 POINTS = 50  # of a curve
+SEEDS = 3  # of the table
 SHOWN = (0.25, 0.5, 0.75, 1.0)  # of the work of a search
 
 
@@ -79,21 +82,43 @@ def at(found: Sequence[tuple[float, str]], at_s: float) -> str | None:
     return found[place - 1][1] if place else None
 
 
+def answers_again(table: Table, simulation: Simulation, seed: int, times: Sequence[float], cost_s: float) -> list[str | None]:
+    """At each time the answer of a search that ended `cost_s` before and trained its best three with the table's other seeds,
+    which choose, as `search.replicates` does.
+    """
+    done = [(moment.at_s, moment.event) for moment in simulation.moments if moment.event.kind == "complete"]
+    scores = {event.layout: event.report.metrics.map or 0.0 for _, event in done if event.report}
+    found: list[str | None] = []
+    for until_s in times:
+        board = sorted((event.layout for at_s, event in done if at_s <= until_s - cost_s), key=lambda name: -scores[name])
+        found.append(max(board[:TOP], key=lambda name: again(table, name, seed), default=None))
+    return found
+
+
+def again(table: Table, layout: str, seed: int) -> float:
+    """Mean mAP of the runs that a search with this seed was not shown; of its own where there is no other."""
+    shown, runs = table.run_of(Layout.parse(layout), seed), table.by_layout[layout]
+    return statistics.fmean([score(run) for run in runs if run is not shown] or [score(shown)])
+
+
 def row(table: Table, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One kind of search, over the seeds. Curves have a value for each share of the work."""
     begun = time.perf_counter()
     until_s = arguments.share * scale.total_s / arguments.workers
     times = [until_s * point / POINTS for point in range(1, POINTS + 1)]
-    courses, reached, trials, pruned = [], [], [], []
+    again_s = (SEEDS - 1) * TOP * scale.total_s / len(scale.means) / arguments.workers
+    courses, chosen, reached, trials, pruned = [], [], [], [], []
     for seed in range(arguments.seeds):
         simulation = search(table, sampler, pruner, seed, arguments.workers, until_s)
         found = answers(simulation)
         courses.append([at(found, at_s) for at_s in times])
+        chosen.append(answers_again(table, simulation, seed, times, again_s))
         near_s = next((at_s for at_s, layout in found if layout in scale.near), None)
         reached.append(near_s * arguments.workers / scale.total_s if near_s is not None else None)
         kinds = [moment.event.kind for moment in simulation.moments]
         trials.append(kinds.count("complete") + kinds.count("pruned"))
         pruned.append(kinds.count("pruned"))
+    regrets_again = [[scale.regret(course[point]) for course in chosen] for point in range(POINTS)]
     regrets = [sorted(scale.regret(course[point]) for course in courses) for point in range(POINTS)]
     near = [sum(course[point] in scale.near for course in courses) / len(courses) for point in range(POINTS)]
     once = sorted(share for share in reached if share is not None)
@@ -103,6 +128,8 @@ def row(table: Table, scale: Scale, sampler: str, pruner: str, arguments: argpar
         "regret_quarter": [round(_quantile(values, 0.25), 5) for values in regrets],
         "regret_three_quarters": [round(_quantile(values, 0.75), 5) for values in regrets],
         "regret_mean": [round(statistics.fmean(values), 5) for values in regrets],
+        "regret_again_median": [round(statistics.median(values), 5) for values in regrets_again],
+        "regret_again_mean": [round(statistics.fmean(values), 5) for values in regrets_again],
         "within_noise": [round(share, 3) for share in near],
         "first_within_noise_share": round(once[len(reached) // 2], 4) if len(once) > len(reached) // 2 else None,
         "took_s": round(time.perf_counter() - begun, 1),
@@ -136,25 +163,19 @@ def text(found: dict[str, Any]) -> str:
     """A Markdown table: median regrets in points of mAP and, in brackets, relative to random search without a pruner."""
     points = [round(share * POINTS) - 1 for share in SHOWN]
     shares = [f"{found['shares'][point]:.1%}" for point in points]
-    head = ["sampler", "pruner", *(f"regret at {share}" for share in shares), "within noise at", "trials", "pruned"]
+    head = ["sampler", "pruner", *(f"regret at {share}" for share in shares), *(f"again at {share}" for share in shares)]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for row in found["rows"]:
-        regrets = [f"{100 * row['regret_median'][point]:.2f} ({_relative(found, row, point)})" for point in points]
-        counts = [f"{row[name]:.0f}" for name in ("trials", "pruned")]
-        lines.append([row["sampler"], row["pruner"], *regrets, _share(row["first_within_noise_share"]), *counts])
+        cells = [_cell(found, row, name, point) for name in ("regret_median", "regret_again_median") for point in points]
+        lines.append([row["sampler"], row["pruner"], *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _relative(found: dict[str, Any], row: dict[str, Any], point: int) -> str:
-    """Median regret as a part of that of random search without a pruner after as much work."""
+def _cell(found: dict[str, Any], row: dict[str, Any], name: str, point: int) -> str:
+    """A median regret, and what part it is of that of random search without a pruner after as much work."""
     plain = next((each for each in found["rows"] if (each["sampler"], each["pruner"]) == ("random", "none")), None)
-    if not plain or not plain["regret_median"][point]:
-        return "-"
-    return f"{row['regret_median'][point] / plain['regret_median'][point]:.2f}"
-
-
-def _share(share: float | None) -> str:
-    return "more" if share is None else f"{share:.1%}"
+    part = f"{row[name][point] / plain[name][point]:.2f}" if plain and plain[name][point] else "-"
+    return f"{100 * row[name][point]:.2f} ({part})"
 
 
 def main() -> None:
