@@ -152,6 +152,7 @@ class FittingSampler(BaseSampler):
         return next(self.allowed.remaining(seed=trial.number))
 
     def _suggest(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        study = _whole(study)
         known = self.base.infer_relative_search_space(study, trial)
         values = self.base.sample_relative(study, trial, known)
         return {
@@ -162,16 +163,24 @@ class FittingSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self.base.sample_independent(study, trial, param_name, param_distribution)
+        return self.base.sample_independent(_whole(study), trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
         self.base.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.base.before_trial(study, trial)
+        self.base.before_trial(_whole(study), trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self.base.after_trial(study, trial, state, values)
+        self.base.after_trial(_whole(study), trial, state, values)
+
+
+def _whole(study: Study) -> Study:
+    """The study itself, which knows its candidates, in place of the bracket that Optuna makes of it for Hyperband.
+
+    Samplers read the whole study through a bracket, too, but as the database has it, with baselines and replicates.
+    """
+    return getattr(study, "_study", study)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

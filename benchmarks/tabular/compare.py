@@ -6,8 +6,8 @@ Every search is the product's own, replayed by the simulator in memory; seeds di
 of a layout with several a search is shown. Its answer at a time is the completed candidate with the best score that it has seen
 by then; its regret is how far the mean of that layout's runs lies below the best mean of the table. Work is in seconds of
 workers, as a share of what it takes to train every layout once. `regret_again` is that of a search which ended a little
-earlier and trained its best three with the two other seeds of the table, as `search.replicates: 3` does. In parts: `--samplers gp` computes these; rows of others that
-are in the file stay.
+earlier and trained its best three with the two other seeds of the table, as `search.replicates: 3` does. In parts: `--samplers
+gp` computes these; rows of others that are in the file stay.
 
 `median@cost` is the pruner `median` with `search.prune_at: cost`. `informed` is no sampler, but what a search would do that
 knows beforehand how well each layout is predicted from all others (`bound.py`): it trains in that order.

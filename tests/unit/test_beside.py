@@ -155,14 +155,18 @@ def test_a_pruner_stops_no_baseline_and_no_replicate(tmp_path: Path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "gp", "nsga2"])
-def test_samplers_do_not_see_what_they_did_not_choose(tmp_path: Path, sampler: str):
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [("random", "none"), ("tpe", "none"), ("gp", "none"), ("nsga2", "none"), ("tpe", "hyperband"), ("gp", "hyperband")],
+)
+def test_samplers_do_not_see_what_they_did_not_choose(tmp_path: Path, sampler: str, pruner: str):
     """A search that goes on after its baselines suggests what it would have suggested without them."""
     found = []
     for beside in (True, False):
         storage = InMemoryStorage()
         for trials in (12, 13):
             flags = {"search.sampler": sampler, "search.trials": trials, "search.baselines": beside, "study": "same"}
+            flags |= {"search.pruner": pruner, "recipe.epochs": 2, "recipe.warmup_steps": 1}
             driver = Driver(tmp_path, storage=storage, **flags, **{"search.replicates": 1 + beside})
             drive(driver)
         found.append([trial.user_attrs["layout"] for trial in driver.study.ledger.candidates])
