@@ -63,7 +63,8 @@ def test_more_workers_than_trials_and_the_whole_space(tmp_path: Path):
         "channels": [16, 24],
         "conditions": ["C never after T"],
     }
-    request = spec_of(table, tmp_path, **{"space": small, "search.trials": 1000, "search.sampler": "random"})
+    flags = {"search.trials": 1000, "search.sampler": "random", "search.pruner": "none"}
+    request = spec_of(table, tmp_path, **{"space": small, **flags})
     everything = simulate(request, table, workers=3)
     assert everything.study.stop_reason == "space exhausted"
     layouts = list(request.search_space())
