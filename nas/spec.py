@@ -124,17 +124,13 @@ class CalibrationSpec(Section):
     scope: named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
 
 
-WORTH_PRUNING = 20  # trials: with fewer, Hyperband's rungs compare two or three
-
-
 class SearchSettings(Section):
     """How candidates are chosen.
 
     Args:
         trials: candidates to train, those of earlier runs of the study included, baselines and replicates not.
         sampler: what suggests layouts.
-        pruner: what ends a candidate early, judged by its mAP after each epoch; default: none with fewer than 20 trials, with
-            several objectives or `try_only`.
+        pruner: what ends a candidate early, judged by its mAP after each epoch.
         prune_at: what the pruner compares candidates at: equal `epochs`, or equal `cost` in multiply-adds, that is epochs x the
             layout's FLOPs.
         objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
@@ -149,8 +145,8 @@ class SearchSettings(Section):
     """
 
     trials: Annotated[int, Field(ge=1)] = 40
-    sampler: named("sampler", catalog.SAMPLERS) = "tpe"  # type: ignore[valid-type]
-    pruner: named("pruner", catalog.PRUNERS) = "hyperband"  # type: ignore[valid-type]
+    sampler: named("sampler", catalog.SAMPLERS) = "gp"  # type: ignore[valid-type]
+    pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
     prune_at: named("prune_at", catalog.PRUNED_AT) = "epochs"  # type: ignore[valid-type]
     objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
     try_first: tuple[str, ...] = Field(default=(), alias="try")
@@ -159,16 +155,6 @@ class SearchSettings(Section):
     replicates: Annotated[int, Field(ge=1, le=100)] = 1
     warm_start: tuple[str, ...] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_pruner(cls, written: Any) -> Any:
-        if not isinstance(written, dict) or "pruner" in written:
-            return written
-        objectives, trials = written.get("objectives"), written.get("trials")
-        several = isinstance(objectives, (list, tuple)) and len(objectives) > 1
-        few = isinstance(trials, int) and trials < WORTH_PRUNING
-        return {**written, "pruner": "none"} if several or few or written.get("try_only") else written
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:

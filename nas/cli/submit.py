@@ -30,7 +30,7 @@ def submit(
     image_size: options.ImageSize = None,
     batch: options.BatchSize = None,
     budget: options.Budget = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, gp, nsga2, random or grid.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2, random or grid.")] = None,
     pruner: Annotated[str | None, typer.Option(help="none, median or hyperband.")] = None,
     objectives: Annotated[str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")] = None,
     try_first: Annotated[list[str] | None, typer.Option("--try", help="A layout to train first; may be repeated.")] = None,

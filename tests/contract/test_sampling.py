@@ -99,9 +99,10 @@ def test_layouts_to_try_come_first_and_once():
     assert str(search.step()) not in ("C1-C1-T2-T1@16", "T1-T1-T1-T1@24")
 
 
-def test_tpe_learns_through_the_filter():
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_samplers_learn_through_the_filter(sampler: str):
     space = load_space("tiny")
-    learnt, chance = Search(space, "tpe", 10**9), Search(space, "random", 10**9)
+    learnt, chance = Search(space, sampler, 10**9), Search(space, "random", 10**9)
     for search in (learnt, chance):
         for _ in range(25):
             search.step(lambda layout: (layout.pattern == "C-C-T-T") + 0.1 * (layout.widths[0] == 24))

@@ -51,7 +51,7 @@ REFUSED = [
     ("nas-submit --data {digits} --trials many", "--trials.*valid integer"),
     ("nas-submit --data {digits} --trails 3", "No such option: --trails.*--trials"),
     ("nas-submit --data {digits} --detector focs", "must be one of fcos, faster_rcnn, .*; got 'focs' .did you mean 'fcos'"),
-    ("nas-submit --data {digits} --sampler bayes", "must be one of tpe, gp, nsga2, random, grid; got 'bayes'"),
+    ("nas-submit --data {digits} --sampler bayes", "must be one of gp, tpe, nsga2, random, grid; got 'bayes'"),
     ("nas-submit --data {digits} --pruner asha", "must be one of none, median, hyperband; got 'asha'"),
     ("nas-submit --data {digits} --space tny", "must be one of free, paper, scales, tiny; got 'tny' .did you mean 'tiny'"),
     ("nas-submit --data {digits} --recipe x", "recipe must be one of paper, paper-24, paper-sota, proxy, tiny; got 'x'"),

@@ -63,7 +63,7 @@ def test_more_workers_than_trials_and_the_whole_space(tmp_path: Path):
         "channels": [16, 24],
         "conditions": ["C never after T"],
     }
-    flags = {"search.trials": 1000, "search.sampler": "random", "search.pruner": "none"}
+    flags = {"search.trials": 1000, "search.sampler": "random"}
     request = spec_of(table, tmp_path, **{"space": small, **flags})
     everything = simulate(request, table, workers=3)
     assert everything.study.stop_reason == "space exhausted"
