@@ -32,11 +32,11 @@ class Driver:
     """A study and the events it told of; in its database, or in memory."""
 
     def __init__(
-        self, tmp_path: Path, facts: DataFacts = FACTS, storage: InMemoryStorage | None = None, **flags: object
+        self, tmp_path: Path, facts: DataFacts = FACTS, memory: InMemoryStorage | None = None, **flags: object
     ) -> None:
         self.events: list[Event] = []
         self.spec = spec(tmp_path, **flags)
-        self.study = SearchStudy(self.spec, facts, self.events.append, storage)
+        self.study = SearchStudy(self.spec, facts, self.events.append, memory)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

@@ -31,7 +31,8 @@ def drive(url: str, folder: Path, name: str, trials: int, dies_after: int, space
     """A driver that trains nothing, two candidates at once; notes each epoch that it trains, and may kill itself after one."""
     request = {
         "study": name, "data.root": "cells", "space": space, "storage": url, "run.output": str(folder / "runs"),
-        "recipe.epochs": EPOCHS, "search.trials": trials, "search.baselines": False, "search.seed": os.getpid() % 1000,
+        "recipe.epochs": EPOCHS, "search.trials": trials, "search.sampler": "tpe",
+        "search.baselines": False, "search.seed": os.getpid() % 1000,
     }  # fmt: skip
     study = SearchStudy(load_spec(None, request), FACTS)
     draw = random.Random(os.getpid())

@@ -39,7 +39,7 @@ def roles(driver: Driver) -> list[tuple[str, int]]:
 
 def test_candidates_come_first_then_baselines_then_the_best_again(tmp_path: Path):
     driver = Driver(
-        tmp_path, storage=InMemoryStorage(), **WITH, **{"search.trials": 5, "search.replicates": 3, "search.seed": 7}
+        tmp_path, memory=InMemoryStorage(), **WITH, **{"search.trials": 5, "search.replicates": 3, "search.seed": 7}
     )
     drive(driver)
     expected = [(CANDIDATE, 0)] * 5 + [(BASELINE, replicate) for replicate in (0, 1, 2) for _ in range(3)]
@@ -140,7 +140,7 @@ def test_a_baseline_that_fails_is_tried_again_and_then_given_up(tmp_path: Path):
 
 def test_a_pruner_stops_no_baseline_and_no_replicate(tmp_path: Path):
     more = {"search.trials": 8, "search.pruner": "median", "search.replicates": 2, "recipe.warmup_steps": 1}
-    driver = Driver(tmp_path, storage=InMemoryStorage(), **WITH, **more, **{"recipe.epochs": 6})
+    driver = Driver(tmp_path, memory=InMemoryStorage(), **WITH, **more, **{"recipe.epochs": 6})
     while assignment := driver.study.next():
         value = 0.5 if role_of(driver.trial(assignment.number)) == CANDIDATE else 0.0
         value -= assignment.number / 100 if value else 0.0
@@ -167,7 +167,7 @@ def test_samplers_do_not_see_what_they_did_not_choose(tmp_path: Path, sampler: s
         for trials in (12, 13):
             flags = {"search.sampler": sampler, "search.trials": trials, "search.baselines": beside, "study": "same"}
             flags |= {"search.pruner": pruner, "recipe.epochs": 2, "recipe.warmup_steps": 1}
-            driver = Driver(tmp_path, storage=storage, **flags, **{"search.replicates": 1 + beside})
+            driver = Driver(tmp_path, memory=storage, **flags, **{"search.replicates": 1 + beside})
             drive(driver)
         found.append([trial.user_attrs["layout"] for trial in driver.study.ledger.candidates])
     assert found[0][:13] == found[1][:13]
