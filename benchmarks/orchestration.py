@@ -119,7 +119,8 @@ def open_study(storage: str, folder: Path, name: str, trials: int, space: str = 
     request = {
         "study": name, "data.root": "cells", "space": space, "storage": storage, "run.output": str(folder / "runs"),
         "recipe.name": "tiny", "recipe.epochs": 1, "recipe.image_size": 64, "recipe.batch": 2, "detector.name": "fcos",
-        "search.trials": trials, "search.baselines": False, "run.concurrent": SLOTS, "run.cpus_per_trial": 1,
+        "search.trials": trials, "search.sampler": "tpe", "search.baselines": False, "run.concurrent": SLOTS,
+        "run.cpus_per_trial": 1,
     }  # fmt: skip
     return SearchStudy(load_spec(None, request), FACTS)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from nas.units import gib_text, percent, signed
+from nas.units import gib_text, interval_text, percent, signed
 
 HERE = Path(__file__).parent
 
@@ -21,7 +21,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    made.filters |= {"percent": percent, "gib": gib_text, "signed": signed}
+    made.filters |= {"percent": percent, "gib": gib_text, "signed": signed, "interval": interval_text}
     return made
 
 

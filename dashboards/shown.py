@@ -13,6 +13,7 @@ from dashboards.note import export_command, note, provenance
 from dashboards.plots import PLOTS
 from dashboards.trial import rest, stages
 from dashboards.view import StudyView, memory_gib
+from nas.roles import said
 
 _KEYS = ("layout", "map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
@@ -37,7 +38,7 @@ def cells(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: row.get(key) for key in _KEYS}, **counted, "number": row["number"], "state": row["state"],
         "again": row.get("map_again"), "replicates": row.get("replicates"), "within_noise": row.get("within_noise"),
-        "role": row.get("role", ""), "replicate": row.get("replicate"), "epochs": row.get("epochs", 0), "gib": memory_gib(row),
+        "role": said(row.get("role", ""), row.get("replicate", 0)), "epochs": row.get("epochs", 0), "gib": memory_gib(row),
         "train_s": f"{row['train_s']:.0f}" if row.get("train_s") is not None else "-",
         "reason": row.get("infeasible_reason") or row.get("fail_reason") or "",
     }  # fmt: skip

@@ -64,11 +64,17 @@ def against_baselines(known: Mapping[str, Any], trials: Sequence[FrozenTrial]) -
         why it was not trained.
     """
     best = next(iter(ranked(trials)), None)
-    return [baseline | _beside(best, Layout.parse(baseline["layout"]), trials) for baseline in known.get("nas_baselines", [])]
+    ours = best and (repetitions(trials).get(str(best.user_attrs.get("layout_id"))) or [best.values[0]])
+    found = []
+    for baseline in known.get("nas_baselines", []):
+        layout_id = Layout.parse(baseline["layout"]).layout_id
+        runs = [trial for trial in trials if trial.user_attrs.get("layout_id") == layout_id]
+        found.append(baseline | _beside(ours or [], runs, itself=best in runs))
+    return found
 
 
-def _beside(best: FrozenTrial | None, layout: Layout, trials: Sequence[FrozenTrial]) -> dict[str, Any]:
-    runs = [trial for trial in trials if trial.user_attrs.get("layout_id") == layout.layout_id]
+def _beside(ours: Sequence[float], runs: Sequence[FrozenTrial], *, itself: bool) -> dict[str, Any]:
+    """One baseline with its `runs`, beside the best candidate's scores; `itself` if that is one of them."""
     theirs = [trial.values[0] for trial in runs if trial.state == TrialState.COMPLETE and feasible(trial)]
     row = {
         "trainings": len(theirs), "map": statistics.fmean(theirs) if theirs else None,
@@ -77,9 +83,8 @@ def _beside(best: FrozenTrial | None, layout: Layout, trials: Sequence[FrozenTri
     }  # fmt: skip
     if not theirs:
         return row | {"verdict": _why_not(runs)}
-    if best is None or best in runs:
-        return row | {"verdict": "the best itself" if best else "no candidate yet"}
-    ours = repetitions(trials).get(str(best.user_attrs.get("layout_id"))) or [best.values[0]]
+    if itself or not ours:
+        return row | {"verdict": "the best itself" if itself else "no candidate yet"}
     row["difference"] = statistics.fmean(ours) - statistics.fmean(theirs)
     if min(len(ours), len(theirs)) < 2:
         return row | {"verdict": "no interval"}

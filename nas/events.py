@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nas.records import EpochReport
-from nas.roles import BASELINE, CANDIDATE
+from nas.roles import CANDIDATE, REPLICATE, said
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,5 @@ class Event:
     @property
     def what(self) -> str:
         """The layout, and what it is trained for where that is not the search itself."""
-        again = f"seed {self.replicate + 1}" if self.replicate else ""
-        said = [word for word in (self.role if self.role == BASELINE else "", again) if word]
-        return f"{self.layout} ({', '.join(said)})" if said else self.layout
+        words = said(self.role, self.replicate).removeprefix(f"{REPLICATE}, ")
+        return self.layout if self.role == CANDIDATE else f"{self.layout} ({words})"

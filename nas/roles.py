@@ -16,6 +16,11 @@ def role_of(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("role", CANDIDATE))
 
 
+def said(role: str, replicate: int) -> str:
+    """The role in words; later trainings of a layout are known by their seed, the first one's being 1."""
+    return f"{role}, seed {replicate + 1}" if replicate else role
+
+
 def suggested(trial: FrozenTrial) -> bool:
     """It is what a search chooses among: a candidate of this study, or of an earlier one."""
     return role_of(trial) in (CANDIDATE, TAKEN_OVER)

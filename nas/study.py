@@ -81,7 +81,7 @@ class SearchStudy:
         self.budget = Budget(spec, facts)
         self.space = self.budget.space
         self.stop_reason: str | None = None  # why there are fewer candidates than asked for
-        self.failed = False
+        self.failed = False  # too many in a row: nothing more is started
         self.halted: str | None = None  # why nothing more can be started, though the search is not over
         first = [Layout.parse(text) for text in spec.search.try_first]
         listed = first if spec.search.try_only else []
@@ -389,7 +389,7 @@ class SearchStudy:
         self.files.drop_checkpoints(number)
         kept = max(self.spec.run.keep_best, TOP if self.spec.search.replicates > 1 else 1)
         dropped = ranked(self.ledger.trained)[kept:]
-        dropped += [trial for trial in self.ledger.trained if trial.number == number and trial.user_attrs.get("replicate")]
+        dropped += [self.ledger[number]] if self._known[number].get("replicate") else []
         for trial in dropped:
             if weights := trial.user_attrs.get("checkpoint"):
                 drop_result(path_of(weights))

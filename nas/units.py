@@ -42,6 +42,11 @@ def signed(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:+.1f}"
 
 
+def interval_text(low: float | None, high: float | None) -> str:
+    """The ends of an interval of differences."""
+    return "-" if low is None else f"{signed(low)} to {signed(high)}"
+
+
 def gib_text(value: float | None) -> str:
     """GiB with as many digits as say something."""
     return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -90,6 +90,12 @@ def regrets(table: Table, order: Sequence[str], seeds: int) -> list[float]:
     return [statistics.median(at) for at in zip(*courses, strict=True)]
 
 
+def again(table: Table, name: str, seed: int) -> float:
+    """Mean mAP of the runs of a layout that a search with this seed was not shown; of its own where there is no other."""
+    shown = table.run_of(Layout.parse(name), seed)
+    return statistics.fmean([score(run) for run in table.by_layout[name] if run is not shown] or [score(shown)])
+
+
 def floor_again(table: Table, seeds: int) -> float | None:
     """Median regret after every layout was trained once and the best `TOP` of them with the table's other seeds, which choose;
     None where a layout has no other.
@@ -98,10 +104,9 @@ def floor_again(table: Table, seeds: int) -> float | None:
     if any(len(runs) < 2 for runs in table.by_layout.values()):
         return None
     for seed in range(seeds):
-        shown = {name: table.run_of(Layout.parse(name), seed) for name in means}
-        top = sorted(means, key=lambda name: -score(shown[name]))[:TOP]
-        again = {name: statistics.fmean(score(run) for run in table.by_layout[name] if run is not shown[name]) for name in top}
-        answers.append(max(means.values()) - means[max(top, key=again.__getitem__)])
+        shown = {name: score(table.run_of(Layout.parse(name), seed)) for name in means}
+        top = sorted(means, key=lambda name: -shown[name])[:TOP]
+        answers.append(max(means.values()) - means[max(top, key=lambda name: again(table, name, seed))])
     return statistics.median(answers)
 
 

@@ -6,7 +6,7 @@ Every search is the product's own, replayed by the simulator in memory; seeds di
 of a layout with several a search is shown. Its answer at a time is the completed candidate with the best score that it has seen
 by then; its regret is how far the mean of that layout's runs lies below the best mean of the table. Work is in seconds of
 workers, as a share of what it takes to train every layout once. `regret_again` is that of a search which ended a little
-earlier and trained its best three with the two other seeds of the table, as `search.replicates: 3` does. In parts: `--samplers
+earlier and trained its best three with the other seeds of the table, as `search.replicates` does. In parts: `--samplers
 gp` computes these; rows of others that are in the file stay.
 
 `median@cost` is the pruner `median` with `search.prune_at: cost`. `informed` is no sampler, but what a search would do that
@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bound import informed_order
-from noise import near_best, score
+from bound import again, informed_order
+from noise import near_best
 
 from nas.errors import UserError
 from nas.provenance import git_commit, versions
@@ -42,7 +42,6 @@ SAMPLERS = ("random", "tpe", "gp", "nsga2")
 INFORMED = "informed"
 PRUNINGS = ("none", *(f"{name}{at}" for name in PRUNERS[1:] for at in ("", "@cost")))  # none, median, median@cost and so on
 POINTS = 50  # of a curve
-SEEDS = 3  # of the table
 SHOWN = (0.25, 0.5, 0.75, 1.0)  # of the work of a search
 
 
@@ -95,18 +94,13 @@ def answers_again(table: Table, simulation: Simulation, seed: int, times: Sequen
     return found
 
 
-def again(table: Table, layout: str, seed: int) -> float:
-    """Mean mAP of the runs that a search with this seed was not shown; of its own where there is no other."""
-    shown, runs = table.run_of(Layout.parse(layout), seed), table.by_layout[layout]
-    return statistics.fmean([score(run) for run in runs if run is not shown] or [score(shown)])
-
-
 def row(table: Table, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One kind of search, over the seeds. Curves have a value for each share of the work."""
     begun = time.perf_counter()
     until_s = arguments.share * scale.total_s / arguments.workers
     times = [until_s * point / POINTS for point in range(1, POINTS + 1)]
-    again_s = (SEEDS - 1) * TOP * scale.total_s / len(scale.means) / arguments.workers
+    others = max(map(len, table.by_layout.values())) - 1  # seeds that a search is not shown
+    again_s = others * TOP * scale.total_s / len(scale.means) / arguments.workers
     courses, chosen, reached, trials, pruned = [], [], [], [], []
     for seed in range(arguments.seeds):
         simulation = search(table, sampler, pruner, seed, arguments.workers, until_s)

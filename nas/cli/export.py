@@ -80,7 +80,7 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
 def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
     """What other seeds say of it and, of the best candidate, how it stands against the baselines; points of mAP."""
     from nas.confidence import against_baselines, board_rows
-    from nas.units import percent, signed
+    from nas.units import interval_text, percent, signed
 
     trials = study.get_trials(deepcopy=False)
     board = board_rows(trials)
@@ -90,9 +90,8 @@ def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
         said["map_again"] = f"{percent(row['map_again'])} %, mean with other seeds, trainings: {row['replicates']}"
     if board and board[0]["number"] == trial.number:
         for beside in against_baselines(study.user_attrs, trials):
-            low, high = beside["difference_low"], beside["difference_high"]
-            interval = f" ({signed(low)} to {signed(high)})" if low is not None else ""
-            words = f"{signed(beside['difference'])}{interval}, {beside['layout']}: {beside['verdict']}"
+            interval = interval_text(beside["difference_low"], beside["difference_high"])
+            words = f"{signed(beside['difference'])} ({interval}), {beside['layout']}: {beside['verdict']}"
             said[f"against {beside['name']}"] = words
     return said
 

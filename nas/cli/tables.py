@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nas.units import gib_text, percent, signed
+from nas.roles import said
+from nas.units import gib_text, interval_text, percent, signed
 
 
 def print_table(table: Table) -> None:
@@ -66,8 +67,7 @@ def baselines_table(rows: list[dict[str, Any]]) -> Table:
     for name in ("baseline", "layout", "GiB", "trainings", "mAP", "deviation", "difference", "95 % interval", "the best is"):
         table.add_column(name, justify="left" if name in ("baseline", "layout", "the best is") else "right")
     for row in rows:
-        ends = [row["difference_low"], row["difference_high"]]
-        interval = "-" if None in ends else " to ".join(signed(end) for end in ends)
+        interval = interval_text(row["difference_low"], row["difference_high"])
         table.add_row(
             row["name"], row["layout"], gib_text(row["memory_predicted_gib"]), str(row["trainings"]), percent(row["map"]),
             percent(row["deviation"]), signed(row["difference"]), interval, row["verdict"],
@@ -85,9 +85,9 @@ def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
         reason = row.get("fail_reason") or row.get("infeasible_reason") or ""
         scores = [percent(row.get("map")), percent(row.get("map_50"))]
         epochs = str(row.get("epochs", 0))
-        role = row.get("role", "") + (f", seed {row['replicate'] + 1}" if row.get("replicate") else "")
-        said = (str(row["number"]), row.get("layout", "-"), role, row["state"], epochs, *scores, gib_text(memory), reason)
-        table.add_row(*said)
+        role = said(row.get("role", ""), row.get("replicate", 0))
+        cells = (str(row["number"]), row.get("layout", "-"), role, row["state"], epochs, *scores, gib_text(memory), reason)
+        table.add_row(*cells)
     return table
 
 
@@ -146,8 +146,8 @@ def patterns_table(rows: list[dict[str, Any]]) -> Table:
     for name in ("pattern", "layout", "GiB", "deviation", ""):
         table.add_column(name, justify="right" if name in ("GiB", "deviation") else "left")
     for row in rows:
-        said = "" if row["solved"] else "not within the tolerance: never suggested"
+        verdict = "" if row["solved"] else "not within the tolerance: never suggested"
         table.add_row(
-            row["pattern"], row["layout"], gib_text(row["memory_predicted_gib"]), f"{100 * row['deviation']:+.1f} %", said
+            row["pattern"], row["layout"], gib_text(row["memory_predicted_gib"]), f"{100 * row['deviation']:+.1f} %", verdict
         )
     return table

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -15,28 +17,37 @@ from dashboards.optuna_app import _of_candidates
 from nas.storage import open_storage
 
 
+BIN = Path(sys.executable).parent
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("baselines")
 
 
-@pytest.fixture
-def storage(folder: Path) -> str:
-    return f"sqlite:///{folder}/nas.db"
-
-
-@pytest.fixture
-def words(folder: Path, digits: Path, storage: str) -> list[str]:
+@pytest.fixture(scope="module")
+def words(folder: Path, digits: Path) -> list[str]:
     return [
         "submit", "--data", str(digits), "--space", "tiny", "--detector", "fcos", "--image-size", "32", "--epochs", "1",
-        "--local", "--storage", storage, "--output", str(folder / "runs"), "--replicates", "2", "--set", "detector.channels=32",
-        "--set", "run.keep_best=1",
+        "--local", "--storage", f"sqlite:///{folder}/nas.db", "--output", str(folder / "runs"), "--replicates", "2",
+        "--set", "detector.channels=32", "--set", "run.keep_best=1",
     ]  # fmt: skip
 
 
-def test_what_a_search_prints(nas: Run, words: list[str], storage: str):
-    code, out, said = nas(*words, "--trials", "2")
-    assert code == 0
+@pytest.fixture(scope="module")
+def searched(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Two candidates, both trained again, and three baselines, each trained twice."""
+    return subprocess.run([BIN / "nas", *words, "--trials", "2"], capture_output=True, text=True)
+
+
+@pytest.fixture
+def storage(folder: Path, searched: subprocess.CompletedProcess[str]) -> str:
+    return f"sqlite:///{folder}/nas.db"
+
+
+def test_what_a_search_prints(nas: Run, searched: subprocess.CompletedProcess[str], storage: str):
+    out, said = searched.stdout, searched.stderr
+    assert searched.returncode == 0
     assert "The best candidate against published backbones at the same memory" in out
     for name in ("Swin-T", "ResNet-50", "C2-C2-T12-T4"):
         assert name in out
@@ -94,7 +105,7 @@ def test_optuna_dashboard_is_given_candidates_alone(storage: str):
     assert {row["name"] for row in found} <= set(trials[0].params)
 
 
-def test_without_baselines_there_is_no_table(nas: Run, words: list[str]):
-    code, out, _ = nas(*words, "--trials", "1", "--study", "plain", "--no-baselines")
+def test_without_baselines_there_is_no_table(nas: Run, words: list[str], tmp_path: Path):
+    code, out, _ = nas(*words, "--trials", "1", "--storage", f"sqlite:///{tmp_path}/nas.db", "--no-baselines")
     assert code == 0
     assert "published backbones" not in out
