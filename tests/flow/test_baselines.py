@@ -16,7 +16,6 @@ from optuna_dashboard._inmemory_cache import InMemoryCache
 from dashboards.optuna_app import _of_candidates
 from nas.storage import open_storage
 
-
 BIN = Path(sys.executable).parent
 
 
