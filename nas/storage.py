@@ -106,10 +106,23 @@ def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.
     arguments: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
     storage = _guarded(url, lambda: _connect(text, arguments))
     if path:
-        # Outside a transaction, where alone the mode can change.
-        with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL")).scalar_one()  # runs when it is read
+        _guarded(url, lambda: _use_wal(storage.engine))
     return storage
+
+
+def _use_wal(engine: sqlalchemy.Engine) -> None:
+    """The file's owner for a moment: SQLite does not wait for its other users here, whatever the timeout."""
+    until = time.monotonic() + _LOCK_TIMEOUT_S
+    # Outside a transaction, where alone the mode can change.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while True:
+            try:
+                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL")).scalar_one()  # runs when it is read
+                return
+            except OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
 
 
 def _connect_to_read(url: URL, path: Path | None) -> optuna.storages.RDBStorage:

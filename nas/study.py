@@ -389,7 +389,7 @@ class SearchStudy:
         self.files.drop_checkpoints(number)
         kept = max(self.spec.run.keep_best, TOP if self.spec.search.replicates > 1 else 1)
         dropped = ranked(self.ledger.trained)[kept:]
-        dropped += [self.ledger[number]] if self._known[number].get("replicate") else []
+        dropped += [self.ledger[number]] if self._known.get(number, {}).get("replicate") else []
         for trial in dropped:
             if weights := trial.user_attrs.get("checkpoint"):
                 drop_result(path_of(weights))

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy as sa
 
@@ -58,6 +59,18 @@ def test_many_open_a_new_file_at_once(tmp_path: Path):
     with ThreadPoolExecutor(6) as threads:
         opened = list(threads.map(lambda _: open_storage(f"sqlite:///{tmp_path}/nas.db", create=True), range(6)))
     assert all(storage.get_all_studies() == [] for storage in opened)
+
+
+def test_a_file_in_use_is_put_into_wal_mode_when_it_is_free(tmp_path: Path):
+    """A writer in the old mode: SQLite refuses the change at once, whatever the timeout."""
+    optuna.storages.RDBStorage(f"sqlite:///{tmp_path}/nas.db")
+    writer = sqlite3.connect(tmp_path / "nas.db", check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    released = threading.Timer(0.5, writer.rollback)
+    released.start()
+    open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
+    released.join()
+    assert sqlite3.connect(tmp_path / "nas.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path):
