@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 import yaml
 
+from nas.errors import CandidateError
 from search_spaces.errors import UserError
 
 INTERRUPTED = 130  # as shells say it
@@ -23,12 +24,16 @@ def new_app(**options: Any) -> typer.Typer:
 
 
 def run(app: typer.Typer, program: str) -> NoReturn:
-    """Run a command: a user's mistake or what the system refuses is one line on stderr and exit code 2, an interrupt 130."""
+    """Run a command: a user's mistake or what the system refuses is one line on stderr and exit code 2, a training that
+    diverges or does not fit is one line and 1, an interrupt 130.
+    """
     _hide_passwords()
     try:
         code = app(standalone_mode=False, prog_name=program)
     except UserError as error:
         _fail(program, str(error))
+    except CandidateError as error:
+        _fail(program, f"the training ended: {error}", code=1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:  # a full disk, a folder that may not be written
@@ -52,9 +57,9 @@ def _hide_passwords() -> None:
         setproctitle(" ".join(words))
 
 
-def _fail(program: str, message: str) -> NoReturn:
+def _fail(program: str, message: str, code: int = 2) -> NoReturn:
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def print_json(content: Any) -> None:

@@ -52,6 +52,22 @@ def test_shapes_gradients_and_independence_of_the_batch(text: str):
         assert torch.allclose(x[1:], y, atol=1e-4 * float(x.abs().max()))
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_padding_does_not_magnify_gradients(pattern: str):
+    """Batches pad smaller images with zeros, of which a layer norm may make a factor of 1/sqrt(eps), 316, in every block."""
+    torch.manual_seed(0)
+    backbone = build_backbone(Layout.parse("-".join(f"{kind}2" for kind in pattern) + "@16"))
+    norms = []
+    for shown in (128, 64):
+        images = torch.zeros(2, 3, 128, 128)
+        images[1, :, :, :shown] = torch.randn(3, 128, shown)
+        images[0] = torch.randn(3, 128, 128)
+        backbone.zero_grad()
+        sum((x * torch.randn_like(x)).mean() for x in backbone(images)).backward()
+        norms.append(torch.stack([parameter.grad.norm() for parameter in backbone.parameters()]).norm())
+    assert norms[1] < 30 * norms[0]
+
+
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (4, 300), (224, 7)])
 def test_any_size(size: tuple[int, int]):
     for text in ("T2-T2-T2-T2@16", "C1-C1-T2-T2@16", "T1-C1-T2-C1@16", "T1-C1-T1-C1@16+stem=dsod+dense=true"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -201,8 +202,6 @@ def faulty_images(folder: Path) -> Path:
 
 @pytest.mark.parametrize(("command", "words"), REFUSED, ids=lambda text: text[:60])
 def test_one_line_exit_code_2_nothing_left(run: Callable, faulty_data: dict, tmp_path: Path, command: str, words: str):
-    import re
-
     code, out, err = run(command.format(**faulty_data))
     assert code == 2
     assert out == ""
@@ -217,6 +216,16 @@ def test_a_new_database_is_not_made_for_a_wrong_request(run: Callable, digits: P
     command = f"nas-submit --data {digits} --space tiny --local --budget 1MiB --storage sqlite:///{tmp_path}/mine.db"
     assert run(command)[0] == 2
     assert files(tmp_path) == set()
+
+
+def test_a_training_that_diverges_is_one_line_and_exit_code_1(run: Callable, digits: Path):
+    command = (
+        f"nas train C1-C1-T1-T1@16 --data {digits} --recipe tiny --image-size 48 --epochs 1 --out new --set recipe.lr=1e30"
+    )
+    code, _, err = run(command)
+    assert code == 1
+    assert re.fullmatch("nas: the training ended: the (loss|gradient) is not finite at step .*", err.splitlines()[-1])
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--data", "nowhere"], ["--data", "nowhere", "--local"], ["--trials", "x"]])
