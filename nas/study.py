@@ -355,7 +355,7 @@ class SearchStudy:
         parameters = {name: suggest(trial, name, distribution) for name, distribution in distributions(self.space).items()}
         if self.filter.accept(self.space.decode(parameters)):
             return self._describe(trial)
-        self._mine[trial.number] = trial
+        self._mine[trial.number], self._known[trial.number] = trial, {}
         self._fail(trial.number, "the driver died before it had chosen a layout")
         return None
 
@@ -380,7 +380,7 @@ class SearchStudy:
         self.on_event(Event("note", -1, "", reason=text))
 
     def _tell_watcher(self, kind: str, number: int, report: EpochReport | None = None, **more: Any) -> None:
-        known = self._known.get(number, {})
+        known = self._known[number]
         role, replicate = known.get("role", CANDIDATE), known.get("replicate", 0)
         self.on_event(Event(kind, number, known.get("layout", ""), report, role=role, replicate=replicate, **more))
 
@@ -389,7 +389,7 @@ class SearchStudy:
         self.files.drop_checkpoints(number)
         kept = max(self.spec.run.keep_best, TOP if self.spec.search.replicates > 1 else 1)
         dropped = ranked(self.ledger.trained)[kept:]
-        dropped += [self.ledger[number]] if self._known.get(number, {}).get("replicate") else []
+        dropped += [self.ledger[number]] if self._known[number].get("replicate") else []
         for trial in dropped:
             if weights := trial.user_attrs.get("checkpoint"):
                 drop_result(path_of(weights))

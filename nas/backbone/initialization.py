@@ -36,7 +36,7 @@ def he_init_(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, WindowAttention):
             nn.init.normal_(module.position_table, std=POSITION_STD)
-    for module in network.modules():
+    for module in network.modules():  # after the convolutions in it
         if isinstance(module, PatchStem) and module.conv.bias is not None:
             bound = 1 / math.sqrt(module.conv.weight[0].numel())
             nn.init.uniform_(module.conv.bias, -bound, bound)

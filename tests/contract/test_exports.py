@@ -70,10 +70,10 @@ def candidate(layout: str, detector: str) -> tuple[Trained, Detector]:
         Layout.parse(layout), spec, recipe, CalibrationSpec(), ("ant", "bee", "cow"),
         figures={"map": 0.5}, origin={"data": "zoo", "seed": 0, "data_fingerprint": "f"},
     )  # fmt: skip
-    torch.manual_seed(0)
     network = build_detector(trained.layout, spec, 3).eval()
     with torch.no_grad():
         randomize(network.backbone.backbone)
+    torch.manual_seed(0)  # whatever the initialisation drew
     for predictor in network.predictors():
         nn.init.normal_(predictor.weight, std=0.05)
     if detector == "fcos":
@@ -125,7 +125,7 @@ def test_detections_are_the_networks(bundle: Path, images: dict[str, torch.Tenso
         counts.append(len(found[0]))
         assert matched_share(found, [expected[name] for name in ("boxes", "scores", "labels")]) >= 0.95
     assert max(counts) > 10
-    assert len(set(counts)) > 1 or set(counts) == {100}  # the most there may be, of each
+    assert len(set(counts)) > 1
 
 
 def test_the_bundle_is_whole_and_passes(bundle: Path):
