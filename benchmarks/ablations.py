@@ -25,9 +25,9 @@ from typing import Any
 import torch
 import torchvision
 
-from nas.candidate import Candidate, train_candidate
-from nas.data.prepare import read_request
-from nas.spec import SearchSpec, load_spec
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import read_request
+from nas.training.candidate import Candidate, train_candidate
 from search_spaces.layout import Layout
 
 BASE: dict[str, Any] = {

@@ -23,10 +23,10 @@ from typing import Any
 
 import torch
 
-from nas.forecast.spent import spent
-from nas.gpu import hardware
-from nas.results import load_study
-from nas.storage import open_storage
+from nas.search.forecast.actuals import spent
+from nas.study.leaderboard import load_study
+from nas.study.storage import open_storage
+from nas.utils.device import hardware
 
 REQUEST = (
     "--space tiny --detector fcos --image-size 128 --epochs 3 --trials 8 --set detector.channels=32 --sampler tpe --seed 0"

@@ -32,11 +32,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
-from nas.data.annotations import CocoSplit, find_split
-from nas.data.check import usable_splits
+from nas.config.recipe import Recipe
+from nas.data.coco import CocoSplit, find_split
 from nas.data.dataset import AspectBatches, Batch, make_loader, train_view
-from nas.recipe import Recipe
-from nas.units import parse_bytes
+from nas.data.validation import usable_splits
+from nas.utils.formatting import parse_bytes
 
 Epoch = Callable[[], Iterator[int]]  # images of one batch after the other
 

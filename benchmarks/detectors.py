@@ -24,15 +24,15 @@ from typing import Any
 import torch
 import torchvision
 
-from nas.budget import training_of
-from nas.candidate import Candidate, train_candidate
-from nas.data.prepare import read_request
-from nas.detectors import DETECTORS
-from nas.gpu import hardware
-from nas.memory import predict_memory
-from nas.records import EpochReport
-from nas.spec import load_spec
-from nas.units import gib
+from nas.config.spec import load_spec
+from nas.data.splits import read_request
+from nas.models.detectors import DETECTORS
+from nas.profiling.memory import predict_memory
+from nas.reports import EpochReport
+from nas.search.budget import training_of
+from nas.training.candidate import Candidate, train_candidate
+from nas.utils.device import hardware
+from nas.utils.formatting import gib
 from search_spaces.layout import Layout
 
 LAYOUT = "C1-C1-T2-T1@16"

@@ -20,11 +20,11 @@ from typing import Any
 import optuna
 import psutil
 
-import nas.training.run
-import workers.trainable
+import nas.training.trainer
+import workers.ray_tune.trainable
 from nas.cli.submit import main
-from nas.records import EpochReport
-from nas.study import SearchStudy
+from nas.reports import EpochReport
+from nas.search.search import SearchStudy
 
 inside: list[str] = []  # phases that this process is in, innermost last
 
@@ -76,13 +76,13 @@ def within(phase: str, driver: int, work: Callable[..., Any]) -> Callable[..., A
     return call
 
 
-class DoomedTrainable(workers.trainable.CandidateTrainable):
+class DoomedTrainable(workers.ray_tune.trainable.CandidateTrainable):
     """A worker whose checkpoints are a phase."""
 
     def reports(self, config: dict[str, Any]) -> Iterator[EpochReport]:
-        if not inside and nas.training.run.save_checkpoint.__module__ != "__main__":
+        if not inside and nas.training.trainer.save_checkpoint.__module__ != "__main__":
             driver = int(os.environ["DOOM_DRIVER"])
-            nas.training.run.save_checkpoint = within("checkpoint", driver, nas.training.run.save_checkpoint)
+            nas.training.trainer.save_checkpoint = within("checkpoint", driver, nas.training.trainer.save_checkpoint)
         yield from super().reports(config)
 
 
@@ -92,6 +92,6 @@ if __name__ == "__main__":
     SearchStudy.next = within("ask", this, SearchStudy.next)  # type: ignore[method-assign]
     SearchStudy.report = within("report", this, SearchStudy.report)  # type: ignore[method-assign]
     optuna.Study.tell = within("tell", this, optuna.Study.tell)  # type: ignore[method-assign]
-    workers.trainable.CandidateTrainable = DoomedTrainable  # type: ignore[misc]
+    workers.ray_tune.trainable.CandidateTrainable = DoomedTrainable  # type: ignore[misc]
     sys.argv[0] = "nas-submit"
     main()

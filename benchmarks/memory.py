@@ -24,11 +24,11 @@ from typing import Any
 import torch
 import torchvision
 
-from nas.gpu import free_memory
-from nas.memory import Training, predict_memory
-from nas.memory.measure import measure_memory
-from nas.spec import DetectorSpec
-from nas.units import gib
+from nas.config.spec import DetectorSpec
+from nas.profiling.memory import Training, predict_memory
+from nas.profiling.memory.measurement import measure_memory
+from nas.utils.device import free_memory
+from nas.utils.formatting import gib
 from search_spaces.catalog import CHECKPOINTING
 from search_spaces.layout import Layout
 

@@ -29,17 +29,17 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-import workers.trainable
-from nas.data.annotations import CocoSplit
-from nas.data.prepare import DataFacts, Splits
-from nas.records import CocoMetrics, EpochReport
-from nas.sampling import distributions
-from nas.spec import load_spec
-from nas.study import SearchStudy
-from workers.job import JobMaker
-from workers.nodes import ray_session
+import workers.ray_tune.trainable
+from nas.config.spec import load_spec
+from nas.data.coco import CocoSplit
+from nas.data.splits import DataFacts, Splits
+from nas.reports import CocoMetrics, EpochReport
+from nas.search.samplers import distributions
+from nas.search.search import SearchStudy
+from workers.driver import run_with_ray
+from workers.ray_tune.session import ray_session
 from workers.resources import Share
-from workers.run import run_with_ray
+from workers.trial_config import JobMaker
 
 SLOTS = 2
 SLEEP_S = 1.0
@@ -62,7 +62,7 @@ def wall_s(log: Path, trials: int) -> float:
     return max(end for _, end in times) - sorted(begun for begun, _ in times)[SLOTS - 1]
 
 
-class Sleeper(workers.trainable.CandidateTrainable):
+class Sleeper(workers.ray_tune.trainable.CandidateTrainable):
     """A candidate whose only epoch is a second's sleep."""
 
     def reports(self, config: dict[str, Any]) -> Iterator[EpochReport]:
@@ -89,7 +89,7 @@ def ours(storage: str, folder: Path, trials: int) -> None:
     """Our searcher and scheduler over the preset `free`."""
     study = open_study(storage, folder, "orchestration", trials)
     jobs = JobMaker.prepare(study, Splits(*(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2))
-    workers.trainable.CandidateTrainable = Sleeper  # type: ignore[misc]
+    workers.ray_tune.trainable.CandidateTrainable = Sleeper  # type: ignore[misc]
     with study.lease(), ray_session(study.spec, study.budget.limit_bytes) as share:
         assert share == Share(SLOTS, 1, 0)
         run_with_ray(study, jobs, share)

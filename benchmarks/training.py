@@ -31,19 +31,19 @@ from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nas.detectors import DETECTORS, build_detector
-from nas.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
-from nas.detectors.inputs import BatchTransform
-from nas.detectors.neck import make_neck
-from nas.gpu import free_memory
-from nas.memory.allocator import rounded_bytes
-from nas.memory.measure import highest_bytes, random_target
-from nas.memory.tape import Recorder
-from nas.spec import DetectorSpec
-from nas.training.checkpointing import checkpoint_blocks
-from nas.training.compilation import compile_blocks
-from nas.training.weights import load_backbone_weights
-from nas.units import gib
+from nas.config.spec import DetectorSpec
+from nas.models.activation_checkpointing import checkpoint_blocks
+from nas.models.compile import compile_blocks
+from nas.models.detectors import DETECTORS, build_detector
+from nas.models.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
+from nas.models.detectors.transform import BatchTransform
+from nas.models.necks.fpn import make_neck
+from nas.models.weights import load_backbone_weights
+from nas.profiling.memory.allocator import rounded_bytes
+from nas.profiling.memory.measurement import highest_bytes, random_target
+from nas.profiling.memory.recorder import Recorder
+from nas.utils.device import free_memory
+from nas.utils.formatting import gib
 from search_spaces.layout import Layout
 
 CLASSES = 80

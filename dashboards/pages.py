@@ -9,11 +9,11 @@ import optuna
 from bottle import Bottle, HTTPError, HTTPResponse, response, static_file
 from optuna.storages import BaseStorage, RDBStorage
 
-from dashboards.html import asset, page
-from dashboards.note import summary
-from dashboards.shown import cells, figure_json, shown
-from dashboards.trial import PICTURES, attributes_of, curves, files_of, folder_of, reports_of, rest, stages, weights_of
-from dashboards.view import StudyView
+from dashboards.context import cells, figure_json, shown
+from dashboards.study_view import StudyView
+from dashboards.summary import summary
+from dashboards.templating import asset, page
+from dashboards.trial_view import PICTURES, attributes_of, curves, files_of, folder_of, reports_of, rest, stages, weights_of
 
 SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
 _KINDS = {"css": "text/css", "js": "text/javascript"}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import optuna
 import plotly.graph_objects as go
 
-from dashboards.figures import (
+from dashboards.plot_style import (
     BLUE,
     COLOURS,
     GREEN,
@@ -27,8 +27,8 @@ from dashboards.figures import (
     nothing,
     per_cent,
 )  # fmt: skip
-from dashboards.view import STATES, StudyView, memory_gib, pattern
-from nas.roles import TAKEN_OVER, CandidateStudy
+from dashboards.study_view import STATES, StudyView, memory_gib, pattern
+from nas.study.roles import TAKEN_OVER, CandidateStudy
 
 MEMORY, SCORE = "memory per GPU, GiB", "validation mAP, %"
 FEWEST_FOR_IMPORTANCES = 4

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from nas import attributes
-from nas.recipe import Recipe, load_recipe, recipe_names
-from nas.spec import BudgetSpec, CalibrationSpec, DataSpec, DetectorSpec, RunSpec, SearchSettings, SearchSpec
+from nas.config.recipe import Recipe, load_recipe, recipe_names
+from nas.config.spec import BudgetSpec, CalibrationSpec, DataSpec, DetectorSpec, RunSpec, SearchSettings, SearchSpec
+from nas.study import schema as attributes
 
 PATH = Path(__file__).with_suffix(".md")
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -14,11 +14,11 @@ from wsgiref.util import setup_testing_defaults
 import optuna_dashboard
 from driver import Driver
 
-from dashboards.guard import Access, Guard
+from dashboards.auth.middleware import Access, Guard
+from dashboards.auth.sessions import Sessions
 from dashboards.pages import pages_app
-from dashboards.serve import dashboard_app
-from dashboards.sessions import Sessions
-from nas.storage import open_storage
+from dashboards.server import dashboard_app
+from nas.study.storage import open_storage
 
 TOKEN = "correct-horse-battery"
 OTHERS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "MOVE")  # methods that may change something

@@ -8,11 +8,11 @@ from pathlib import Path
 import optuna
 from optuna.storages import InMemoryStorage
 
-from nas.data.prepare import DataFacts
-from nas.events import Event
-from nas.records import CocoMetrics, EpochReport
-from nas.spec import SearchSpec, load_spec
-from nas.study import SearchStudy
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import DataFacts
+from nas.reports import CocoMetrics, EpochReport
+from nas.search.search import SearchStudy
+from nas.study.events import Event
 
 FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 

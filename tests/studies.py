@@ -9,9 +9,9 @@ import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.spec import load_spec
-from nas.study import SearchStudy
-from workers.run import Watcher, run_search
+from nas.config.spec import load_spec
+from nas.search.search import SearchStudy
+from workers.driver import Watcher, run_search
 
 LAYOUTS = ("C1-C1-T2-T1@16", "C2-C1-T3-T2@16", "T1-T1-T2-T1@24", "C1-C1-C1-C1@16", "C1-T2-T1-T1@24")
 SPEC = {

@@ -12,10 +12,10 @@ from typing import Any
 
 from driver import FACTS
 
-from nas.data.prepare import DataFacts
-from nas.spec import load_spec
+from nas.config.spec import load_spec
+from nas.data.splits import DataFacts
 from search_spaces.layout import Layout
-from workers.table import Run, Table
+from workers.simulator.tabular_benchmark import Run, Table
 
 PROGRAMS = Path(__file__).parent.parent / "benchmarks" / "tabular"
 SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts

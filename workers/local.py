@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from nas.errors import DataError, OutOfMemory, OutputError, StudyError
-from nas.gpu import free_memory
-from nas.study import SearchStudy
-from workers.job import JobMaker, run_job
+from nas.search.search import SearchStudy
+from nas.utils.device import free_memory
+from workers.trial_config import JobMaker, run_job
 
 
 def run_local(study: SearchStudy, jobs: JobMaker) -> None:

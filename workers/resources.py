@@ -7,10 +7,10 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas.config.spec import RunSpec
 from nas.errors import SpecError
-from nas.gpu import card_share_bytes
-from nas.spec import RunSpec
-from nas.units import MIB, gib
+from nas.utils.device import card_share_bytes
+from nas.utils.formatting import MIB, gib
 
 EIGHTHS = 8  # shares of a GPU are multiples of 1/8, so that workers can be used again
 CPU_CONCURRENT = 4  # more at once leave the sampler little to learn from

@@ -26,9 +26,9 @@ from noise import score, variance_parts
 from scipy.stats import spearmanr
 
 from nas.errors import UserError
-from nas.results import TOP
+from nas.study.leaderboard import TOP
 from search_spaces.layout import Layout
-from workers.table import Table
+from workers.simulator.tabular_benchmark import Table
 
 PENALTIES = tuple(10.0**power for power in np.arange(-2, 2.1, 0.5))
 TRAINED = (1, 5, 10, 20, 50)  # layouts, for regrets

@@ -8,8 +8,8 @@ divide it: `--share 1/2` and `--share 2/2`. `--runs N` trains at most N more; `-
 come in an order that a seed shuffles: the first ones are a sample of all. Every third layout has three seeds, the others one;
 `--every 1` gives the others theirs too.
 
-Candidates are trained as a search trains them (`nas.candidate`), with the seeds 0, 1 and 2. On the CPU seconds are those of the
-processor, which others on the machine hardly change; on a GPU they are the clock's.
+Candidates are trained as a search trains them (`nas.training.candidate`), with the seeds 0, 1 and 2. On the CPU seconds are
+those of the processor, which others on the machine hardly change; on a GPU they are the clock's.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from typing import Any
 
 import torch
 
-from nas.budget import Budget
-from nas.candidate import Candidate, train_candidate
-from nas.cost import count_cost
-from nas.data.prepare import DataFacts, Splits, read_request
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import DataFacts, Splits, read_request
 from nas.errors import CandidateError, StudyError, UserError
-from nas.places import write_whole
-from nas.provenance import git_commit, versions
-from nas.spec import SearchSpec, load_spec
-from nas.units import gib
+from nas.profiling.flops import count_cost
+from nas.search.budget import Budget
+from nas.study.provenance import git_commit, versions
+from nas.training.candidate import Candidate, train_candidate
+from nas.utils.formatting import gib
+from nas.utils.paths import write_whole
 from search_spaces.layout import Layout
-from workers.table import Run, Table, sorted_runs
+from workers.simulator.tabular_benchmark import Run, Table, sorted_runs
 
 SPEC = Path(__file__).parent / "bccd.yaml"
 SECTIONS = ("space", "data", "detector", "recipe", "calibration")  # of the request, what runs depend on

@@ -31,12 +31,12 @@ from bound import again, informed_order
 from noise import near_best
 
 from nas.errors import UserError
-from nas.provenance import git_commit, versions
-from nas.results import TOP
+from nas.study.leaderboard import TOP
+from nas.study.provenance import git_commit, versions
 from search_spaces.catalog import PRUNED_AT, PRUNERS
 from search_spaces.layout import Layout
-from workers.simulator import Simulation, simulate
-from workers.table import Table
+from workers.simulator.backend import Simulation, simulate
+from workers.simulator.tabular_benchmark import Table
 
 SAMPLERS = ("random", "tpe", "gp", "nsga2")
 INFORMED = "informed"

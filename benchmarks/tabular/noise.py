@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout
-from workers.table import Run, Table
+from workers.simulator.tabular_benchmark import Run, Table
 
 Z95 = 1.96
 

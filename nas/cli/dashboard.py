@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.console import new_app, run
+from nas.cli.runner import new_app, run
 from nas.errors import UserError, need
 
 if TYPE_CHECKING:
-    from dashboards.guard import Access
+    from dashboards.auth.middleware import Access
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 EVERYWHERE = ("0.0.0.0", "::")
@@ -38,13 +38,13 @@ def dashboard(
     prefix = checked_prefix(prefix)
     if tls_key and not tls_cert:
         raise UserError("--tls-key needs --tls-cert")
-    from nas.storage import open_storage
+    from nas.study.storage import open_storage
 
     opened = open_storage(storage, create=False, read_only=not allow_edit)
     need("dashboard", *WEB)
-    from dashboards.guard import Access
-    from dashboards.serve import make_dashboard, tls_context
-    from dashboards.sessions import Sessions, new_token, read_token
+    from dashboards.auth.middleware import Access
+    from dashboards.auth.sessions import Sessions, new_token, read_token
+    from dashboards.server import make_dashboard, tls_context
 
     token = read_token(token_file) if token_file else new_token()
     tls = tls_context(tls_cert, tls_key) if tls_cert else None

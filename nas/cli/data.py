@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import print_json
+from nas.cli.runner import print_json
 
 if TYPE_CHECKING:
-    from nas.data.check import CheckedSplit
+    from nas.data.validation import CheckedSplit
 
 
 def check_data(
@@ -24,13 +24,13 @@ def check_data(
 
     Exit code 1 where something cannot be repaired.
     """
-    from nas.data.annotations import find_split
+    from nas.data.coco import find_split
 
     names = split or ["train", "val"]
     for name in names:
         find_split(folder, name)
     from nas.cli.progress import ImageProgress
-    from nas.data.check import check_split
+    from nas.data.validation import check_split
 
     with ImageProgress() as progress:
         checked = [check_split(folder, name, progress.on_image) for name in names]

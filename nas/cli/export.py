@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import new_app, print_json, run
+from nas.cli.runner import new_app, print_json, run
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-    from nas.export.trained import Trained
+    from nas.export.description import Trained
 
 FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "map_segm", "map_segm_50",
@@ -33,9 +33,9 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Write the best backbone of a study in forms that load elsewhere."""
-    from nas.places import path_of
-    from nas.results import find_trial, load_study, trial_row
-    from nas.storage import open_storage
+    from nas.study.leaderboard import find_trial, load_study, trial_row
+    from nas.study.storage import open_storage
+    from nas.utils.paths import path_of
 
     loaded = load_study(open_storage(storage, create=False), study)
     chosen = find_trial(loaded, trial)
@@ -58,9 +58,9 @@ def export(
 
 
 def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
-    from nas.export.trained import Trained
-    from nas.recipe import Recipe
-    from nas.spec import CalibrationSpec, DetectorSpec
+    from nas.config.recipe import Recipe
+    from nas.config.spec import CalibrationSpec, DetectorSpec
+    from nas.export.description import Trained
     from search_spaces.layout import Layout
 
     known, attributes = study.user_attrs, trial.user_attrs
@@ -79,8 +79,8 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
 
 def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
     """What other seeds say of it and, of the best candidate, how it stands against the baselines; points of mAP."""
-    from nas.confidence import against_baselines, board_rows
-    from nas.units import interval_text, percent, signed
+    from nas.study.significance import against_baselines, board_rows
+    from nas.utils.formatting import interval_text, percent, signed
 
     trials = study.get_trials(deepcopy=False)
     board = board_rows(trials)

@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 import nas
-from nas.cli.console import new_app, run
+from nas.cli.control import logs, resume, stop
 from nas.cli.dashboard import dashboard
 from nas.cli.data import check_data, make_data
 from nas.cli.export import export
+from nas.cli.listing import list_studies, status
 from nas.cli.paper import paper_tables
 from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
 from nas.cli.proxy import proxy_check
 from nas.cli.report import report
-from nas.cli.running import logs, resume, stop
-from nas.cli.studies import list_studies, status
+from nas.cli.runner import new_app, run
 from nas.cli.submit import submit
 from nas.cli.train import evaluate, train
 from nas.cli.verify import reproduce, verify

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import print_json
-from nas.units import gib_text, percent
+from nas.cli.runner import print_json
+from nas.utils.formatting import gib_text, percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ def paper_tables(
     Printed figures stand first; misprints are noted; detectors that are not there yet are marked missing.
     """
     from nas.cli.progress import ImageProgress
-    from nas.paper import TABLES, measured_memory, paper_rows
+    from nas.profiling.paper_tables import TABLES, measured_memory, paper_rows
 
     known = measured_memory(measured) if measured else None
     with ImageProgress() as progress:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import INTERRUPTED, given, parse_settings, print_json
+from nas.cli.runner import INTERRUPTED, given, parse_settings, print_json
 from nas.cli.train import default_device, try_weights
-from nas.units import percent
+from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
     from nas.cli.progress import EpochProgress
+    from nas.config.pretraining import PretrainingSpec
     from nas.data.image_folder import LabelledImages
-    from nas.records import PretrainingReport
-    from nas.training.distributed import World
+    from nas.reports import PretrainingReport
     from nas.training.pretraining import Pretraining
-    from nas.training.pretraining_spec import PretrainingSpec
+    from nas.utils.distributed import World
 
 SUFFIX = ".safetensors"
 
@@ -53,8 +53,8 @@ def pretrain(
     })  # fmt: skip
     asked = Layout.parse(layout)
     _check_target(out)
+    from nas.config.pretraining import load_pretraining
     from nas.errors import CandidateError
-    from nas.training.pretraining_spec import load_pretraining
 
     spec = load_pretraining(flags | parse_settings(settings or []), int(os.environ.get("WORLD_SIZE", "1")))  # torchrun's
     work = out.with_name(out.name + ".training")
@@ -79,7 +79,7 @@ def _check_target(out: Path) -> None:
 def _pretrain(layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_json: bool) -> PretrainingReport | None:
     """The last report; None for all of several processes but the first."""
     from nas.data.image_folder import SPLITS, find_classes, fingerprint, read_split
-    from nas.places import check_file, local_data, make_folder
+    from nas.utils.paths import check_file, local_data, make_folder
 
     root = local_data(spec.data)
     classes = find_classes(root)
@@ -110,7 +110,7 @@ def _check(splits: list[LabelledImages], world: World, work: Path, progress: Epo
     folder for nothing is not left behind.
     """
     from nas.data.image_folder import check_images
-    from nas.training.run import CHECKPOINT
+    from nas.training.trainer import CHECKPOINT
 
     if (work / CHECKPOINT).exists():
         return
@@ -126,8 +126,8 @@ def _train(asked: Pretraining, splits: list[LabelledImages], world: World, progr
     """The last report; the curve is there from the first epoch on."""
     import torch.distributed as dist
 
-    from nas.history import read_reports_of, write_csv
-    from nas.records import PretrainingReport
+    from nas.artifacts.history import read_reports_of, write_csv
+    from nas.reports import PretrainingReport
     from nas.training.pretraining import pretrain as train_epochs
 
     for report in train_epochs(asked, *splits, on_step=progress.on_step if world.first else None):
@@ -144,7 +144,7 @@ def _curve(out: Path) -> Path:
 
 
 def _origin(spec: PretrainingSpec, splits: list[LabelledImages]) -> dict[str, Any]:
-    from nas.provenance import git_commit, versions
+    from nas.study.provenance import git_commit, versions
 
     images = {f"{split.folder.name}_images": len(split.files) for split in splits}
     return {"data": Path(spec.data).resolve().name, **images, "versions": versions(), "git_commit": git_commit()}

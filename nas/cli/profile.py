@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import given, parse_settings, print_json
+from nas.cli.runner import given, parse_settings, print_json
 from nas.errors import SpecError, one_of
-from nas.units import gib_text
+from nas.utils.formatting import gib_text
 from search_spaces.catalog import OPTIMIZERS, PRECISIONS
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
-    from nas.memory import Training
-    from nas.spec import DetectorSpec
+    from nas.config.spec import DetectorSpec
+    from nas.profiling.memory import Training
 
 _MEMORY_ROWS = {
     "memory_predicted_gib": "allocated at the peak",
@@ -45,14 +45,14 @@ def profile(
     for name, value, choices in (("precision", precision, PRECISIONS), ("optimizer", optimizer, OPTIMIZERS)):
         if value not in choices:
             raise SpecError(one_of(f"--{name}", value, choices))
-    from nas.recipe import ASPECT_LIMIT, LARGEST_STRIDE
-    from nas.spec import DetectorSpec
-    from nas.written import validated
+    from nas.config.parsing import validated
+    from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
+    from nas.config.spec import DetectorSpec
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])
     spec = validated(DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()})
     height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in (image_size, int(image_size * ASPECT_LIMIT)))
-    from nas.memory import Training
+    from nas.profiling.memory import Training
 
     training = Training((images, 3, height, width), precision=precision, optimizer=optimizer, checkpointing=checkpointing)
     rows = [_profile(layout, spec, classes, training) for layout in parsed]
@@ -63,9 +63,9 @@ def profile(
 
 
 def _profile(layout: Layout, spec: DetectorSpec, classes: int, training: Training) -> dict[str, Any]:
-    from nas.cost import PAPER_RULE, RULE, count_cost
-    from nas.memory import CONTEXT_BYTES, predict_memory
-    from nas.units import gib
+    from nas.profiling.flops import PAPER_RULE, RULE, count_cost
+    from nas.profiling.memory import CONTEXT_BYTES, predict_memory
+    from nas.utils.formatting import gib
 
     cost = count_cost(layout, spec, classes, training.batch_shape[2:])
     memory = predict_memory(layout, spec, classes, training)
@@ -99,8 +99,8 @@ def _measure(layout: Layout, spec: DetectorSpec, classes: int, training: Trainin
 
     if not torch.cuda.is_available():
         return None
-    from nas.memory.measure import measure_memory
-    from nas.units import gib
+    from nas.profiling.memory.measurement import measure_memory
+    from nas.utils.formatting import gib
 
     try:
         measured = measure_memory(layout, spec, classes, training, torch.device("cuda"))

@@ -12,18 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from nas.journal import STATES, summary
-from nas.records import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
-from nas.roles import CANDIDATE
-from nas.units import gib, gib_text, percent
+from nas.reports import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
+from nas.study.event_log import STATES, summary
+from nas.study.roles import CANDIDATE
+from nas.utils.formatting import gib, gib_text, percent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nas.data.prepare import DataFacts
-    from nas.events import Event
-    from nas.spec import SearchSpec
-    from nas.study import SearchStudy
+    from nas.config.spec import SearchSpec
+    from nas.data.splits import DataFacts
+    from nas.search.search import SearchStudy
+    from nas.study.events import Event
     from search_spaces.layout import Layout
 
 SHOWN_ROWS = 15
@@ -139,7 +139,7 @@ class SearchProgress:
             if counts:
                 self.say(f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items()))
         if study.spec.detector != self.spec.detector:
-            from nas.data.prepare import BOXES_ONLY
+            from nas.data.splits import BOXES_ONLY
 
             self.say(BOXES_ONLY)
         for fit in study.budget.unsolved:

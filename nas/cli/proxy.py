@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import given, parse_settings, print_json
+from nas.cli.runner import given, parse_settings, print_json
 from nas.errors import SpecError
 
 if TYPE_CHECKING:
-    from nas.data.prepare import DataFacts, Splits
-    from nas.spec import SearchSpec
-    from nas.study import SearchStudy
+    from nas.config.spec import SearchSpec
+    from nas.data.splits import DataFacts, Splits
+    from nas.search.search import SearchStudy
 
 TIMES = 4
 
@@ -49,7 +49,7 @@ def proxy_check(
     NAME.full, and says whether the ranking holds. The same command goes on where it stopped; with more layouts it adds to them.
     """
     from nas.cli.submit import check_files, checked_spec, from_anywhere
-    from nas.proxy.studies import fuller
+    from nas.search.proxy.studies import fuller
 
     flags = given({
         "data.root": data, "study": study, "storage": storage, "space": space, "detector.name": detector,
@@ -68,13 +68,13 @@ def proxy_check(
 
 
 def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> dict[str, Any]:
-    from nas.budget import Budget
     from nas.cli.progress import ImageProgress
     from nas.data.dataset import largest_batch_shape
-    from nas.data.prepare import read_request
-    from nas.proxy.layouts import choose_layouts
-    from nas.proxy.studies import FULL, PROXY, chosen_before, compared, outcomes, record, request_of, store
-    from workers.run import check_backend
+    from nas.data.splits import read_request
+    from nas.search.budget import Budget
+    from nas.search.proxy.layouts import choose_layouts
+    from nas.search.proxy.studies import FULL, PROXY, chosen_before, compared, outcomes, record, request_of, store
+    from workers.driver import check_backend
 
     check_backend(request, local=local)
     with ImageProgress() as progress:
@@ -93,7 +93,7 @@ def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> 
 
 def _train(spec: SearchSpec, splits: Splits, facts: DataFacts, local: bool) -> SearchStudy:
     from nas.cli.submit import watched
-    from workers.run import run_checked
+    from workers.driver import run_checked
 
     return watched(spec, lambda watcher: run_checked(spec, splits, facts, watcher, local=local))
 

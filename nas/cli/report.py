@@ -18,13 +18,13 @@ def report(
     storage: options.Storage = options.DEFAULT_STORAGE,
 ) -> None:
     """Write what a study has found as one HTML file that opens without a server."""
-    from nas.places import write_whole
-    from nas.results import load_study
-    from nas.storage import open_storage
+    from nas.study.leaderboard import load_study
+    from nas.study.storage import open_storage
+    from nas.utils.paths import write_whole
 
     loaded = load_study(open_storage(storage, create=False, read_only=True), study)
     need("dashboard", *WEB)
-    from dashboards.report import report_html
+    from dashboards.static_report import report_html
 
     html = report_html(loaded).encode()
     write_whole(out, lambda file: file.write(html))

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import INTERRUPTED, given, new_app, parse_settings, print_json, run
+from nas.cli.runner import INTERRUPTED, given, new_app, parse_settings, print_json, run
 
 if TYPE_CHECKING:
-    from nas.spec import SearchSpec
-    from nas.study import SearchStudy
-    from workers.run import Watcher
+    from nas.config.spec import SearchSpec
+    from nas.search.search import SearchStudy
+    from workers.driver import Watcher
 
 
 def submit(
@@ -76,12 +76,12 @@ def submit(
 
 
 def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -> SearchSpec:
-    """The request, complete, and the files it names found; quickly. Arguments as for `nas.spec.load_spec`.
+    """The request, complete, and the files it names found; quickly. Arguments as for `nas.config.spec.load_spec`.
 
     Raises:
         UserError: something in it cannot be.
     """
-    from nas.spec import load_spec
+    from nas.config.spec import load_spec
 
     spec = load_spec(request, flags)
     check_files(spec)
@@ -90,7 +90,7 @@ def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -
 
 def from_anywhere(spec: SearchSpec) -> SearchSpec:
     """The same request with absolute paths, so that it can be resumed from another folder."""
-    from nas.places import path_of
+    from nas.utils.paths import path_of
 
     data = spec.data.model_copy(update={"root": str(path_of(spec.data.root))})
     run = spec.run.model_copy(update={"output": str(path_of(spec.run.output))})
@@ -106,8 +106,8 @@ def check_files(spec: SearchSpec) -> None:
         DataError: there is no such folder, or not what a data set has.
         SpecError: there are no such weights.
     """
-    from nas.data.annotations import find_split
-    from nas.places import check_file, local_data
+    from nas.data.coco import find_split
+    from nas.utils.paths import check_file, local_data
 
     if spec.run.cluster:
         return
@@ -119,7 +119,7 @@ def check_files(spec: SearchSpec) -> None:
 
 def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> None:
     """Run a search where its request says: on a cluster, in the background, or here and now."""
-    from nas.cli.away import in_background, on_cluster
+    from nas.cli.background import in_background, on_cluster
     from nas.errors import SpecError
 
     if spec.run.cluster and local:
@@ -134,7 +134,7 @@ def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> N
 
 def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
     """Run or continue a search and show what it found."""
-    from workers.run import run_search
+    from workers.driver import run_search
 
     _show(watched(spec, lambda watcher: run_search(spec, watcher, local=local)), as_json)
 
@@ -142,7 +142,7 @@ def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
 def watched(spec: SearchSpec, run: Callable[[Watcher], SearchStudy]) -> SearchStudy:
     """Run a search, and show on stderr what happens. Ctrl-C ends the command."""
     from nas.cli.progress import SearchProgress
-    from workers.run import Watcher
+    from workers.driver import Watcher
 
     with SearchProgress(spec) as progress:
         try:
@@ -154,8 +154,8 @@ def watched(spec: SearchSpec, run: Callable[[Watcher], SearchStudy]) -> SearchSt
 
 def _show(study: SearchStudy, as_json: bool) -> None:
     from nas.cli.tables import print_findings
-    from nas.confidence import against_baselines, board_rows
-    from nas.results import pareto_front
+    from nas.study.leaderboard import pareto_front
+    from nas.study.significance import against_baselines, board_rows
 
     front = pareto_front(study.study)
     rows = [row | ({"pareto": row["number"] in front} if front else {}) for row in board_rows(study.ledger.trials)]
@@ -175,18 +175,18 @@ def _show(study: SearchStudy, as_json: bool) -> None:
 
 
 def _storage(study: SearchStudy) -> str:
-    from nas.storage import parse_url, shown
+    from nas.study.storage import parse_url, shown
 
     return shown(parse_url(study.spec.storage))
 
 
 def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
-    from nas.baselines import equalized
-    from nas.budget import Budget, preview
-    from nas.cli.cost import cost_table, measured_cost
+    from nas.cli.forecast import cost_table, measured_cost
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
-    from nas.data.prepare import read_request
+    from nas.data.splits import read_request
+    from nas.search.baselines import equalized
+    from nas.search.budget import Budget, preview
 
     with ImageProgress() as progress:
         spec, splits, facts = read_request(spec, progress.on_image)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nas.roles import said
-from nas.units import gib_text, interval_text, percent, signed
+from nas.study.roles import said
+from nas.utils.formatting import gib_text, interval_text, percent, signed
 
 
 def print_table(table: Table) -> None:
@@ -126,7 +126,7 @@ def space_table(preview: dict[str, Any]) -> Table:
 
 def proxy_table(check: dict[str, Any], title: str) -> Table:
     """The layouts of a check of the proxy in the order of their FLOPs, with what both trainings made of them."""
-    from nas.proxy.agreement import ranks
+    from nas.search.proxy.rank_correlation import ranks
 
     pairs = check["pairs"]
     places = {name: ranks([pair[name] for pair in pairs]) for name in ("proxy_map", "full_map")}

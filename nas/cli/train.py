@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import given, parse_settings, print_json
+from nas.cli.runner import given, parse_settings, print_json
 from nas.cli.submit import checked_spec
-from nas.units import percent
+from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
 
-    from nas.data.annotations import CocoSplit
-    from nas.data.prepare import DataFacts
-    from nas.export.trained import Trained
-    from nas.recipe import Recipe
-    from nas.records import CocoMetrics, EpochReport
-    from nas.spec import SearchSpec
+    from nas.config.recipe import Recipe
+    from nas.config.spec import SearchSpec
+    from nas.data.coco import CocoSplit
+    from nas.data.splits import DataFacts
+    from nas.export.description import Trained
+    from nas.reports import CocoMetrics, EpochReport
 
 
 def train(
@@ -83,7 +83,7 @@ def train_bundle(
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
         try_weights(layout, spec.recipe.weights, as_json)
     trained, val = _train(layout, spec, work, curves, fingerprint)
-    from nas.training.run import WEIGHTS
+    from nas.training.trainer import WEIGHTS
 
     left_out = write_bundle(out, trained, work / WEIGHTS, onnx=onnx)
     _draw_samples(out, val, curves)
@@ -116,7 +116,7 @@ def score(bundle: Path, data: Path, split: str, draw: Path | None = None) -> tup
     """Metrics of a bundle on a split, images a second, what the bundle says of itself, and how many images there are; drawn
     into a folder where one is named.
     """
-    from nas.data.annotations import find_split
+    from nas.data.coco import find_split
 
     find_split(data, split)
     if not bundle.is_dir():
@@ -124,11 +124,11 @@ def score(bundle: Path, data: Path, split: str, draw: Path | None = None) -> tup
     import torch
 
     from nas.cli.progress import ImageProgress
-    from nas.data.check import usable_splits
-    from nas.drawing import write_drawings
-    from nas.evaluation import evaluate as evaluate_detector
+    from nas.data.validation import usable_splits
+    from nas.evaluation.coco import evaluate as evaluate_detector
+    from nas.evaluation.visualization import write_drawings
     from nas.export.bundle import read_bundle
-    from nas.places import make_folder
+    from nas.utils.paths import make_folder
 
     trained, detector = read_bundle(bundle)
     with ImageProgress() as progress:
@@ -172,8 +172,8 @@ def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
 
 def _of_file(path: Path) -> tuple[Layout, dict[str, Any]]:
     """Layout of a file that has the keys of a request for a search, and `layout`: the one that is trained."""
+    from nas.config.parsing import read_yaml
     from nas.errors import SpecError
-    from nas.written import read_yaml
 
     written = read_yaml(path)
     layout = written.pop("layout", None)
@@ -184,8 +184,8 @@ def _of_file(path: Path) -> tuple[Layout, dict[str, Any]]:
 
 def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
     """Layout of a bundle, and its detector, recipe and calibration as the base that flags change."""
+    from nas.config.recipe import CUSTOM
     from nas.export.bundle import read_description
-    from nas.recipe import CUSTOM
 
     trained = read_description(folder)
     sections = ("detector", "recipe", "calibration")
@@ -196,9 +196,9 @@ def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
 
 def try_weights(layout: Layout, weights: str, as_json: bool) -> None:
     """Say what a candidate will take of a file of weights; an error where that is nothing."""
-    from nas.backbone import build_backbone
-    from nas.places import path_of
-    from nas.training.weights import load_backbone_weights
+    from nas.models.backbones import build_backbone
+    from nas.models.weights import load_backbone_weights
+    from nas.utils.paths import path_of
 
     taken = load_backbone_weights(build_backbone(layout), path_of(weights)).summary()
     if not as_json:
@@ -207,15 +207,15 @@ def try_weights(layout: Layout, weights: str, as_json: bool) -> None:
 
 def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path, fingerprint: str | None) -> tuple[Trained, CocoSplit]:
     """The trained candidate and the validation split; its curves are there from the first epoch on."""
-    from nas.candidate import Candidate, train_candidate
+    from nas.artifacts.curves import write_curves
+    from nas.artifacts.history import read_reports
     from nas.cli.progress import EpochProgress
-    from nas.cost import count_cost
-    from nas.curves import write_curves
-    from nas.data.prepare import BOXES_ONLY, read_request
+    from nas.data.splits import BOXES_ONLY, read_request
     from nas.errors import DataError
-    from nas.export.trained import Trained
-    from nas.history import read_reports
-    from nas.provenance import public_spec
+    from nas.export.description import Trained
+    from nas.profiling.flops import count_cost
+    from nas.study.provenance import public_spec
+    from nas.training.candidate import Candidate, train_candidate
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         asked = spec.detector
@@ -243,8 +243,8 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path, fingerpri
 
 def _prepare(curves: Path, *, anew: bool) -> None:
     """Make the folder of the curves, without those of another run."""
-    from nas.curves import clear_curves
-    from nas.places import make_folder
+    from nas.artifacts.curves import clear_curves
+    from nas.utils.paths import make_folder
 
     make_folder(curves)
     if anew:
@@ -255,11 +255,11 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     """Some validation images with what the bundle's detector finds on them."""
     import torch
 
-    from nas.curves import DETECTIONS
-    from nas.drawing import sample, write_drawings
-    from nas.evaluation import detect
+    from nas.artifacts.curves import DETECTIONS
+    from nas.evaluation.coco import detect
+    from nas.evaluation.visualization import sample, write_drawings
     from nas.export.bundle import read_bundle
-    from nas.places import make_folder
+    from nas.utils.paths import make_folder
 
     trained, detector = read_bundle(bundle)
     chosen, device = sample(val), torch.device(default_device())
@@ -269,8 +269,8 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
 
 
 def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
-    from nas.candidate import loader_workers
     from nas.data.dataset import EvalBatches, eval_view, make_loader
+    from nas.training.candidate import loader_workers
 
     batches = EvalBatches(split.images, recipe.images_per_step)
     return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))
@@ -284,7 +284,7 @@ def default_device() -> str:
 
 
 def _figures(report: EpochReport) -> dict[str, Any]:
-    from nas.units import gib
+    from nas.utils.formatting import gib
 
     metrics = report.metrics.precisions() | report.test_scores
     peak = report.memory_peak_bytes
@@ -294,7 +294,7 @@ def _figures(report: EpochReport) -> dict[str, Any]:
 
 
 def _origin(spec: SearchSpec, facts: DataFacts, report: EpochReport) -> dict[str, Any]:
-    from nas.provenance import git_commit, versions
+    from nas.study.provenance import git_commit, versions
 
     return {
         "seed": spec.search.seed, "data": Path(spec.data.root).resolve().name, "data_fingerprint": facts.fingerprint,

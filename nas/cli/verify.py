@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.console import print_json
-from nas.units import percent
+from nas.cli.runner import print_json
+from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 
 if TYPE_CHECKING:
-    from nas.export.trained import Trained
+    from nas.export.description import Trained
 
 MAP_TOLERANCE = 1e-4  # between scorings of the same weights; batches of other sizes sum in another order
 LOOSE = 0.01  # between trainings on other hardware or versions, whose rounding sends them apart

@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
-from nas.data.annotations import CocoSplit, ImageRecord
+from nas.config.recipe import LARGEST_STRIDE, Recipe
+from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.image_cache import PixelCache, resized
 from nas.data.masks import rasterized
 from nas.data.packing import Form, pack, unpack
-from nas.data.pixels import PixelCache, resized
 from nas.errors import DataError
-from nas.recipe import LARGEST_STRIDE, Recipe
-from nas.training.distributed import World
+from nas.utils.distributed import World
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from nas.data.images import BrokenImage, inspect_image
+from nas.data.image_io import BrokenImage, inspect_image
 from nas.errors import DataError
 
 SPLITS = ("train", "val")

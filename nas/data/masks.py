@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.transforms.v2 import functional as F
 
-from nas.data.segmentations import Segmentation
+from nas.data.segmentation import Segmentation
 
 THRESHOLD = 0.5  # probability from which a pixel belongs to an object (He et al. 2017, section 3.1)
 

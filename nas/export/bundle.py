@@ -18,19 +18,19 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from nas.backbone import backbone_dims
-from nas.detectors import Detector, build_detector
+from nas.config.parsing import read_yaml, validated
+from nas.config.recipe import Recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, UserError
-from nas.export.card import model_card
+from nas.export.backbone_source import backbone_source
+from nas.export.description import Trained
 from nas.export.manifest import FORMAT, MANIFEST, write_manifest
 from nas.export.mmdetection import MODULE as MMDET_MODULE
 from nas.export.mmdetection import mmdetection_config
-from nas.export.onnx_files import write_onnx
-from nas.export.source import backbone_source
-from nas.export.trained import Trained
-from nas.recipe import Recipe
-from nas.spec import CalibrationSpec, DetectorSpec
-from nas.written import read_yaml, validated
+from nas.export.model_card import model_card
+from nas.export.onnx.writer import write_onnx
+from nas.models.backbones import backbone_dims
+from nas.models.detectors import Detector, build_detector
 from search_spaces.layout import Layout
 
 FILES = (

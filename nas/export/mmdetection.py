@@ -9,8 +9,8 @@ from __future__ import annotations
 from pprint import pformat
 from typing import Any
 
-from nas.detectors.inputs import IMAGE_MEAN, IMAGE_STD
-from nas.export.trained import Trained
+from nas.export.description import Trained
+from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
 
 MODULE = '''"""The backbone for mmdetection 3. Put this folder on PYTHONPATH; `mmdet_config.py` imports this module."""
 

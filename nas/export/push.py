@@ -8,7 +8,7 @@ from pathlib import Path
 from nas.errors import OutputError
 from nas.export.bundle import check_target
 from nas.export.manifest import MANIFEST
-from nas.places import path_of
+from nas.utils.paths import path_of
 
 
 def push_target(place: str) -> Path:

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nas.detectors import Detector
 from nas.errors import BundleError
 from nas.export.bundle import BACKBONE_PREFIX, read_bundle
+from nas.export.description import Trained
 from nas.export.manifest import check_manifest
-from nas.export.onnx import READERS, missing
-from nas.export.onnx_files import BACKBONE, DETECTOR, compare_backbone, compare_detector, random_images, same
-from nas.export.trained import Trained
+from nas.export.onnx.export import READERS, missing
+from nas.export.onnx.writer import BACKBONE, DETECTOR, compare_backbone, compare_detector, random_images, same
+from nas.models.detectors import Detector
 
 # What a stranger's interpreter does: our packages cannot be imported, nothing is written beside the code.
 _LOADED = """

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from nas.errors import CandidateError
-from nas.places import write_whole
+from nas.utils.paths import write_whole
 
 
 def save_checkpoint(

@@ -21,12 +21,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from nas.candidate import Candidate, train_candidate
-from nas.data.prepare import Splits
+from nas.data.splits import Splits
 from nas.errors import CandidateError, UserError
-from nas.records import EpochReport
-from nas.training.distributed import World
+from nas.reports import EpochReport
+from nas.training.candidate import Candidate, train_candidate
 from nas.training.loop import OnStep
+from nas.utils.distributed import World
 
 POLL_S = 0.2
 

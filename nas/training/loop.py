@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nas.errors import NonFiniteLoss
-from nas.training.distributed import average
+from nas.utils.distributed import average
 
 OnStep = Callable[[int, int, Tensor | float], None]  # step of the epoch from 1, steps of the epoch, loss (on the device)
 CHECK_S = 1.0  # to read a value from a GPU waits for all of its work

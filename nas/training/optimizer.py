@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from nas.recipe import Recipe
+from nas.config.recipe import Recipe
 
 MOMENTUM = 0.9
 

@@ -1,6 +1,6 @@
 """A layout pre-trained by image classification, for baselines that are fine-tuned: build, train, score, checkpoint.
 
-The counterpart of `nas.candidate`, with the same loop, checkpoints and reports.
+The counterpart of `nas.training.candidate`, with the same loop, checkpoints and reports.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.backbone import HybridBackbone, build_backbone
-from nas.candidate import device_name, loader_workers
+from nas.config.pretraining import PretrainingRecipe
+from nas.data.classification_loader import eval_loader, shuffled, train_loader
 from nas.data.dataset import Share, loading
-from nas.data.image_batches import eval_loader, shuffled, train_loader
 from nas.data.image_folder import LabelledImages
-from nas.detectors.inputs import IMAGE_MEAN, IMAGE_STD
-from nas.gpu import limited_memory
-from nas.places import path_of
-from nas.records import PretrainingReport
-from nas.training.channels_last import channels_last_
+from nas.models.activation_checkpointing import checkpoint_blocks
+from nas.models.backbones import HybridBackbone, build_backbone
+from nas.models.classifier import Classifier, score
+from nas.models.compile import compile_blocks
+from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
+from nas.models.memory_format import channels_last_
+from nas.models.weights import load_backbone_weights
+from nas.reports import PretrainingReport
+from nas.training.candidate import device_name, loader_workers
 from nas.training.checkpoint import save_weights
-from nas.training.checkpointing import checkpoint_blocks
-from nas.training.classifier import Classifier, score
-from nas.training.compilation import compile_blocks
-from nas.training.distributed import World, share_buffers, synchronised, wrapped
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
-from nas.training.pretraining_spec import PretrainingRecipe
-from nas.training.run import Run
-from nas.training.weights import load_backbone_weights
+from nas.training.trainer import Run
+from nas.utils.device import limited_memory
+from nas.utils.distributed import World, share_buffers, synchronised, wrapped
+from nas.utils.paths import path_of
 from search_spaces.layout import Layout
 
 MOST_WORKERS = 16  # JPEG files are decoded anew in every epoch

@@ -9,19 +9,19 @@ import pytest
 from optuna.trial import TrialState
 from tables import run, table_of
 
-from nas import attributes
-from nas.data.prepare import read_request
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import read_request
 from nas.errors import OutOfMemory, SpecError
-from nas.events import Event
-from nas.records import EpochReport
-from nas.results import leaderboard
-from nas.spec import SearchSpec, load_spec
-from nas.study import SearchStudy
-from nas.training.run import CHECKPOINT, WEIGHTS
-from nas.units import GIB
-from workers.job import run_job
-from workers.run import Watcher, run_search
-from workers.simulator import Simulation
+from nas.reports import EpochReport
+from nas.search.search import SearchStudy
+from nas.study import schema as attributes
+from nas.study.events import Event
+from nas.study.leaderboard import leaderboard
+from nas.training.trainer import CHECKPOINT, WEIGHTS
+from nas.utils.formatting import GIB
+from workers.driver import Watcher, run_search
+from workers.simulator.backend import Simulation
+from workers.trial_config import run_job
 
 
 def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:

@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.data.annotations import CocoSplit
+from nas.config.parsing import validated
+from nas.config.recipe import Recipe, load_recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, Target
-from nas.detectors import build_detector, learns_masks
-from nas.evaluation import evaluate
+from nas.evaluation.coco import evaluate
 from nas.export.bundle import read_bundle, write_bundle
-from nas.export.trained import Trained
-from nas.recipe import Recipe, load_recipe
-from nas.records import CocoMetrics
-from nas.spec import CalibrationSpec, DetectorSpec
+from nas.export.description import Trained
+from nas.models.detectors import build_detector, learns_masks
+from nas.reports import CocoMetrics
 from nas.training.checkpoint import save_weights
 from nas.training.loop import train_epoch
 from nas.training.optimizer import lr_at, make_optimizer
-from nas.written import validated
 from search_spaces.layout import Layout
 
 SPECS = [

@@ -15,22 +15,22 @@ from networks import randomize
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nas.backbone import build_backbone
-from nas.detectors import Detector, build_detector
+from nas.config.parsing import validated
+from nas.config.recipe import Recipe, load_recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, MissingDependency
+from nas.export.backbone_source import backbone_source
 from nas.export.bundle import FILES, ONNX_FILES, read_bundle, write_bundle
+from nas.export.description import Trained
 from nas.export.manifest import MANIFEST, check_manifest
-from nas.export.onnx import OnnxModel, backbone_onnx
-from nas.export.onnx_detector import why_not
-from nas.export.onnx_files import TOLERANCE, compare_detector, matched_share, write_onnx
-from nas.export.onnx_graph import traced
-from nas.export.source import backbone_source
-from nas.export.trained import Trained
+from nas.export.onnx.detector import why_not
+from nas.export.onnx.export import OnnxModel, backbone_onnx
+from nas.export.onnx.graph import traced
+from nas.export.onnx.writer import TOLERANCE, compare_detector, matched_share, write_onnx
 from nas.export.verify import Check, verify
-from nas.recipe import Recipe, load_recipe
-from nas.spec import CalibrationSpec, DetectorSpec
+from nas.models.backbones import build_backbone
+from nas.models.detectors import Detector, build_detector
 from nas.training.checkpoint import save_weights
-from nas.written import validated
 from search_spaces.layout import Layout
 
 SIZES = [(1, 32, 32), (2, 64, 96), (1, 70, 101), (3, 33, 47), (1, 17, 230), (1, 225, 113)]  # windows are 28 pixels and up
@@ -195,7 +195,7 @@ def test_what_is_wrong_with_onnx_is_found(bundle: Path):
 def test_without_its_packages_onnx_is_left_out_and_skipped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _, network = read_bundle(bundle)
     with monkeypatch.context() as patch:
-        patch.setattr("nas.export.onnx.find_spec", lambda package: None)
+        patch.setattr("nas.export.onnx.export.find_spec", lambda package: None)
         patch.setattr("nas.errors.find_spec", lambda package: None)
         (said,) = write_onnx(tmp_path, network)
         assert said == "ONNX files need the package onnx: pip install 'scratch-nas[onnx]', and export again."

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from nas.backbone import build_backbone
+from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
 
 PATTERNS = ["".join(kinds) for kinds in itertools.product("CT", repeat=4)]

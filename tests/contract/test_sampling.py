@@ -8,8 +8,8 @@ from collections.abc import Callable
 import optuna
 import pytest
 
-from nas.equalize import Equalizer
-from nas.sampling import FittingSampler, LayoutFilter, distributions, make_sampler
+from nas.search.equalizer import Equalizer
+from nas.search.samplers import FittingSampler, LayoutFilter, distributions, make_sampler
 from search_spaces.catalog import SAMPLERS
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space

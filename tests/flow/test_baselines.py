@@ -13,8 +13,8 @@ from commands import Run
 from optuna_dashboard._importance import get_param_importance_from_trials_cache
 from optuna_dashboard._inmemory_cache import InMemoryCache
 
-from dashboards.optuna_app import _of_candidates
-from nas.storage import open_storage
+from dashboards.optuna_dashboard import _of_candidates
+from nas.study.storage import open_storage
 
 BIN = Path(sys.executable).parent
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from studies import trained_search
 
-from nas.study import SearchStudy
+from nas.search.search import SearchStudy
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 BIN = Path(sys.executable).parent

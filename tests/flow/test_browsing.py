@@ -12,10 +12,10 @@ from browsing import OWN, Browser
 from driver import Driver
 from optuna.trial import TrialState
 
-from dashboards.guard import Access, Guard
-from dashboards.serve import dashboard_app
-from dashboards.sessions import Sessions
-from nas.storage import open_storage
+from dashboards.auth.middleware import Access, Guard
+from dashboards.auth.sessions import Sessions
+from dashboards.server import dashboard_app
+from nas.study.storage import open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
 CLIENTS, TRIALS = 10, 6

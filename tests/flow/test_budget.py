@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from nas.budget import Budget, preview
-from nas.data.prepare import DataFacts
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import DataFacts
 from nas.errors import StudyError
-from nas.records import CocoMetrics, EpochReport
-from nas.spec import SearchSpec, load_spec
-from nas.study import SearchStudy
+from nas.reports import CocoMetrics, EpochReport
+from nas.search.budget import Budget, preview
+from nas.search.search import SearchStudy
 from search_spaces.catalog import SAMPLERS
 
 FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})

@@ -15,13 +15,13 @@ import yaml
 from safetensors.torch import load_file
 from studies import trained_search
 
-from nas.backbone import build_backbone
 from nas.cli import export, main
 from nas.errors import UserError
+from nas.export.backbone_source import backbone_source
 from nas.export.bundle import FILES, ONNX_FILES, read_bundle, read_description
-from nas.export.source import backbone_source
-from nas.results import leaderboard
-from nas.study import SearchStudy
+from nas.models.backbones import build_backbone
+from nas.search.search import SearchStudy
+from nas.study.leaderboard import leaderboard
 from search_spaces.layout import Layout
 
 

@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nas.backbone import build_backbone
-from nas.candidate import Candidate, train_candidate
-from nas.curves import DETECTIONS
-from nas.data.annotations import CocoSplit
-from nas.data.check import check_split
+from nas.artifacts.curves import DETECTIONS
+from nas.artifacts.history import CURVES, REPORTS, read_reports
+from nas.config.recipe import Recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.data.coco import CocoSplit
+from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss
-from nas.history import CURVES, REPORTS, read_reports
-from nas.recipe import Recipe
-from nas.records import EpochReport
-from nas.spec import CalibrationSpec, DetectorSpec
-from nas.training.run import CHECKPOINT, LOG, WEIGHTS
+from nas.models.backbones import build_backbone
+from nas.reports import EpochReport
+from nas.training.candidate import Candidate, train_candidate
+from nas.training.trainer import CHECKPOINT, LOG, WEIGHTS
 from search_spaces.catalog import SCHEDULES
 from search_spaces.layout import Layout
 
@@ -157,7 +157,7 @@ def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
     run = train_candidate(candidate(tmp_path), *splits)
     next(run)
     with monkeypatch.context() as patch:
-        patch.setattr("nas.training.run.save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("nas.training.trainer.save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             next(run)
     assert [report.epoch for report in read_reports(tmp_path)] == [1, 2]
@@ -267,7 +267,7 @@ def test_divergence_keeps_the_last_checkpoint(
     next(calm)
     calm.close()
     before = (tmp_path / CHECKPOINT).read_bytes()
-    monkeypatch.setattr("nas.training.run.lr_at", lambda *_: 1e30)
+    monkeypatch.setattr("nas.training.trainer.lr_at", lambda *_: 1e30)
     with pytest.raises(NonFiniteLoss):
         list(train_candidate(candidate(tmp_path), *splits))
     assert (tmp_path / CHECKPOINT).read_bytes() == before

@@ -17,8 +17,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from servers import free_port
 
-from nas.results import leaderboard, load_study
-from nas.storage import open_storage
+from nas.study.leaderboard import leaderboard, load_study
+from nas.study.storage import open_storage
 
 BIN = Path(sys.executable).parent
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}

@@ -19,14 +19,14 @@ import pytest
 from browsing import OTHERS, TOKEN, Browser, browser_of, content, routes
 from driver import Driver
 
-from dashboards.guard import Access
-from dashboards.optuna_app import moved
-from dashboards.serve import make_dashboard, tls_context
-from dashboards.sessions import Sessions
+from dashboards.auth.middleware import Access
+from dashboards.auth.sessions import Sessions
+from dashboards.optuna_dashboard import moved
+from dashboards.server import make_dashboard, tls_context
 from nas.cli import main
 from nas.cli.dashboard import checked_prefix
 from nas.errors import StudyError, UserError
-from nas.storage import open_storage
+from nas.study.storage import open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
 

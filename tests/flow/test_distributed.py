@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nas.candidate import Candidate
-from nas.data.check import check_split
-from nas.data.prepare import Splits
+from nas.config.recipe import Recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.data.splits import Splits
+from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss, OutOfMemory
-from nas.recipe import Recipe
-from nas.records import EpochReport
-from nas.spec import CalibrationSpec, DetectorSpec
+from nas.reports import EpochReport
+from nas.training.candidate import Candidate
 from nas.training.launch import train_on
-from nas.training.run import CHECKPOINT, WEIGHTS
+from nas.training.trainer import CHECKPOINT, WEIGHTS
 from search_spaces.layout import Layout
 
 LAYOUTS = ["C1-C1-T2-T1@16+norm=gn", "T1-T1-T1-T1@16"]  # the statistics of a batch norm are those of one process's images

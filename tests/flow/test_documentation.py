@@ -20,7 +20,7 @@ import psutil
 import pytest
 from commands import Run
 
-from nas.spec import load_spec
+from nas.config.spec import load_spec
 from search_spaces.space import load_space
 
 ROOT = Path(__file__).parent.parent.parent
@@ -86,7 +86,7 @@ def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.filterwarnings("ignore")  # those of the programs
 def test_every_command_runs(page: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("wsgiref.simple_server.WSGIServer.serve_forever", lambda server: server.server_close())
-    monkeypatch.setattr("nas.forecast.search.MEASURED", 2)
+    monkeypatch.setattr("nas.search.forecast.forecast.MEASURED", 2)
     for block in blocks(page):
         if block.language == "sh":
             for command in set_apart(block.text.splitlines()):

@@ -15,8 +15,8 @@ import torch
 from image_folders import make_image_folder
 from safetensors.torch import save
 
-from nas.backbone import build_backbone
 from nas.cli import dashboard, export, main, submit
+from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
 
 PROGRAMS = {"nas": main.main, "nas-submit": submit.main, "nas-export": export.main, "nas-dashboard": dashboard.main}

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from commands import Run
 
-from nas.budget import Budget
-from nas.cli.cost import cost_table, slots_of
+from nas.cli.forecast import cost_table, slots_of
 from nas.cli.tables import print_table
-from nas.data.prepare import read_request
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import read_request
 from nas.errors import SpecError
-from nas.forecast.layouts import first_suggestions, spread, uniform_sample
-from nas.forecast.search import recall, remember
-from nas.spec import SearchSpec, load_spec
-from nas.study import SearchStudy
+from nas.search.budget import Budget
+from nas.search.forecast.candidates import first_suggestions, spread, uniform_sample
+from nas.search.forecast.forecast import recall, remember
+from nas.search.search import SearchStudy
 
 QUANTITIES = ("train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours", "epochs_per_trial")
 SECONDS = 3600
@@ -33,7 +33,7 @@ def words(digits: Path, tmp_path: Path) -> list[str]:
 
 
 def test_predicted_then_searched(nas: Run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nas.forecast.search.MEASURED", 2)
+    monkeypatch.setattr("nas.search.forecast.forecast.MEASURED", 2)
     code, out, _ = nas(*words, "--dry-run", "--json")
     cost = json.loads(out)["cost"]
     assert code == 0
@@ -89,7 +89,7 @@ def test_without_timing_nothing_is_measured(nas: Run, words: list[str]):
 def test_what_is_trained_beside_the_candidates_is_shown_and_counted(
     nas: Run, words: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("nas.forecast.search.MEASURED", 2)
+    monkeypatch.setattr("nas.search.forecast.forecast.MEASURED", 2)
     plain = json.loads(nas(*words, "--dry-run", "--json")[1])
     found = json.loads(nas(*words, "--baselines", "--replicates", "3", "--dry-run", "--json")[1])
     assert [each["name"] for each in found["baselines"]] == ["Swin-T", "ResNet-50", "C2-C2-T12-T4"]

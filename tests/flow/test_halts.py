@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from nas.results import load_study
-from nas.storage import open_storage
+from nas.study.leaderboard import load_study
+from nas.study.storage import open_storage
 
 BIN = Path(sys.executable).parent
 DISK_MB = 64

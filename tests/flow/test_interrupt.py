@@ -15,8 +15,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.results import leaderboard
-from nas.storage import open_storage
+from nas.study.leaderboard import leaderboard
+from nas.study.storage import open_storage
 
 START = "import sys; sys.argv[0] = 'nas-submit'; from nas.cli.submit import main; main()"
 

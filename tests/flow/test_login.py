@@ -10,8 +10,8 @@ import pytest
 from browsing import HOST, OTHERS, TOKEN, Browser, browser_of, content, routes
 from driver import Driver
 
-from dashboards.guard import Access, Guard
-from dashboards.sessions import Busy, Sessions, read_token
+from dashboards.auth.middleware import Access, Guard
+from dashboards.auth.sessions import Busy, Sessions, read_token
 from nas.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Optuna Dashboard's own
@@ -98,7 +98,7 @@ def test_wrong_tokens_cost_time_one_after_the_other():
 
 
 def test_a_long_queue_of_logins_is_turned_away(searched: Driver, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("dashboards.sessions._QUEUE_S", 0.01)
+    monkeypatch.setattr("dashboards.auth.sessions._QUEUE_S", 0.01)
     sessions = Sessions(TOKEN)
     with sessions._one_by_one, pytest.raises(Busy):
         sessions.log_in(TOKEN)

@@ -20,9 +20,9 @@ from driver import FACTS, report
 from optuna.trial import TrialState
 from servers import KINDS, start_server
 
-from nas.spec import load_spec
-from nas.study import SearchStudy
-from nas.training.run import CHECKPOINT
+from nas.config.spec import load_spec
+from nas.search.search import SearchStudy
+from nas.training.trainer import CHECKPOINT
 
 EPOCHS = 3
 

@@ -17,13 +17,13 @@ from pycocotools import mask as coco_mask
 from studies import trained_search
 
 from nas.cli import main
-from nas.data.prepare import BOXES_ONLY, read_request
-from nas.detectors import learns_masks
+from nas.config.spec import load_spec
+from nas.data.splits import BOXES_ONLY, read_request
 from nas.export.bundle import read_bundle
-from nas.results import leaderboard
-from nas.spec import load_spec
-from nas.study import SearchStudy
-from workers.run import Watcher, run_search
+from nas.models.detectors import learns_masks
+from nas.search.search import SearchStudy
+from nas.study.leaderboard import leaderboard
+from workers.driver import Watcher, run_search
 
 SIDE = 64
 FLAGS = {

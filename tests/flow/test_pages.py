@@ -14,14 +14,14 @@ from browsing import Browser
 from optuna.trial import TrialState
 from studies import KNOWN, SPEC, frozen, study_of
 
-from dashboards.html import page
-from dashboards.note import export_command, note, summary
+from dashboards.context import shown
 from dashboards.pages import _trial, pages_app
-from dashboards.report import report_html
-from dashboards.shown import shown
-from dashboards.trial import files_of, folder_of, rest, stages
-from dashboards.view import StudyView
-from nas.storage import open_storage
+from dashboards.static_report import report_html
+from dashboards.study_view import StudyView
+from dashboards.summary import export_command, note, summary
+from dashboards.templating import page
+from dashboards.trial_view import files_of, folder_of, rest, stages
+from nas.study.storage import open_storage
 
 BAD = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 import yaml
 
-from nas.backbone import build_backbone
-from nas.candidate import Candidate, train_candidate
 from nas.cli.train import requested
-from nas.data.prepare import Splits, read_data
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.splits import Splits, read_data
 from nas.errors import LayoutError, SpecError
-from nas.spec import SearchSpec, load_spec
-from nas.training.run import LOG
+from nas.models.backbones import build_backbone
+from nas.training.candidate import Candidate, train_candidate
+from nas.training.trainer import LOG
 from search_spaces.catalog import DETECTORS
 from search_spaces.layout import Layout, Stage, doubled
 

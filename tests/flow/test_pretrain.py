@@ -16,16 +16,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nas.backbone import build_backbone
 from nas.cli import main
 from nas.cli.progress import EpochProgress
+from nas.config.pretraining import load_pretraining
 from nas.data.image_folder import SPLITS, LabelledImages, find_classes, read_split
 from nas.errors import OutputError
-from nas.records import PretrainingReport
+from nas.models.backbones import build_backbone
+from nas.models.weights import load_backbone_weights
+from nas.reports import PretrainingReport
 from nas.training.pretraining import Pretraining, pretrain
-from nas.training.pretraining_spec import load_pretraining
-from nas.training.run import CHECKPOINT
-from nas.training.weights import load_backbone_weights
+from nas.training.trainer import CHECKPOINT
 from search_spaces.layout import Layout
 
 LAYOUT = "C1-C1-T1-T1@16"
@@ -233,7 +233,7 @@ def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
     assert "belongs to another run" in err
     assert err.endswith(f"to begin anew with other settings remove '{work}'\n")
     with monkeypatch.context() as patch:
-        patch.setattr("nas.training.run.lr_at", lambda *_: 1e30)
+        patch.setattr("nas.training.trainer.lr_at", lambda *_: 1e30)
         code, said, err = nas(*command)
     assert (code, said) == (2, "")
     line = err.splitlines()[-1]

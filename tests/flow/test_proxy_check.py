@@ -10,7 +10,7 @@ import pytest
 from commands import Run
 
 import workers.local
-from nas.storage import open_storage
+from nas.study.storage import open_storage
 
 SMALL = """
 stages: [{kinds: [C, T], depths: [1, 2]}, {kinds: [C], depths: [1, 2]}, {kinds: [C], depths: [1, 2]}, {kinds: [C], depths: [1]}]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas.spec import load_spec
-from nas.study import SearchStudy
-from workers.run import Watcher, run_search
-from workers.simulator import simulate
-from workers.table import Table
+from nas.config.spec import load_spec
+from nas.search.search import SearchStudy
+from workers.driver import Watcher, run_search
+from workers.simulator.backend import simulate
+from workers.simulator.tabular_benchmark import Table
 
 BUILD = Path(__file__).parent.parent.parent / "benchmarks" / "tabular" / "build.py"
 REQUEST = {

@@ -13,16 +13,16 @@ from commands import Run
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from nas.artifacts.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT
+from nas.artifacts.history import CURVES
 from nas.cli import main
 from nas.cli.progress import EpochProgress
 from nas.cli.train import requested
-from nas.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT
-from nas.drawing import colour_of
+from nas.config.parsing import validated
+from nas.config.recipe import CUSTOM, Recipe, load_recipe
+from nas.evaluation.visualization import colour_of
 from nas.export.bundle import read_description
-from nas.history import CURVES
-from nas.recipe import CUSTOM, Recipe, load_recipe
-from nas.records import EpochReport
-from nas.written import validated
+from nas.reports import EpochReport
 
 LAYOUT = "C1-C1-T1-T1@16"
 SETTINGS = ["--recipe", "tiny", "--detector", "fcos", "--image-size", "48", "--set", "detector.channels=64"]
@@ -129,7 +129,7 @@ def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, t
 
 
 def test_evaluation_draws_every_image(bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nas.drawing.SHOWN_SCORE", 0)  # hardly trained, the detector is sure of nothing
+    monkeypatch.setattr("nas.evaluation.visualization.SHOWN_SCORE", 0)  # hardly trained, the detector is sure of nothing
     code, out, _ = nas("evaluate", bundle, "--data", digits, "--draw", tmp_path / "a" / "b", "--json")
     assert code == 0
     assert json.loads(out)["images"] == 8

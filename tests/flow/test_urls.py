@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 from servers import free_port
 
 from nas.errors import DataError, MissingDependency, SpecError
-from nas.places import append_line, local_data, path_of, write_whole
-from nas.results import load_study
-from nas.storage import open_storage
+from nas.study.leaderboard import load_study
+from nas.study.storage import open_storage
+from nas.utils.paths import append_line, local_data, path_of, write_whole
 
 BIN = Path(sys.executable).parent
 

@@ -18,7 +18,7 @@ from nas.errors import BundleError, OutputError
 from nas.export.bundle import read_description
 from nas.export.manifest import MANIFEST, check_manifest
 from nas.export.push import push, push_target
-from nas.places import path_of
+from nas.utils.paths import path_of
 
 
 @pytest.fixture(scope="module")

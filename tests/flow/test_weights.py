@@ -11,9 +11,9 @@ import pytest
 import torch
 from studies import trained_search
 
-from nas.backbone import build_backbone
 from nas.cli import main, submit
 from nas.export.bundle import read_description
+from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
 
 COMMAND = (

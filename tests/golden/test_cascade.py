@@ -15,10 +15,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.cost import count_cost
-from nas.detectors import build_detector
-from nas.paper import paper_rows
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.models.detectors import build_detector
+from nas.profiling.flops import count_cost
+from nas.profiling.paper_tables import paper_rows
 from search_spaces.layout import Layout
 
 SWIN_T, RESNET_50 = Layout.parse("T2-T2-T6-T2"), Layout.parse("C3-C4-C6-C3@256")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.backbone import build_backbone
-from nas.cost import count_cost
-from nas.detectors import build_detector
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.models.backbones import build_backbone
+from nas.models.detectors import build_detector
+from nas.profiling.flops import count_cost
 from search_spaces.layout import Layout
 
 GOLDEN = json.loads((Path(__file__).parent / "counts.json").read_text())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.memory import Training, predict_memory
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.profiling.memory import Training, predict_memory
 from search_spaces.layout import Layout
 
 RESULTS = sorted((Path(__file__).parent.parent.parent / "benchmarks" / "results").glob("memory-*.json"))

@@ -11,7 +11,7 @@ import pytest
 
 from nas.cli import main
 from nas.errors import SpecError
-from nas.paper import measured_memory, paper_rows
+from nas.profiling.paper_tables import measured_memory, paper_rows
 from search_spaces.catalog import DETECTORS
 
 # Millions and billions, from an independent count of the design that reproduces Table 2.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from nas.cost import count_cost
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.profiling.flops import count_cost
 from search_spaces.layout import Layout
 
 CLASSES = 80

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from nas.cost import Cost, count_cost
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.profiling.flops import Cost, count_cost
 from search_spaces.layout import Layout
 
 GOLDEN = json.loads((Path(__file__).parent / "counts.json").read_text())

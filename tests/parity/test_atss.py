@@ -12,10 +12,10 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from nas.detectors import Detector, build_detector
-from nas.detectors.atss_loss import atss_losses, decode_boxes, match
-from nas.detectors.dense import STRIDES, PyramidAnchors, focal_loss, giou_loss
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.models.detectors import Detector, build_detector
+from nas.models.detectors.atss_loss import atss_losses, decode_boxes, match
+from nas.models.detectors.dense_head import STRIDES, PyramidAnchors, focal_loss, giou_loss
 from search_spaces.layout import Layout
 
 SIZE = (160, 224)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet, SwinTransformer, resnet50
 from torchvision.models.swin_transformer import PatchMerging, SwinTransformerBlock
 
-from nas.backbone import HybridBackbone, build_backbone
+from nas.models.backbones import HybridBackbone, build_backbone
 from search_spaces.layout import Layout
 
 SIZES = [(224, 224), (199, 230), (65, 33), (160, 213)]

@@ -13,9 +13,9 @@ from torchvision.models import SwinTransformer
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.transforms.v2 import Normalize
 
-from nas.backbone import build_backbone
-from nas.training.classifier import Classifier
-from nas.training.weights import load_backbone_weights
+from nas.models.backbones import build_backbone
+from nas.models.classifier import Classifier
+from nas.models.weights import load_backbone_weights
 from search_spaces.layout import Layout
 
 CLASSES = 7

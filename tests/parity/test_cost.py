@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.backbone import build_backbone
-from nas.cost import _count_detector, count_cost
-from nas.detectors import Detector, build_detector
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.models.backbones import build_backbone
+from nas.models.detectors import Detector, build_detector
+from nas.profiling.flops import _count_detector, count_cost
 from search_spaces.layout import Layout
 
 flop_count = pytest.importorskip("fvcore.nn.flop_count")

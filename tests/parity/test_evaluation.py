@@ -15,7 +15,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from nas.evaluation import coco_metrics
+from nas.evaluation.coco import coco_metrics
 
 
 def perturbed(coco: dict[str, Any], seed: int) -> list[dict[str, Any]]:

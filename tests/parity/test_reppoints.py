@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
-from nas.cost import _FVCORE, SAMPLING
-from nas.detectors import build_detector
-from nas.detectors.corners import largest_along, refine_corners
-from nas.detectors.deformable import DeformableConv
-from nas.detectors.point_sets import CornerTransform, MomentTransform, kernel_grid
-from nas.detectors.reppoints import _detect
-from nas.detectors.reppoints_head import RepPointsHead
-from nas.memory.probe import TensorSpec, contiguous, probe
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.models.detectors import build_detector
+from nas.models.detectors.deformable_conv import DeformableConv
+from nas.models.detectors.reppoints import _detect
+from nas.models.detectors.reppoints_corners import largest_along, refine_corners
+from nas.models.detectors.reppoints_head import RepPointsHead
+from nas.models.detectors.reppoints_points import CornerTransform, MomentTransform, kernel_grid
+from nas.profiling.flops import _FVCORE, SAMPLING
+from nas.profiling.memory.tracer import TensorSpec, contiguous, probe
 from search_spaces.layout import Layout
 
 
@@ -149,7 +149,7 @@ def test_gradient_through_the_samples_is_a_tenth():
 
     slowed = gradient()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas.detectors.reppoints_head.GRADIENT_MULTIPLIER", 1.0)
+        patch.setattr("nas.models.detectors.reppoints_head.GRADIENT_MULTIPLIER", 1.0)
         assert torch.allclose(10 * slowed, gradient(), rtol=1e-3, atol=1e-5)
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
-from nas.detectors.dense import STRIDES
-from nas.detectors.reppoints_loss import corner_losses, foreground_loss, reppoints_losses
-from nas.detectors.reppoints_targets import (
+from nas.models.detectors.dense_head import STRIDES
+from nas.models.detectors.reppoints_loss import corner_losses, foreground_loss, reppoints_losses
+from nas.models.detectors.reppoints_targets import (
     CornerTargets,
     cheapest,
     corner_targets,
@@ -191,7 +191,7 @@ def test_verification_losses_are_smooth_and_finite_where_there_is_nothing():
 
 @pytest.mark.parametrize("counts", [(9, 0, 3), (0, 0, 0)])
 def test_the_losses_of_a_batch_are_those_of_its_parts(counts: tuple[int, ...]):
-    from nas.detectors.atss_loss import match
+    from nas.models.detectors.atss_loss import match
 
     generator = torch.Generator().manual_seed(8)
 
@@ -251,13 +251,13 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
 
     for share in shares:
         own: list[Tensor] = []
-        monkeypatch.setattr("nas.detectors.reppoints_loss.average", partial(noted, own))
+        monkeypatch.setattr("nas.models.detectors.reppoints_loss.average", partial(noted, own))
         lost(share)
         seen.append(own)
     halves = []
     for share in shares:
         means = iter([sum(both) / 2 for both in zip(*seen, strict=True)])
-        monkeypatch.setattr("nas.detectors.reppoints_loss.average", lambda _, means=means: next(means))
+        monkeypatch.setattr("nas.models.detectors.reppoints_loss.average", lambda _, means=means: next(means))
         halves.append(lost(share))
     assert len(seen[0]) == 6
     for name, loss in whole.items():

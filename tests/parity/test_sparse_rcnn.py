@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou, roi_align
 
-from nas.detectors import build_detector
-from nas.detectors.dynamic_head import CODER, DynamicHead, DynamicInteraction, SelfAttention
-from nas.detectors.set_loss import hungarian, in_order, matching_cost, set_losses
-from nas.detectors.sparse_rcnn import SparseRcnn, _detections
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.models.detectors import build_detector
+from nas.models.detectors.sparse_rcnn import SparseRcnn, _detections
+from nas.models.detectors.sparse_rcnn_head import CODER, DynamicHead, DynamicInteraction, SelfAttention
+from nas.models.detectors.sparse_rcnn_loss import hungarian, in_order, matching_cost, set_losses
 from search_spaces.layout import Layout
 
 SIZE = (120.0, 80.0)  # of the image: width, height
@@ -201,7 +201,7 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
         return set_losses(logits[share], predicted[share], targets[share], sizes[share])
 
     whole = lost(slice(0, 4))
-    monkeypatch.setattr("nas.detectors.set_loss.average", lambda tensor: tensor.new_tensor((6 + 3) / 2))
+    monkeypatch.setattr("nas.models.detectors.sparse_rcnn_loss.average", lambda tensor: tensor.new_tensor((6 + 3) / 2))
     halves = [lost(share) for share in (slice(0, 2), slice(2, 4))]
     for name, loss in whole.items():
         assert sum(half[name].item() for half in halves) / 2 == pytest.approx(loss.item(), rel=1e-5)

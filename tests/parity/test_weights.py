@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet50, swin_t
 
-from nas.backbone import HybridBackbone, build_backbone
-from nas.training.weights import WeightsReport, load_backbone_weights
+from nas.models.backbones import HybridBackbone, build_backbone
+from nas.models.weights import WeightsReport, load_backbone_weights
 from search_spaces.layout import Layout
 
 SWIN, RESNET = "T2-T2-T6-T2", "C3-C4-C6-C3@256"

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nas.memory.allocator import MIB, CachingAllocator
+from nas.profiling.memory.allocator import MIB, CachingAllocator
 
 
 def reserved(*sizes: int) -> int:

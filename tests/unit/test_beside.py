@@ -10,8 +10,8 @@ from driver import FACTS, Driver, report
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from nas.baselines import CHANNELS, PUBLISHED, equalized
-from nas.roles import BASELINE, CANDIDATE, REPLICATE, role_of
+from nas.search.baselines import CHANNELS, PUBLISHED, equalized
+from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, role_of
 from search_spaces.layout import Layout
 
 WITH = {"search.baselines": True}

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from nas.calibration import calibrate, calibration_layers
-from nas.data.check import check_split
+from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.dataset import Batch, EvalBatches, View, make_loader
-from nas.detectors import Detector, build_detector
+from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
-from nas.spec import CalibrationSpec, DetectorSpec
+from nas.models.detectors import Detector, build_detector
+from nas.training.calibration import calibrate, calibration_layers
 from search_spaces.layout import Layout
 
 SMALL = DetectorSpec(name="fcos", channels=32)

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, generalized_box_iou
 
+from nas.config.spec import DetectorSpec
 from nas.data.dataset import Target
-from nas.detectors import build_detector, learns_masks
-from nas.detectors.cascade import BOX_WEIGHTS, IOUS, LOSS_WEIGHTS, CascadeHeads
-from nas.detectors.cascade_heads import CascadeStage, Sampled
-from nas.spec import DetectorSpec
+from nas.models.detectors import build_detector, learns_masks
+from nas.models.detectors.cascade_heads import CascadeStage, Sampled
+from nas.models.detectors.cascade_rcnn import BOX_WEIGHTS, IOUS, LOSS_WEIGHTS, CascadeHeads
 from search_spaces.layout import Layout
 
 SPEC = DetectorSpec(name="cascade_mask_rcnn", channels=32, hidden=16, regions=32)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.backbone import build_backbone
-from nas.detectors import build_detector
-from nas.spec import DetectorSpec
-from nas.training.channels_last import channels_last_
-from nas.training.classifier import Classifier
+from nas.config.spec import DetectorSpec
+from nas.models.backbones import build_backbone
+from nas.models.classifier import Classifier
+from nas.models.detectors import build_detector
+from nas.models.memory_format import channels_last_
 from search_spaces.layout import Layout
 
 C_FIRST = "C2-C1-T2-C1@16"

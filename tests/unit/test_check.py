@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data.annotations import CocoSplit, find_split, fingerprint
-from nas.data.check import check_split, usable_splits
-from nas.data.prepare import read_index, write_index
+from nas.data.coco import CocoSplit, find_split, fingerprint
+from nas.data.splits import read_index, write_index
+from nas.data.validation import check_split, usable_splits
 from nas.errors import DataError
 
 GOOD: dict[str, Any] = {

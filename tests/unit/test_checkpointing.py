@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from nas.backbone import build_backbone
-from nas.detectors import build_detector
-from nas.spec import DetectorSpec
-from nas.training.checkpointing import checkpoint_blocks
+from nas.config.spec import DetectorSpec
+from nas.models.activation_checkpointing import checkpoint_blocks
+from nas.models.backbones import build_backbone
+from nas.models.detectors import build_detector
 from search_spaces.layout import Layout
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas.backbone import build_backbone
-from nas.data.image_batches import ImageBatch
-from nas.training.classifier import Classifier, score, top_k
+from nas.data.classification_loader import ImageBatch
+from nas.models.backbones import build_backbone
+from nas.models.classifier import Classifier, score, top_k
 from search_spaces.layout import Layout
 
 CPU = torch.device("cpu")

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.backbone import build_backbone
-from nas.candidate import Candidate, train_candidate
-from nas.data.check import check_split
+from nas.config.recipe import Recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.data.validation import check_split
 from nas.errors import SpecError
-from nas.recipe import Recipe
-from nas.spec import CalibrationSpec, DetectorSpec
-from nas.training.compilation import compile_blocks
+from nas.models.backbones import build_backbone
+from nas.models.compile import compile_blocks
+from nas.training.candidate import Candidate, train_candidate
 from search_spaces.layout import Layout
 
 

@@ -9,9 +9,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from studies import frozen
 
-from nas.confidence import against_baselines, board_rows, difference_interval, seed_deviation
-from nas.results import ranked
-from nas.roles import BASELINE, REPLICATE
+from nas.study.leaderboard import ranked
+from nas.study.roles import BASELINE, REPLICATE
+from nas.study.significance import against_baselines, board_rows, difference_interval, seed_deviation
 from search_spaces.layout import Layout
 
 SWIN = "T2-T2-T6-T2@16"

@@ -11,10 +11,10 @@ from driver import FACTS, Driver, report, spec
 from optuna.trial import TrialState
 
 from nas.errors import StudyError
-from nas.sampling import distributions
-from nas.storage import open_storage
-from nas.training.run import CHECKPOINT
-from nas.units import GIB
+from nas.search.samplers import distributions
+from nas.study.storage import open_storage
+from nas.training.trainer import CHECKPOINT
+from nas.utils.formatting import GIB
 
 
 def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):

@@ -9,7 +9,7 @@ import statistics
 import optuna
 import pytest
 
-from nas.forecast.model import (
+from nas.search.forecast.runtime_model import (
     Around,
     CandidateCost,
     CostModel,
@@ -21,7 +21,7 @@ from nas.forecast.model import (
     makespan_s,
     search_cost,
 )
-from nas.pruning import make_pruner
+from nas.search.pruners import make_pruner
 
 TRUE = {"begin_s": (0.1, 1e-9, 0.0), "step_s": (0.01, 3e-10, 2e-9), "score_s": (0.0, 2e-10, 0.0), "keep_s": (0.02, 0.0, 1e-9)}
 SIZES = ((1e8, 3e7), (2e8, 9e7), (4e8, 8e7), (7e8, 3e8), (3e8, 1e8))
@@ -94,7 +94,7 @@ def test_equal_candidates_run_in_rounds():
 
 
 def epochs_under(pruner: optuna.pruners.BasePruner, name: str, scores: list[float], epochs: int) -> list[int]:
-    """Trains candidates with these scores one after the other, as `nas.study` does: the last report ends a trial."""
+    """Trains candidates with these scores one after the other, as `nas.search.search` does: the last report ends a trial."""
     study, trained = optuna.create_study(study_name=name, direction="maximize", pruner=pruner), []
     for score in scores:
         trial = study.ask()

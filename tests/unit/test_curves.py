@@ -13,10 +13,10 @@ from driver import report
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from nas.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT, calibration_changes, clear_curves, write_curves
+from nas.artifacts.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT, calibration_changes, clear_curves, write_curves
+from nas.artifacts.history import CURVES
 from nas.errors import OutputError
-from nas.history import CURVES
-from nas.records import CalibrationReport, EpochReport
+from nas.reports import CalibrationReport, EpochReport
 
 CALIBRATED = CalibrationReport(
     layers=3, skipped=(), passes=1, spread_before=2.5, spread_after=0.5, ratio_before=90.0, ratio_after=4.0, loss_before=3.0,

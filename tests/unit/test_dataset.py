@@ -15,8 +15,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from nas.data.annotations import Box, CocoSplit, ImageRecord
-from nas.data.check import check_split
+from nas.config.recipe import Recipe
+from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.data.dataset import (
     AspectBatches,
     Batch,
@@ -29,7 +29,7 @@ from nas.data.dataset import (
     resized,
     train_view,
 )
-from nas.recipe import Recipe
+from nas.data.validation import check_split
 
 
 def recipe(**keys: object) -> Recipe:

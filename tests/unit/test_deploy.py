@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from nas.spec import load_spec
-from nas.storage import parse_url
+from nas.config.spec import load_spec
+from nas.study.storage import parse_url
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.data.annotations import Box, CocoSplit, ImageRecord
-from nas.drawing import MASK_OPACITY, SHOWN_SCORE, Mark, colour_of, draw, sample, write_drawings
+from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.errors import DataError
+from nas.evaluation.visualization import MASK_OPACITY, SHOWN_SCORE, Mark, colour_of, draw, sample, write_drawings
 
 GREY = 90
 
@@ -108,7 +108,9 @@ def test_truth_is_left_and_what_was_found_right(tmp_path: Path):
 
 def test_names_and_scores_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     texts: list[list[str]] = []
-    monkeypatch.setattr("nas.drawing.draw", lambda image, marks: texts.append([mark.text for mark in marks]) or image)
+    monkeypatch.setattr(
+        "nas.evaluation.visualization.draw", lambda image, marks: texts.append([mark.text for mark in marks]) or image
+    )
     whole = split(tmp_path)
     crowd = Box(2, 1, 3, (0, 0, 70, 50), 3500, 1)
     found = [{"image_id": 1, "category_id": 3, "bbox": [5, 5, 9, 9], "score": score} for score in (0.987, 0.31, 0.1)]

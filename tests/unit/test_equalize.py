@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from nas.equalize import WIDTHS, Equalizer
-from nas.memory import Training, predict_memory
-from nas.spec import DetectorSpec
+from nas.config.spec import DetectorSpec
+from nas.profiling.memory import Training, predict_memory
+from nas.search.equalizer import WIDTHS, Equalizer
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space
 

@@ -9,9 +9,9 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from nas.data.annotations import Box, CocoSplit, ImageRecord
+from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.data.dataset import Batch
-from nas.evaluation import coco_metrics, evaluate, xywh_in
+from nas.evaluation.coco import coco_metrics, evaluate, xywh_in
 
 
 def truth(*boxes: tuple[int, int, list[float]], crowd: int = 0) -> dict[str, Any]:

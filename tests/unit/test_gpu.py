@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nas.errors import CandidateError, OutOfMemory
-from nas.gpu import cap_bytes, card_share_bytes, limited_memory
-from nas.units import GIB
+from nas.utils.device import cap_bytes, card_share_bytes, limited_memory
+from nas.utils.formatting import GIB
 
 CUDA = torch.device("cuda")
 

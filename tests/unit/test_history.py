@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from driver import report
 
-from nas.history import COLUMNS, CURVES, REPORTS, read_reports, record
-from nas.records import EpochReport
-from nas.training.run import CHECKPOINT
-from nas.trial_files import TrialFiles
+from nas.artifacts.history import COLUMNS, CURVES, REPORTS, read_reports, record
+from nas.artifacts.trial_files import TrialFiles
+from nas.reports import EpochReport
+from nas.training.trainer import CHECKPOINT
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas.data.dataset import Share
-from nas.data.image_batches import (
+from nas.config.pretraining import PretrainingRecipe
+from nas.data.classification_loader import (
     ImageBatch,
     ImageDataset,
     InOrder,
@@ -21,10 +21,10 @@ from nas.data.image_batches import (
     train_loader,
     train_transform,
 )
+from nas.data.dataset import Share
 from nas.data.image_folder import LabelledImages
 from nas.errors import DataError
-from nas.training.distributed import World
-from nas.training.pretraining_spec import PretrainingRecipe
+from nas.utils.distributed import World
 
 CPU = torch.device("cpu")
 
@@ -60,8 +60,8 @@ def test_the_seed_decides_and_nothing_else_changes(images: LabelledImages, augme
 
 
 def test_what_is_erased_is_grey_to_the_network(images: LabelledImages):
-    from nas.data.image_batches import GREY
-    from nas.detectors.inputs import IMAGE_MEAN
+    from nas.data.classification_loader import GREY
+    from nas.models.detectors.transform import IMAGE_MEAN
 
     assert tuple(round(255 * mean) for mean in IMAGE_MEAN) == GREY
 

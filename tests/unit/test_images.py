@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data.images import BrokenImage, inspect_image, read_rgb
+from nas.data.image_io import BrokenImage, inspect_image, read_rgb
 
 ORIENTATION = 0x0112
 

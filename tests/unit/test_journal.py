@@ -8,8 +8,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from driver import Driver, report
 
-from nas.events import Event
-from nas.journal import LOG, Journal, summary
+from nas.study.event_log import LOG, Journal, summary
+from nas.study.events import Event
 
 
 def engine(tmp_path: Path) -> sa.Engine:

@@ -17,13 +17,13 @@ from torch import Tensor
 from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as F
 
-from nas.data.annotations import Box, CocoSplit, ImageRecord, fingerprint
-from nas.data.check import check_split
+from nas.data.coco import Box, CocoSplit, ImageRecord, fingerprint
 from nas.data.dataset import Batch, DetectionDataset, View
 from nas.data.masks import encoded, rasterized
-from nas.data.prepare import read_index, write_index
-from nas.data.segmentations import usable
-from nas.detectors.masks import averaged_masks, mask_loss, mask_targets
+from nas.data.segmentation import usable
+from nas.data.splits import read_index, write_index
+from nas.data.validation import check_split
+from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
 
 HEIGHT, WIDTH = 40, 60
 TRIANGLE = [5.0, 5.0, 45.0, 10.0, 20.0, 35.0]

@@ -11,15 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.detectors import build_detector
-from nas.memory import Training, predict_memory
-from nas.memory.allocator import rounded_bytes
-from nas.memory.kernels import CpuKernels, CudaKernels
-from nas.memory.losses import bounded_loss, every_mask_full
-from nas.memory.measure import measure_memory
-from nas.memory.tape import ACCUMULATED, RELEASED, Recorder
-from nas.spec import DetectorSpec
-from nas.training.checkpointing import checkpoint_blocks
+from nas.config.spec import DetectorSpec
+from nas.models.activation_checkpointing import checkpoint_blocks
+from nas.models.detectors import build_detector
+from nas.profiling.memory import Training, predict_memory
+from nas.profiling.memory.allocator import rounded_bytes
+from nas.profiling.memory.kernels import CpuKernels, CudaKernels
+from nas.profiling.memory.loss_bounds import bounded_loss, every_mask_full
+from nas.profiling.memory.measurement import measure_memory
+from nas.profiling.memory.recorder import ACCUMULATED, RELEASED, Recorder
 from search_spaces.catalog import CHECKPOINTING, PRECISIONS
 from search_spaces.layout import Layout
 
@@ -244,7 +244,7 @@ def test_what_was_predicted_once_is_read_from_disk(monkeypatch: pytest.MonkeyPat
     files = list(tmp_path.rglob("*.json"))
     assert files
     predict_memory.cache_clear()
-    monkeypatch.setattr("nas.memory.predict._step", None)  # must not be needed
+    monkeypatch.setattr("nas.profiling.memory.estimator._step", None)  # must not be needed
     assert predict_memory(*asked) == first
     predict_memory.cache_clear()
     for file in files:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("ray")
-from workers.nodes import package_folders, probe
+from workers.ray_tune.session import package_folders, probe
 
 
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):

@@ -10,7 +10,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 
 from nas.errors import StudyError
-from nas.patience import PAUSES_S, interrupts_wait, patient, termination_interrupts
+from nas.study.retry import PAUSES_S, interrupts_wait, patient, termination_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ class Asker:
 
 def test_a_call_is_repeated_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch):
     slept: list[float] = []
-    monkeypatch.setattr("nas.patience.time.sleep", slept.append)
+    monkeypatch.setattr("nas.study.retry.time.sleep", slept.append)
     asker = Asker(away=3)
     assert asker.ask(7) == 7
     assert slept == [1, 2, 4]
@@ -118,6 +118,6 @@ def test_an_interrupt_ends_the_waiting(monkeypatch: pytest.MonkeyPatch):
     def sleep(_: float) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("nas.patience.time.sleep", sleep)
+    monkeypatch.setattr("nas.study.retry.time.sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
         Asker(away=9).ask(7)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.data import pixels
-from nas.data.annotations import CocoSplit, ImageRecord
-from nas.data.pixels import PixelCache
+from nas.data import image_cache as pixels
+from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.image_cache import PixelCache
 from nas.errors import DataError
 
 PLENTY = 10**9
@@ -162,7 +162,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_pixels import cache_of
-from nas.data.annotations import CocoSplit, ImageRecord
+from nas.data.coco import CocoSplit, ImageRecord
 folder = Path({folder!r})
 images = tuple(ImageRecord(i, f"{{i}}.png", 64, 48) for i in range({count}))
 while True:

@@ -10,9 +10,9 @@ from optuna.trial import TrialState
 from studies import frozen, study_of
 
 from dashboards import plots
+from dashboards.context import figure_json
 from dashboards.plots import PLOTS
-from dashboards.shown import figure_json
-from dashboards.view import StudyView, pattern
+from dashboards.study_view import StudyView, pattern
 
 
 def view(*trials, **known) -> StudyView:

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from nas.config.pretraining import RECIPES, PretrainingRecipe, load_pretraining
+from nas.config.recipe import recipe_names
 from nas.errors import SpecError
-from nas.recipe import recipe_names
 from nas.training.optimizer import lr_at
-from nas.training.pretraining_spec import RECIPES, PretrainingRecipe, load_pretraining
 
 
 def recipe(**keys: object) -> PretrainingRecipe:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from driver import FACTS, Driver, report, spec
 
-from dashboards.note import note
-from dashboards.view import StudyView
-from nas.budget import Budget
+from dashboards.study_view import StudyView
+from dashboards.summary import note
 from nas.errors import SpecError, StudyError
-from nas.proxy.agreement import Pair, agreement, interval, ranks, top_recall, verdict
-from nas.proxy.layouts import choose_layouts, spread
-from nas.proxy.studies import FULL, PROXY, chosen_before, compared, fuller, outcomes, record, request_of, store
-from nas.study import SearchStudy
+from nas.search.budget import Budget
+from nas.search.proxy.layouts import choose_layouts, spread
+from nas.search.proxy.rank_correlation import Pair, agreement, interval, ranks, top_recall, verdict
+from nas.search.proxy.studies import FULL, PROXY, chosen_before, compared, fuller, outcomes, record, request_of, store
+from nas.search.search import SearchStudy
 from search_spaces.layout import Layout
 from search_spaces.space import load_space
 

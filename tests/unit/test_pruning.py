@@ -14,9 +14,9 @@ import pytest
 from driver import FACTS, spec
 from optuna.trial import Trial, TrialState
 
-from nas.budget import Budget
-from nas.pruning import HyperbandAtCost, MedianAtCost, make_pruner, typical_flops, warmup_epochs
-from nas.roles import BASELINE, CANDIDATE, CandidateStudy
+from nas.search.budget import Budget
+from nas.search.pruners import HyperbandAtCost, MedianAtCost, make_pruner, typical_flops, warmup_epochs
+from nas.study.roles import BASELINE, CANDIDATE, CandidateStudy
 from search_spaces.catalog import PRUNED_AT, PRUNERS
 
 NINE = {"name": "nine", "stages": [{"kinds": ["C"], "depths": depths} for depths in ([1, 2, 3], [1], [1, 2, 3], [1])]}
@@ -28,7 +28,7 @@ def budget(tmp_path: Path) -> Budget:
 
 
 def ask(study: optuna.Study, flops: int) -> Trial:
-    """A candidate of this cost, as `nas.study` describes one before it reports."""
+    """A candidate of this cost, as `nas.search.search` describes one before it reports."""
     trial = study.ask()
     study._storage.set_trial_user_attr(trial._trial_id, "flops", flops)
     return trial

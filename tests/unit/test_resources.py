@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from nas.config.spec import RunSpec
 from nas.errors import SpecError
-from nas.spec import RunSpec
-from nas.units import GIB
+from nas.utils.formatting import GIB
 from workers.resources import Node, Share, plan, smallest_card_bytes
 
 

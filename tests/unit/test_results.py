@@ -9,8 +9,8 @@ import pytest
 from driver import Driver
 
 from nas.errors import StudyError
-from nas.results import find_trial, load_study
-from nas.storage import open_storage
+from nas.study.leaderboard import find_trial, load_study
+from nas.study.storage import open_storage
 
 
 def test_finding_studies_and_trials(tmp_path: Path):

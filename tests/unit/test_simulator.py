@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 from tables import REQUEST, SMALL, plain, run, spec_of, table_of
 
 from nas.errors import StudyError
-from nas.study import SearchStudy
+from nas.search.search import SearchStudy
 from search_spaces.layout import Layout
-from workers.simulator import Simulation, simulate
-from workers.table import Table
+from workers.simulator.backend import Simulation, simulate
+from workers.simulator.tabular_benchmark import Table
 
 FIVE = ("C1-C1-C1-C1@16", "C1-C1-C1-T1@16", "C1-C1-T1-T1@16", "C1-T1-T1-T1@16", "T1-T1-T1-T1@16")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import nas
+from nas.config.parsing import validated
+from nas.config.recipe import Recipe, load_recipe, recipe_names
+from nas.config.spec import SearchSpec, load_spec
 from nas.errors import LayoutError, SpaceError, SpecError
-from nas.recipe import Recipe, load_recipe, recipe_names
-from nas.spec import SearchSpec, load_spec
-from nas.written import validated
 from search_spaces.catalog import RECIPES
 
-RECIPE_FILES = sorted((Path(nas.__file__).parent / "recipes").glob("*.yaml"))
+RECIPE_FILES = sorted((Path(nas.__file__).parent / "config" / "recipes").glob("*.yaml"))
 BASE = {"data.root": "somewhere/cells", "space": "tiny"}
 
 

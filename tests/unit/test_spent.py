@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from studies import frozen
 
-from nas.forecast.spent import cost_line, spent
+from nas.search.forecast.actuals import cost_line, spent
 
 PREDICTED = {"trials": 4, "train_s_low": 100.0, "train_s_high": 100.0, "wall_s_low": 90.0, "wall_s_high": 200.0}
 

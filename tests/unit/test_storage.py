@@ -18,10 +18,10 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-import nas.storage
+import nas.study.storage
 from nas.errors import StudyError
-from nas.lease import DRIVERS, LEASE_S, Lease, host_id
-from nas.storage import check_storage, file_system, open_storage, parse_url, shown
+from nas.study.lease import DRIVERS, LEASE_S, Lease, host_id
+from nas.study.storage import check_storage, file_system, open_storage, parse_url, shown
 
 
 def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
@@ -86,7 +86,7 @@ def test_sqlite_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert file_system(tmp_path / "my home" / "deep", mounts) == "nfs4"
     assert file_system(tmp_path, mounts) == "ext4"
     assert file_system(tmp_path, tmp_path / "gone") == ""
-    monkeypatch.setattr(nas.storage, "file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(nas.study.storage, "file_system", lambda folder: "nfs4")
     with pytest.raises(StudyError, match="SQLite files break on network file systems, and .* is nfs4: use a local folder, or"):
         check_storage(f"sqlite:///{tmp_path}/nas.db")
 
@@ -199,8 +199,8 @@ def test_another_host_is_followed_when_its_lease_is_over(engine: sa.Engine):
 
 
 def test_a_lease_is_renewed(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nas.lease.RENEW_S", 0.05)
-    monkeypatch.setattr("nas.lease.LOOK_S", 0.05)
+    monkeypatch.setattr("nas.study.lease.RENEW_S", 0.05)
+    monkeypatch.setattr("nas.study.lease.LOOK_S", 0.05)
     with lease(engine, "uuid-1", "cells"):
         long_ago = datetime(2000, 1, 1)
         with engine.begin() as connection:
@@ -225,7 +225,7 @@ def test_trials_belong_to_one_driver(engine: sa.Engine):
 
 
 def test_a_request_to_stop_is_an_interrupt(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nas.lease.LOOK_S", 0.05)
+    monkeypatch.setattr("nas.study.lease.LOOK_S", 0.05)
     asking = Lease(engine, 1, "cells")
     asking.study_uuid = "uuid-1"
     assert asking.others() == []

@@ -9,14 +9,14 @@ import pytest
 from driver import FACTS, Driver, report
 from optuna.trial import TrialState
 
-from nas import attributes
-from nas.budget import Budget
-from nas.curves import DETECTIONS
+from nas.artifacts.curves import DETECTIONS
 from nas.errors import StudyError
-from nas.provenance import public_spec
-from nas.results import leaderboard, pareto_front, trial_row
-from nas.training.run import CHECKPOINT, WEIGHTS
-from nas.units import GIB
+from nas.search.budget import Budget
+from nas.study import schema as attributes
+from nas.study.leaderboard import leaderboard, pareto_front, trial_row
+from nas.study.provenance import public_spec
+from nas.training.trainer import CHECKPOINT, WEIGHTS
+from nas.utils.formatting import GIB
 
 
 def test_a_search_from_start_to_end(tmp_path: Path):

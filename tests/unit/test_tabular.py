@@ -16,7 +16,7 @@ from tables import PROGRAMS, REQUEST, SMALL, plain, program, run, table_of
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout
-from workers.table import Table
+from workers.simulator.tabular_benchmark import Table
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.candidate import Candidate
-from nas.data.pixels import PixelCache
-from nas.data.prepare import Splits, read_request
+from nas.config.spec import SearchSpec, load_spec
+from nas.data.image_cache import PixelCache
+from nas.data.splits import Splits, read_request
 from nas.errors import NonFiniteLoss
-from nas.forecast.model import PARTS
-from nas.forecast.timing import SCORED, STEPS, few_images, read_s, time_layouts
-from nas.spec import SearchSpec, load_spec
+from nas.search.forecast.benchmark import SCORED, STEPS, few_images, read_s, time_layouts
+from nas.search.forecast.runtime_model import PARTS
+from nas.training.candidate import Candidate
 from search_spaces.layout import Layout
 
 LAYOUT = Layout.parse("C1-C1-T1-T1@16")

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.config.parsing import validated
+from nas.config.recipe import Recipe, load_recipe
+from nas.config.spec import DetectorSpec
 from nas.data.dataset import Batch
-from nas.detectors import build_detector
 from nas.errors import CandidateError, NonFiniteLoss, OutputError
-from nas.recipe import Recipe, load_recipe
-from nas.spec import DetectorSpec
+from nas.models.detectors import build_detector
 from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from nas.training.loop import train_epoch
+from nas.training.lr_schedule import Saturation
 from nas.training.optimizer import lr_at, make_optimizer
-from nas.training.saturation import Saturation
-from nas.written import validated
 from search_spaces.layout import Layout
 
 CPU = torch.device("cpu")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nas.errors import SpecError
-from nas.units import GIB, gib, parse_bytes
+from nas.utils.formatting import GIB, gib, parse_bytes
 
 
 @pytest.mark.parametrize(

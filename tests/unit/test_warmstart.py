@@ -11,7 +11,7 @@ from driver import FACTS, Driver
 from optuna.trial import TrialState
 
 from nas.errors import StudyError
-from nas.results import leaderboard
+from nas.study.leaderboard import leaderboard
 
 
 @pytest.fixture

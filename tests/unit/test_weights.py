@@ -15,12 +15,12 @@ from torch import Tensor
 from torchvision.models import SwinTransformer, resnet18
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
-from nas.backbone import HybridBackbone, build_backbone
-from nas.detectors import DETECTORS, build_detector
+from nas.config.spec import DetectorSpec
 from nas.errors import SpecError
-from nas.places import path_of
-from nas.spec import DetectorSpec
-from nas.training.weights import WeightsReport, load_backbone_weights
+from nas.models.backbones import HybridBackbone, build_backbone
+from nas.models.detectors import DETECTORS, build_detector
+from nas.models.weights import WeightsReport, load_backbone_weights
+from nas.utils.paths import path_of
 from search_spaces.layout import Layout
 
 SMALL = "C1-C1-T2-T1@16"

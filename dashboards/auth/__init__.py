@@ -1,0 +1,1 @@
+"""Who may look at the pages, and who may change something."""

@@ -1,0 +1,126 @@
+"""What a search is and how far it got, in words."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from dashboards.study_view import STATES, StudyView, memory_gib
+from nas.search.forecast.actuals import cost_line
+from nas.study.roles import BASELINE, REPLICATE, TAKEN_OVER
+from nas.utils.formatting import gib_text, percent
+
+EXPORTED = "best"
+
+
+class Paragraph(NamedTuple):
+    """A heading and what follows it."""
+
+    title: str
+    text: str
+
+
+def summary(view: StudyView) -> str:
+    """One line."""
+    counts = _counts(view)
+    return f"{counts}; {_best(view)}" if view.spec else f"no search of scratch-nas; {counts}"
+
+
+def note(view: StudyView) -> list[Paragraph]:
+    """Request, data, budget, progress; of a study that is no search only the last."""
+    progress = Paragraph("So far", f"{_counts(view).capitalize()}; {_best(view)}.")
+    if not view.spec:
+        return [Paragraph("Study", "This study was not made by nas-submit: it has no request, data or budget."), progress]
+    proxy = [Paragraph("Proxy", check["text"])] if (check := view.known.get("nas_proxy_check")) else []
+    return [
+        Paragraph("Search", _search(view.spec)), Paragraph("Training", _training(view.spec)), Paragraph("Data", _data(view)),
+        Paragraph("Budget", _budget(view)), progress, *_cost(view), *proxy,
+    ]  # fmt: skip
+
+
+def export_command(view: StudyView) -> str | None:
+    """What takes the best candidate home; None where nothing is complete."""
+    if not view.spec or not view.board:
+        return None
+    words = ["nas-export", "--study", view.name, "--storage", str(view.spec.get("storage")), "--out", EXPORTED]
+    return shlex.join(words)
+
+
+def provenance(view: StudyView) -> dict[str, str]:
+    """Where the results come from."""
+    known, data = view.known, view.known.get("nas_data", {})
+    versions = ", ".join(f"{name} {version}" for name, version in known.get("nas_versions", {}).items())
+    devices = sorted({str(row["device"]) for row in view.rows if row.get("device")})
+    given = {
+        "study": known.get("nas_uuid"), "data fingerprint": data.get("fingerprint"), "git commit": known.get("nas_git_commit"),
+        "versions": versions, "devices": ", ".join(devices), "seed": view.spec.get("search", {}).get("seed"),
+    }  # fmt: skip
+    return {name: str(value) for name, value in given.items() if value not in (None, "")}
+
+
+def _search(spec: dict[str, Any]) -> str:
+    space, detector, search = spec["space"], spec["detector"], spec["search"]
+    aims = " and ".join(search["objectives"])
+    pruner = "" if search["pruner"] == "none" else f", the pruner {search['pruner']} stops hopeless ones"
+    return (
+        f"Four-stage backbones of the space {space.get('name')!r} for the detector {detector['name']}, {search['trials']} "
+        f"asked for, judged by {aims}; the sampler {search['sampler']} suggests them{pruner}."
+    )
+
+
+def _training(spec: dict[str, Any]) -> str:
+    recipe, calibration = spec["recipe"], spec["calibration"]
+    start = f"from the weights in {PurePosixPath(recipe['weights']).name}" if recipe.get("weights") else "from scratch"
+    calibrated = calibration["enabled"] and not recipe.get("weights")
+    return (
+        f"Recipe {recipe['name']}: {recipe['epochs']} epochs {start}, images of {recipe['image_size']} pixels on the short "
+        f"side, {recipe['batch']} in a batch, {recipe['optimizer']} at {recipe['lr']:g}, {recipe['precision']}; "
+        f"{'with' if calibrated else 'without'} gradient calibration."
+    )
+
+
+def _data(view: StudyView) -> str:
+    data, asked = view.known.get("nas_data", {}), view.spec["data"]
+    classes = len(data.get("categories", []))
+    return (
+        f"{PurePosixPath(asked['root']).name}: {data.get('train_images')} images with {data.get('train_boxes')} boxes to train "
+        f"on, {data.get('val_images')} with {data.get('val_boxes')} to score, {classes} class{'es' * (classes != 1)}."
+    )
+
+
+def _budget(view: StudyView) -> str:
+    asked, refused = view.spec["budget"], view.known.get("nas_refusals", {})
+    like = f", what {asked['like']} needs" if asked.get("like") else ""
+    mode = (
+        f"every candidate is made to use it by {asked['vary']}"
+        if asked.get("mode") == "equalize"
+        else "what needs more is not trained"
+    )
+    never = refused.get("over_budget", 0) + refused.get("unequal", 0)
+    said = f" The prediction refused {never} suggestion{'s' * (never != 1)}." if never else ""
+    return f"{view.budget_gib:g} GiB of training memory per GPU{like}: {mode}.{said}"
+
+
+def _cost(view: StudyView) -> list[Paragraph]:
+    said = cost_line(view.known, view.trials)
+    return [Paragraph("Cost", said)] if said else []
+
+
+def _counts(view: StudyView) -> str:
+    words = [f"{count} {state.lower()}" for state, count in sorted(view.states.items()) if state in STATES]
+    for role in (BASELINE, REPLICATE):
+        if count := view.states[role]:
+            words.append(f"{count} {role}{'s' * (count > 1)}")
+    if taken_over := view.states[TAKEN_OVER]:
+        words.append(f"{taken_over} taken over from earlier studies")
+    return ", ".join(words) or "no trials yet"
+
+
+def _best(view: StudyView) -> str:
+    if not view.board:
+        return "none is complete and within the budget yet"
+    best = view.board[0]
+    score = f"mAP {percent(best.get('map'))} %" if best.get("map") is not None else f"value {best['value']:g}"
+    layout, memory = best.get("layout", "without a layout"), gib_text(memory_gib(best))
+    return f"the best is {layout} of trial {best['number']} with {score} in {memory} GiB"

@@ -1,0 +1,1 @@
+"""Files that a training leaves: where they are, what is in them."""

@@ -1,0 +1,86 @@
+"""The files of a study: a folder for each trial and driver, checkpoints of running trials, weights of the best few."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from nas.artifacts.curves import DETECTIONS
+from nas.artifacts.history import REPORTS
+from nas.errors import StudyError
+from nas.training.trainer import CHECKPOINT, WEIGHTS
+from nas.utils.paths import path_of, study_folder, trial_folders, write_whole
+
+
+class TrialFiles:
+    """Where one driver's trials of one study keep their files.
+
+    Args:
+        output: folder of all studies, `run.output`.
+        study_name: for people.
+        study_uuid: so that a name that is used again finds no old files.
+        token: the driver's, so that a worker of a dead driver writes nowhere else.
+    """
+
+    def __init__(self, output: str, study_name: str, study_uuid: str, token: str) -> None:
+        self.study_uuid = study_uuid
+        self.root, self.token = study_folder(output, study_name, study_uuid), token
+
+    def folder(self, number: int, token: str | None = None) -> Path:
+        """Of a trial, in the hands of this driver or another one."""
+        return self.root / f"trial-{number:04d}-{(token or self.token)[:8]}"
+
+    def weights(self, number: int) -> Path:
+        """What a completed trial leaves."""
+        return self.folder(number) / WEIGHTS
+
+    def inherit(self, number: int, before: str) -> None:
+        """Take over the checkpoint that a trial's former driver left, and what was recorded of its epochs."""
+        theirs, mine = self.folder(number, before), self.folder(number)
+        if before == self.token or not (theirs / CHECKPOINT).exists():
+            return
+        mine.mkdir(parents=True, exist_ok=True)
+        for name in (REPORTS, CHECKPOINT):  # in this order: whoever finds the checkpoint finds its epochs
+            if (theirs / name).exists():
+                _copy(theirs / name, mine / name)
+
+    def drop_checkpoints(self, number: int) -> None:
+        """The trial has ended."""
+        for folder in trial_folders(self.root, number):
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            if folder != self.folder(number):
+                with suppress(OSError):  # not empty, or gone with its last file
+                    folder.rmdir()
+
+
+def drop_result(weights: Path) -> None:
+    """Remove what a completed trial left beside its figures: the weights, and the detections drawn with them."""
+    weights.unlink(missing_ok=True)
+    drawn = weights.parent / DETECTIONS
+    for picture in list(drawn.iterdir()) if drawn.is_dir() else []:
+        picture.unlink(missing_ok=True)
+    with suppress(OSError):  # not there
+        drawn.rmdir()
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as content:
+        write_whole(target, lambda file: shutil.copyfileobj(content, file))
+
+
+def check_output(output: str) -> None:
+    """Before there is a study, whose trials would all fail.
+
+    Raises:
+        StudyError: the folder cannot be written.
+    """
+    try:
+        folder = path_of(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{uuid.uuid4()}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise StudyError(f"run.output {output!r} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,94 @@
+"""Searches that run without their terminal: on a cluster, or in the background of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from nas.cli import options
+from nas.cli.runner import INTERRUPTED, new_app, print_json, run
+
+if TYPE_CHECKING:
+    from nas.config.spec import SearchSpec
+
+EARLY_S = 5  # by then most of what is wrong has been said
+
+
+def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> None:
+    """Submit a search as a job, and follow it to its end unless told to detach."""
+    from nas.errors import SpecError
+    from workers.ray_tune.jobs import follow_job, submit_job
+
+    if as_json and not detach:
+        raise SpecError("--json on a cluster needs --detach; nas status --json has the results")
+    job_id = submit_job(spec, url)
+    if as_json:
+        print_json({"study": spec.study, "cluster": url, "job": job_id})
+        return
+    print(f"Job {job_id} runs {spec.study!r} on {url}; nas status and nas stop reach it through its database.", file=sys.stderr)
+    if detach:
+        return
+    try:
+        succeeded = follow_job(url, job_id)
+    except KeyboardInterrupt:
+        print("The search goes on without this terminal. nas stop ends it.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if not succeeded:
+        raise typer.Exit(1)
+
+
+def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
+    """Start a search that outlives this terminal; its words go to a file in its output folder."""
+    from nas.artifacts.trial_files import check_output
+    from nas.errors import StudyError
+    from nas.study.provenance import public_spec
+    from nas.study.storage import check_storage
+    from nas.utils.paths import is_remote
+
+    check_storage(spec.storage)
+    check_output(spec.run.output)
+    folder = Path() if is_remote(spec.run.output) else Path(spec.run.output)
+    folder = folder.resolve()
+    request, log = folder / f"{spec.study}.request.json", folder / f"{spec.study}.log"
+    request.write_text(json.dumps(public_spec(spec)))
+    begins = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nas.cli.background", str(request), *(["--local"] if local else [])],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            env={**os.environ, options.STORAGE_VARIABLE: spec.storage},
+        )  # fmt: skip
+    try:
+        code = process.wait(timeout=EARLY_S)
+    except subprocess.TimeoutExpired:
+        code = 0
+    if code:
+        said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
+        raise StudyError(said[-1].partition(": ")[2] if said else f"the search ended with code {code}; see {str(log)!r}")
+    if as_json:
+        print_json({"study": spec.study, "pid": process.pid, "log": str(log)})
+    else:
+        print(f"Process {process.pid} runs {spec.study!r}; its log: {log}. nas stop ends it.", file=sys.stderr)
+
+
+def go_on(request: Path, local: bool = False) -> None:
+    """Run the request in a file; NAS_STORAGE names the database where it is set."""
+    from nas.cli.submit import run_to_end
+    from nas.config.parsing import read_yaml, validated
+    from nas.config.spec import SearchSpec
+
+    written = read_yaml(request)
+    storage = os.environ.get(options.STORAGE_VARIABLE) or written["storage"]
+    run_to_end(validated(SearchSpec, {**written, "storage": storage}), local, as_json=False)
+
+
+if __name__ == "__main__":
+    app = new_app()
+    app.command()(go_on)
+    run(app, "nas-submit")

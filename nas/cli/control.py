@@ -1,0 +1,86 @@
+"""`nas stop` and `nas resume`: end a search from elsewhere, and go on with one from what its study remembers."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from nas.cli import options
+
+STOP_S = 30  # a driver looks every two seconds and then ends its workers
+
+
+def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE) -> None:
+    """End a running search from anywhere that reaches its database; nothing is lost, `nas resume` goes on with it."""
+    from nas.errors import StudyError
+    from nas.study.leaderboard import load_study, search_uuid
+    from nas.study.lease import Lease
+    from nas.study.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    loaded = load_study(opened, study)
+    lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
+    lease.study_uuid = search_uuid(loaded)
+    if not (drivers := lease.others()):
+        print(f"{loaded.study_name} is not running.")
+        return
+    lease.ask_to_stop()
+    deadline = time.monotonic() + STOP_S
+    while left := lease.others():
+        if time.monotonic() > deadline:
+            raise StudyError(f"study {loaded.study_name!r} is still being run by {', '.join(left)} after {STOP_S} s")
+        time.sleep(0.2)
+    print(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
+
+
+def logs(
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until nobody runs the search any more.")] = False,
+) -> None:
+    """Print what happened in a search, from anywhere that reaches its database."""
+    from nas.study.event_log import WRITE_S, Journal
+    from nas.study.leaderboard import load_study, search_uuid
+    from nas.study.lease import Lease
+    from nas.study.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    loaded = load_study(opened, study)
+    journal = Journal(opened.engine, search_uuid(loaded))
+    lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
+    lease.study_uuid = journal.study_uuid
+    last, running = 0, True
+    while running:
+        running = follow and bool(lease.others())
+        for line in journal.read(after=last):
+            print(f"{line.at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
+            last = line.id
+        if running:
+            time.sleep(WRITE_S)
+
+
+def resume(
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
+    local: options.Local = False,
+    detach: options.Detach = False,
+    as_json: options.Json = False,
+) -> None:
+    """Go on with a search as its study remembers it."""
+    from nas.cli.submit import check_files, dispatch
+    from nas.config.parsing import validated
+    from nas.config.spec import SearchSpec
+    from nas.study.leaderboard import load_study, search_uuid
+    from nas.study.storage import open_storage
+
+    loaded = load_study(open_storage(storage, create=False), study)
+    search_uuid(loaded)
+    written = {**loaded.user_attrs["nas_spec"], "storage": storage}
+    if trials is not None:
+        written["search"] = {**written["search"], "trials": trials}
+    request = validated(SearchSpec, written)
+    check_files(request)
+    dispatch(request, local=local, detach=detach, as_json=as_json)

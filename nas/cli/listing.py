@@ -1,0 +1,92 @@
+"""`nas list` and `nas status`: what is in a database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.cli import options
+from nas.cli.runner import print_json
+from nas.utils.formatting import percent
+
+
+def list_studies(storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False) -> None:
+    """List the studies of a database."""
+    import optuna
+
+    from nas.study.storage import open_storage
+
+    opened = open_storage(storage, create=False)
+    rows = [_summary(optuna.load_study(study_name=name, storage=opened)) for name in optuna.get_all_study_names(opened)]
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    from nas.cli.tables import print_table
+
+    table = Table(title="Studies")
+    for name in ("study", "space", "detector", "complete", "running", "failed", "asked", "best mAP", "best layout"):
+        table.add_column(name)
+    for row in rows:
+        cells = [row[name] for name in ("study", "space", "detector", "complete", "running", "failed", "trials")]
+        table.add_row(*map(str, cells), percent(row["map"]), str(row["layout"] or "-"))
+    print_table(table)
+
+
+def status(
+    study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
+) -> None:
+    """Show every trial of a study."""
+    from nas.search.forecast.actuals import cost_line
+    from nas.study.leaderboard import load_study, trial_row
+    from nas.study.significance import against_baselines
+    from nas.study.storage import open_storage
+
+    loaded = load_study(open_storage(storage, create=False), study)
+    trials = loaded.get_trials(deepcopy=False)
+    rows, baselines = [trial_row(trial) for trial in trials], against_baselines(loaded.user_attrs, trials)
+    if as_json:
+        print_json({"study": loaded.study_name, **_attributes(loaded), "baselines": baselines, "trials": rows})
+        return
+    from nas.cli.tables import baselines_table, print_table, trials_table
+
+    print_table(trials_table(rows, f"Study {loaded.study_name}"))
+    if baselines:
+        print_table(baselines_table(baselines))
+    refused = loaded.user_attrs.get("nas_refusals", {})
+    by_prediction = refused.get("over_budget", 0) + refused.get("unequal", 0)
+    print(f"Never trained: {by_prediction} that the prediction refused, {refused.get('repeated', 0)} that had been trained.")
+    if check := loaded.user_attrs.get("nas_proxy_check"):
+        print(check["text"])
+    if said := cost_line(loaded.user_attrs, trials):
+        print(said)
+
+
+def _summary(study: Any) -> dict[str, Any]:
+    from collections import Counter
+
+    from nas.study.leaderboard import leaderboard
+    from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, TAKEN_OVER, role_of
+
+    spec = study.user_attrs.get("nas_spec", {})
+    trials = study.get_trials(deepcopy=False)
+    states = Counter(trial.state.name for trial in trials if role_of(trial) == CANDIDATE)
+    roles = Counter(map(role_of, trials))
+    best = next(iter(leaderboard(study)), None)
+    return {
+        "study": study.study_name,
+        "space": spec.get("space", {}).get("name"),
+        "detector": spec.get("detector", {}).get("name"),
+        "trials": spec.get("search", {}).get("trials"),
+        **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING")},
+        "failed": states["FAIL"],
+        "taken_over": roles[TAKEN_OVER],
+        "baselines": roles[BASELINE],
+        "replicates": roles[REPLICATE],
+        "map": best.values[0] if best else None,
+        "layout": best.user_attrs.get("layout") if best else None,
+    }
+
+
+def _attributes(study: Any) -> dict[str, Any]:
+    return {name: value for name, value in study.user_attrs.items() if name.startswith("nas_")}

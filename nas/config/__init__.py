@@ -1,0 +1,1 @@
+"""What a user asks for: requests and recipes, validated when they are made."""

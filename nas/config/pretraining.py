@@ -1,0 +1,78 @@
+"""A request for pre-training: a recipe, flags over it, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nas.config.parsing import merged, set_key, validated
+from nas.config.recipe import Recipe, load_recipe
+from search_spaces.layout import largest_divisor
+
+RECIPES = "recipes/pretraining"
+
+
+class PretrainingRecipe(Recipe):
+    """How a layout is pre-trained by classification: a `Recipe` whose images are square crops of `image_size` pixels and whose
+    `saturate` looks at top-1, with these keys beside.
+
+    Args:
+        warmup_fraction: of all steps, in which the rate rises; `warmup_steps` counts them instead where it is given.
+        label_smoothing: share of the target that is spread over all classes.
+        augment: `light` crops and flips; `strong` also changes colours and shapes, erases and mixes images (see
+            `nas.data.classification_loader`).
+    """
+
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    augment: Literal["light", "strong"] = "light"
+
+    @model_validator(mode="after")
+    def _square(self) -> PretrainingRecipe:
+        if self.max_size or self.train_sizes:
+            raise ValueError("max_size and train_sizes are for detectors; pre-training crops squares of image_size")
+        return self
+
+    def over(self, steps: int) -> PretrainingRecipe:
+        """The same for that many steps altogether: `warmup_steps` says how many are warm-up."""
+        return self.model_copy(update={"warmup_steps": self.warmup_steps or round(self.warmup_fraction * steps)})
+
+
+class PretrainingSpec(BaseModel):
+    """The whole request. `data`: folder with `train` and `val`; `checkpoint_s`: seconds between checkpoints of an epoch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    recipe: PretrainingRecipe
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    checkpoint_s: Annotated[float, Field(ge=0)] = 600
+
+
+def load_pretraining(flags: Mapping[str, Any], processes: int = 1) -> PretrainingSpec:
+    """Build the request from flags given as dotted keys, over a recipe by its name (`swin`) or file.
+
+    Where `recipe.batch` is given and `lr` is not, the recipe's `lr` follows the batch in proportion (Goyal et al., 2017). A
+    recipe's own `images_per_gpu` is a limit: what is used is the largest part of the batch of each process that divides it.
+
+    Raises:
+        SpecError: a value is wrong, or the batch cannot be divided among the processes; the text names the key.
+    """
+    written: dict[str, Any] = {}
+    for key, value in flags.items():
+        set_key(written, key, value)
+    mine = written.get("recipe", {})
+    mine = mine if isinstance(mine, dict) else {"name": mine}
+    base = load_recipe(mine.pop("name", "swin"), RECIPES)
+    limit = base.pop("images_per_gpu", None)
+    spec = validated(PretrainingSpec, {**written, "recipe": merged(base, mine)})
+    recipe, changes = spec.recipe, {}
+    if "lr" not in mine and "batch" in base:
+        changes["lr"] = recipe.lr * recipe.batch / base["batch"]
+    if limit and not recipe.images_per_gpu and recipe.batch % processes == 0:
+        changes["images_per_gpu"] = largest_divisor(recipe.batch // processes, limit)
+    recipe = recipe.model_copy(update=changes)
+    recipe.images_at_once(processes)
+    return spec.model_copy(update={"recipe": recipe})

@@ -1,0 +1,324 @@
+"""A search request: YAML and flags in, a complete and frozen `SearchSpec` out.
+
+Where several places give a key, the first of these counts: flags, the YAML file, the space's `defaults`, the recipe file,
+the defaults written here. The result names every value, is stored with the study, and is what a continued search must match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from nas.config.parsing import Section, merged, named, read_yaml, set_key, validated
+from nas.config.recipe import Recipe, load_recipe
+from nas.errors import SpecError
+from nas.utils.formatting import parse_bytes
+from search_spaces import catalog
+from search_spaces.layout import Layout
+from search_spaces.space import SearchSpace, load_space, space_from_dict
+
+
+class DataSpec(Section):
+    """The data set.
+
+    Args:
+        root: folder with images and annotations in COCO form, or its URL.
+        train: the split to train on: images in `train/` and `instances_train.json`, or COCO's own `train2017/` and
+            `annotations/instances_train2017.json`.
+        val: the split that is scored after each epoch.
+        test: a split that is scored once, at the end of a training, and chooses nothing.
+        train_fraction: share of the training images that is used, drawn by the seed.
+        skip_broken: leave out what cannot be repaired instead of stopping.
+    """
+
+    root: str
+    train: str = "train"
+    val: str = "val"
+    test: str | None = None
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    skip_broken: bool = False
+
+
+class DetectorSpec(Section):
+    """What the backbone serves.
+
+    Args:
+        name: of the detector.
+        roi_op: how Faster R-CNN cuts boxes out of the feature maps.
+        neck: a feature pyramid, EfficientDet's or DSOD's; default: what the published detector has.
+        channels: of the neck's levels.
+        hidden: width of the fully connected layers of Faster and Cascade R-CNN.
+        regions: boxes of an image that these learn from, in each stage.
+        masks: whether Cascade Mask R-CNN learns masks; false by itself where the data set has none.
+        box_transform: how RepPoints v2 makes boxes of points.
+        proposals: learned boxes of Sparse R-CNN, the same for each image.
+    """
+
+    name: named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
+    roi_op: named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
+    neck: named("neck", catalog.NECKS) = catalog.NECKS[0]  # type: ignore[valid-type]
+    channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    hidden: Annotated[int, Field(ge=1)] = 1024
+    regions: Annotated[int, Field(ge=4)] = 512
+    masks: bool = True
+    box_transform: named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
+    proposals: Annotated[int, Field(ge=1)] = 300
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_neck(cls, written: Any) -> Any:
+        neck = catalog.PUBLISHED_NECK.get(str(written.get("name"))) if isinstance(written, dict) else None
+        return {"neck": neck, **written} if neck else written
+
+
+class BudgetSpec(Section):
+    """Peak allocated training memory of one GPU.
+
+    Args:
+        memory: as a number with a unit, 16GiB.
+        like: a layout whose prediction is the budget, instead of a figure.
+        mode: `cap` trains whatever fits; `equalize` makes each candidate use the budget (see `nas.search.equalizer`).
+        vary: what `equalize` solves: the depth of the late stages, or the width of the C stages.
+        tolerance: how far below the budget `equalize` may stay, as a fraction of it.
+    """
+
+    memory: str = "16GiB"
+    like: str | None = None
+    mode: named("budget.mode", catalog.BUDGET_MODES) = "cap"  # type: ignore[valid-type]
+    vary: named("budget.vary", catalog.VARIED) = "depth"  # type: ignore[valid-type]
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> str:
+        parse_bytes(str(value))
+        return str(value)
+
+    @field_validator("like")
+    @classmethod
+    def _layout(cls, value: str | None) -> str | None:
+        return value if value is None else str(Layout.parse(value))
+
+
+class CalibrationSpec(Section):
+    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.training.calibration`).
+
+    With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been trained.
+
+    Args:
+        enabled: whether it is done.
+        definition: `paper` compares mean squares of gradients, `relative` divides them by those of the weights.
+        alpha: the power of the ratio by which weights are scaled.
+        passes: at most so many; the best one counts.
+        scope: `backbone`, or `detector`: neck and towers too.
+    """
+
+    enabled: bool = True
+    definition: named("definition", catalog.CALIBRATION_DEFINITIONS) = "paper"  # type: ignore[valid-type]
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.25
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
+    scope: named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
+
+
+class SearchSettings(Section):
+    """How candidates are chosen.
+
+    Args:
+        trials: candidates to train, those of earlier runs of the study included, baselines and replicates not.
+        sampler: what suggests layouts.
+        pruner: what ends a candidate early, judged by its mAP after each epoch.
+        prune_at: what the pruner compares candidates at: equal `epochs`, or equal `cost` in multiply-adds, that is epochs x the
+            layout's FLOPs.
+        objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
+        try: layouts to train first.
+        try_only: train those and no others, whatever the sampler.
+        baselines: train Swin-T, ResNet-50 and C2-C2-T12-T4 too, each as wide as the same memory allows (see
+            `nas.search.baselines`); not with `try_only` or `recipe.weights`.
+        replicates: how often each baseline and the best three candidates are trained in all, with other seeds.
+        warm_start: studies in the same database whose results are taken over, where data, detector, recipe and calibration are
+            the same.
+        seed: of suggestions, initialisation, data order and augmentation.
+    """
+
+    trials: Annotated[int, Field(ge=1)] = 40
+    sampler: named("sampler", catalog.SAMPLERS) = "gp"  # type: ignore[valid-type]
+    pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
+    prune_at: named("prune_at", catalog.PRUNED_AT) = "epochs"  # type: ignore[valid-type]
+    objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
+    try_first: tuple[str, ...] = Field(default=(), alias="try")
+    try_only: bool = False
+    baselines: bool = True
+    replicates: Annotated[int, Field(ge=1, le=100)] = 1
+    warm_start: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SearchSettings:
+        if self.objectives[:1] != ("map",) or len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"objectives must begin with map and name nothing twice; got {', '.join(self.objectives)}")
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise ValueError(
+                f"pruner must be none with several objectives, of which an epoch's mAP is only one; got {self.pruner!r}"
+            )
+        if self.try_only and not self.try_first:
+            raise ValueError("try_only needs layouts in try; got none")
+        return self
+
+
+class RunSpec(Section):
+    """Where candidates are trained, and how many at once.
+
+    Args:
+        concurrent: candidates at once; `auto`: as many as fit.
+        gpus_per_trial: of one candidate, eighths of a card or whole ones that train it together; `auto`: what the budget takes.
+        cpus_per_trial: cores of one candidate; `auto`: those there are, divided.
+        output: folder or URL of checkpoints.
+        retries: how often a layout whose training failed is tried again.
+        keep_best: of how many candidates the weights are kept.
+        cluster: address of a Ray cluster's Jobs API, http://head:8265.
+        checkpoint_s: seconds between checkpoints within a long epoch.
+        image_cache: what decoded images may take of each machine's disk; 0 decodes every image each time.
+    """
+
+    concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    cpus_per_trial: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    output: str = "nas-runs"
+    retries: Annotated[int, Field(ge=0)] = 2
+    keep_best: Annotated[int, Field(ge=1)] = 5
+    cluster: str | None = None
+    checkpoint_s: Annotated[float, Field(ge=0)] = 600
+    image_cache: str = "32GiB"
+
+    @field_validator("image_cache", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> str:
+        return str(value) if str(value) == "0" or parse_bytes(str(value)) else ""
+
+    @model_validator(mode="after")
+    def _whole_cards(self) -> RunSpec:
+        if self.gpus_per_trial != "auto" and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(f"gpus_per_trial must be a whole number above 1; got {self.gpus_per_trial:g}")
+        return self
+
+    @property
+    def processes(self) -> int:
+        """That train one candidate together, each with a GPU."""
+        return 1 if self.gpus_per_trial == "auto" else max(1, int(self.gpus_per_trial))
+
+    @property
+    def cache_bytes(self) -> int:
+        """What decoded images may take of a machine's disk."""
+        return 0 if self.image_cache == "0" else parse_bytes(self.image_cache)
+
+
+class SearchSpec(Section):
+    """The whole request.
+
+    Args:
+        study: name of the study; default: the data folder's name.
+        storage: URL of its database: SQLite, PostgreSQL or MySQL.
+        space: `paper`, `scales`, `free`, `tiny`, a YAML file or `module:function`; kept is the space itself, not the name of a
+            file that may change.
+        data, detector, recipe, budget, calibration, search, run: sections, described on their own.
+    """
+
+    study: str
+    storage: str = "sqlite:///nas.db"
+    data: DataSpec
+    space: dict[str, Any]
+    detector: DetectorSpec = DetectorSpec()
+    recipe: Recipe
+    budget: BudgetSpec = BudgetSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    search: SearchSettings = SearchSettings()
+    run: RunSpec = RunSpec()
+
+    @field_validator("study")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not value or value.strip(". ") != value or any(c in value for c in "/\\\0\n"):
+            raise ValueError(f"the name of a study is one word or a few, without '/'; got {value!r}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _images_of_each_gpu(cls, written: Any) -> Any:
+        """Memory is that of one GPU: several share the batch, which `images_per_gpu` then says."""
+        run, recipe = written.get("run", {}), written.get("recipe", {})
+        if not isinstance(run, dict) or not isinstance(recipe, dict) or recipe.get("images_per_gpu"):
+            return written
+        gpus, batch = run.get("gpus_per_trial"), recipe.get("batch")
+        if not isinstance(gpus, (int, float)) or gpus <= 1 or not isinstance(batch, int) or batch % int(gpus):
+            return written
+        return {**written, "recipe": {**recipe, "images_per_gpu": batch // int(gpus)}}
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> SearchSpec:
+        self.recipe.images_at_once(self.run.processes)
+        return self
+
+    def search_space(self) -> SearchSpace:
+        """The space, built."""
+        return space_from_dict(self.space, str(self.space.get("name")))
+
+    @property
+    def wants_baselines(self) -> bool:
+        """They are asked for, and comparable: a search that starts from weights has none for them."""
+        return self.search.baselines and not self.search.try_only and not self.recipe.weights
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, every value named; `SearchSpec.model_validate` reads it back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+_SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
+
+
+def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]) -> SearchSpec:
+    """Build the request from a YAML file, or what it would hold, and flags given as dotted keys, `{"recipe.epochs": 3}`.
+
+    Raises:
+        SpecError: the file or a value is wrong; the text names the key.
+        SpaceError, LayoutError: the space or a layout to try first is wrong.
+    """
+    written = _expand(read_yaml(request) if isinstance(request, Path) else deepcopy(dict(request or {})))
+    if "layout" in written:
+        raise SpecError("a request with a layout is for `nas train FILE`; a search has a space, and search.try")
+    for key, value in flags.items():
+        set_key(written, key, value)
+        _expand(written)
+    space = _space_of(written.pop("space", "paper"))
+    written = merged(_expand(dict(space.defaults)), written)
+    recipe = _section(written, "recipe")
+    written |= {"space": space.to_dict(), "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe)}
+    if not _section(written, "data").get("root"):
+        raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
+    written.setdefault("study", Path(written["data"]["root"]).resolve().name)
+    spec = validated(SearchSpec, written)
+    for text in spec.search.try_first:
+        space.encode(Layout.parse(text))
+    return spec
+
+
+def _space_of(written: object) -> SearchSpace:
+    return load_space(written) if isinstance(written, str) else space_from_dict(written, "space")
+
+
+def _section(written: dict[str, Any], name: str) -> dict[str, Any]:
+    section = written.setdefault(name, {})
+    if not isinstance(section, dict):
+        raise SpecError(f"{name} must be a section with keys of its own; got {section!r}")
+    return section
+
+
+def _expand(written: dict[str, Any]) -> dict[str, Any]:
+    """`detector: fcos` stands for `detector: {name: fcos}`."""
+    for section, key in _SHORTHAND.items():
+        if isinstance(written.get(section), str):
+            written[section] = {key: written[section]}
+    return written

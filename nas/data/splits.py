@@ -1,0 +1,121 @@
+"""What workers need of a checked data set: two index files, and the figures that memory and study are told."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nas.config.recipe import Recipe
+from nas.config.spec import DataSpec, SearchSpec
+from nas.data.coco import CocoSplit, fingerprint
+from nas.data.dataset import largest_batch_shape
+from nas.data.validation import CheckedSplit, Progress, usable_splits
+from nas.models.detectors import learns_masks
+from nas.utils.paths import local_data, write_whole
+
+BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have masks, and that the detector
+    learns them.
+    """
+
+    fingerprint: str
+    categories: tuple[str, ...]
+    train_images: int
+    train_boxes: int
+    val_images: int
+    val_boxes: int
+    max_boxes_per_image: int
+    batch_shape: tuple[int, int, int, int]
+    repaired: dict[str, int]
+    left_out: dict[str, int]
+    masks: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """Without the background."""
+        return len(self.categories)
+
+
+class Splits(NamedTuple):
+    """What is trained on, what chooses, and what nothing was chosen by."""
+
+    train: CocoSplit
+    val: CocoSplit
+    test: CocoSplit | None = None
+
+    def present(self) -> dict[str, CocoSplit]:
+        """Those there are, by name."""
+        return {name: split for name, split in self._asdict().items() if split}
+
+
+def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[SearchSpec, Splits, DataFacts]:
+    """Check the data of a request, and let it ask for what there is: no masks where they have none (`BOXES_ONLY` says so).
+
+    Raises:
+        DataError: the data set cannot be used (see `usable_splits`).
+    """
+    wanted = learns_masks(spec.detector)
+    splits, facts = read_data(spec.data, spec.recipe, progress, masks=wanted)
+    if wanted and not facts.masks:
+        spec = spec.model_copy(update={"detector": spec.detector.model_copy(update={"masks": False})})
+    return spec, splits, facts
+
+
+def read_data(
+    spec: DataSpec, recipe: Recipe, progress: Progress | None = None, *, masks: bool = False
+) -> tuple[Splits, DataFacts]:
+    """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which can take ten times the memory
+    of the boxes, unless `masks` asks for them and there are some to train on.
+
+    Raises:
+        DataError: the data set cannot be used (see `usable_splits`).
+    """
+    names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
+    checked = usable_splits(local_data(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
+    found = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
+    masks = masks and any(box.segmentation is not None for box in found[0].boxes if not box.iscrowd)
+    train, val, *test = found if masks else [split.without_masks() for split in found]
+    per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
+    facts = DataFacts(
+        fingerprint=fingerprint([train, val, *test]),
+        categories=tuple(name for _, name in train.categories),
+        train_images=len(train.images),
+        train_boxes=len(train.boxes),
+        val_images=len(val.images),
+        val_boxes=len(val.boxes),
+        max_boxes_per_image=max(per_image.values(), default=0),
+        batch_shape=largest_batch_shape(train.images, recipe),
+        repaired=_count(checked, repaired=True),
+        left_out=_count(checked, repaired=False),
+        masks=masks,
+    )
+    return Splits(train, val, *test), facts
+
+
+def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
+    kinds = Counter(problem.kind for split in checked for problem in split.problems if problem.repaired is repaired)
+    return dict(kinds)
+
+
+def write_index(path: Path, split: CocoSplit) -> None:
+    """Store a checked split; readers never see half a file."""
+    content = json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()})
+    write_whole(path, lambda file: file.write(content.encode()))
+
+
+def read_index(path: Path) -> CocoSplit:
+    """The inverse of `write_index`."""
+    content = json.loads(path.read_text())
+    return CocoSplit.from_coco(Path(content["folder"]), content["coco"])
+
+
+def facts_to_dict(facts: DataFacts) -> dict[str, Any]:
+    """Plain JSON."""
+    return json.loads(json.dumps(asdict(facts)))

@@ -1,0 +1,1 @@
+"""Scores of detections, and drawings of them."""

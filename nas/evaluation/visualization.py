@@ -1,0 +1,153 @@
+"""Images with their boxes: the ground truth on the left, what a detector found on the right, at the image's own pixels."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.image_io import BrokenImage, read_rgb
+from nas.data.masks import rasterized
+from nas.data.segmentation import Segmentation
+from nas.errors import DataError
+from nas.utils.paths import write_whole
+
+SHOWN_SCORE = 0.3  # detections below are not drawn
+SAMPLES = 8  # images of a split that stand for it
+MASK_OPACITY = 0.4
+_GAP = 4  # white pixels between the sides
+_HUE_STEP = 0.618034  # the golden section: neighbouring labels get colours far apart
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw: x, y, width, height in pixels of its image, the label that colours it, the text beside it; and the mask
+    that is tinted, if there is one.
+    """
+
+    bbox: Sequence[float]
+    label: int
+    text: str
+    mask: Segmentation | None = None
+
+
+def sample(split: CocoSplit, count: int = SAMPLES) -> CocoSplit:
+    """At most `count` images, evenly spread over the split, with their boxes; the same ones every time."""
+    total = len(split.images)
+    images = tuple(split.images[place * total // count] for place in range(count)) if total > count else split.images
+    ids = {image.id for image in images}
+    return replace(split, images=images, boxes=tuple(box for box in split.boxes if box.image_id in ids))
+
+
+def write_drawings(folder: Path, split: CocoSplit, detections: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Draw every image of a split into a PNG of its own, named by its id and its file.
+
+    Args:
+        folder: exists.
+        split: images and ground truth.
+        detections: COCO results on images of the split; those with a score of at least `SHOWN_SCORE` are drawn.
+
+    Raises:
+        DataError: an image has become unreadable.
+        OutputError: the disk is full or away.
+    """
+    truth, found = _truth(split), _found(split, detections)
+    paths = []
+    for image in split.images:
+        pixels = _pixels(split, image)
+        sides = (draw(pixels, truth[image.id]), draw(pixels, found[image.id]))
+        paths.append(folder / f"{image.id:06d}-{Path(image.file_name).stem}.png")
+        picture = functional.to_pil_image(_side_by_side(*sides))
+        write_whole(paths[-1], _png_writer(picture))
+    return paths
+
+
+def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
+    """A copy of an image with masks, boxes and texts; lines and letters grow with the image.
+
+    Args:
+        image: [3, H, W], uint8.
+        marks: inside the image; the outermost pixels of a box are coloured, of a box of less than a pixel that one.
+    """
+    if not marks:
+        return image.clone()
+    height, width = image.shape[-2:]
+    for mark in (mark for mark in marks if mark.mask is not None):
+        inside = rasterized([mark.mask], (height, width), (height, width)).bool()
+        image = draw_segmentation_masks(image, inside, alpha=MASK_OPACITY, colors=[colour_of(mark.label)])
+    colours = [colour_of(mark.label) for mark in marks]
+    return draw_bounding_boxes(
+        image, torch.tensor([_outermost(mark.bbox, height, width) for mark in marks]), [mark.text for mark in marks],
+        colors=colours, width=1 + min(height, width) // 300, font=_font(), font_size=10 + min(height, width) // 100,
+        label_colors="black", fill_labels=True,
+    )  # fmt: skip
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Red, green, blue of a label, 0 to 255: bright, so that black letters can be read on it."""
+    red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1, 0.6, 1)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _outermost(bbox: Sequence[float], height: int, width: int) -> list[int]:
+    """First and last column and row that a box touches: x1, y1, x2, y2, both included, inside the image."""
+    x, y, w, h = bbox
+    left, top = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
+    right, bottom = min(math.ceil(x + w), width) - 1, min(math.ceil(y + h), height) - 1
+    return [left, top, max(left, right), max(top, bottom)]
+
+
+def _truth(split: CocoSplit) -> dict[int, list[Mark]]:
+    names, marks = dict(split.categories), defaultdict(list)
+    for box in split.boxes:
+        text = names[box.category_id] + (" (crowd)" if box.iscrowd else "")
+        marks[box.image_id].append(Mark(box.bbox, split.labels[box.category_id], text, box.segmentation))
+    return marks
+
+
+def _found(split: CocoSplit, detections: Sequence[Mapping[str, Any]]) -> dict[int, list[Mark]]:
+    """By image, the surest last, so that it lies above the others."""
+    names, labels, marks = dict(split.categories), split.labels, defaultdict(list)
+    for found in sorted(detections, key=lambda detection: detection["score"]):
+        if found["score"] >= SHOWN_SCORE:
+            category, mask = found["category_id"], found.get("segmentation")
+            text = f"{names[category]} {found['score']:.2f}"
+            marks[found["image_id"]].append(Mark(found["bbox"], labels[category], text, mask))
+    return marks
+
+
+def _pixels(split: CocoSplit, image: ImageRecord) -> Tensor:
+    """[3, H, W], uint8."""
+    path = split.folder / image.file_name
+    try:
+        return functional.pil_to_tensor(read_rgb(path, (image.width, image.height)))
+    except BrokenImage as error:
+        raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
+
+
+def _side_by_side(left: Tensor, right: Tensor) -> Tensor:
+    gap = torch.full((3, left.shape[1], _GAP), 255, dtype=torch.uint8)
+    return torch.cat([left, gap, right], dim=2)
+
+
+def _png_writer(picture: Image.Image) -> Callable[[Any], None]:
+    """Little compression: a split has thousands of images."""
+    return lambda file: picture.save(file, format="PNG", compress_level=1)
+
+
+def _font() -> str:
+    """Matplotlib's own: Pillow's has only Latin letters."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

@@ -1,0 +1,148 @@
+"""The model card of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from nas.export.description import Trained
+from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
+
+_CARD = """# {layout}
+
+A {pattern} detection backbone, trained {start} as part of {detector} on {data}. C stages are ResNet bottlenecks, T stages
+are Swin blocks.
+
+| stage | kind | blocks | channels | stride |
+| --- | --- | --- | --- | --- |
+{stages}
+
+| figure | value |
+| --- | --- |
+{figures}
+
+## Use the backbone
+
+Run in this folder, or put it on `PYTHONPATH`. `backbone.py` needs torch and torchvision (and safetensors to read the weights),
+nothing else. Images are RGB in 0 to 1, minus {mean}, over {std}; any size.
+
+```python
+from backbone import load_backbone
+
+backbone = load_backbone("backbone.safetensors").eval()
+maps = backbone(images)  # images [B, 3, H, W]
+```
+
+As timm's models with `features_only=True`:
+
+```python
+from backbone import load_features
+
+features = load_features("backbone.safetensors", out_indices=(1, 2, 3)).eval()
+print(features.feature_info.channels(), features.feature_info.reduction())
+maps = features(images)
+```
+
+In a torchvision detector, whose `BackboneWithFPN` cuts its backbones out of classifiers; this one is put in whole:
+
+```python
+from backbone import NamedFeatures, load_backbone
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+
+pyramid = BackboneWithFPN(nn.Module(), {{}}, in_channels_list=[{widths}], out_channels=256)
+pyramid.body = NamedFeatures(load_backbone("backbone.safetensors"))
+model = FasterRCNN(pyramid, num_classes={classes})
+```
+
+In mmdetection 3, `mmdet_config.py` has the model; add data sets and a schedule of your own. The configuration is parsed
+and the backbone built with mmengine in scratch-nas's tests; mmdetection itself has not been run.
+
+## Use ONNX
+
+{onnx}
+
+## Use the detector
+
+```
+nas verify .                     # that nothing has changed, and that all forms give the same outputs
+nas reproduce . --data DIR       # the same candidate, trained again by its recipe and seed, and its mAP beside this one
+nas evaluate . --data DIR        # its COCO metrics on a data set with the same categories
+nas train . --data DIR --out NEW # the same candidate, trained with flags of your own
+```
+
+Categories, label 1 first: {categories}. Images are resized to a short side of {image_size} pixels, the long side to {long_side}
+at most.
+
+## How it was trained
+
+{recipe}
+
+## Where it comes from
+
+The hashes in `manifest.json` prove that the files are those that were exported. They do not prove who exported them, and
+`backbone.py`, `mmdet_config.py` and `mmdet_backbone.py` are code: run those of a bundle whose origin you know.
+
+{origin}
+"""
+
+
+_ONNX = """Compared with the network by onnxruntime when they were written, at image sizes that windows divide and do not.
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("backbone.onnx")
+maps = session.run(None, {"images": images.numpy()})  # any batch, height and width
+```
+
+`backbone.onnx` takes normalised images and gives the four maps. `detector.onnx`, where there is one, takes one image as `image`
+[1, 3, H, W], RGB in 0 to 1, resized, of any size, and gives `boxes`, `scores` and `labels`."""
+
+
+def model_card(trained: Trained, left_out: Sequence[str]) -> str:
+    """Markdown for people: what it is, how good, how to load it, where it comes from.
+
+    Args:
+        trained: the candidate.
+        left_out: sentences on forms that the bundle does not have.
+    """
+    layout, recipe = trained.layout, trained.recipe
+    stages = [
+        f"| {index} | {stage.kind} | {stage.depth} | {stage.width} | {2 ** (index + 1)} |"
+        for index, stage in enumerate(layout.stages, start=1)
+    ]
+    calibration = "-" if recipe.weights else trained.calibration.model_dump(mode="json")
+    return _CARD.format(
+        layout=layout,
+        pattern=layout.pattern,
+        start=f"from the weights in {PurePath(recipe.weights).name}" if recipe.weights else "from scratch",
+        detector=trained.detector.name,
+        data=trained.origin.get("data", "unknown data"),
+        stages="\n".join(stages),
+        figures="\n".join(f"| {name} | {_cell(value)} |" for name, value in trained.figures.items()),
+        mean=IMAGE_MEAN,
+        std=IMAGE_STD,
+        widths=", ".join(map(str, layout.widths)),
+        classes=1 + len(trained.categories),
+        onnx="\n\n".join([_ONNX, *left_out]),
+        categories=", ".join(trained.categories),
+        image_size=recipe.image_size,
+        long_side=recipe.long_side,
+        recipe=_list({**recipe.model_dump(mode="json"), "calibration": calibration}),
+        origin=_list(trained.origin),
+    )
+
+
+def _list(values: dict[str, Any]) -> str:
+    return "\n".join(f"- {name}: {_cell(value)}" for name, value in values.items())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
+    return "-" if value is None else str(value)

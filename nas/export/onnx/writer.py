@@ -1,0 +1,95 @@
+"""The ONNX files of a bundle: written, and compared with the network that they are of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.errors import BundleError
+from nas.export.onnx.detector import detector_onnx, why_not
+from nas.export.onnx.export import SIZES, OnnxModel, backbone_onnx, missing
+from nas.models.detectors import Detector
+
+TOLERANCE = 1e-4  # of outputs, absolute and relative
+MATCHED = 0.95  # share of detections
+BACKBONE, DETECTOR = "backbone.onnx", "detector.onnx"
+
+
+def write_onnx(folder: Path, detector: Detector) -> list[str]:
+    """Write what can be written, and compare it.
+
+    Returns:
+        What cannot, and why.
+
+    Raises:
+        BundleError: a file gives something else than the network.
+    """
+    if absent := missing():
+        return [f"ONNX files need the package {absent[0]}: pip install 'scratch-nas[onnx]', and export again."]
+    templates: dict[str, Any] = {}
+    (folder / BACKBONE).write_bytes(backbone_onnx(detector.backbone.backbone, templates))
+    compare_backbone(folder / BACKBONE, detector)
+    if reason := why_not(detector):
+        return [f"{DETECTOR}: {reason}"]
+    (folder / DETECTOR).write_bytes(detector_onnx(detector, templates))
+    compare_detector(folder / DETECTOR, detector)
+    return []
+
+
+def compare_backbone(path: Path, detector: Detector) -> None:
+    """Of the maps at several image sizes.
+
+    Raises:
+        BundleError: they differ.
+    """
+    model = OnnxModel(path)
+    for images in random_images():
+        with torch.no_grad():
+            expected = detector.backbone.backbone(images)
+        same(path.name, model(images), expected)
+
+
+def compare_detector(path: Path, detector: Detector) -> None:
+    """Of the detections on an image at a time.
+
+    Raises:
+        BundleError: more than a few have no counterpart. Those at the edge of a threshold may: rounding decides there.
+    """
+    model = OnnxModel(path)
+    for images in random_images():
+        with torch.no_grad():
+            (expected,) = detector([images[0]])
+        wanted = [expected[name] for name in ("boxes", "scores", "labels")]
+        if matched_share(model(images[:1]), wanted) < MATCHED:
+            raise BundleError(f"{path.name} gives other detections than the network")
+
+
+def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
+    """Of two lists of detections (boxes, scores, labels), how many of the longer one have a counterpart in the other."""
+    longest, shortest = max(len(given[0]), len(expected[0])), min(len(given[0]), len(expected[0]))
+    if not shortest:
+        return float(longest == 0)
+    near = torch.isclose(given[0][:, None], expected[0][None], rtol=1e-3, atol=1e-2).all(dim=2)
+    near &= (given[1][:, None] - expected[1][None]).abs() <= 1e-3
+    near &= given[2][:, None] == expected[2][None]
+    return min(int(near.any(dim=0).sum()), int(near.any(dim=1).sum())) / longest
+
+
+def random_images() -> list[Tensor]:
+    """A batch of each of the `SIZES`, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(batch, 3, height, width, generator=generator) for batch, height, width in SIZES]
+
+
+def same(name: str, given: list[Tensor], expected: list[Tensor]) -> None:
+    """Compare outputs.
+
+    Raises:
+        BundleError: their number, shapes or values differ.
+    """
+    pairs = zip(given, expected, strict=True) if len(given) == len(expected) else iter([(torch.zeros(0), torch.zeros(1))])
+    if not all(x.shape == y.shape and torch.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE) for x, y in pairs):
+        raise BundleError(f"{name} gives other outputs than the network, by more than {TOLERANCE:g}")

@@ -1,0 +1,95 @@
+"""Activation checkpointing: what is not kept is computed once more in the backward pass (Chen et al., 2016).
+
+`full`: blocks of the backbone keep their input alone and run twice. `light`: norms, GELU and the attention itself run twice,
+convolutions and linear maps do not: PyTorch ends the second run of a piece when it has everything that was kept the first time,
+and what a piece here ends with, a product, keeps only its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import Bottleneck
+
+from nas.models.backbones.swin_stage import SwinBlock
+from nas.models.detectors.dense_head import Tower
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+def checkpoint_blocks(network: nn.Module, kept: str, again_in: Context = nullcontext) -> None:
+    """Make a network keep less, in place; its weights, outputs and gradients stay what they are.
+
+    Args:
+        network: a detector, or a piece of one.
+        kept: `none` changes nothing, `light` and `full` are described above.
+        again_in: entered around every second run.
+    """
+    for module in network.modules():
+        if kept == "full" and isinstance(module, (Bottleneck, SwinBlock)):
+            trained_as(module, "forward", partial(_again, module.forward, module, again_in))
+        elif kept == "light" and isinstance(module, SwinBlock):
+            trained_as(module, "forward", partial(_light_swin, module, again_in))
+        elif kept == "light" and isinstance(module, Tower):
+            trained_as(module, "forward", partial(_light_tower, module, again_in))
+
+
+def trained_as(module: nn.Module, method: str, other: Callable[[Tensor], Tensor]) -> None:
+    """Something else in the place of a module's method, where gradients are wanted."""
+    plain = getattr(module, method)
+    setattr(module, method, lambda x: other(x) if torch.is_grad_enabled() else plain(x))
+
+
+def _light_swin(block: SwinBlock, again_in: Context, x: Tensor) -> Tensor:
+    def again(piece: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+        return _again(piece, block, again_in, y)
+
+    attend = partial(block.attend, height=x.shape[1], width=x.shape[2])
+    x = x + again(attend, again(block.queries, x))
+    hidden = again(lambda y: block.mlp[0](block.norm2(y)), x)
+    return x + again(nn.Sequential(*list(block.mlp)[1:]), hidden)
+
+
+def _light_tower(tower: Tower, again_in: Context, x: Tensor) -> Tensor:
+    """Pieces from one convolution's output to the next one's."""
+    first, *between, norm, relu = tower
+    x = first(x)
+    for start in range(0, len(between), 3):
+        x = _again(nn.Sequential(*between[start : start + 3]), tower, again_in, x)
+    return relu(norm(x))
+
+
+def _again(piece: Callable[[Tensor], Tensor], owner: nn.Module, again_in: Context, x: Tensor) -> Tensor:
+    """Run a piece of `owner`, and once more in the backward pass."""
+
+    @contextmanager
+    def second() -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(again_in())
+            stack.enter_context(_statistics_kept(owner))
+            yield
+
+    return checkpoint(
+        piece, x, use_reentrant=False, context_fn=lambda: (nullcontext(), second()),
+        preserve_rng_state=False,  # blocks draw no numbers
+    )  # fmt: skip
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    """The second run must not move the running statistics of batch norms a second time."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count

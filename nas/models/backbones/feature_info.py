@@ -1,0 +1,71 @@
+"""The backbone in the interfaces that other libraries have for one: timm's `features_only`, and named maps, as torchvision's
+detectors take them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.models.backbones.hybrid import HybridBackbone
+
+
+class FeatureInfo:
+    """What each chosen map is, by the methods of timm's class of this name."""
+
+    def __init__(self, widths: Sequence[int], out_indices: Sequence[int]) -> None:
+        self.out_indices = tuple(out_indices)
+        self.info = [
+            {"num_chs": width, "reduction": 4 * 2**index, "module": f"stages.{index}", "index": index}
+            for index, width in enumerate(widths)
+        ]
+
+    def channels(self) -> list[int]:
+        """Of each map."""
+        return self._of("num_chs")
+
+    def reduction(self) -> list[int]:
+        """The stride of each map."""
+        return self._of("reduction")
+
+    def module_name(self) -> list[str]:
+        """The stage that makes each map."""
+        return self._of("module")
+
+    def get_dicts(self) -> list[dict[str, Any]]:
+        """All of that."""
+        return [self.info[index] for index in self.out_indices]
+
+    def __len__(self) -> int:
+        return len(self.out_indices)
+
+    def _of(self, key: str) -> list[Any]:
+        return [self.info[index][key] for index in self.out_indices]
+
+
+class BackboneFeatures(nn.Module):
+    """Images to a list of the chosen maps, as timm's models with `features_only=True`.
+
+    Args:
+        backbone: gives four maps.
+        out_indices: which of them, 0 (stride 4) to 3 (stride 32), or counted from the end.
+    """
+
+    def __init__(self, backbone: HybridBackbone, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feature_info = FeatureInfo(backbone.widths, [range(len(backbone.widths))[index] for index in out_indices])
+
+    def forward(self, images: Tensor) -> Any:
+        maps = self.backbone(images)
+        return [maps[index] for index in self.feature_info.out_indices]
+
+
+class NamedFeatures(BackboneFeatures):
+    """The same as an ordered dict, "0", "1", ...: the `body` of torchvision's `BackboneWithFPN`."""
+
+    def forward(self, images: Tensor) -> Any:
+        return OrderedDict((str(level), x) for level, x in enumerate(super().forward(images)))

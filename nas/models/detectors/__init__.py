@@ -1,0 +1,48 @@
+"""Detectors around a backbone; `nas.models.detectors.base` says what they have in common."""
+
+from __future__ import annotations
+
+from nas.config.spec import DetectorSpec
+from nas.models.backbones import build_backbone, he_init_
+from nas.models.detectors.atss import Atss
+from nas.models.detectors.base import Detector
+from nas.models.detectors.cascade_rcnn import CascadeMaskRcnn
+from nas.models.detectors.faster_rcnn import FasterRcnn
+from nas.models.detectors.fcos import Fcos
+from nas.models.detectors.reppoints import RepPointsV2
+from nas.models.detectors.sparse_rcnn import SparseRcnn
+from nas.models.necks.fpn import PyramidBackbone
+from search_spaces.layout import Layout
+
+DETECTORS: dict[str, type[Detector]] = {  # names are those of the catalog
+    "fcos": Fcos,
+    "faster_rcnn": FasterRcnn,
+    "atss": Atss,
+    "reppoints_v2": RepPointsV2,
+    "cascade_mask_rcnn": CascadeMaskRcnn,
+    "sparse_rcnn": SparseRcnn,
+}
+
+__all__ = ["DETECTORS", "Detector", "build_detector", "learns_masks"]
+
+
+def learns_masks(spec: DetectorSpec) -> bool:
+    """Whether the detector of a request has mask heads."""
+    return spec.masks and DETECTORS[spec.name].can_mask
+
+
+def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Detector:
+    """The detector of a layout, He-initialised throughout but for its predictors.
+
+    Args:
+        layout: of the backbone.
+        spec: which detector, with which widths.
+        num_classes: without the background.
+    """
+    kind = DETECTORS[spec.name]
+    pyramid = PyramidBackbone(build_backbone(layout), channels=spec.channels, neck=spec.neck, **kind.neck)
+    detector = kind.of(pyramid, num_classes, spec)
+    for part in (pyramid.fpn, *detector.heads()):
+        he_init_(part)
+    detector.init_predictors()
+    return detector

@@ -1,0 +1,42 @@
+"""ATSS (Zhang et al., CVPR 2020): FCOS's network on anchors, with positives chosen by the statistics of their overlaps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nas.models.detectors.atss_loss import atss_losses, decode_boxes
+from nas.models.detectors.dense_detector import OneStage
+from nas.models.necks.fpn import PyramidBackbone
+
+ANCHOR_SIDE = 8  # strides
+
+
+class Atss(OneStage):
+    """Boxes by deltas on one square anchor: see `OneStage`."""
+
+    def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes, anchor_side=ANCHOR_SIDE, activation=nn.Identity())
+        self.box_coder = _Deltas()
+
+    def compute_loss(
+        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+    ) -> dict[str, Tensor]:
+        """See `atss_losses`."""
+        return atss_losses(head_outputs, anchors[0], counts, targets)
+
+    def postprocess_detections(
+        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """The authors' rule: candidates by their class alone, ranked and scored by the root of class times centerness.
+
+        mmdetection scores by the product, in the same order. torchvision also leaves out what scores below the threshold.
+        """
+        logits = [level.masked_fill(level.sigmoid() <= self.score_thresh, -torch.inf) for level in head_outputs["cls_logits"]]
+        return super().postprocess_detections({**head_outputs, "cls_logits": logits}, anchors, image_shapes)
+
+
+class _Deltas:
+    """What torchvision's FCOS asks of a box coder."""
+
+    decode = staticmethod(decode_boxes)

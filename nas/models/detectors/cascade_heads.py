@@ -1,0 +1,153 @@
+"""One stage of a cascade (Cai & Vasconcelos, CVPR 2018): what it samples, predicts, learns, and hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import clip_boxes_to_image
+
+from nas.models.detectors.dense_head import giou_loss
+from nas.models.detectors.faster_rcnn import POSITIVE_SHARE, ROI_SIZE, BoxPredictor, PyramidRoIAlign
+from nas.utils.distributed import average
+
+CONVOLUTIONS = 4  # of a box head and of a mask head
+MASK_ROI_SIZE = 14
+GIOU_WEIGHT = 10.0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The boxes of a batch that a stage learns from, image by image, those of objects first.
+
+    Args:
+        boxes: of each image [S, 4].
+        labels: of each image [S], 0 is the background.
+        wanted: of each image [S, 4], the object that a box overlaps most; zeros where there is none.
+        objects: of each image [S], its index.
+        positives: of each image, how many are of objects.
+        proposed: of each image [S], false for the objects' own boxes.
+    """
+
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    wanted: list[Tensor]
+    objects: list[Tensor]
+    positives: list[int]
+    proposed: list[Tensor]
+
+    def of_objects(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """The positives of something given image by image."""
+        return [part[:count] for part, count in zip(parts, self.positives, strict=True)]
+
+
+class CascadeStage(RoIHeads):
+    """torchvision's box and mask heads with the layers of Swin's published configuration: four 3x3 convolutions with batch norm
+    and one fully connected layer, a box for each class; four 3x3 convolutions and a 2x2 transposed one, a mask for each class.
+
+    There batch norms are synchronised; here they are where the layout's norm is `syncbn`.
+
+    Args:
+        channels: of the pyramid and of all convolutions.
+        num_classes: without the background.
+        hidden: width of the fully connected layer.
+        regions: boxes of one image that it learns from.
+        iou: from which a box is of an object.
+        box_weights: what offsets of x, y, width and height are divided by.
+        masks: whether there is a mask head.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        hidden: int,
+        regions: int,
+        iou: float,
+        box_weights: tuple[float, ...],
+        masks: bool,
+    ) -> None:
+        widths = [channels] * CONVOLUTIONS
+        super().__init__(
+            PyramidRoIAlign(),
+            FastRCNNConvFCHead((channels, ROI_SIZE, ROI_SIZE), widths, [hidden], norm_layer=nn.BatchNorm2d),
+            BoxPredictor(hidden, num_classes),
+            fg_iou_thresh=iou,
+            bg_iou_thresh=iou,
+            batch_size_per_image=regions,
+            positive_fraction=POSITIVE_SHARE,
+            bbox_reg_weights=box_weights,
+            score_thresh=0.05,
+            nms_thresh=0.5,
+            detections_per_img=100,
+            mask_roi_pool=PyramidRoIAlign(MASK_ROI_SIZE) if masks else None,
+            mask_head=MaskRCNNHeads(channels, widths, dilation=1) if masks else None,
+            mask_predictor=MaskRCNNPredictor(channels, channels, num_classes) if masks else None,
+        )
+
+    @torch.no_grad()
+    def sample(self, proposals: list[Tensor], targets: Sequence[dict[str, Tensor]]) -> Sampled:
+        """Of the proposals [N, 4] of each image, and of its objects' own boxes: `regions` at most, a quarter of objects."""
+        truth = [target["boxes"].float() for target in targets]
+        candidates = self.add_gt_proposals(proposals, truth)
+        objects, labels = self.assign_targets_to_proposals(candidates, truth, [target["labels"] for target in targets])
+        places = [
+            [torch.where(chosen)[0] for chosen in both] for both in zip(*self.fg_bg_sampler(labels), strict=True)
+        ]  # fmt: skip
+        chosen = [torch.cat(both) for both in places]
+        wanted = [boxes if len(boxes) else boxes.new_zeros(1, 4) for boxes in truth]
+        return Sampled(
+            boxes=[boxes[index] for boxes, index in zip(candidates, chosen, strict=True)],
+            labels=[each[index] for each, index in zip(labels, chosen, strict=True)],
+            wanted=[boxes[each[index]] for boxes, each, index in zip(wanted, objects, chosen, strict=True)],
+            objects=[each[index] for each, index in zip(objects, chosen, strict=True)],
+            positives=[len(positive) for positive, _ in places],
+            proposed=[index < len(boxes) for boxes, index in zip(proposals, chosen, strict=True)],
+        )
+
+    def outputs(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits [R, 1 + K] and box offsets [R, 4 (1 + K)], from regions [R, C, 7, 7]."""
+        logits, offsets = self.box_predictor(self.box_head(regions))
+        return logits.float(), offsets.float()
+
+    def mask_logits(self, regions: Tensor) -> Tensor:
+        """[R, K, 28, 28] from regions [R, C, 14, 14]."""
+        return self.mask_predictor(self.mask_head(regions))
+
+    def moved(self, boxes: Tensor, offsets: Tensor, classes: Tensor) -> Tensor:
+        """Boxes [R, 4] moved by the offsets of a class each, [R] from 1; class 0 moves nothing."""
+        index = torch.arange(len(boxes), device=boxes.device)
+        return self.box_coder.decode_single(offsets.unflatten(1, (-1, 4))[index, classes], boxes)
+
+    def box_losses(self, logits: Tensor, offsets: Tensor, sampled: Sampled) -> dict[str, Tensor]:
+        """Cross-entropy over all boxes, and GIoU of those of objects, moved, over the number of all (Swin's configuration has
+        smooth L1 replaced so); the number averaged over the processes that train together.
+        """
+        boxes, labels, wanted = (torch.cat(parts) for parts in (sampled.boxes, sampled.labels, sampled.wanted))
+        count = average(logits.new_full((), len(labels))).clamp(min=1)
+        positive = labels > 0
+        giou = giou_loss(torch.where(positive[:, None], self.moved(boxes, offsets, labels), wanted), wanted) * positive
+        return {
+            "classifier": F.cross_entropy(logits, labels, reduction="sum") / count,
+            "box_reg": GIOU_WEIGHT * giou.sum() / count,
+        }
+
+    @torch.no_grad()
+    def refined(
+        self, boxes: list[Tensor], logits: Tensor, offsets: Tensor, shapes: list[tuple[int, int]], labels: Tensor | None = None
+    ) -> list[Tensor]:
+        """Boxes of each image moved by the offsets of their class, and cut at its border: the class in `labels` [R], where that
+        is known and not the background, else the likeliest.
+        """
+        classes = logits[:, 1:].argmax(dim=1) + 1
+        if labels is not None:
+            classes = torch.where(labels > 0, labels, classes)
+        moved = self.moved(torch.cat(boxes), offsets, classes).split([len(part) for part in boxes])
+        return [clip_boxes_to_image(part, shape) for part, shape in zip(moved, shapes, strict=True)]

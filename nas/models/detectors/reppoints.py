@@ -1,0 +1,127 @@
+"""RepPoints v2 (Chen et al., NeurIPS 2020; RepPoints: Yang et al., ICCV 2019): objects as sets of nine points, regressed twice,
+helped by verification of corners and foreground.
+
+As the published configuration, with these differences: He initialisation, focal loss on classes in every case (Swin's detection
+figures use its quality variant), the moment transform of RepPoints as the default (`corners` for v2's own), and what the
+functions say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from nas.config.spec import DetectorSpec
+from nas.models.detectors.base import Detector
+from nas.models.detectors.dense_head import STRIDES, PyramidAnchors, centers_of
+from nas.models.detectors.reppoints_corners import refine_corners
+from nas.models.detectors.reppoints_head import RepPointsHead
+from nas.models.detectors.reppoints_loss import reppoints_losses
+from nas.models.detectors.reppoints_points import TRANSFORMS
+from nas.models.detectors.reppoints_targets import Levels
+from nas.models.detectors.transform import BatchTransform, empty_targets
+from nas.models.necks.fpn import NeckDims, PyramidBackbone
+
+SCORE_THRESHOLD, NMS_IOU, DETECTIONS, CANDIDATES = 0.05, 0.6, 100, 1000
+REFINED_ON = (None, 0, 0, 1, 1)  # level whose corners refine the boxes of a level (published; section 3.3 of the paper)
+
+
+class RepPointsV2(Detector):
+    """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
+
+    Args:
+        backbone: five pyramid levels at strides 8 to 128.
+        num_classes: without the background.
+        box_transform: `moment` or `corners`, from point sets to boxes.
+    """
+
+    neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
+
+    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, box_transform: str) -> None:
+        super().__init__()
+        self.backbone, self.transform = backbone, BatchTransform()
+        self.anchor_generator = PyramidAnchors(1)
+        self.head = RepPointsHead(backbone.out_channels, num_classes)
+        self.box_transform = TRANSFORMS[box_transform]()
+
+    @classmethod
+    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+        return cls(backbone, num_classes, box_transform=spec.box_transform)
+
+    def heads(self) -> list[nn.Module]:
+        return [self.head, self.box_transform]
+
+    def predictors(self) -> list[nn.Conv2d | nn.Linear]:
+        return [*self.head.predictors()]
+
+    def init_predictors(self) -> None:
+        self.head.init_predictors()
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        if self.training and targets is None:
+            raise ValueError("targets must be given in training")
+        batch, _ = self.transform(images, None)
+        levels = list(self.backbone(batch.tensors).values())
+        if self.training:
+            return self._losses(batch, levels, targets)
+        return self._detections(batch, levels)
+
+    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+        """Nothing is bounded: every tensor has the size of the pyramid, or that times the boxes of an image."""
+        batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
+        return [loss.float() for loss in self._losses(batch, levels, empty_targets(images, boxes_per_image)).values()]
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        self.head(levels)
+
+    def _losses(self, batch: ImageList, levels: Sequence[Tensor], targets: Any) -> dict[str, Tensor]:
+        outputs = self.head(levels)
+        anchors = self.anchor_generator(batch, levels)[0]
+        boxes = self._boxes(outputs["initial"], anchors), self._boxes(outputs["refined"], anchors)
+        return reppoints_losses(outputs, boxes, centers_of(anchors), _shapes(levels), targets)
+
+    def _boxes(self, points: Tensor, anchors: Tensor) -> Tensor:
+        """[B, N, 4], pixels, of point sets [B, N, 18] at squares of one stride [N, 4]."""
+        strides = anchors[:, 2:] - anchors[:, :2]
+        return self.box_transform(points) * strides.repeat(1, 2) + centers_of(anchors).repeat(1, 2)
+
+    def _detections(self, batch: ImageList, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        outputs = self.head(levels)
+        boxes = self._boxes(outputs["refined"], self.anchor_generator(batch, levels)[0])
+        of_images = zip(boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True)
+        return [_detect(*of_image, _shapes(levels)) for of_image in of_images]
+
+
+def _detect(boxes: Tensor, scores: Tensor, corners: Tensor, size: tuple[int, int], levels: Levels) -> dict[str, Tensor]:
+    """Detections of one image of (height, width) from boxes [N, 4], scores [N, K] and corners [N, 6] of all levels."""
+    counts = [height * width for height, width, _ in levels]
+    maps = [
+        each.t().unflatten(1, (height, width))
+        for each, (height, width, _) in zip(corners.float().split(counts), levels, strict=True)
+    ]
+    found = []
+    for here, chances, refined_on in zip(boxes.split(counts), scores.split(counts), REFINED_ON, strict=True):
+        chosen, confidence, classes = _candidates(clip_boxes_to_image(here, size), chances)
+        if refined_on is not None:
+            corner_map = maps[refined_on]
+            chosen = refine_corners(chosen, corner_map[:2], corner_map[2:], levels[refined_on][2])
+        found.append((clip_boxes_to_image(chosen, size), confidence, classes))
+    all_boxes, all_scores, all_classes = (torch.cat(parts) for parts in zip(*found, strict=True))
+    kept = batched_nms(all_boxes, all_scores, all_classes, NMS_IOU)[:DETECTIONS]
+    return {"boxes": all_boxes[kept], "scores": all_scores[kept], "labels": all_classes[kept] + 1}
+
+
+def _candidates(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and classes (from 0) of the pairs of a level's boxes [n, 4] and classes that score best, [n, K]."""
+    ranked, order = scores.float().flatten().topk(min(CANDIDATES, scores.numel()))
+    order = order[ranked > SCORE_THRESHOLD]
+    return boxes[order // scores.shape[1]], ranked[: len(order)], order % scores.shape[1]
+
+
+def _shapes(levels: Sequence[Tensor]) -> Levels:
+    return [(level.shape[2], level.shape[3], stride) for level, stride in zip(levels, STRIDES, strict=True)]

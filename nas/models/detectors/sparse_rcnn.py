@@ -1,0 +1,106 @@
+"""Sparse R-CNN (Sun et al., CVPR 2021): as many learned proposals as there can be objects, refined six times, no anchors, no
+non-maximum suppression. The head is in `dynamic_head`, the losses are in `set_loss`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
+
+from nas.config.spec import DetectorSpec
+from nas.models.detectors.base import Detector
+from nas.models.detectors.dense_head import PRIOR
+from nas.models.detectors.faster_rcnn import ROI_SIZE
+from nas.models.detectors.sparse_rcnn_head import DynamicHead
+from nas.models.detectors.sparse_rcnn_loss import in_order, set_losses
+from nas.models.detectors.transform import BatchTransform, empty_targets
+from nas.models.necks.fpn import NeckDims, PyramidBackbone
+
+DETECTIONS = 100  # of an image; the published evaluation looks at no more
+
+
+class SparseRcnn(Detector):
+    """torchvision's contract: labels of targets and detections count from 1.
+
+    Detections are the 100 best of all proposals and classes, whatever their score, without suppression (section 3.1).
+
+    Args:
+        backbone: four pyramid levels at strides 4 to 32.
+        num_classes: without the background.
+        proposals: of each image; the published model has 300 (100 in the paper's own tables).
+    """
+
+    neck: ClassVar[NeckDims] = {"first": 0, "extra": "none"}
+
+    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, proposals: int) -> None:
+        super().__init__()
+        self.backbone, self.transform = backbone, BatchTransform()
+        self.head = DynamicHead(backbone.out_channels, num_classes, proposals)
+
+    @classmethod
+    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+        return cls(backbone, num_classes, proposals=spec.proposals)
+
+    def heads(self) -> list[nn.Module]:
+        return [self.head]
+
+    def predictors(self) -> list[nn.Conv2d | nn.Linear]:
+        """Of class logits and box offsets, in every stage. What gives the dynamic weights is none: it is a layer inside."""
+        stages: Any = self.head.stages
+        return [predictor for stage in stages for predictor in (stage.cls_logits, stage.bbox_pred)]
+
+    def init_predictors(self) -> None:
+        """Xavier's uniform weights (Glorot & Bengio 2010) and the prior for classes, as published. Smaller weights, as other
+        detectors have, begin with proposals that are all alike, and learn classes several times slower.
+        """
+        stages: Any = self.head.stages
+        for predictor in self.predictors():
+            nn.init.xavier_uniform_(predictor.weight)
+        for stage in stages:
+            nn.init.constant_(stage.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        if self.training and targets is None:
+            raise ValueError("targets must be given in training")
+        batch, _ = self.transform(images, None)
+        sizes = _sizes(batch.image_sizes, batch.tensors)
+        logits, boxes = self.head(list(self.backbone(batch.tensors).values()), sizes)
+        if not self.training or targets is None:
+            return _detections(logits[:, -1], boxes[:, -1], batch.image_sizes)
+        return set_losses(logits, boxes, targets, sizes)
+
+    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+        """Every box is matched, and each level may have to pool all regions; the matching itself runs on the host."""
+        sizes = _sizes([(images.shape[2], images.shape[3])] * len(images), images)
+        logits, boxes = self.head(levels, sizes)
+        return list(set_losses(logits, boxes, empty_targets(images, boxes_per_image), sizes, in_order).values())
+
+    def run_heads(self, levels: Sequence[Tensor]) -> None:
+        """With as many proposals as the network has."""
+        images, proposals = len(levels[0]), len(self.head.proposal_boxes)
+        regions = levels[0].new_empty(images * proposals, levels[0].shape[1], ROI_SIZE, ROI_SIZE)
+        self.head.refine(levels[0].new_ones(images, 4), lambda boxes: regions)
+
+
+def _sizes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """[B, 4], width, height, width, height of each image, from (height, width); filled in on the device, without a copy."""
+    filled = like.new_empty(len(sizes), 4)
+    for row, (height, width) in zip(filled, sizes, strict=True):
+        row[0::2], row[1::2] = width, height
+    return filled
+
+
+def _detections(logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    """The best of [B, P, K] with their boxes [B, P, 4], cut off at the border of the image; what is outside is left out."""
+    classes = logits.shape[2]
+    scores, place = logits.float().sigmoid().flatten(1).topk(min(DETECTIONS, logits[0].numel()))
+    found = []
+    for of_image, best, index, size in zip(boxes, scores, place, sizes, strict=True):
+        cut = clip_boxes_to_image(of_image[index // classes], size)
+        inside = (cut[:, 2:] > cut[:, :2]).all(dim=1)
+        found.append({"boxes": cut[inside], "scores": best[inside], "labels": (index % classes + 1)[inside]})
+    return found

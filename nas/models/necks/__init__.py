@@ -1,0 +1,1 @@
+"""What joins the maps of a backbone for the heads of a detector."""

@@ -1,0 +1,1 @@
+"""What a network costs, found out without training it."""

@@ -1,0 +1,120 @@
+"""What a real training step takes: on a GPU by PyTorch's own counters, on the CPU counted at dispatch level."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.config.recipe import Recipe
+from nas.config.spec import DetectorSpec
+from nas.data.dataset import Batch, Target
+from nas.models.activation_checkpointing import checkpoint_blocks
+from nas.models.detectors import Detector, build_detector, learns_masks
+from nas.models.memory_format import channels_last_
+from nas.profiling.memory.allocator import rounded_bytes
+from nas.profiling.memory.estimator import Training
+from nas.profiling.memory.recorder import RELEASED, Recorder
+from nas.training.loop import train_epoch
+from nas.training.optimizer import make_optimizer
+from search_spaces.layout import Layout
+
+STEPS = 2  # the optimizer's states come into being at the end of the first
+EVALUATED, WARM_UP = 20, 5  # images
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are None on the CPU."""
+
+    device: str
+    peak_bytes: int
+    reserved_bytes: int | None
+    step_s: float
+    fps: float | None
+
+
+def measure_memory(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training, device: torch.device
+) -> Measured:
+    """Train on random images and boxes of the shapes that `training` names, and look at the second step.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU has no room for it.
+    """
+    images, _, height, width = training.batch_shape
+    torch.manual_seed(0)
+    network = build_detector(layout, detector, num_classes).to(device)
+    checkpoint_blocks(network, training.checkpointing)
+    if training.channels_last:
+        channels_last_(network)
+    recipe = Recipe(
+        epochs=1, image_size=height, max_size=max(height, width), batch=images, lr=1e-5, optimizer=training.optimizer
+    )
+    optimizer = make_optimizer(network, recipe)
+    masks, boxes = learns_masks(detector), training.boxes_per_image
+    targets = [random_target(boxes, num_classes, height, width, masks=masks) for _ in range(images)]
+    batch = Batch([torch.rand(3, height, width) for _ in range(images)], targets).to(device)
+    accumulate = 2 if training.accumulates else 1
+    recorder = Recorder() if device.type == "cpu" else None
+    given = [*batch.images, *(target["masks"] for target in batch.targets if masks)]
+    there = [*network.parameters(), *network.buffers(), *given]
+    if recorder:
+        for tensor in there:
+            recorder.know(tensor)
+    for _ in range(STEPS):
+        if recorder is None:
+            torch.cuda.reset_peak_memory_stats(device)
+            torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        with recorder or nullcontext():
+            train_epoch(
+                network, [batch] * accumulate, optimizer, lrs=[recipe.lr], accumulate=accumulate, clip_norm=None,
+                precision=training.precision, device=device,
+            )  # fmt: skip
+    step_s = time.perf_counter() - started
+    if recorder:
+        return Measured(
+            "cpu", highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)), None, step_s, None
+        )
+    peak_bytes, reserved_bytes = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    fps = _fps(network, batch.images[0], device)
+    return Measured(torch.cuda.get_device_name(device), peak_bytes, reserved_bytes, step_s, fps)
+
+
+def highest_bytes(recorder: Recorder, live_bytes: int) -> int:
+    """The peak of what was recorded, beside what was there before."""
+    sizes: dict[int, int] = {}
+    highest = live_bytes
+    for slot, size in recorder.events:
+        if size == RELEASED:
+            live_bytes -= sizes.pop(slot, 0)
+        else:
+            sizes[slot] = rounded_bytes(size)
+            live_bytes += sizes[slot]
+            highest = max(highest, live_bytes)
+    return highest
+
+
+def random_target(boxes: int, num_classes: int, height: int, width: int, *, masks: bool = False) -> Target:
+    """Boxes of all sizes within an image, with masks if asked for."""
+    sides = torch.tensor([width, height])
+    corner, size = torch.rand(boxes, 2) * sides * 0.6, torch.rand(boxes, 2) * sides * 0.35 + 8
+    labels = torch.randint(1, num_classes + 1, (boxes,))
+    target = {"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels, "image_id": torch.tensor(0)}
+    return target | ({"masks": torch.randint(2, (boxes, height, width), dtype=torch.uint8)} if masks else {})
+
+
+@torch.no_grad()
+def _fps(network: Detector, image: Tensor, device: torch.device) -> float:
+    network.eval()
+    for index in range(WARM_UP + EVALUATED):
+        if index == WARM_UP:
+            torch.cuda.synchronize(device)
+            started = time.perf_counter()
+        network([image])
+    torch.cuda.synchronize(device)
+    return EVALUATED / (time.perf_counter() - started)

@@ -1,0 +1,132 @@
+"""A training step put together from the tapes of its pieces, as the autograd engine would run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.profiling.memory.recorder import ACCUMULATED, RELEASED
+from nas.profiling.memory.tracer import TensorSpec, UnitTape
+
+GRADIENTS, TRANSIENTS = "gradients", "transients"
+
+
+@dataclass
+class Value:
+    """A tensor between pieces, and its gradient once there is one; both are numbers of storages."""
+
+    storage: int
+    spec: TensorSpec
+    gradient: int | None = None
+
+
+@dataclass
+class _Call:
+    tape: UnitTape
+    part: str
+    inputs: Sequence[Value]
+    results: list[Value]
+    storages: dict[int, int]
+
+
+class Chain:
+    """Runs pieces forward, then all of them backward, and keeps the events of the whole: (storage, bytes or `RELEASED`, part).
+
+    A tensor between pieces goes when nobody holds it any more: neither the code that runs them (`drop`), nor any piece.
+
+    Args:
+        accumulates: gradients of an earlier batch are there already; new ones are added to them.
+    """
+
+    def __init__(self, *, accumulates: bool) -> None:
+        self.accumulates = accumulates
+        self.events: list[tuple[int, int, str]] = []
+        self.backward_from = 0
+        self._count = 0
+        self._holders: dict[int, int] = {}
+        self._calls: list[_Call] = []
+
+    def given(self, spec: TensorSpec) -> Value:
+        """A tensor from outside, which stays and is not among the events."""
+        value = Value(self._new(), spec)
+        self._hold(value.storage, 1)
+        return value
+
+    def forward(self, tape: UnitTape, part: str, inputs: Sequence[Value]) -> list[Value]:
+        """Run the forward pass of a piece."""
+        storages = {slot: value.storage for slot, value in enumerate(inputs)}
+        call = _Call(tape, part, inputs, [], storages)
+        self._play(call, tape.forward, part)
+        held = {slot for slot, size in tape.backward if size == RELEASED}
+        call.results = [Value(storages[slot], spec) for slot, spec in tape.outputs]
+        for slot, value in enumerate(inputs):
+            self._hold(value.storage, slot in held)
+        for slot, _ in tape.outputs:
+            self._hold(storages[slot], 1 + (slot in held))
+        self._calls.append(call)
+        return call.results
+
+    def drop(self, values: Sequence[Value]) -> None:
+        """The code that runs the pieces lets go of tensors."""
+        for value in values:
+            self._release(value.storage)
+
+    def keep(self, value: Value) -> None:
+        """The code that runs the pieces refers to a tensor once more."""
+        self._hold(value.storage, 1)
+
+    def discard(self, results: list[Value]) -> None:
+        """Nobody uses the results of a piece: what that piece holds goes with them."""
+        call = next(call for call in self._calls if call.results == results)
+        self._calls.remove(call)
+        released = {storage for storage, size, _ in self.events if size == RELEASED}
+        held = {slot for slot, size in call.tape.backward if size == RELEASED}
+        for slot, storage in call.storages.items():
+            if slot in held and storage not in released:
+                self._release(storage)
+        self.drop(results)
+
+    def backward(self) -> None:
+        """End autocast, then run all pieces backward, the last one first."""
+        for call in self._calls:
+            self._play(call, call.tape.autocast_end, call.part)
+        self.backward_from = len(self.events)
+        for call in reversed(self._calls):
+            for number, result in enumerate(call.results, start=call.tape.inputs):
+                assert result.gradient is not None
+                call.storages[number] = result.gradient
+            self._play(call, call.tape.backward, TRANSIENTS)
+            for value, slot in zip(call.inputs, call.tape.input_gradients, strict=True):
+                if slot is None:
+                    continue
+                if value.gradient is None:
+                    value.gradient = call.storages[slot]
+                else:  # added in place
+                    self._release(call.storages[slot])
+
+    def _play(self, call: _Call, events: Sequence[tuple[int, int]], part: str) -> None:
+        gradients = {slot for slot, size in events if size == ACCUMULATED}
+        for slot, size in events:
+            if size == RELEASED:
+                self._release(call.storages[slot])
+            elif size == ACCUMULATED:
+                if self.accumulates:
+                    self._release(call.storages[slot])
+            else:
+                call.storages[slot] = self._new()
+                stays = slot in gradients and not self.accumulates
+                self.events.append((call.storages[slot], size, GRADIENTS if stays else part))
+
+    def _new(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def _hold(self, storage: int, times: int) -> None:
+        if times:
+            self._holders[storage] = self._holders.get(storage, 0) + times
+
+    def _release(self, storage: int) -> None:
+        self._holders[storage] = self._holders.get(storage, 1) - 1
+        if not self._holders[storage]:
+            del self._holders[storage]
+            self.events.append((storage, RELEASED, ""))

@@ -1,0 +1,1 @@
+"""Decides what is trained next, and keeps what came of it."""

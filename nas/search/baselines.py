@@ -1,0 +1,62 @@
+"""Published backbones that the best of a search is held against: each as wide as the same memory allows.
+
+The memory is the search's budget or, where no layout of the space needs so much, what its largest one needs: a space of small
+networks is held against small ones. A published backbone whose prediction is within the budget's tolerance stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nas.search.budget import Budget
+from nas.search.equalizer import largest_that_fits
+from nas.utils.formatting import gib
+from search_spaces.layout import Layout, doubled
+
+PUBLISHED = {
+    "Swin-T": "T2-T2-T6-T2",  # Liu et al., ICCV 2021
+    "ResNet-50": "C3-C4-C6-C3@256",  # He et al., CVPR 2016
+    "C2-C2-T12-T4": "C2-C2-T12-T4",  # Hong et al., CVPR 2022, Table 3
+}
+CHANNELS = range(8, 1025, 8)  # of the first stage
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A published backbone by its name, and its layout at the search's memory."""
+
+    name: str
+    layout: Layout
+    memory_predicted_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As studies keep it."""
+        memory_gib = gib(self.memory_predicted_bytes)
+        return {"name": self.name, "layout": str(self.layout), "memory_predicted_gib": memory_gib}
+
+
+def equalized(budget: Budget) -> list[Baseline]:
+    """The baselines of a search. One whose narrowest form does not fit is left out.
+
+    Args:
+        budget: the limit, the tolerance, and the space, whose norm the C stages take where it names one.
+    """
+    largest = max(budget.predicted_bytes(layout) for layout in budget.space.deepest())
+    allowed = min(budget.limit_bytes, largest)
+    found = [_equalized(name, text, budget, allowed) for name, text in PUBLISHED.items()]
+    return [baseline for baseline in found if baseline.memory_predicted_bytes <= budget.limit_bytes]
+
+
+def _equalized(name: str, text: str, budget: Budget, allowed: int) -> Baseline:
+    published = replace(Layout.parse(text), norm=budget.space.shared.get("norm", "bn"))
+    peak_bytes = budget.predicted_bytes(published)
+    if allowed * (1 - budget.spec.budget.tolerance) <= peak_bytes <= allowed:
+        return Baseline(name, published, peak_bytes)
+    family = [_at_width(published, channels) for channels in CHANNELS]
+    return Baseline(name, *largest_that_fits(family, allowed, budget.predicted_bytes))
+
+
+def _at_width(published: Layout, channels: int) -> Layout:
+    widths = zip(published.stages, doubled(channels), strict=True)
+    return Layout(tuple(replace(stage, width=width) for stage, width in widths), norm=published.norm)

@@ -1,0 +1,102 @@
+"""Results of earlier studies that count as known in a new one: never trained again, and the sampler learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config.spec import SearchSpec
+from nas.errors import StudyError, one_of
+from nas.search.samplers import LayoutFilter, distributions
+from nas.study.leaderboard import search_uuid
+from nas.study.provenance import differences
+from nas.study.roles import TAKEN_OVER, role_of
+from nas.study.storage import open_storage
+from nas.study.trials import Ledger
+from search_spaces.errors import UserError
+from search_spaces.layout import Layout
+
+SAME = ("detector", "recipe", "calibration")  # with the data, what a score depends on
+
+
+def earlier_studies(spec: SearchSpec) -> list[optuna.Study]:
+    """The searches that a request starts from, all in its database.
+
+    Raises:
+        StudyError: there is none of a name, or it is no search.
+    """
+    if not spec.search.warm_start:
+        return []
+    storage = open_storage(spec.storage, create=False)
+    return [_earlier(storage, name, spec.study) for name in spec.search.warm_start]
+
+
+def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optuna.Study:
+    others = [other for other in optuna.get_all_study_names(storage) if other != into]
+    if name not in others:
+        said = one_of("search.warm_start", name, others) if others else f"the database has no other study; got {name!r}"
+        raise StudyError(said)
+    earlier = optuna.load_study(study_name=name, storage=storage)
+    search_uuid(earlier)
+    return earlier
+
+
+def take_over(
+    ledger: Ledger,
+    earlier: optuna.Study,
+    spec: SearchSpec,
+    fingerprint: str,
+    allowed: LayoutFilter,
+    objectives: Callable[[dict[str, Any]], list[float]],
+) -> str:
+    """Add the completed trials of an earlier study whose layouts this space has and this budget allows; each once.
+
+    Args:
+        ledger: of the study that takes.
+        earlier: the study that gives.
+        spec, fingerprint: request and data of the study that takes.
+        allowed: its filter.
+        objectives: values of a trial, from its attributes.
+
+    Returns:
+        What was done, or why nothing was: scores of another recipe or other data are not comparable.
+    """
+    changed = differences(spec, fingerprint, earlier.user_attrs, SAME)
+    if changed:
+        return f"warning: nothing taken over from {earlier.study_name!r}, its scores are not comparable: {'; '.join(changed)}"
+    known = distributions(allowed.space)
+    taken = left = 0
+    for trial in _trained(earlier):
+        layout = Layout.parse(trial.user_attrs["layout"])
+        if layout.layout_id in ledger.taken(spec.run.retries):
+            continue
+        try:
+            parameters = allowed.space.encode(layout)
+        except UserError:
+            left += 1
+            continue
+        if allowed.settled(layout) != layout:
+            left += 1
+            continue
+        ledger.study.add_trial(
+            optuna.trial.create_trial(
+                params=parameters,
+                distributions=known,
+                values=objectives(trial.user_attrs),
+                user_attrs={**trial.user_attrs, "role": TAKEN_OVER, "origin": f"{earlier.study_name} trial {trial.number}"},
+                intermediate_values=trial.intermediate_values if len(ledger.study.directions) == 1 else {},
+                constraints={"taken_over": 0.0},  # within the budget: the filter has just said so
+            )
+        )
+        ledger.read()
+        taken += 1
+    return f"taken over from {earlier.study_name!r}: {taken} results; {left} others are not in this space or budget"
+
+
+def _trained(study: optuna.Study) -> list[FrozenTrial]:
+    """Completed there with the seed of its search, and not taken over in its turn: the origin is asked, nobody else."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if role_of(trial) != TAKEN_OVER and not trial.user_attrs.get("replicate")]

@@ -1,0 +1,1 @@
+"""The Optuna study in SQL: reading it needs no PyTorch."""

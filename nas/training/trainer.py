@@ -1,0 +1,184 @@
+"""A training run's state and files: what a checkpoint holds beside the tensors, when one is written, how it goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.artifacts.history import record
+from nas.config.recipe import Recipe
+from nas.data.dataset import ShuffledBatches
+from nas.reports import EpochReport, Report
+from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.training.loop import Batches, OnStep, train_epoch
+from nas.training.lr_schedule import Saturation
+from nas.training.optimizer import lr_at
+from nas.utils.distributed import World, gathered
+from nas.utils.paths import append_line, writing
+
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
+
+
+@dataclass
+class Progress:
+    """Plain JSON; `steps` of the running epoch are done, with the sum of their losses."""
+
+    calibration: dict[str, Any] | None = None
+    report: dict[str, Any] | None = None
+    saturation: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    loss_sum: float = 0.0
+    train_s: float = 0.0
+    elapsed_s: float = 0.0
+
+
+Kind = TypeVar("Kind", bound=Report)
+
+
+class Run(ABC, Generic[Kind]):
+    """A training run that can be saved between any two steps. Of several processes the first one writes.
+
+    Args:
+        folder: of its files.
+        key: names the run inside its checkpoints.
+        network, optimizer: what is trained.
+        world: the processes that train it together.
+        checkpoint_s: seconds between checkpoints within an epoch.
+    """
+
+    kind: ClassVar[type[Report]]  # of its reports
+
+    def __init__(
+        self, folder: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer, world: World, checkpoint_s: float
+    ) -> None:
+        self.folder, self.key, self.network, self.optimizer, self.world = folder, key, network, optimizer, world
+        self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, Progress()
+        self._losses = torch.zeros(())  # of this epoch's steps, on the device
+        self._mark_s = self._saved_s = time.perf_counter()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def keep_weights(self, report: Kind) -> None:
+        """Write what the run was made for, with its last report."""
+
+    def resume(self) -> Kind | None:
+        """Go on where the checkpoint was written, if there is one.
+
+        Returns:
+            The last report before that.
+        """
+        resumed = load_checkpoint(self.folder / CHECKPOINT, self.network, self.optimizer, key=self.key, rank=self.world.rank)
+        if not resumed:
+            return None
+        self.epoch, self.progress = resumed[0], Progress(**resumed[1])
+        self._losses = torch.tensor(self.progress.loss_sum, dtype=torch.float64)
+        if not self.progress.report:
+            return None
+        report: Any = self.kind.from_dict(self.progress.report)
+        if report.last and self.world.first:
+            self.keep_weights(report)  # perhaps in another folder than before
+        return report
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been done, calibration included."""
+        return self.epoch > 0 or self.progress.steps > 0
+
+    @property
+    def saturation(self) -> Saturation:
+        """Of the validation score."""
+        return Saturation(**self.progress.saturation)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        rng = gathered(self.world, torch.get_rng_state())
+        self.progress.loss_sum = float(self._losses)
+        if self.world.first:
+            save_checkpoint(
+                self.folder / CHECKPOINT, self.network, self.optimizer,
+                epoch=self.epoch, key=self.key, extra=asdict(self.progress), rng=rng,
+            )  # fmt: skip
+        self._saved_s = time.perf_counter()
+
+    def tick(self, *, training: bool) -> None:
+        """Account for the time since the last call."""
+        passed_s, self._mark_s = time.perf_counter() - self._mark_s, time.perf_counter()
+        self.progress.elapsed_s += passed_s
+        self.progress.train_s += passed_s if training else 0
+
+    def after_step(self, step: int, steps: int, loss: Tensor | float) -> None:
+        """Count a step, and write a checkpoint where it is time for one."""
+        self.progress.steps, self._losses = step, self._losses + loss
+        due = time.perf_counter() - self._saved_s >= self.checkpoint_s
+        if step < steps and self.world.agreed(due):
+            self.tick(training=True)
+            self.save()
+
+    def train(
+        self, network: nn.Module, batches: Batches, order: ShuffledBatches, recipe: Recipe, *, on_step: OnStep | None
+    ) -> tuple[float, float]:
+        """Train for what is left of an epoch, the first that has not ended.
+
+        Args:
+            network: the run's, perhaps `wrapped`.
+            batches: loads this process's share of `order`.
+            order: batches of all processes together.
+            recipe: says how.
+            on_step: called after each step, when it has been counted.
+
+        Returns:
+            Its mean loss, and its last learning rate.
+        """
+        accumulate = recipe.batch // order.size
+        steps = math.ceil(len(order) / accumulate)
+        lrs = [lr_at(self.epoch * steps + step, steps, recipe, self.saturation.decays) for step in range(steps)]
+        order.epoch, order.skipped = self.epoch, self.progress.steps * accumulate
+
+        def after_step(step: int, of: int, loss: Tensor | float) -> None:
+            self.after_step(step, of, loss)
+            if on_step:
+                on_step(step, of, loss)
+
+        self.tick(training=False)
+        device, done = next(network.parameters()).device, (self.progress.steps, self.progress.loss_sum)
+        loss = train_epoch(
+            network, batches, self.optimizer, lrs=lrs, accumulate=accumulate, clip_norm=recipe.clip_norm,
+            precision=recipe.precision, device=device, on_step=after_step, done=done,
+        )  # fmt: skip
+        self.tick(training=True)
+        self.log(epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=round(self.progress.train_s, 3))
+        return loss, lrs[-1]
+
+    def log(self, **values: float | str) -> None:
+        """Add a line to the log."""
+        if self.world.first:
+            append_line(self.folder / LOG, json.dumps(values))
+
+    def ended(self, report: Kind) -> Kind:
+        """An epoch is over: keep it, and the weights of the last one."""
+        self.progress.report, self.progress.steps, self._losses = asdict(report), 0, torch.zeros(())
+        self.epoch = report.epoch
+        if self.world.first:
+            record(self.folder, report)  # before the checkpoint: an epoch that is not saved comes again
+        self.save()
+        if report.last and self.world.first:
+            self.keep_weights(report)
+        return report
+
+
+class CandidateRun(Run[EpochReport]):
+    """Of a detector, which stays in the folder."""
+
+    kind = EpochReport
+
+    def keep_weights(self, report: EpochReport) -> None:
+        save_weights(self.folder / WEIGHTS, self.network)

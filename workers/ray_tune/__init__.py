@@ -1,0 +1,1 @@
+"""Candidates as trials of Ray Tune."""

@@ -1,0 +1,75 @@
+"""Ray Tune asks here what to run next; the study answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from nas.search.search import Assignment, SearchStudy
+from workers.ray_tune.session import Watch
+from workers.trial_config import JobMaker
+
+FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
+SHORT_S = 20  # a candidate that trains for less is chosen while those before it train: its worker would wait for the database
+START_S = 0.05
+
+
+class StudySearcher(Searcher):
+    """A searcher without a state of its own but for which Ray trial is which trial of the study.
+
+    Args:
+        study: decides.
+        jobs: makes the configuration of a Ray trial, one JSON string.
+        concurrent: how many trials run at once.
+    """
+
+    def __init__(self, study: SearchStudy, jobs: JobMaker, concurrent: int) -> None:
+        super().__init__()
+        self.study, self.jobs, self.concurrent = study, jobs, concurrent
+        self.numbers: dict[str, int] = {}
+        self._watch = Watch()
+        self._chosen: Assignment | None = None
+        self._short, self._handed_s = False, 0.0
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        self._watch.look()
+        chosen = self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
+        free = self.study.running - bool(chosen) < self.concurrent
+        if chosen is None and (free or self._short) and not self._starting:
+            chosen = self.study.next()
+            if chosen is None and free:
+                return FINISHED if self.study.finished else None
+        self._chosen = None if free else chosen
+        if chosen is None or not free:
+            return None
+        self._handed_s = time.monotonic()
+        self.numbers[trial_id] = chosen.number
+        return {"job": json.dumps(self.jobs.job(chosen))}
+
+    @property
+    def _starting(self) -> bool:
+        """Tune has not yet started what it was just given, and would not before it has the answer."""
+        return self._short and self.study.running > 0 and time.monotonic() - self._handed_s < START_S
+
+    def trained_for(self, elapsed_s: float) -> None:
+        """A candidate has come to its end."""
+        self._short = elapsed_s < SHORT_S
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Only a worker that died ends here; every other end goes through the scheduler."""
+        number = self.numbers.pop(trial_id, None)
+        if error and number is not None and self.study.is_running(number):
+            self.study.requeue(number, "the worker process died")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing for Tune to store: the study is the state."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """See `__getstate__`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `__getstate__`."""

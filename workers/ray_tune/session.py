@@ -1,0 +1,188 @@
+"""Ray, started on this machine or joined where RAY_ADDRESS says, and what each of its machines can do for the search."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nas.artifacts.trial_files import check_output
+from nas.config.spec import SearchSpec
+from nas.data.coco import find_split
+from nas.errors import StudyError, UserError
+from nas.utils.paths import check_file, local_data, path_of
+from workers.resources import Node, Share, plan, smallest_card_bytes
+
+PACKAGES = ("nas", "search_spaces", "workers", "dashboards")  # what a cluster gets of us; it has the dependencies itself
+STORAGE_VARIABLE = "NAS_STORAGE"
+LOOK_S = 5
+PROBE_S = 120  # torch is imported there, perhaps from a slow disk
+_OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the study
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the driver; the study stays as it is
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's own state
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # the searcher limits how many run, also while their processes start
+}
+
+
+@contextmanager
+def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[Share]:
+    """Ray for one search, and the share of one candidate.
+
+    Raises:
+        SpecError: the request asks for more than there is.
+        StudyError: the cluster cannot be reached, or one of its machines cannot take part.
+    """
+    os.environ.pop(STORAGE_VARIABLE, None)  # has been read; workers, whose environment Ray keeps, need no database
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            _join(address)
+            nodes = look_at_nodes(spec)
+        else:
+            ray.init(
+                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                object_store_memory=_OBJECT_STORE_BYTES,
+            )  # fmt: skip
+            nodes = [_this_machine()]
+        yield plan(spec.run, nodes, budget_bytes)
+    finally:
+        ray.shutdown()
+
+
+class Watch:
+    """Looks every few seconds whether there is still a machine to run on; Ray waits for one for ever."""
+
+    def __init__(self) -> None:
+        self._looked_s = time.monotonic()
+
+    def look(self) -> None:
+        """Often, for it costs nothing.
+
+        Raises:
+            StudyError: there is none.
+        """
+        import ray
+
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        if not any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
+            raise StudyError("Ray has lost its last machine. Nothing else is lost: the same command goes on")
+
+
+def package_folders() -> list[Path]:
+    """Where our packages are installed."""
+    return [Path(str(importlib.import_module(name).__file__)).parent for name in PACKAGES]
+
+
+def _join(address: str) -> None:
+    import ray
+
+    # A job of the Jobs API has brought the packages itself.
+    shipped = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": [str(path) for path in package_folders()]}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise StudyError(f"RAY_ADDRESS {address!r}: no Ray cluster answers there: {_first_line(error)}") from None
+
+
+def _this_machine() -> Node:
+    import ray
+
+    available = ray.cluster_resources()
+    gpus = available.get("GPU", 0)
+    return Node(int(available.get("CPU", 1)), gpus, smallest_card_bytes() if gpus else None)
+
+
+def look_at_nodes(spec: SearchSpec) -> list[Node]:
+    """Ask every machine of the cluster that has cores whether it sees the data and shares the output folder.
+
+    Raises:
+        StudyError: one does not; the text names the machine and the path.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    alive = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if not alive:
+        raise StudyError("the Ray cluster has no machine with CPU cores")
+    check_output(spec.run.output)
+    output, name = path_of(spec.run.output), f".probe-{uuid.uuid4()}"
+    (output / name).touch()
+    try:
+        asked = []
+        for node in alive:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            look = ray.remote(probe).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            asked.append(look.remote(spec.data.root, (spec.data.train, spec.data.val), str(output), name, spec.recipe.weights))
+        sizes = _sizes(spec.data.root, (spec.data.train, spec.data.val))
+        return [_judge(spec, node, answer, output, sizes) for node, answer in zip(alive, asked, strict=True)]
+    finally:
+        for left in output.glob(f"{name}*"):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _judge(spec: SearchSpec, node: dict[str, Any], answer: Any, output: Path, sizes: list[int]) -> Node:
+    import ray
+
+    where = f"machine {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) of the Ray cluster"
+    try:
+        said = ray.get(answer, timeout=PROBE_S)
+    except ray.exceptions.GetTimeoutError:
+        raise StudyError(f"{where} has not answered for {PROBE_S} s") from None
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        raise StudyError(f"{where} cannot take part: {_first_line(cause or error)}") from None
+    if "refused" in said:
+        raise StudyError(f"{where}: {said['refused']}")
+    if said["sizes"] != sizes:
+        raise StudyError(f"{where}: data.root {spec.data.root!r} has other annotation files there than here")
+    if not said["sees_output"] or not (output / said["wrote"]).exists():
+        raise StudyError(f"{where}: run.output {str(output)!r} is another folder there than here: it must be one they share")
+    ours = version("torch")
+    if said["torch"].split(".")[:2] != ours.split(".")[:2]:
+        raise StudyError(f"{where} has torch {said['torch']}, this one {ours}: checkpoints move between machines")
+    return Node(int(node["Resources"]["CPU"]), node["Resources"].get("GPU", 0), said["card_bytes"])
+
+
+def probe(root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None) -> dict[str, Any]:
+    """Runs on a machine of the cluster: what it has and sees. Leaves a file beside the one it looks for."""
+    mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
+    try:
+        sizes = _sizes(root, splits)
+        if weights:
+            check_file("recipe.weights", weights)
+        (path_of(output) / mine).touch()
+    except UserError as error:
+        return {"refused": str(error)}
+    except OSError as error:
+        return {"refused": f"run.output {output!r} cannot be written: {error.strerror or error}"}
+    return {
+        "sizes": sizes, "sees_output": (path_of(output) / name).exists(), "wrote": mine, "card_bytes": smallest_card_bytes(),
+        "torch": version("torch"),
+    }  # fmt: skip
+
+
+def _sizes(root: str, splits: tuple[str, ...]) -> list[int]:
+    return [find_split(local_data(root), split)[1].stat().st_size for split in splits]
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,1 @@
+"""Candidates replayed from recorded trainings."""
