@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import Run
-from image_folders import make_image_folder
-from servers import KINDS, start_server
+from helpers.commands import Run
+from helpers.image_folders import make_image_folder
+from helpers.servers import KINDS, start_server
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.tables import run, table_of
 from optuna.trial import TrialState
-from tables import run, table_of
 
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import read_request

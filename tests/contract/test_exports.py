@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import randomize
+from helpers.networks import randomize
 from safetensors.torch import load_file, save_file
 from torch import nn
 

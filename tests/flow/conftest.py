@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from browsing import Browser, browser_of
-from driver import Driver
+from helpers.browsing import Browser, browser_of
+from helpers.untrained import Driver
 
 
 @pytest.fixture(scope="module")

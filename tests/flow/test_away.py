@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servers import PostgresServer, free_port
+from helpers.servers import PostgresServer, free_port
 
 BIN = Path(sys.executable).parent
 SMALL = ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--sampler", "random"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import Run
+from helpers.commands import Run
 from optuna_dashboard._importance import get_param_importance_from_trials_cache
 from optuna_dashboard._inmemory_cache import InMemoryCache
 

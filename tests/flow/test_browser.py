@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import trained_search
+from helpers.studies import trained_search
 
 from nas.search.search import SearchStudy
 

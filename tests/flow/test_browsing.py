@@ -8,8 +8,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from browsing import OWN, Browser
-from driver import Driver
+from helpers.browsing import OWN, Browser
+from helpers.untrained import Driver
 from optuna.trial import TrialState
 
 from dashboards.auth.middleware import Access, Guard

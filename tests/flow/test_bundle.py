@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.studies import trained_search
 from safetensors.torch import load_file
-from studies import trained_search
 
 from nas.cli import export, main
 from nas.errors import UserError

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.servers import free_port
 from optuna.trial import FrozenTrial, TrialState
-from servers import free_port
 
 from nas.study.leaderboard import leaderboard, load_study
 from nas.study.storage import open_storage

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from browsing import OTHERS, TOKEN, Browser, browser_of, content, routes
-from driver import Driver
+from helpers.browsing import OTHERS, TOKEN, Browser, browser_of, content, routes
+from helpers.untrained import Driver
 
 from dashboards.auth.middleware import Access
 from dashboards.auth.sessions import Sessions

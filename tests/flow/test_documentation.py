@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from commands import Run
+from helpers.commands import Run
 
 from nas.config.spec import load_spec
 from search_spaces.space import load_space

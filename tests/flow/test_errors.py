@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_folders import make_image_folder
+from helpers.image_folders import make_image_folder
 from safetensors.torch import save
 
 from nas.cli import dashboard, export, main, submit

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from commands import Run
+from helpers.commands import Run
 
 from nas.cli.forecast import cost_table, slots_of
 from nas.cli.tables import print_table

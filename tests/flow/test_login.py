@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from browsing import HOST, OTHERS, TOKEN, Browser, browser_of, content, routes
-from driver import Driver
+from helpers.browsing import HOST, OTHERS, TOKEN, Browser, browser_of, content, routes
+from helpers.untrained import Driver
 
 from dashboards.auth.middleware import Access, Guard
 from dashboards.auth.sessions import Busy, Sessions, read_token

@@ -16,9 +16,9 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
-from driver import FACTS, report
+from helpers.servers import KINDS, start_server
+from helpers.untrained import FACTS, report
 from optuna.trial import TrialState
-from servers import KINDS, start_server
 
 from nas.config.spec import load_spec
 from nas.search.search import SearchStudy

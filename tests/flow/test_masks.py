@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.studies import trained_search
 from PIL import Image
 from pycocotools import mask as coco_mask
-from studies import trained_search
 
 from nas.cli import main
 from nas.config.spec import load_spec

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from browsing import Browser
+from helpers.browsing import Browser
+from helpers.studies import KNOWN, SPEC, frozen, study_of
 from optuna.trial import TrialState
-from studies import KNOWN, SPEC, frozen, study_of
 
 from dashboards.context import shown
 from dashboards.pages import _trial, pages_app

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import Run
+from helpers.commands import Run
 
 import workers.local
 from nas.study.storage import open_storage

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import psutil
 import pytest
-from servers import PostgresServer, free_port
+from helpers.servers import PostgresServer, free_port
 
 PASSWORD = "s3cr@t/w:rd #%1"
 SECRETS = [text.encode() for text in (PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), "s3cr")]

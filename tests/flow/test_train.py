@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Run
+from helpers.commands import Run
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.servers import free_port
 from optuna.trial import TrialState
-from servers import free_port
 
 from nas.errors import DataError, MissingDependency, SpecError
 from nas.study.leaderboard import load_study

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import Run
+from helpers.commands import Run
 
 from nas.cli import main
 from nas.cli.verify import _differing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from studies import trained_search
+from helpers.studies import trained_search
 
 from nas.cli import main, submit
 from nas.export.bundle import read_description

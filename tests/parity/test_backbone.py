@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from networks import randomize
+from helpers.networks import randomize
 from torch import Tensor, nn
 from torchvision.models import ResNet, SwinTransformer, resnet50
 from torchvision.models.swin_transformer import PatchMerging, SwinTransformerBlock

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import randomize
+from helpers.networks import randomize
 from torch import nn
 from torchvision.models import SwinTransformer
 from torchvision.models.resnet import Bottleneck, ResNet

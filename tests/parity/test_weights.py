@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import outputs_of, randomize
+from helpers.networks import outputs_of, randomize
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet50, swin_t

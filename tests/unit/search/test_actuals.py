@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
+from helpers.studies import frozen
 from optuna.trial import FrozenTrial, TrialState
-from studies import frozen
 
 from nas.search.forecast.actuals import cost_line, spent
 

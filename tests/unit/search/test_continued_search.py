@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from driver import FACTS, Driver, report, spec
+from helpers.untrained import FACTS, Driver, report, spec
 from optuna.trial import TrialState
 
 from nas.errors import StudyError

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from helpers.tables import REQUEST, SMALL, plain, run, spec_of, table_of
 from optuna.trial import TrialState
-from tables import REQUEST, SMALL, plain, run, spec_of, table_of
 
 from nas.errors import StudyError
 from nas.search.search import SearchStudy

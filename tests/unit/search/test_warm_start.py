@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from driver import FACTS, Driver
+from helpers.untrained import FACTS, Driver
 from optuna.trial import TrialState
 
 from nas.errors import StudyError

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import Run
+from helpers.commands import Run
 from PIL import Image
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "voc_to_coco.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "voc_to_coco.py"
 OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 
 

@@ -6,8 +6,8 @@ import json
 
 import optuna
 import pytest
+from helpers.studies import frozen, study_of
 from optuna.trial import TrialState
-from studies import frozen, study_of
 
 from dashboards import plots
 from dashboards.context import figure_json

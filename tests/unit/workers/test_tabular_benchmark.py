@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tables import PROGRAMS, REQUEST, SMALL, plain, program, run, table_of
+from helpers.tables import PROGRAMS, REQUEST, SMALL, plain, program, run, table_of
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driver import FACTS, Driver, report, spec
+from helpers.untrained import FACTS, Driver, report, spec
 
 from dashboards.study_view import StudyView
 from dashboards.summary import note

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
-from driver import Driver, report
+from helpers.untrained import Driver, report
 
 from nas.study.event_log import LOG, Journal, summary
 from nas.study.events import Event

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from driver import Driver
+from helpers.untrained import Driver
 
 from nas.errors import StudyError
 from nas.study.leaderboard import find_trial, load_study

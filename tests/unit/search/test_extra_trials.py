@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from driver import FACTS, Driver, report
+from helpers.untrained import FACTS, Driver, report
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from driver import FACTS
-
+from helpers.untrained import FACTS
 from nas.config.spec import load_spec
 from nas.data.splits import DataFacts
 from search_spaces.layout import Layout
 from workers.simulator.tabular_benchmark import Run, Table
 
-PROGRAMS = Path(__file__).parent.parent / "benchmarks" / "tabular"
+PROGRAMS = Path(__file__).parents[2] / "benchmarks" / "tabular"
 SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts
 REQUEST = {"study": "cells", "data": {"root": "cells"}, "space": "tiny", "recipe": {"epochs": 4, "warmup_steps": 0}}
 

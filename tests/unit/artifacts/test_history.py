@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from driver import report
+from helpers.untrained import report
 
 from nas.artifacts.history import COLUMNS, CURVES, REPORTS, read_reports, record
 from nas.artifacts.trial_files import TrialFiles

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from driver import FACTS, spec
+from helpers.untrained import FACTS, spec
 from optuna.trial import Trial, TrialState
 
 from nas.search.budget import Budget

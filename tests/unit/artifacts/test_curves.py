@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driver import report
+from helpers.untrained import report
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 

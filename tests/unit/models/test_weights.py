@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import randomize
+from helpers.networks import randomize
 from safetensors.torch import save, save_file
 from torch import Tensor
 from torchvision.models import SwinTransformer, resnet18

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from driver import FACTS, Driver, report
+from helpers.untrained import FACTS, Driver, report
 from optuna.trial import TrialState
 
 from nas.artifacts.curves import DETECTIONS

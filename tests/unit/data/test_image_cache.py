@@ -161,7 +161,7 @@ _WORKER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_pixels import cache_of
+from test_image_cache import cache_of
 from nas.data.coco import CocoSplit, ImageRecord
 folder = Path({folder!r})
 images = tuple(ImageRecord(i, f"{{i}}.png", 64, 48) for i in range({count}))

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from helpers.studies import frozen
 from optuna.trial import FrozenTrial, TrialState
-from studies import frozen
 
 from nas.study.leaderboard import ranked
 from nas.study.roles import BASELINE, REPLICATE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tables import PROGRAMS, REQUEST, SMALL, program, run, table_of
+from helpers.tables import PROGRAMS, REQUEST, SMALL, program, run, table_of
 
 from search_spaces.layout import Layout
 

@@ -12,12 +12,12 @@ from urllib.parse import urlencode
 from wsgiref.util import setup_testing_defaults
 
 import optuna_dashboard
-from driver import Driver
 
 from dashboards.auth.middleware import Access, Guard
 from dashboards.auth.sessions import Sessions
 from dashboards.pages import pages_app
 from dashboards.server import dashboard_app
+from helpers.untrained import Driver
 from nas.study.storage import open_storage
 
 TOKEN = "correct-horse-battery"

@@ -14,7 +14,7 @@ import yaml
 from nas.config.spec import load_spec
 from nas.study.storage import parse_url
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MANIFESTS = sorted((DEPLOY / "kuberay").glob("*.yaml"))
