@@ -34,7 +34,7 @@ from torchvision.transforms import v2
 
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit, find_split
-from nas.data.dataset import AspectBatches, Batch, make_loader, train_view
+from nas.data.dataset import AspectRatioBatchSampler, Batch, make_loader, train_view
 from nas.data.validation import usable_splits
 from nas.utils.formatting import parse_bytes
 
@@ -65,7 +65,7 @@ def _columns(items: list[Any]) -> tuple[Any, ...]:
 
 def ours(split: CocoSplit, recipe: Recipe, workers: int, finish: Callable[[Batch], Batch]) -> Epoch:
     """What candidates train on; `finish` is the training device's part."""
-    order = AspectBatches(split.images, recipe.batch, seed=0)
+    order = AspectRatioBatchSampler(split.images, recipe.batch, seed=0)
     loader = make_loader(split, train_view(recipe), order, workers, parse_bytes("32GiB"))
 
     def epoch() -> Iterator[int]:

@@ -24,7 +24,7 @@ import nas.training.trainer
 import workers.ray_tune.trainable
 from nas.cli.submit import main
 from nas.reports import EpochReport
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 
 inside: list[str] = []  # phases that this process is in, innermost last
 
@@ -89,8 +89,8 @@ class DoomedTrainable(workers.ray_tune.trainable.CandidateTrainable):
 if __name__ == "__main__":
     this = os.getpid()
     os.environ["DOOM_DRIVER"] = str(this)
-    SearchStudy.next = within("ask", this, SearchStudy.next)  # type: ignore[method-assign]
-    SearchStudy.report = within("report", this, SearchStudy.report)  # type: ignore[method-assign]
+    Search.ask = within("ask", this, Search.ask)  # type: ignore[method-assign]
+    Search.report = within("report", this, Search.report)  # type: ignore[method-assign]
     optuna.Study.tell = within("tell", this, optuna.Study.tell)  # type: ignore[method-assign]
     workers.ray_tune.trainable.CandidateTrainable = DoomedTrainable  # type: ignore[misc]
     sys.argv[0] = "nas-submit"

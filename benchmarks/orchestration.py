@@ -32,18 +32,18 @@ from ray.tune.search.optuna import OptunaSearch
 import workers.ray_tune.trainable
 from nas.config.spec import load_spec
 from nas.data.coco import CocoSplit
-from nas.data.splits import DataFacts, Splits
+from nas.data.splits import DatasetSummary, Splits
 from nas.reports import CocoMetrics, EpochReport
 from nas.search.samplers import distributions
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from workers.driver import run_with_ray
 from workers.ray_tune.session import ray_session
-from workers.resources import Share
-from workers.trial_config import JobMaker
+from workers.resources import TrialResources
+from workers.trial_config import TrialConfigBuilder
 
 SLOTS = 2
 SLEEP_S = 1.0
-FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
+FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 SCORES = CocoMetrics(0.1, 0.2, 0.3, None, 0.1, 0.1, 0.1, 0.2, 0.3, None, 0.1, 0.2, {})
 
 
@@ -88,10 +88,10 @@ class PlainSleeper(tune.Trainable):
 def ours(storage: str, folder: Path, trials: int) -> None:
     """Our searcher and scheduler over the preset `free`."""
     study = open_study(storage, folder, "orchestration", trials)
-    jobs = JobMaker.prepare(study, Splits(*(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2))
+    jobs = TrialConfigBuilder.prepare(study, Splits(*(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2))
     workers.ray_tune.trainable.CandidateTrainable = Sleeper  # type: ignore[misc]
     with study.lease(), ray_session(study.spec, study.budget.limit_bytes) as share:
-        assert share == Share(SLOTS, 1, 0)
+        assert share == TrialResources(SLOTS, 1, 0)
         run_with_ray(study, jobs, share)
     assert study.ended == trials
 
@@ -114,7 +114,7 @@ def plain(search: Callable[[], Any], space: dict[str, Any], folder: Path, trials
     ray.shutdown()
 
 
-def open_study(storage: str, folder: Path, name: str, trials: int, space: str = "free") -> SearchStudy:
+def open_study(storage: str, folder: Path, name: str, trials: int, space: str = "free") -> Search:
     """A search for two classes with a tiny detector."""
     request = {
         "study": name, "data.root": "cells", "space": space, "storage": storage, "run.output": str(folder / "runs"),
@@ -122,11 +122,11 @@ def open_study(storage: str, folder: Path, name: str, trials: int, space: str = 
         "search.trials": trials, "search.sampler": "tpe", "search.baselines": False, "run.concurrent": SLOTS,
         "run.cpus_per_trial": 1,
     }  # fmt: skip
-    return SearchStudy(load_spec(None, request), FACTS)
+    return Search(load_spec(None, request), FACTS)
 
 
 def suggestions(storage: str, folder: Path, stored: int) -> dict[str, float]:
-    """Seconds of `SearchStudy.next` beside `stored` trials: the first after a restart, and the median and worst of ten more."""
+    """Seconds of `Search.ask` beside `stored` trials: the first after a restart, and the median and worst of ten more."""
     study = open_study(storage, folder, "stored", stored + 100)
     known = distributions(study.space)
     for number, layout in zip(range(stored), study.space.shuffled(0), strict=False):
@@ -141,7 +141,7 @@ def suggestions(storage: str, folder: Path, stored: int) -> dict[str, float]:
     with again.lease():
         for _ in range(11):
             begun = time.perf_counter()
-            assert again.next()
+            assert again.ask()
             times.append(time.perf_counter() - begun)
     return {"first_s": times[0], "median_s": statistics.median(times[1:]), "worst_s": max(times[1:])}
 

@@ -153,7 +153,7 @@ def peak_bytes(network: nn.Module, step: Callable[[], Tensor], images: list[Tens
     recorder = Recorder()
     there = [*network.parameters(), *network.buffers(), *images]
     for tensor in there:
-        recorder.know(tensor)
+        recorder.register(tensor)
     live_bytes = sum(rounded_bytes(tensor.nbytes) for tensor in there)
     states_bytes = sum(2 * rounded_bytes(parameter.nbytes) for parameter in network.parameters() if parameter.requires_grad)
     with recorder:

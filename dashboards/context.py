@@ -10,35 +10,35 @@ from markupsafe import Markup
 
 from dashboards.plots import PLOTS
 from dashboards.study_view import StudyView, memory_gib
-from dashboards.summary import export_command, note, provenance
+from dashboards.summary import export_command, provenance, summary_paragraphs
 from dashboards.templating import script_json
 from dashboards.trial_view import rest, stages
-from nas.study.roles import said
+from nas.study.roles import role_label
 
 _KEYS = ("layout", "map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
 
-def shown(view: StudyView) -> dict[str, Any]:
+def study_context(view: StudyView) -> dict[str, Any]:
     """Everything that the templates of a study name."""
     return {
-        "id": view.study._study_id, "name": view.name, "note": note(view), "export": export_command(view),
+        "id": view.study._study_id, "name": view.name, "note": summary_paragraphs(view), "export": export_command(view),
         "best": {"stages": stages(view.board[0]), "rest": rest(view.board[0])} if view.board else None,
-        "board": [cells(row) for row in view.board], "baselines": view.baselines,
-        "again": any(row["within_noise"] is not None for row in view.board), "trials": [cells(row) for row in view.rows],
+        "board": [trial_cells(row) for row in view.board], "baselines": view.baselines,
+        "again": any(row["within_noise"] is not None for row in view.board), "trials": [trial_cells(row) for row in view.rows],
         "plots": [{**plot._asdict(), "json": figure_json(plot.draw(view))} for plot in PLOTS],
         "provenance": provenance(view),
         "request": yaml.safe_dump(view.spec, sort_keys=False, allow_unicode=True) if view.spec else None,
     }  # fmt: skip
 
 
-def cells(row: dict[str, Any]) -> dict[str, Any]:
+def trial_cells(row: dict[str, Any]) -> dict[str, Any]:
     """A trial as tables show it."""
     counted = {name: f"{row[key] / scale:.2f}" if row.get(key) is not None else "-" for name, key, scale in (
         ("params", "params", 1e6), ("gmac", "flops", 1e9))}  # fmt: skip
     return {
         **{key: row.get(key) for key in _KEYS}, **counted, "number": row["number"], "state": row["state"],
         "again": row.get("map_again"), "replicates": row.get("replicates"), "within_noise": row.get("within_noise"),
-        "role": said(row.get("role", ""), row.get("replicate", 0)), "epochs": row.get("epochs", 0), "gib": memory_gib(row),
+        "role": role_label(row.get("role", ""), row.get("replicate", 0)), "epochs": row.get("epochs", 0), "gib": memory_gib(row),
         "train_s": f"{row['train_s']:.0f}" if row.get("train_s") is not None else "-",
         "reason": row.get("infeasible_reason") or row.get("fail_reason") or "",
     }  # fmt: skip

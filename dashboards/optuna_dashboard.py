@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from dashboards.auth.middleware import WsgiApp
 from dashboards.templating import page
 from nas.errors import StudyError
-from nas.study.roles import suggested
+from nas.study.roles import is_candidate
 
 _BUNDLE = Path(optuna_dashboard.__file__).parent / "public" / "bundle.js"
 _PATHS = {'url_prefix:"/dashboard"': 'url_prefix:"{}/dashboard"', ".baseURL}}/api/": ".baseURL}}{}/api/",
@@ -58,7 +58,7 @@ def _of_candidates(storage: BaseStorage) -> BaseStorage:
     read = cached.get_all_trials
 
     def get_all_trials(*arguments: Any, **more: Any) -> list[FrozenTrial]:
-        return [trial for trial in read(*arguments, **more) if suggested(trial)]
+        return [trial for trial in read(*arguments, **more) if is_candidate(trial)]
 
     cached.get_all_trials = get_all_trials  # type: ignore[method-assign]
     return cached

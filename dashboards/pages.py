@@ -9,7 +9,7 @@ import optuna
 from bottle import Bottle, HTTPError, HTTPResponse, response, static_file
 from optuna.storages import BaseStorage, RDBStorage
 
-from dashboards.context import cells, figure_json, shown
+from dashboards.context import figure_json, study_context, trial_cells
 from dashboards.study_view import StudyView
 from dashboards.summary import summary
 from dashboards.templating import asset, page
@@ -42,7 +42,7 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
 
     @app.get("/studies/<study_id:int>")
     def study(study_id: int) -> str:
-        return page("study.html", prefix, shown=shown(_view(cached, study_id)))
+        return page("study.html", prefix, shown=study_context(_view(cached, study_id)))
 
     @app.get("/studies/<study_id:int>/trials/<number:int>")
     def trial(study_id: int, number: int) -> str:
@@ -83,7 +83,7 @@ def _trial(view: StudyView, number: int) -> dict[str, Any]:
     folder = folder_of(view, number)
     files = files_of(folder)
     return {
-        "row": cells(row), "stages": stages(row), "rest": rest(row), "attributes": attributes_of(row),
+        "row": trial_cells(row), "stages": stages(row), "rest": rest(row), "attributes": attributes_of(row),
         "weights": weights_of(row), "curves": figure_json(curves(reports_of(folder))),
         "pictures": [name for name in files if name.endswith(PICTURES)],
         "files": [(name, path.stat().st_size) for name, path in files.items() if not name.endswith(PICTURES)],

@@ -33,7 +33,7 @@ def new_figure(x: str | None, y: str | None) -> go.Figure:
     return figure
 
 
-def nothing(why: str) -> go.Figure:
+def empty_figure(why: str) -> go.Figure:
     """A figure that says why there is none."""
     figure = new_figure(None, None)
     figure.add_annotation(

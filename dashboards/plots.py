@@ -22,9 +22,9 @@ from dashboards.plot_style import (
     add_courses,
     add_points,
     duration,
+    empty_figure,
     label_of,
     new_figure,
-    nothing,
     per_cent,
 )  # fmt: skip
 from dashboards.study_view import STATES, StudyView, memory_gib, pattern
@@ -49,7 +49,7 @@ def memory_and_map(view: StudyView) -> go.Figure:
         row for row in view.rows if memory_gib(row) is not None and (row.get("map") is not None or row["state"] == "INFEASIBLE")
     ]
     if not rows:
-        return nothing("no candidate has a score yet")
+        return empty_figure("no candidate has a score yet")
     figure = new_figure(MEMORY, SCORE)
     for state in STATES:
         chosen = [row for row in rows if row["state"] == state]
@@ -63,7 +63,7 @@ def pareto(view: StudyView) -> go.Figure:
     scored = [row for row in view.board if row.get("map") is not None]
     points = [(memory_gib(row) or 0.0, 100 * row["map"], label_of(row)) for row in scored if memory_gib(row)]
     if not points:
-        return nothing("no candidate is complete yet")
+        return empty_figure("no candidate is complete yet")
     figure = new_figure(MEMORY, SCORE)
     add_points(figure, "COMPLETE", points)
     front: list[tuple[float, float, str]] = []
@@ -83,7 +83,9 @@ def epochs(view: StudyView) -> go.Figure:
     courses = {trial.number: sorted(trial.intermediate_values.items()) for trial in view.trials if trial.intermediate_values}
     if not courses:
         several = len(view.study.directions) > 1
-        return nothing("with several objectives the study keeps no scores by epoch" if several else "no epoch has ended yet")
+        return empty_figure(
+            "with several objectives the study keeps no scores by epoch" if several else "no epoch has ended yet"
+        )
     figure, rows = new_figure("epoch", SCORE), {row["number"]: row for row in view.rows}
     for state in STATES:
         numbers = [number for number in courses if rows[number]["state"] == state]
@@ -104,7 +106,7 @@ def patterns(view: StudyView) -> go.Figure:
         if (kinds := pattern(row)) and row.get("map") is not None:
             by_pattern.setdefault(kinds, []).append((100 * row["map"], label_of(row)))
     if not by_pattern:
-        return nothing("no candidate is complete yet")
+        return empty_figure("no candidate is complete yet")
     figure = new_figure("pattern of the four stages", SCORE)
     for kinds, points in sorted(by_pattern.items(), key=lambda item: -max(item[1])[0]):
         figure.add_box(
@@ -119,14 +121,14 @@ def importances(view: StudyView) -> go.Figure:
     """How much each parameter decides whether a candidate is among the best, by Optuna's default evaluator (PED-ANOVA)."""
     count = len(view.board)
     if count < FEWEST_FOR_IMPORTANCES:
-        return nothing(f"{count} completed candidates are too few: importances need {FEWEST_FOR_IMPORTANCES} at least")
+        return empty_figure(f"{count} completed candidates are too few: importances need {FEWEST_FOR_IMPORTANCES} at least")
     try:
         candidates = CandidateStudy(view.study.study_name, view.study._storage)
         found = optuna.importance.get_param_importances(candidates)  # of several objectives, for being on the front
     except (ValueError, RuntimeError, ImportError) as error:
-        return nothing(f"importances cannot be told: {error}")
+        return empty_figure(f"importances cannot be told: {error}")
     if not any(map(math.isfinite, found.values())):
-        return nothing("all candidates scored the same")
+        return empty_figure("all candidates scored the same")
     figure = new_figure("importance", None)
     names, shares = zip(*reversed(found.items()), strict=True)
     texts = [f"{100 * share:.0f} %" for share in shares]
@@ -140,7 +142,7 @@ def calibration(view: StudyView) -> go.Figure:
     """Spread of the gradients over the layers before and after calibration, for each trial."""
     rows = [row for row in view.rows if "spread_after" in (row.get("calibration") or {})]
     if not rows:
-        return nothing("no candidate was calibrated")
+        return empty_figure("no candidate was calibrated")
     figure = new_figure("trial", "spread of log C")
     numbers = [row["number"] for row in rows]
     sides = {side: [row["calibration"][f"spread_{side}"] for row in rows] for side in ("before", "after")}
@@ -161,7 +163,7 @@ def predicted_and_measured(view: StudyView) -> go.Figure:
     """Measured against predicted memory; below the line the prediction was too high."""
     rows = [row for row in view.rows if row.get("memory_peak_gib") and row.get("memory_predicted_gib")]
     if not rows:
-        return nothing("nothing was measured: memory is measured on a GPU only")
+        return empty_figure("nothing was measured: memory is measured on a GPU only")
     figure = new_figure("predicted peak, GiB", "measured peak, GiB")
     most = 1.05 * max(max(row["memory_peak_gib"], row["memory_predicted_gib"]) for row in rows)
     figure.add_scatter(
@@ -182,7 +184,7 @@ def hours(view: StudyView) -> go.Figure:
     }
     spent = {state: sum(seconds) for state, seconds in ended.items()}
     if not any(spent.values()):
-        return nothing("no time has been spent yet")
+        return empty_figure("no time has been spent yet")
     unit, unit_s = ("hours", 3600) if sum(spent.values()) >= 3600 else ("minutes", 60)
     figure = new_figure(f"GPU-{unit}" if gpu else f"{unit} of training (no GPU)", None)
     for state, seconds in spent.items():

@@ -10,7 +10,7 @@ import optuna
 import plotly.offline
 from markupsafe import Markup
 
-from dashboards.context import shown
+from dashboards.context import study_context
 from dashboards.study_view import StudyView
 from dashboards.templating import asset, page
 
@@ -22,7 +22,7 @@ def report_html(study: optuna.Study) -> str:
     scripts = [plotly.offline.get_plotlyjs(), asset("plots.js")]
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page(
-        "report.html", "", shown=shown(StudyView.read(study)), made=made, policy=_policy(scripts),
+        "report.html", "", shown=study_context(StudyView.read(study)), made=made, policy=_policy(scripts),
         style=Markup(asset("page.css")), scripts=[Markup(script) for script in scripts],
     )  # fmt: skip
 

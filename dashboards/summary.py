@@ -27,7 +27,7 @@ def summary(view: StudyView) -> str:
     return f"{counts}; {_best(view)}" if view.spec else f"no search of scratch-nas; {counts}"
 
 
-def note(view: StudyView) -> list[Paragraph]:
+def summary_paragraphs(view: StudyView) -> list[Paragraph]:
     """Request, data, budget, progress; of a study that is no search only the last."""
     progress = Paragraph("So far", f"{_counts(view).capitalize()}; {_best(view)}.")
     if not view.spec:

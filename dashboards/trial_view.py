@@ -9,14 +9,14 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboards.plot_style import BLUE, GREEN, ORANGE, new_figure, nothing, per_cent
+from dashboards.plot_style import BLUE, GREEN, ORANGE, empty_figure, new_figure, per_cent
 from dashboards.study_view import StudyView
 from nas.artifacts.curves import DETECTIONS
 from nas.artifacts.history import read_reports
 from nas.errors import UserError
 from nas.reports import EpochReport
 from nas.utils.formatting import percent
-from nas.utils.paths import is_remote, path_of, study_folder, trial_folders
+from nas.utils.paths import is_remote, study_folder, to_path, trial_folders
 from search_spaces.layout import Layout
 
 PICTURES = ".png"
@@ -64,7 +64,7 @@ def reports_of(folder: Path | None) -> list[EpochReport]:
 def curves(reports: list[EpochReport]) -> go.Figure:
     """Loss, scores and learning rate by epoch, one above the other."""
     if not reports:
-        return nothing("its epochs cannot be read here")
+        return empty_figure("its epochs cannot be read here")
     figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.08)
     epochs = [report.epoch for report in reports]
     lines = [
@@ -126,6 +126,6 @@ def weights_of(row: dict[str, Any]) -> str | None:
     """Where the weights are, if they were kept; weights of any but the best few are removed."""
     place = row.get("checkpoint")
     try:
-        return place if place and path_of(place).exists() else None
+        return place if place and to_path(place).exists() else None
     except (UserError, OSError):
         return None

@@ -52,7 +52,7 @@ class SearchSpace:
         channels: widths of the first stage; later stages double it.
         stems: see `Layout.stem`.
         conditions: names from `CONDITIONS`, all of which a pattern of kinds must meet.
-        shared: fields of `Layout` that all layouts of the space have in common.
+        layout_defaults: fields of `Layout` that all layouts of the space have in common.
         defaults: keys of a search request that take these values where the request is silent.
 
     Raises:
@@ -65,7 +65,7 @@ class SearchSpace:
     channels: tuple[int, ...] = (DEFAULT_CHANNELS,)
     stems: tuple[str, ...] = ("auto",)
     conditions: tuple[str, ...] = ()
-    shared: Mapping[str, Any] = field(default_factory=dict)
+    layout_defaults: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class SearchSpace:
         if not self.patterns:
             raise SpaceError(f"space {self.name!r}: no pattern of kinds meets {', '.join(self.conditions)}")
         try:
-            for head in self._heads():
+            for head in self._depth_families():
                 self._build(*head, depths=tuple(choices[0] for choices in self.depths))
         except LayoutError as error:
             raise SpaceError(f"space {self.name!r}: {error}") from None
@@ -122,7 +122,7 @@ class SearchSpace:
         Raises:
             SpaceError: the layout is not in this space.
         """
-        for pattern, channels, stem in self._heads():
+        for pattern, channels, stem in self._depth_families():
             if pattern != layout.pattern or not all(
                 d in allowed for d, allowed in zip(layout.depths, self.depths, strict=True)
             ):
@@ -145,17 +145,17 @@ class SearchSpace:
         per_head = 1
         for depths in self.depths:
             per_head *= len(depths)
-        return per_head * len(self._heads())
+        return per_head * len(self._depth_families())
 
     def __iter__(self) -> Iterator[Layout]:
         """Every layout once."""
-        for head in self._heads():
+        for head in self._depth_families():
             for depths in itertools.product(*self.depths):
                 yield self._build(*head, depths=depths)
 
     def shuffled(self, seed: int) -> Iterator[Layout]:
         """Every layout once, in an order that depends on `seed` alone."""
-        heads, counts = self._heads(), [len(depths) for depths in self.depths]
+        heads, counts = self._depth_families(), [len(depths) for depths in self.depths]
         order = list(range(len(self)))
         random.Random(seed).shuffle(order)
         for index in order:
@@ -167,12 +167,12 @@ class SearchSpace:
 
     def shallowest(self) -> Iterator[Layout]:
         """For every choice but the depths the layout with the smallest depths: nothing in the space needs less memory."""
-        for head in self._heads():
+        for head in self._depth_families():
             yield self._build(*head, depths=tuple(min(depths) for depths in self.depths))
 
     def deepest(self) -> Iterator[Layout]:
         """The same with the largest depths: nothing in the space needs more."""
-        for head in self._heads():
+        for head in self._depth_families():
             yield self._build(*head, depths=tuple(max(depths) for depths in self.depths))
 
     def describe(self) -> str:
@@ -185,10 +185,10 @@ class SearchSpace:
         stages = [{"kinds": list(k), "depths": list(d)} for k, d in zip(self.kinds, self.depths, strict=True)]
         return {
             "name": self.name, "stages": stages, "channels": list(self.channels), "stems": list(self.stems),
-            "conditions": list(self.conditions), "layout": dict(self.shared), "defaults": dict(self.defaults),
+            "conditions": list(self.conditions), "layout": dict(self.layout_defaults), "defaults": dict(self.defaults),
         }  # fmt: skip
 
-    def _heads(self) -> list[tuple[str, int, str]]:
+    def _depth_families(self) -> list[tuple[str, int, str]]:
         """Pattern, channels and stem of every group of layouts that differ in depth alone, equal networks once."""
         groups: dict[Layout, tuple[str, int, str]] = {}
         for pattern, channels, stem in itertools.product(self.patterns, self.channels, self.stems):
@@ -198,7 +198,7 @@ class SearchSpace:
     def _build(self, pattern: str, channels: int, stem: str, *, depths: tuple[int, ...]) -> Layout:
         kinds = pattern.split("-")
         stages = tuple(Stage(k, d, w) for k, d, w in zip(kinds, depths, doubled(channels), strict=True))
-        shared = dict(self.shared)
+        shared = dict(self.layout_defaults)
         if stages[0].kind != "C" or stem in ("patch", "dsod"):
             shared.pop("stem_width", None)
         return Layout(stages, stem=stem, **shared)
@@ -263,7 +263,7 @@ def _read(written: Mapping[str, Any], source: str) -> SearchSpace:
         channels=_whole_numbers(written.get("channels", [DEFAULT_CHANNELS]), "channels", source),
         stems=_choices(written.get("stems", ["auto"]), STEMS, "stems", source),
         conditions=tuple(written.get("conditions") or ()),
-        shared=dict(written.get("layout") or {}),
+        layout_defaults=dict(written.get("layout") or {}),
         defaults=dict(written.get("defaults") or {}),
     )
 

@@ -11,19 +11,19 @@ from importlib.util import find_spec
 from optuna.storages import RDBStorage
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import DataFacts, Splits, read_request
+from nas.data.splits import DatasetSummary, Splits, read_request
 from nas.data.validation import Progress
 from nas.errors import MissingDependency, StudyError
 from nas.search.budget import Budget
 from nas.search.forecast.forecast import note_forecast
-from nas.search.search import SearchStudy
-from nas.study.event_log import Journal, summary
+from nas.search.search import Search
+from nas.study.event_log import EventLog, summary
 from nas.study.events import Event
 from nas.study.storage import check_storage
 from workers.local import run_local
 from workers.ray_tune.session import ray_session
-from workers.resources import Share
-from workers.trial_config import JobMaker
+from workers.resources import TrialResources
+from workers.trial_config import TrialConfigBuilder
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Watcher:
     """Who is told what happens: images checked, the study opened, everything that happens to its trials."""
 
     on_image: Progress | None = None
-    on_open: Callable[[SearchStudy, DataFacts], None] = lambda study, facts: None
+    on_open: Callable[[Search, DatasetSummary], None] = lambda study, facts: None
     on_event: Callable[[Event], None] = lambda event: None
 
 
-def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> SearchStudy:
+def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> Search:
     """Run a search to its end, or continue one.
 
     Args:
@@ -62,22 +62,22 @@ def check_backend(spec: SearchSpec, *, local: bool) -> None:
         raise MissingDependency("ray[tune] (or use --local)", "ray")
 
 
-def run_checked(spec: SearchSpec, splits: Splits, facts: DataFacts, watcher: Watcher, *, local: bool) -> SearchStudy:
+def run_checked(spec: SearchSpec, splits: Splits, facts: DatasetSummary, watcher: Watcher, *, local: bool) -> Search:
     """The same on data that `nas.data.splits.read_request` has checked, with its results."""
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
-        study = SearchStudy(spec, facts, watcher.on_event)
+        study = Search(spec, facts, watcher.on_event)
         assert isinstance(study.storage, RDBStorage)  # a request names a database
         note_forecast(study.study, spec, facts, local)
-        journal = Journal(study.storage.engine, study.files.study_uuid)
+        journal = EventLog(study.storage.engine, study.files.study_uuid)
 
         def on_event(event: Event) -> None:
             watcher.on_event(event)
             journal.write(summary(event))
 
         study.on_event = on_event
-        with study.lease(), journal.kept(), _noted(study, journal):
+        with study.lease(), journal.running(), _noted(study, journal):
             watcher.on_open(study, facts)
-            jobs = JobMaker.prepare(study, splits)
+            jobs = TrialConfigBuilder.prepare(study, splits)
             if share:
                 run_with_ray(study, jobs, share)
             else:
@@ -88,7 +88,7 @@ def run_checked(spec: SearchSpec, splits: Splits, facts: DataFacts, watcher: Wat
 
 
 @contextmanager
-def _noted(study: SearchStudy, journal: Journal) -> Iterator[None]:
+def _noted(study: Search, journal: EventLog) -> Iterator[None]:
     """The log says when a driver came and why it left."""
     journal.write(f"search begins with {study.ended} of {study.spec.search.trials} trials")
     try:
@@ -102,7 +102,7 @@ def _noted(study: SearchStudy, journal: Journal) -> Iterator[None]:
     journal.write(f"search ended with {study.ended} trials" + (f": {study.stop_reason}" if study.stop_reason else ""))
 
 
-def run_with_ray(study: SearchStudy, jobs: JobMaker, share: Share) -> None:
+def run_with_ray(study: Search, jobs: TrialConfigBuilder, share: TrialResources) -> None:
     """Drive a study to its end with Ray Tune, which executes what the study decides."""
     from ray import tune
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 
 from nas.errors import DataError, OutOfMemory, OutputError, StudyError
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.utils.device import free_memory
-from workers.trial_config import JobMaker, run_job
+from workers.trial_config import TrialConfigBuilder, run_job
 
 
-def run_local(study: SearchStudy, jobs: JobMaker) -> None:
+def run_local(study: Search, jobs: TrialConfigBuilder) -> None:
     """Drive a study to its end. An interrupt leaves the running trial to the next driver, with its last checkpoint."""
     gpus = 1.0 if torch.cuda.is_available() else 0.0
     while not study.finished:
-        assignment = study.next()
+        assignment = study.ask()
         if assignment is None:
             continue
         try:
@@ -24,7 +24,7 @@ def run_local(study: SearchStudy, jobs: JobMaker) -> None:
         except OutOfMemory as error:
             study.infeasible(assignment.number, str(error), error.peak_bytes)
         except (OutputError, DataError) as error:
-            study.halt(assignment.number, str(error))
+            study.suspend(assignment.number, str(error))
         except StudyError:
             raise
         except Exception as error:  # a candidate's own fault must not end the search

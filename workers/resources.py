@@ -17,7 +17,7 @@ CPU_CONCURRENT = 4  # more at once leave the sampler little to learn from
 
 
 @dataclass(frozen=True)
-class Share:
+class TrialResources:
     """Of one candidate."""
 
     concurrent: int
@@ -41,7 +41,7 @@ class Node:
         return min(by_cores, int(self.gpus) * int(1 / gpus) if gpus <= 1 else int(self.gpus / gpus))
 
 
-def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> Share:
+def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialResources:
     """Divide a machine or a cluster.
 
     Without a GPU, candidates get one core each before any gets two: two on one core each take less time than one after the
@@ -64,7 +64,7 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> Share:
     shares = range(max(1, cpus // concurrent), 0, -1) if run.cpus_per_trial == "auto" else (run.cpus_per_trial,)
     for share in shares:
         if sum(node.at_once(share, per_trial) for node in nodes) >= concurrent:
-            return Share(concurrent, share, per_trial)
+            return TrialResources(concurrent, share, per_trial)
     where = f"the {cpus} cores there are" + (f", each within one of {len(nodes)} machines" if len(nodes) > 1 else "")
     raise SpecError(f"run.concurrent times run.cpus_per_trial must be at most {where}; got {concurrent} x {shares[-1]}")
 

@@ -14,24 +14,24 @@ from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.splits import Splits, read_index, write_index
 from nas.reports import EpochReport
-from nas.search.search import Assignment, SearchStudy
+from nas.search.search import Search, TrialAssignment
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
 from nas.utils.device import cap_bytes
-from nas.utils.paths import is_remote, local_data, path_of
+from nas.utils.paths import is_remote, localize, to_path
 from search_spaces.layout import Layout
 
 
 @dataclass(frozen=True)
-class JobMaker:
+class TrialConfigBuilder:
     """Turns assignments of one study into jobs."""
 
-    study: SearchStudy
+    study: Search
     num_classes: int
     indices: dict[str, str]
 
     @classmethod
-    def prepare(cls, study: SearchStudy, splits: Splits) -> JobMaker:
+    def prepare(cls, study: Search, splits: Splits) -> TrialConfigBuilder:
         """Write the index files that every job refers to."""
         study.files.root.mkdir(parents=True, exist_ok=True)
         indices = {name: study.files.root / f"{name}.json" for name in splits.present()}
@@ -39,7 +39,7 @@ class JobMaker:
             write_index(indices[name], split)
         return cls(study, len(splits.train.categories), {name: str(path) for name, path in indices.items()})
 
-    def job(self, assignment: Assignment) -> dict[str, Any]:
+    def job(self, assignment: TrialAssignment) -> dict[str, Any]:
         """Everything a worker needs, in JSON."""
         spec = self.study.spec.to_dict()
         return {
@@ -53,7 +53,7 @@ class JobMaker:
             "cache_bytes": self.study.spec.run.cache_bytes,
             "processes": self.study.spec.run.processes,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
-            "data_folder": str(local_data(spec["data"]["root"])),
+            "data_folder": str(localize(spec["data"]["root"])),
             "splits": self.indices,
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
         }
@@ -68,7 +68,7 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         calibration=CalibrationSpec.model_validate(job["calibration"]),
         num_classes=job["num_classes"],
         seed=job["seed"],
-        folder=path_of(job["folder"]),
+        folder=to_path(job["folder"]),
         device="cuda" if torch.cuda.is_available() else "cpu",
         cap_bytes=job["cap_bytes"],
         checkpoint_s=job["checkpoint_s"],
@@ -81,5 +81,5 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
 @lru_cache(maxsize=3)
 def _index(path: str, root: str, folder: str) -> CocoSplit:
     """A worker runs many candidates on the same data; where that is a URL, on this machine's own copy of it."""
-    split = read_index(path_of(path))
-    return replace(split, folder=local_data(root) / split.folder.relative_to(folder)) if is_remote(root) else split
+    split = read_index(to_path(path))
+    return replace(split, folder=localize(root) / split.folder.relative_to(folder)) if is_remote(root) else split

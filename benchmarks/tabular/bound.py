@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from nas.errors import UserError
 from nas.study.leaderboard import TOP
 from search_spaces.layout import Layout
-from workers.simulator.tabular_benchmark import Table
+from workers.simulator.tabular_benchmark import TabularBenchmark
 
 PENALTIES = tuple(10.0**power for power in np.arange(-2, 2.1, 0.5))
 TRAINED = (1, 5, 10, 20, 50)  # layouts, for regrets
@@ -59,7 +59,7 @@ def left_out(x: np.ndarray, y: np.ndarray, weights: np.ndarray, penalty: float) 
     return y - (y - hat @ y) / (1 - np.diag(hat))
 
 
-def predictions(table: Table) -> tuple[dict[str, float], float]:
+def predictions(table: TabularBenchmark) -> tuple[dict[str, float], float]:
     """Layout to what the others say its mean mAP is, with the penalty that predicts best, and that penalty."""
     names = list(table.by_layout)
     x = features([Layout.parse(name) for name in names])
@@ -70,13 +70,13 @@ def predictions(table: Table) -> tuple[dict[str, float], float]:
     return dict(zip(names, map(float, found[best]), strict=True)), best
 
 
-def informed_order(table: Table) -> list[str]:
+def informed_order(table: TabularBenchmark) -> list[str]:
     """All layouts, the best prediction first."""
     predicted, _ = predictions(table)
     return sorted(predicted, key=predicted.__getitem__, reverse=True)
 
 
-def regrets(table: Table, order: Sequence[str], seeds: int) -> list[float]:
+def regrets(table: TabularBenchmark, order: Sequence[str], seeds: int) -> list[float]:
     """Median regret over the seeds after 1, 2 ... layouts of `order`, each trained once, the answer the best score so far."""
     means = {name: table.mean_map(Layout.parse(name)) for name in order}
     best, courses = max(means.values()), []
@@ -90,13 +90,13 @@ def regrets(table: Table, order: Sequence[str], seeds: int) -> list[float]:
     return [statistics.median(at) for at in zip(*courses, strict=True)]
 
 
-def again(table: Table, name: str, seed: int) -> float:
+def again(table: TabularBenchmark, name: str, seed: int) -> float:
     """Mean mAP of the runs of a layout that a search with this seed was not shown; of its own where there is no other."""
     shown = table.run_of(Layout.parse(name), seed)
     return statistics.fmean([score(run) for run in table.by_layout[name] if run is not shown] or [score(shown)])
 
 
-def floor_again(table: Table, seeds: int) -> float | None:
+def floor_again(table: TabularBenchmark, seeds: int) -> float | None:
     """Median regret after every layout was trained once and the best `TOP` of them with the table's other seeds, which choose;
     None where a layout has no other.
     """
@@ -110,7 +110,7 @@ def floor_again(table: Table, seeds: int) -> float | None:
     return statistics.median(answers)
 
 
-def report(table: Table, seeds: int) -> dict[str, Any]:
+def report(table: TabularBenchmark, seeds: int) -> dict[str, Any]:
     """All figures; mAP as fractions.
 
     Raises:
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     arguments = parser.parse_args()
     try:
-        found = report(Table.read(arguments.table), arguments.seeds)
+        found = report(TabularBenchmark.read(arguments.table), arguments.seeds)
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
     print(text(found))

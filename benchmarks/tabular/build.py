@@ -28,16 +28,16 @@ from typing import Any
 import torch
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DataFacts, Splits, read_request
+from nas.data.splits import DatasetSummary, Splits, read_request
 from nas.errors import CandidateError, StudyError, UserError
 from nas.profiling.flops import count_cost
 from nas.search.budget import Budget
 from nas.study.provenance import git_commit, versions
 from nas.training.candidate import Candidate, train_candidate
 from nas.utils.formatting import gib
-from nas.utils.paths import write_whole
+from nas.utils.paths import atomic_write
 from search_spaces.layout import Layout
-from workers.simulator.tabular_benchmark import Run, Table, sorted_runs
+from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark, sorted_runs
 
 SPEC = Path(__file__).parent / "bccd.yaml"
 SECTIONS = ("space", "data", "detector", "recipe", "calibration")  # of the request, what runs depend on
@@ -58,7 +58,7 @@ class Build:
 
     spec: SearchSpec
     splits: Splits
-    facts: DataFacts
+    facts: DatasetSummary
     folder: Path
     every: int = EVERY
     commit: str | None = dataclasses.field(default_factory=git_commit)
@@ -79,7 +79,7 @@ class Build:
                 f"--raw {str(folder)!r} has runs of another request, see request.json there: choose another folder"
             )
         if not known.exists():
-            write_whole(known, lambda file: file.write(wanted.encode()))
+            atomic_write(known, lambda file: file.write(wanted.encode()))
         return build
 
     @property
@@ -130,7 +130,7 @@ class Build:
             if (path := self.path(layout, seed)).exists():
                 yield json.loads(path.read_text())
 
-    def table(self) -> Table:
+    def table(self) -> TabularBenchmark:
         """Of what there is."""
         rows = list(self.runs())
         if not rows:
@@ -146,16 +146,16 @@ class Build:
             **{name: _distinct(row[name] for row in rows) for name in ("versions", "commit", "processor", "threads")},
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         }  # fmt: skip
-        return Table(about, self.request, self.facts, devices[0], sorted_runs(map(compact, rows)))
+        return TabularBenchmark(about, self.request, self.facts, devices[0], sorted_runs(map(compact, rows)))
 
 
-def compact(row: dict[str, Any]) -> Run:
+def compact(row: dict[str, Any]) -> RecordedRun:
     """What the table has of a stored run."""
     epochs, on_cpu = row["epochs"], row["device"] == "cpu"
     # Training's part of the processor's seconds, by its part of the clock's.
     scale = [epoch["cpu_s"] / epoch["elapsed_s"] if on_cpu else 1.0 for epoch in epochs]
     failed_s = [round(row["failed_s"], 2)] if "fail_reason" in row else []
-    return Run(
+    return RecordedRun(
         **{name: row[name] for name in ("layout", "seed", "params", "flops", "memory_predicted_gib")},
         fps=round(epochs[-1]["fps"], 1) if epochs else 0.0,
         loss=tuple(round(epoch["loss"], 4) for epoch in epochs),
@@ -217,7 +217,7 @@ def work(arguments: argparse.Namespace) -> None:
     missing = build.missing(arguments.share)
     for done, (layout, seed) in enumerate(missing[: arguments.runs], start=1):
         row = build.train(layout, seed, device)
-        write_whole(build.path(layout, seed), lambda file, row=row: file.write(json.dumps(row).encode()))
+        atomic_write(build.path(layout, seed), lambda file, row=row: file.write(json.dumps(row).encode()))
         reached = (
             row.get("fail_reason") or f"mAP {100 * row['epochs'][-1]['map']:.1f} in {row['epochs'][-1]['elapsed_s']:.0f} s"
         )

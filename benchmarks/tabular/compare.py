@@ -36,7 +36,7 @@ from nas.study.provenance import git_commit, versions
 from search_spaces.catalog import PRUNED_AT, PRUNERS
 from search_spaces.layout import Layout
 from workers.simulator.backend import Simulation, simulate
-from workers.simulator.tabular_benchmark import Table
+from workers.simulator.tabular_benchmark import TabularBenchmark
 
 SAMPLERS = ("random", "tpe", "gp", "nsga2")
 INFORMED = "informed"
@@ -54,7 +54,7 @@ class Scale:
     total_s: float
 
     @classmethod
-    def of(cls, table: Table) -> Scale:
+    def of(cls, table: TabularBenchmark) -> Scale:
         means = {layout: table.mean_map(Layout.parse(layout)) for layout in table.by_layout}
         total_s = sum(statistics.fmean(run.elapsed_s[-1] for run in runs) for runs in table.by_layout.values())
         return cls(means, near_best(table), total_s)
@@ -81,7 +81,9 @@ def at(found: Sequence[tuple[float, str]], at_s: float) -> str | None:
     return found[place - 1][1] if place else None
 
 
-def answers_again(table: Table, simulation: Simulation, seed: int, times: Sequence[float], cost_s: float) -> list[str | None]:
+def answers_again(
+    table: TabularBenchmark, simulation: Simulation, seed: int, times: Sequence[float], cost_s: float
+) -> list[str | None]:
     """At each time the answer of a search that ended `cost_s` before and trained its best three with the table's other seeds,
     which choose, as `search.replicates` does.
     """
@@ -94,7 +96,7 @@ def answers_again(table: Table, simulation: Simulation, seed: int, times: Sequen
     return found
 
 
-def row(table: Table, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def row(table: TabularBenchmark, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """One kind of search, over the seeds. Curves have a value for each share of the work."""
     begun = time.perf_counter()
     until_s = arguments.share * scale.total_s / arguments.workers
@@ -130,7 +132,7 @@ def row(table: Table, scale: Scale, sampler: str, pruner: str, arguments: argpar
     }  # fmt: skip
 
 
-def search(table: Table, sampler: str, pruner: str, seed: int, workers: int, until_s: float) -> Simulation:
+def search(table: TabularBenchmark, sampler: str, pruner: str, seed: int, workers: int, until_s: float) -> Simulation:
     """One search, until the time is over or everything has been trained."""
     with tempfile.TemporaryDirectory() as folder:
         flags = {
@@ -140,7 +142,7 @@ def search(table: Table, sampler: str, pruner: str, seed: int, workers: int, unt
         return simulate(table.spec(flags), table, workers, until_s)
 
 
-def settings(table: Table, sampler: str, pruner: str) -> dict[str, Any]:
+def settings(table: TabularBenchmark, sampler: str, pruner: str) -> dict[str, Any]:
     """What a search is asked for, by the names in this file."""
     name, _, at = pruner.partition("@")
     chosen = {"search.pruner": name, "search.prune_at": at or PRUNED_AT[0]}
@@ -190,7 +192,7 @@ def main() -> None:
 
 def work(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything asked for, written after each row."""
-    table = Table.read(arguments.table)
+    table = TabularBenchmark.read(arguments.table)
     scale = Scale.of(table)
     content = {
         "command": f"python {Path(sys.argv[0]).name} {arguments.table.name}", "table": table.about, "versions": versions(),

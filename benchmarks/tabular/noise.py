@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout
-from workers.simulator.tabular_benchmark import Run, Table
+from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
 
 Z95 = 1.96
 
@@ -39,7 +39,7 @@ def variance_parts(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     return within, max(0.0, (between - within) / size)
 
 
-def report(table: Table) -> dict[str, Any]:
+def report(table: TabularBenchmark) -> dict[str, Any]:
     """All figures; mAP as fractions.
 
     Raises:
@@ -64,7 +64,7 @@ def report(table: Table) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def near_best(table: Table) -> set[str]:
+def near_best(table: TabularBenchmark) -> set[str]:
     """The best layout and those within noise of it."""
     scores = {layout: [score(run) for run in runs] for layout, runs in table.by_layout.items()}
     within, _ = variance_parts(list(scores.values()))
@@ -77,7 +77,7 @@ def near_best(table: Table) -> set[str]:
     return {best, *(layout for layout in means if means[best] - means[layout] < margin(layout))}
 
 
-def score(run: Run) -> float:
+def score(run: RecordedRun) -> float:
     """The last mAP; 0 where the training failed."""
     return 0.0 if run.fail_reason else run.map[-1]
 
@@ -93,7 +93,7 @@ def _patterns(means: dict[str, float]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _epochs(table: Table) -> list[dict[str, Any]]:
+def _epochs(table: TabularBenchmark) -> list[dict[str, Any]]:
     """For each epoch how well it ranks the layouts as the last one does, of the same run and of another seed's."""
     firsts = [(runs[0], runs[1:]) for runs in table.by_layout.values() if not any(run.fail_reason for run in runs)]
     rows = []
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("table", type=Path)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     arguments = parser.parse_args()
-    found = report(Table.read(arguments.table))
+    found = report(TabularBenchmark.read(arguments.table))
     print(text(found))
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas.artifacts.history import CURVES, FIGURES, write_csv
 from nas.reports import EpochReport
-from nas.utils.paths import write_whole, writing
+from nas.utils.paths import atomic_write, os_errors_as_output_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def write_curves(folder: Path, reports: Sequence[EpochReport], title: str) -> No
 
 def clear_curves(folder: Path) -> None:
     """Remove what an earlier run left there, and nothing else."""
-    with writing(folder):
+    with os_errors_as_output_error(folder):
         for name in (CURVES, CALIBRATION, PLOT, EVENTS):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / DETECTIONS, ignore_errors=True)
@@ -76,7 +76,7 @@ def calibration_changes(calibration: dict[str, Any] | None) -> list[Change]:
 def _write_calibration(path: Path, changes: Sequence[Change]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Change._fields, *changes])
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _write_events(path: Path, reports: Sequence[EpochReport], changes: Sequence[Change]) -> None:
@@ -90,7 +90,7 @@ def _write_events(path: Path, reports: Sequence[EpochReport], changes: Sequence[
     for step, elapsed_s, scalars in _points(reports, changes):
         values = [Summary.Value(tag=tag.replace(" ", "_"), simple_value=value) for tag, value in scalars.items()]
         events.append(Event(wall_time=began + elapsed_s, step=step, summary=Summary(value=values)))
-    with writing(path):
+    with os_errors_as_output_error(path):
         # In place, not moved there: an open TensorBoard goes on where it was, for what it has read keeps its length.
         writer = RecordWriter(str(path))
         for event in events:
@@ -129,7 +129,7 @@ def _write_plot(path: Path, reports: Sequence[EpochReport], changes: Sequence[Ch
     _draw_calibration(last, changes)
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
-    write_whole(path, lambda file: file.write(picture.getvalue()))
+    atomic_write(path, lambda file: file.write(picture.getvalue()))
 
 
 def _per_cent(fraction: float | None) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nas.reports import CocoMetrics, EpochReport, Report
-from nas.utils.paths import write_whole
+from nas.utils.paths import atomic_write
 
 REPORTS, CURVES = "reports.jsonl", "curves.csv"
 FIGURES = tuple(field.name for field in fields(CocoMetrics) if field.name != "map_per_class")
@@ -31,7 +31,7 @@ def columns_of(kind: type[Report]) -> tuple[str, ...]:
 COLUMNS = columns_of(EpochReport)
 
 
-def record(folder: Path, report: Report) -> None:
+def append_report(folder: Path, report: Report) -> None:
     """Add an epoch to `reports.jsonl` and `curves.csv` of a candidate's folder.
 
     A repeated epoch replaces what was recorded of it and of those after it: the run went back to an earlier checkpoint.
@@ -41,7 +41,7 @@ def record(folder: Path, report: Report) -> None:
     """
     reports = [earlier for earlier in read_reports_of(type(report), folder) if earlier.epoch < report.epoch] + [report]
     lines = "".join(json.dumps(asdict(each)) + "\n" for each in reports)
-    write_whole(folder / REPORTS, lambda file: file.write(lines.encode()))
+    atomic_write(folder / REPORTS, lambda file: file.write(lines.encode()))
     write_csv(folder / CURVES, reports)
 
 
@@ -68,4 +68,4 @@ def write_csv(path: Path, reports: Sequence[Report]) -> None:
     table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(report) | asdict(report)["metrics"] for report in reports)
-    write_whole(path, lambda file: file.write(text.getvalue().encode()))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))

@@ -11,7 +11,7 @@ from nas.artifacts.curves import DETECTIONS
 from nas.artifacts.history import REPORTS
 from nas.errors import StudyError
 from nas.training.trainer import CHECKPOINT, WEIGHTS
-from nas.utils.paths import path_of, study_folder, trial_folders, write_whole
+from nas.utils.paths import atomic_write, study_folder, to_path, trial_folders
 
 
 class TrialFiles:
@@ -67,7 +67,7 @@ def drop_result(weights: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as content:
-        write_whole(target, lambda file: shutil.copyfileobj(content, file))
+        atomic_write(target, lambda file: shutil.copyfileobj(content, file))
 
 
 def check_output(output: str) -> None:
@@ -77,7 +77,7 @@ def check_output(output: str) -> None:
         StudyError: the folder cannot be written.
     """
     try:
-        folder = path_of(output)
+        folder = to_path(output)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-{uuid.uuid4()}"
         probe.write_bytes(b"x")

@@ -80,12 +80,12 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
 def go_on(request: Path, local: bool = False) -> None:
     """Run the request in a file; NAS_STORAGE names the database where it is set."""
     from nas.cli.submit import run_to_end
-    from nas.config.parsing import read_yaml, validated
+    from nas.config.parsing import parse_model, read_yaml
     from nas.config.spec import SearchSpec
 
     written = read_yaml(request)
     storage = os.environ.get(options.STORAGE_VARIABLE) or written["storage"]
-    run_to_end(validated(SearchSpec, {**written, "storage": storage}), local, as_json=False)
+    run_to_end(parse_model(SearchSpec, {**written, "storage": storage}), local, as_json=False)
 
 
 if __name__ == "__main__":

@@ -41,14 +41,14 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until nobody runs the search any more.")] = False,
 ) -> None:
     """Print what happened in a search, from anywhere that reaches its database."""
-    from nas.study.event_log import WRITE_S, Journal
+    from nas.study.event_log import WRITE_S, EventLog
     from nas.study.leaderboard import load_study, search_uuid
     from nas.study.lease import Lease
     from nas.study.storage import open_storage
 
     opened = open_storage(storage, create=False)
     loaded = load_study(opened, study)
-    journal = Journal(opened.engine, search_uuid(loaded))
+    journal = EventLog(opened.engine, search_uuid(loaded))
     lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
     lease.study_uuid = journal.study_uuid
     last, running = 0, True
@@ -71,7 +71,7 @@ def resume(
 ) -> None:
     """Go on with a search as its study remembers it."""
     from nas.cli.submit import check_files, dispatch
-    from nas.config.parsing import validated
+    from nas.config.parsing import parse_model
     from nas.config.spec import SearchSpec
     from nas.study.leaderboard import load_study, search_uuid
     from nas.study.storage import open_storage
@@ -81,6 +81,6 @@ def resume(
     written = {**loaded.user_attrs["nas_spec"], "storage": storage}
     if trials is not None:
         written["search"] = {**written["search"], "trials": trials}
-    request = validated(SearchSpec, written)
+    request = parse_model(SearchSpec, written)
     check_files(request)
     dispatch(request, local=local, detach=detach, as_json=as_json)

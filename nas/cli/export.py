@@ -35,7 +35,7 @@ def export(
     """Write the best backbone of a study in forms that load elsewhere."""
     from nas.study.leaderboard import find_trial, load_study, trial_row
     from nas.study.storage import open_storage
-    from nas.utils.paths import path_of
+    from nas.utils.paths import to_path
 
     loaded = load_study(open_storage(storage, create=False), study)
     chosen = find_trial(loaded, trial)
@@ -43,7 +43,7 @@ def export(
     from nas.export.push import push, push_target
 
     target = push_target(push_to) if push_to else None
-    left_out = write_bundle(out, _trained(loaded, chosen), path_of(chosen.user_attrs["checkpoint"]), onnx=not no_onnx)
+    left_out = write_bundle(out, _trained(loaded, chosen), to_path(chosen.user_attrs["checkpoint"]), onnx=not no_onnx)
     if target:
         push(out, target)
     row = trial_row(chosen)

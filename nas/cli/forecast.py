@@ -13,12 +13,12 @@ from nas.utils.formatting import duration_text, percent
 if TYPE_CHECKING:
     from nas.cli.progress import ImageProgress
     from nas.config.spec import SearchSpec
-    from nas.data.splits import DataFacts, Splits
+    from nas.data.splits import DatasetSummary, Splits
     from nas.search.forecast.forecast import Slots
 
 
 def measured_cost(
-    spec: SearchSpec, splits: Splits, facts: DataFacts, progress: ImageProgress, *, local: bool
+    spec: SearchSpec, splits: Splits, facts: DatasetSummary, progress: ImageProgress, *, local: bool
 ) -> dict[str, Any] | None:
     """See `nas.search.forecast.forecast.forecast`; kept for the search itself, unless that runs elsewhere.
 

@@ -79,9 +79,9 @@ def _check_target(out: Path) -> None:
 def _pretrain(layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_json: bool) -> PretrainingReport | None:
     """The last report; None for all of several processes but the first."""
     from nas.data.image_folder import SPLITS, find_classes, fingerprint, read_split
-    from nas.utils.paths import check_file, local_data, make_folder
+    from nas.utils.paths import check_file, localize, make_folder
 
-    root = local_data(spec.data)
+    root = localize(spec.data)
     classes = find_classes(root)
     if spec.recipe.weights:
         check_file("recipe.weights", spec.recipe.weights)

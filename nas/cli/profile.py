@@ -45,12 +45,12 @@ def profile(
     for name, value, choices in (("precision", precision, PRECISIONS), ("optimizer", optimizer, OPTIMIZERS)):
         if value not in choices:
             raise SpecError(one_of(f"--{name}", value, choices))
-    from nas.config.parsing import validated
+    from nas.config.parsing import parse_model
     from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
     from nas.config.spec import DetectorSpec
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])
-    spec = validated(DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()})
+    spec = parse_model(DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()})
     height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in (image_size, int(image_size * ASPECT_LIMIT)))
     from nas.profiling.memory import Training
 

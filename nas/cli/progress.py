@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.config.spec import SearchSpec
-    from nas.data.splits import DataFacts
-    from nas.search.search import SearchStudy
+    from nas.data.splits import DatasetSummary
+    from nas.search.search import Search
     from nas.study.events import Event
     from search_spaces.layout import Layout
 
@@ -108,7 +108,7 @@ class SearchProgress:
         self._console = Console(stderr=True)
         self._images: ImageProgress | None = ImageProgress()
         self._live: Live | None = None
-        self._study: SearchStudy | None = None
+        self._study: Search | None = None
 
     def __enter__(self) -> SearchProgress:
         if self._images:
@@ -126,7 +126,7 @@ class SearchProgress:
         if self._images:
             self._images.on_image(split, done, total)
 
-    def on_open(self, study: SearchStudy, facts: DataFacts) -> None:
+    def on_open(self, study: Search, facts: DatasetSummary) -> None:
         """The study is open; training begins."""
         self._end_images()
         self._study = study

@@ -13,8 +13,8 @@ from nas.errors import SpecError
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
-    from nas.data.splits import DataFacts, Splits
-    from nas.search.search import SearchStudy
+    from nas.data.splits import DatasetSummary, Splits
+    from nas.search.search import Search
 
 TIMES = 4
 
@@ -91,7 +91,7 @@ def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> 
     return {"study": request.study, **check, "stored": store(check, request, (proxy, full))}
 
 
-def _train(spec: SearchSpec, splits: Splits, facts: DataFacts, local: bool) -> SearchStudy:
+def _train(spec: SearchSpec, splits: Splits, facts: DatasetSummary, local: bool) -> Search:
     from nas.cli.submit import watched
     from workers.driver import run_checked
 

@@ -20,12 +20,12 @@ def report(
     """Write what a study has found as one HTML file that opens without a server."""
     from nas.study.leaderboard import load_study
     from nas.study.storage import open_storage
-    from nas.utils.paths import write_whole
+    from nas.utils.paths import atomic_write
 
     loaded = load_study(open_storage(storage, create=False, read_only=True), study)
     need("dashboard", *WEB)
     from dashboards.static_report import report_html
 
     html = report_html(loaded).encode()
-    write_whole(out, lambda file: file.write(html))
+    atomic_write(out, lambda file: file.write(html))
     print(f"{out}: {loaded.study_name}, {len(html) / 1e6:.1f} MB, opens in any browser")

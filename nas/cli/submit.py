@@ -14,7 +14,7 @@ from nas.cli.runner import INTERRUPTED, given, new_app, parse_settings, print_js
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
-    from nas.search.search import SearchStudy
+    from nas.search.search import Search
     from workers.driver import Watcher
 
 
@@ -90,11 +90,11 @@ def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -
 
 def from_anywhere(spec: SearchSpec) -> SearchSpec:
     """The same request with absolute paths, so that it can be resumed from another folder."""
-    from nas.utils.paths import path_of
+    from nas.utils.paths import to_path
 
-    data = spec.data.model_copy(update={"root": str(path_of(spec.data.root))})
-    run = spec.run.model_copy(update={"output": str(path_of(spec.run.output))})
-    weights = spec.recipe.weights and str(path_of(spec.recipe.weights))
+    data = spec.data.model_copy(update={"root": str(to_path(spec.data.root))})
+    run = spec.run.model_copy(update={"output": str(to_path(spec.run.output))})
+    weights = spec.recipe.weights and str(to_path(spec.recipe.weights))
     recipe = spec.recipe.model_copy(update={"weights": weights})
     return spec.model_copy(update={"data": data, "run": run, "recipe": recipe})
 
@@ -107,12 +107,12 @@ def check_files(spec: SearchSpec) -> None:
         SpecError: there are no such weights.
     """
     from nas.data.coco import find_split
-    from nas.utils.paths import check_file, local_data
+    from nas.utils.paths import check_file, localize
 
     if spec.run.cluster:
         return
     for split in (spec.data.train, spec.data.val):
-        find_split(local_data(spec.data.root), split)
+        find_split(localize(spec.data.root), split)
     if spec.recipe.weights:
         check_file("recipe.weights", spec.recipe.weights)
 
@@ -139,7 +139,7 @@ def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
     _show(watched(spec, lambda watcher: run_search(spec, watcher, local=local)), as_json)
 
 
-def watched(spec: SearchSpec, run: Callable[[Watcher], SearchStudy]) -> SearchStudy:
+def watched(spec: SearchSpec, run: Callable[[Watcher], Search]) -> Search:
     """Run a search, and show on stderr what happens. Ctrl-C ends the command."""
     from nas.cli.progress import SearchProgress
     from workers.driver import Watcher
@@ -152,7 +152,7 @@ def watched(spec: SearchSpec, run: Callable[[Watcher], SearchStudy]) -> SearchSt
             raise typer.Exit(INTERRUPTED) from None
 
 
-def _show(study: SearchStudy, as_json: bool) -> None:
+def _show(study: Search, as_json: bool) -> None:
     from nas.cli.tables import print_findings
     from nas.study.leaderboard import pareto_front
     from nas.study.significance import against_baselines, board_rows
@@ -174,10 +174,10 @@ def _show(study: SearchStudy, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _storage(study: SearchStudy) -> str:
-    from nas.study.storage import parse_url, shown
+def _storage(study: Search) -> str:
+    from nas.study.storage import parse_url, redacted
 
-    return shown(parse_url(study.spec.storage))
+    return redacted(parse_url(study.spec.storage))
 
 
 def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:

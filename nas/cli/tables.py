@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nas.study.roles import said
+from nas.study.roles import role_label
 from nas.utils.formatting import gib_text, interval_text, percent, signed
 
 
@@ -85,7 +85,7 @@ def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
         reason = row.get("fail_reason") or row.get("infeasible_reason") or ""
         scores = [percent(row.get("map")), percent(row.get("map_50"))]
         epochs = str(row.get("epochs", 0))
-        role = said(row.get("role", ""), row.get("replicate", 0))
+        role = role_label(row.get("role", ""), row.get("replicate", 0))
         cells = (str(row["number"]), row.get("layout", "-"), role, row["state"], epochs, *scores, gib_text(memory), reason)
         table.add_row(*cells)
     return table

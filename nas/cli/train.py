@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nas.config.recipe import Recipe
     from nas.config.spec import SearchSpec
     from nas.data.coco import CocoSplit
-    from nas.data.splits import DataFacts
+    from nas.data.splits import DatasetSummary
     from nas.export.description import Trained
     from nas.reports import CocoMetrics, EpochReport
 
@@ -198,9 +198,9 @@ def try_weights(layout: Layout, weights: str, as_json: bool) -> None:
     """Say what a candidate will take of a file of weights; an error where that is nothing."""
     from nas.models.backbones import build_backbone
     from nas.models.weights import load_backbone_weights
-    from nas.utils.paths import path_of
+    from nas.utils.paths import to_path
 
-    taken = load_backbone_weights(build_backbone(layout), path_of(weights)).summary()
+    taken = load_backbone_weights(build_backbone(layout), to_path(weights)).summary()
     if not as_json:
         print(f"weights: {taken}", file=sys.stderr)
 
@@ -272,7 +272,7 @@ def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoa
     from nas.data.dataset import EvalBatches, eval_view, make_loader
     from nas.training.candidate import loader_workers
 
-    batches = EvalBatches(split.images, recipe.images_per_step)
+    batches = EvalBatches(split.images, recipe.micro_batch_size)
     return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))
 
 
@@ -293,7 +293,7 @@ def _figures(report: EpochReport) -> dict[str, Any]:
     return {**metrics, **rest, "memory_peak_gib": None if peak is None else gib(peak)}
 
 
-def _origin(spec: SearchSpec, facts: DataFacts, report: EpochReport) -> dict[str, Any]:
+def _origin(spec: SearchSpec, facts: DatasetSummary, report: EpochReport) -> dict[str, Any]:
     from nas.study.provenance import git_commit, versions
 
     return {

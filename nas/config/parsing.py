@@ -25,7 +25,7 @@ def named(what: str, choices: tuple[str, ...]) -> Any:
     return Annotated[str, BeforeValidator(check), WithJsonSchema({"type": "string", "enum": list(choices)})]
 
 
-class Section(BaseModel):
+class ConfigModel(BaseModel):
     """Keys that belong together: frozen, and no others are taken."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -71,7 +71,7 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def validated(model: type[Model], written: Mapping[str, Any]) -> Model:
+def parse_model(model: type[Model], written: Mapping[str, Any]) -> Model:
     """Check `written` against a pydantic model.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from nas.config.parsing import Section, named, read_yaml
+from nas.config.parsing import ConfigModel, named, read_yaml
 from nas.errors import SpecError, one_of
 from search_spaces import catalog
 
@@ -19,7 +19,7 @@ ASPECT_LIMIT = 1333 / 800  # the paper's long side over its short side
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
 
 
-class Recipe(Section):
+class Recipe(ConfigModel):
     """How a candidate is trained.
 
     Args:
@@ -122,7 +122,7 @@ class Recipe(Section):
         return self.model_copy(update=longer)
 
     @property
-    def images_per_step(self) -> int:
+    def micro_batch_size(self) -> int:
         """Images that are in memory at once."""
         return self.images_per_gpu or self.batch
 

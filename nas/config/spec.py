@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.config.parsing import Section, merged, named, read_yaml, set_key, validated
+from nas.config.parsing import ConfigModel, merged, named, parse_model, read_yaml, set_key
 from nas.config.recipe import Recipe, load_recipe
 from nas.errors import SpecError
 from nas.utils.formatting import parse_bytes
@@ -22,7 +22,7 @@ from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space, space_from_dict
 
 
-class DataSpec(Section):
+class DataSpec(ConfigModel):
     """The data set.
 
     Args:
@@ -43,7 +43,7 @@ class DataSpec(Section):
     skip_broken: bool = False
 
 
-class DetectorSpec(Section):
+class DetectorSpec(ConfigModel):
     """What the backbone serves.
 
     Args:
@@ -75,7 +75,7 @@ class DetectorSpec(Section):
         return {"neck": neck, **written} if neck else written
 
 
-class BudgetSpec(Section):
+class BudgetSpec(ConfigModel):
     """Peak allocated training memory of one GPU.
 
     Args:
@@ -104,7 +104,7 @@ class BudgetSpec(Section):
         return value if value is None else str(Layout.parse(value))
 
 
-class CalibrationSpec(Section):
+class CalibrationSpec(ConfigModel):
     """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.training.calibration`).
 
     With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been trained.
@@ -124,7 +124,7 @@ class CalibrationSpec(Section):
     scope: named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
 
 
-class SearchSettings(Section):
+class SearchSettings(ConfigModel):
     """How candidates are chosen.
 
     Args:
@@ -169,7 +169,7 @@ class SearchSettings(Section):
         return self
 
 
-class RunSpec(Section):
+class RunSpec(ConfigModel):
     """Where candidates are trained, and how many at once.
 
     Args:
@@ -216,7 +216,7 @@ class RunSpec(Section):
         return 0 if self.image_cache == "0" else parse_bytes(self.image_cache)
 
 
-class SearchSpec(Section):
+class SearchSpec(ConfigModel):
     """The whole request.
 
     Args:
@@ -299,7 +299,7 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
-    spec = validated(SearchSpec, written)
+    spec = parse_model(SearchSpec, written)
     for text in spec.search.try_first:
         space.encode(Layout.parse(text))
     return spec

@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from nas.config.pretraining import PretrainingRecipe
-from nas.data.dataset import Item, Share, ShuffledBatches
+from nas.data.dataset import DistributedBatchSampler, GroupedBatchSampler, Item
 from nas.data.image_folder import LabelledImages
 from nas.data.image_io import BrokenImage, read_rgb
 from nas.errors import DataError
@@ -136,20 +136,22 @@ class InOrder(Sampler):
         return iter(self.batches)
 
 
-def train_loader(split: LabelledImages, classes: int, recipe: PretrainingRecipe, order: Share, workers: int) -> DataLoader:
+def train_loader(
+    split: LabelledImages, classes: int, recipe: PretrainingRecipe, order: DistributedBatchSampler, workers: int
+) -> DataLoader:
     """Augmented batches in the order of `order`."""
     return _loader(ImageDataset(split, train_transform(recipe)), order, _Collate(classes, recipe.augment == "strong"), workers)
 
 
 def eval_loader(split: LabelledImages, classes: int, recipe: PretrainingRecipe, world: World, workers: int) -> DataLoader:
     """Central crops of this process's share."""
-    order = InOrder(len(split.files), recipe.images_per_step, world)
+    order = InOrder(len(split.files), recipe.micro_batch_size, world)
     return _loader(ImageDataset(split, eval_transform(recipe)), order, _Collate(classes, False), workers)
 
 
-def shuffled(split: LabelledImages, recipe: PretrainingRecipe, world: World, seed: int) -> ShuffledBatches:
+def shuffled(split: LabelledImages, recipe: PretrainingRecipe, world: World, seed: int) -> GroupedBatchSampler:
     """The order of training, of all processes together."""
-    return ShuffledBatches([range(len(split.files))], recipe.images_at_once(world.size), seed)
+    return GroupedBatchSampler([range(len(split.files))], recipe.images_at_once(world.size), seed)
 
 
 def _loader(dataset: ImageDataset, order: Sampler, collate: _Collate, workers: int) -> DataLoader:

@@ -118,7 +118,7 @@ def fingerprint(splits: Iterable[CocoSplit]) -> str:
 
 
 @dataclass(frozen=True)
-class Problem:
+class DataIssue:
     """One finding. `repaired` says that image and box are used; else the image or the box cannot be."""
 
     kind: str
@@ -136,13 +136,13 @@ class Problem:
 class Findings:
     """Problems in the order they were met."""
 
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[DataIssue] = field(default_factory=list)
 
     def repaired(self, kind: str, file: str, annotation_id: int | None = None, detail: str = "") -> None:
-        self.problems.append(Problem(kind, True, file, annotation_id, detail))
+        self.problems.append(DataIssue(kind, True, file, annotation_id, detail))
 
     def lost(self, kind: str, file: str, annotation_id: int | None = None, detail: str = "") -> None:
-        self.problems.append(Problem(kind, False, file, annotation_id, detail))
+        self.problems.append(DataIssue(kind, False, file, annotation_id, detail))
 
 
 def find_split(root: Path, split: str) -> tuple[Path, Path]:
@@ -216,10 +216,10 @@ def read_boxes(
     """
     known, boxes = set(categories), []
     seen: dict[int, dict[str, Any]] = {}
-    next_id = max((0, *(whole(entry.get("id")) for entry in entries))) + 1
+    next_id = max((0, *(as_id(entry.get("id")) for entry in entries))) + 1
     for entry in entries:
-        image = images.get(whole(entry.get("image_id")))
-        file, annotation_id = image.file_name if image else source, whole(entry.get("id"))
+        image = images.get(as_id(entry.get("image_id")))
+        file, annotation_id = image.file_name if image else source, as_id(entry.get("id"))
         if seen.get(annotation_id) == entry:
             findings.repaired("annotation listed twice", file, annotation_id)
             continue
@@ -236,7 +236,7 @@ def read_boxes(
     return boxes
 
 
-def whole(value: object) -> int:
+def as_id(value: object) -> int:
     """The value where it can be an id."""
     return value if type(value) is int else NO_ID
 
@@ -245,7 +245,7 @@ def _fault(entry: dict[str, Any], image: ImageRecord | None, categories: set[int
     """What makes an annotation useless: kind and detail."""
     if image is None:
         return "unknown image", f"image_id {entry.get('image_id')!r}"
-    if whole(entry.get("category_id")) not in categories:
+    if as_id(entry.get("category_id")) not in categories:
         return "unknown category", f"category_id {entry.get('category_id')!r}"
     if (bbox := _numbers(entry.get("bbox"))) is None:
         return "malformed box", f"bbox {entry.get('bbox')!r}"

@@ -35,7 +35,7 @@ MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 
 
 @dataclass(frozen=True)
-class View:
+class ResizeFlip:
     """How images are shown: short sides in pixels to draw from, the limit of the long side, the probability of a flip, and
     whether targets have masks, where the split has them.
     """
@@ -47,7 +47,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampledTransform:
     """What was drawn for one image: its height and width in pixels, and whether left and right change places."""
 
     size: tuple[int, int]
@@ -65,7 +65,7 @@ class Batch:
 
     images: list[Tensor]
     targets: list[Target]
-    draws: tuple[Draw, ...] = ()
+    draws: tuple[SampledTransform, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device, its draws carried out there."""
@@ -85,13 +85,15 @@ class Batch:
         return _unpacked, (*pack(tensors), [tuple(target) for target in self.targets], self.draws)
 
 
-def _unpacked(packed: Tensor, forms: Sequence[Form], keys: Sequence[Sequence[str]], draws: tuple[Draw, ...]) -> Batch:
+def _unpacked(
+    packed: Tensor, forms: Sequence[Form], keys: Sequence[Sequence[str]], draws: tuple[SampledTransform, ...]
+) -> Batch:
     tensors = iter(unpack(packed, forms))
     images = list(itertools.islice(tensors, len(keys)))
     return Batch(images, [{key: next(tensors) for key in of_one} for of_one in keys], draws)
 
 
-def _shown(image: Tensor, draw: Draw) -> Tensor:
+def _shown(image: Tensor, draw: SampledTransform) -> Tensor:
     if image.shape[1:] != draw.size:
         image = F.resize_image(image, list(draw.size), antialias=True)
     if draw.flipped:
@@ -99,14 +101,14 @@ def _shown(image: Tensor, draw: Draw) -> Tensor:
     return F.to_dtype_image(image, torch.float32, scale=True)
 
 
-def train_view(recipe: Recipe) -> View:
+def train_view(recipe: Recipe) -> ResizeFlip:
     """Flips, a short side drawn from the recipe's, and masks."""
-    return View(recipe.short_sides, recipe.long_side, recipe.flip, masks=True)
+    return ResizeFlip(recipe.short_sides, recipe.long_side, recipe.flip, masks=True)
 
 
-def eval_view(recipe: Recipe) -> View:
+def eval_view(recipe: Recipe) -> ResizeFlip:
     """The recipe's size; evaluation reads masks from the split."""
-    return View((recipe.image_size,), recipe.long_side)
+    return ResizeFlip((recipe.image_size,), recipe.long_side)
 
 
 class DetectionDataset(Dataset):
@@ -118,7 +120,7 @@ class DetectionDataset(Dataset):
         cache_bytes: what decoded images may take of this machine's disk (see `PixelCache`).
     """
 
-    def __init__(self, split: CocoSplit, view: View, cache_bytes: int = 0) -> None:
+    def __init__(self, split: CocoSplit, view: ResizeFlip, cache_bytes: int = 0) -> None:
         self.split, self.view = split, view
         self.with_masks = view.masks and split.has_masks
         self.pixels = PixelCache(split, max(view.short_sides), view.long_side, cache_bytes)
@@ -134,16 +136,16 @@ class DetectionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, Target, Draw]:
+    def __getitem__(self, item: Item) -> tuple[Tensor, Target, SampledTransform]:
         """Raises `DataError` where the image cannot be decoded any more."""
         index, seed = item
         record, generator = self.split.images[index], torch.Generator().manual_seed(seed)
         short_side = self.view.short_sides[int(torch.randint(len(self.view.short_sides), (), generator=generator))]
         flipped = float(torch.rand((), generator=generator)) < self.view.flip
-        draw = Draw(resized(record.height, record.width, short_side, self.view.long_side), flipped)
+        draw = SampledTransform(resized(record.height, record.width, short_side, self.view.long_side), flipped)
         return self.pixels.read(index), self._target(index, draw), draw
 
-    def _target(self, index: int, draw: Draw) -> Target:
+    def _target(self, index: int, draw: SampledTransform) -> Target:
         record, mine = self.split.images[index], slice(self.ends[index], self.ends[index + 1])
         boxes, _ = F.resize_bounding_boxes(self.boxes[mine], (record.height, record.width), list(draw.size))
         if draw.flipped:
@@ -157,7 +159,7 @@ class DetectionDataset(Dataset):
         return target
 
 
-class ShuffledBatches(Sampler):
+class GroupedBatchSampler(Sampler):
     """Shuffled batches, each of images of one group.
 
     Every image comes once an epoch; the last batch of each group is filled up with images that come a second time, so that
@@ -190,7 +192,7 @@ class ShuffledBatches(Sampler):
             yield list(zip(batches[position], seeds, strict=True))
 
 
-class AspectBatches(ShuffledBatches):
+class AspectRatioBatchSampler(GroupedBatchSampler):
     """Batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68 times the area.
 
     `images` are those of the split, in the order of the data set.
@@ -200,7 +202,7 @@ class AspectBatches(ShuffledBatches):
         super().__init__(aspect_groups(images), size, seed)
 
 
-class Share(Sampler):
+class DistributedBatchSampler(Sampler):
     """One process's part of each batch of another sampler: the same batches, however many processes there are.
 
     Args:
@@ -208,7 +210,7 @@ class Share(Sampler):
         world: which of them this is.
     """
 
-    def __init__(self, batches: ShuffledBatches | EvalBatches, world: World) -> None:
+    def __init__(self, batches: GroupedBatchSampler | EvalBatches, world: World) -> None:
         self.batches, self.world = batches, world
 
     def __len__(self) -> int:
@@ -243,7 +245,7 @@ def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:
     return landscape, portrait
 
 
-def make_loader(split: CocoSplit, view: View, batches: Sampler, workers: int, cache_bytes: int = 0) -> DataLoader:
+def make_loader(split: CocoSplit, view: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0) -> DataLoader:
     """Batches of `split` in the order of `batches`."""
     return DataLoader(
         DetectionDataset(split, view, cache_bytes), batch_sampler=batches, collate_fn=_collate, num_workers=workers,
@@ -260,7 +262,7 @@ def loading() -> Iterator[None]:
         raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
-def _collate(items: list[tuple[Tensor, Target, Draw]]) -> Batch:
+def _collate(items: list[tuple[Tensor, Target, SampledTransform]]) -> Batch:
     images, targets, draws = zip(*items, strict=True)
     return Batch(list(images), list(targets), draws)
 
@@ -277,7 +279,7 @@ def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[
         if sizes:
             shapes.append(tuple(_padded(max(side)) for side in zip(*sizes, strict=True)))
     height, width = max(shapes, key=math.prod)
-    return recipe.images_per_step, 3, height, width
+    return recipe.micro_batch_size, 3, height, width
 
 
 def _padded(side: int) -> int:

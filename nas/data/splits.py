@@ -14,13 +14,13 @@ from nas.data.coco import CocoSplit, fingerprint
 from nas.data.dataset import largest_batch_shape
 from nas.data.validation import CheckedSplit, Progress, usable_splits
 from nas.models.detectors import learns_masks
-from nas.utils.paths import local_data, write_whole
+from nas.utils.paths import atomic_write, localize
 
 BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class DatasetSummary:
     """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have masks, and that the detector
     learns them.
     """
@@ -55,7 +55,7 @@ class Splits(NamedTuple):
         return {name: split for name, split in self._asdict().items() if split}
 
 
-def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[SearchSpec, Splits, DataFacts]:
+def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[SearchSpec, Splits, DatasetSummary]:
     """Check the data of a request, and let it ask for what there is: no masks where they have none (`BOXES_ONLY` says so).
 
     Raises:
@@ -70,7 +70,7 @@ def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[Se
 
 def read_data(
     spec: DataSpec, recipe: Recipe, progress: Progress | None = None, *, masks: bool = False
-) -> tuple[Splits, DataFacts]:
+) -> tuple[Splits, DatasetSummary]:
     """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which can take ten times the memory
     of the boxes, unless `masks` asks for them and there are some to train on.
 
@@ -78,12 +78,12 @@ def read_data(
         DataError: the data set cannot be used (see `usable_splits`).
     """
     names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
-    checked = usable_splits(local_data(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
+    checked = usable_splits(localize(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
     found = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
     masks = masks and any(box.segmentation is not None for box in found[0].boxes if not box.iscrowd)
     train, val, *test = found if masks else [split.without_masks() for split in found]
     per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
-    facts = DataFacts(
+    facts = DatasetSummary(
         fingerprint=fingerprint([train, val, *test]),
         categories=tuple(name for _, name in train.categories),
         train_images=len(train.images),
@@ -107,7 +107,7 @@ def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
 def write_index(path: Path, split: CocoSplit) -> None:
     """Store a checked split; readers never see half a file."""
     content = json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()})
-    write_whole(path, lambda file: file.write(content.encode()))
+    atomic_write(path, lambda file: file.write(content.encode()))
 
 
 def read_index(path: Path) -> CocoSplit:
@@ -116,6 +116,6 @@ def read_index(path: Path) -> CocoSplit:
     return CocoSplit.from_coco(Path(content["folder"]), content["coco"])
 
 
-def facts_to_dict(facts: DataFacts) -> dict[str, Any]:
+def facts_to_dict(facts: DatasetSummary) -> dict[str, Any]:
     """Plain JSON."""
     return json.loads(json.dumps(asdict(facts)))

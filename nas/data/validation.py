@@ -17,14 +17,14 @@ from typing import Any
 
 from nas.data.coco import (
     CocoSplit,
+    DataIssue,
     Findings,
     ImageRecord,
-    Problem,
+    as_id,
     find_split,
     read_annotations,
     read_boxes,
     read_categories,
-    whole,
 )
 from nas.data.image_io import BrokenImage, ImageFacts, inspect_image
 from nas.errors import DataError
@@ -39,10 +39,10 @@ class CheckedSplit:
 
     name: str
     split: CocoSplit
-    problems: tuple[Problem, ...]
+    problems: tuple[DataIssue, ...]
 
     @property
-    def lost(self) -> list[Problem]:
+    def lost(self) -> list[DataIssue]:
         """Findings that could not be repaired."""
         return [problem for problem in self.problems if not problem.repaired]
 
@@ -67,7 +67,7 @@ def check_split(root: Path, name: str, progress: Progress | None = None) -> Chec
         if progress:
             progress(name, done, len(entries))
     unusable = {entry["id"] for entry in entries} - set(images)
-    annotations = [entry for entry in content["annotations"] if whole(entry.get("image_id")) not in unusable]
+    annotations = [entry for entry in content["annotations"] if as_id(entry.get("image_id")) not in unusable]
     boxes = read_boxes(annotations, images, [category for category, _ in categories], annotation_file.name, findings)
     if not boxes:
         findings.lost("no boxes", annotation_file.name, detail="nothing to learn from or to score")

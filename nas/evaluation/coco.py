@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from nas.data.coco import CocoSplit, read_annotations
 from nas.data.masks import encoded
 from nas.reports import CocoMetrics
-from nas.utils.distributed import World, broadcast, gathered
+from nas.utils.distributed import World, all_gather_object, broadcast
 
 _FIGURES = (
     "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
@@ -96,7 +96,7 @@ def evaluate(
 
     Args:
         detector: on `device`; left in the mode it came in.
-        loader: gives every image of `split` once, resized (`EvalBatches`, or a `Share` of them).
+        loader: gives every image of `split` once, resized (`EvalBatches`, or a `DistributedBatchSampler` of them).
         split: the ground truth; boxes are scored in the pixels of its images.
         device: where to run.
 
@@ -105,8 +105,8 @@ def evaluate(
         second of the detector alone.
     """
     mine, busy_s = detect(detector, loader, split, device)
-    world = World.here()
-    results = [result for part in gathered(world, mine) for result in part]
+    world = World.current()
+    results = [result for part in all_gather_object(world, mine) for result in part]
     masks = getattr(detector, "masks", False) and split.has_masks
     metrics = broadcast(world, _scores(split.to_coco(), results, masks) if world.first else None)
     return metrics, results, len(split.images) / world.size / max(busy_s, 1e-9)

@@ -21,7 +21,7 @@ from nas.data.image_io import BrokenImage, read_rgb
 from nas.data.masks import rasterized
 from nas.data.segmentation import Segmentation
 from nas.errors import DataError
-from nas.utils.paths import write_whole
+from nas.utils.paths import atomic_write
 
 SHOWN_SCORE = 0.3  # detections below are not drawn
 SAMPLES = 8  # images of a split that stand for it
@@ -69,7 +69,7 @@ def write_drawings(folder: Path, split: CocoSplit, detections: Sequence[Mapping[
         sides = (draw(pixels, truth[image.id]), draw(pixels, found[image.id]))
         paths.append(folder / f"{image.id:06d}-{Path(image.file_name).stem}.png")
         picture = functional.to_pil_image(_side_by_side(*sides))
-        write_whole(paths[-1], _png_writer(picture))
+        atomic_write(paths[-1], _png_writer(picture))
     return paths
 
 

@@ -18,7 +18,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from nas.config.parsing import read_yaml, validated
+from nas.config.parsing import parse_model, read_yaml
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, UserError
@@ -105,9 +105,9 @@ def read_description(folder: Path) -> Trained:
     try:
         return Trained(
             layout=Layout.from_dict(description["layout"]),
-            detector=validated(DetectorSpec, description["detector"]),
-            recipe=validated(Recipe, description["recipe"]),
-            calibration=validated(CalibrationSpec, description["calibration"]),
+            detector=parse_model(DetectorSpec, description["detector"]),
+            recipe=parse_model(Recipe, description["recipe"]),
+            calibration=parse_model(CalibrationSpec, description["calibration"]),
             categories=tuple(description["categories"]),
             figures=description["figures"],
             origin=description["origin"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from nas.errors import OutputError
 from nas.export.bundle import check_target
 from nas.export.manifest import MANIFEST
-from nas.utils.paths import path_of
+from nas.utils.paths import to_path
 
 
 def push_target(place: str) -> Path:
@@ -19,7 +19,7 @@ def push_target(place: str) -> Path:
         BundleError: it holds something that no bundle has.
         OutputError: the place cannot be reached.
     """
-    target = path_of(place)
+    target = to_path(place)
     try:
         check_target(target, "--push-to")
     except OSError as error:

@@ -12,7 +12,7 @@ from nas.data.classification_loader import ImageBatch
 from nas.models.backbones import HybridBackbone
 from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
 from nas.reports import ClassificationMetrics
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 HEAD_STD = 0.02  # Swin's
 
@@ -76,5 +76,5 @@ def score(classifier: nn.Module, batches: Iterable[ImageBatch], device: torch.de
         images += len(logits)
         sums += torch.stack([top_k(logits, batch.targets, 1), top_k(logits, batch.targets, 5), loss])
     classifier.train(was_training)
-    top1, top5, loss, count = average(torch.cat([sums, sums.new_tensor([images])])).tolist()
+    top1, top5, loss, count = all_reduce_mean(torch.cat([sums, sums.new_tensor([images])])).tolist()
     return ClassificationMetrics(top1 / count, top5 / count, loss / count)

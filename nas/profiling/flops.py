@@ -83,7 +83,7 @@ def _count_detector(layout: Layout, detector: DetectorSpec, num_classes: int, im
         network = build_detector(layout, detector, num_classes).eval()
 
     def run(images: Tensor) -> None:
-        network.run_heads(list(network.backbone(images).values()))
+        network.heads_forward(list(network.backbone(images).values()))
 
     return _count(network, run, image_size)
 

@@ -49,7 +49,7 @@ def equalized(budget: Budget) -> list[Baseline]:
 
 
 def _equalized(name: str, text: str, budget: Budget, allowed: int) -> Baseline:
-    published = replace(Layout.parse(text), norm=budget.space.shared.get("norm", "bn"))
+    published = replace(Layout.parse(text), norm=budget.space.layout_defaults.get("norm", "bn"))
     peak_bytes = budget.predicted_bytes(published)
     if allowed * (1 - budget.spec.budget.tolerance) <= peak_bytes <= allowed:
         return Baseline(name, published, peak_bytes)

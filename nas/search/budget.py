@@ -9,7 +9,7 @@ from typing import Any
 
 from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
-from nas.data.splits import DataFacts
+from nas.data.splits import DatasetSummary
 from nas.data.validation import Progress
 from nas.errors import StudyError
 from nas.profiling.flops import Cost, count_cost
@@ -29,13 +29,13 @@ class Budget:
     Predictions are corrected by what was measured (`learn`); before that they are those of `nas.profiling.memory`.
     """
 
-    def __init__(self, spec: SearchSpec, facts: DataFacts) -> None:
+    def __init__(self, spec: SearchSpec, facts: DatasetSummary) -> None:
         self.spec, self.facts = spec, facts
         self.space = spec.search_space()
         self.training = training_of(spec.recipe, facts)
         self.correction: Correction | None = None
         self.unsolved: list[PatternFit] = []  # patterns that nothing makes use the budget
-        self._settle()
+        self._apply_correction()
 
     def predicted_bytes(self, layout: Layout) -> int:
         """Peak training memory of a candidate on the largest batch that this data set and recipe can give."""
@@ -59,11 +59,11 @@ class Budget:
         """What the prediction of a candidate consists of, before it is corrected; see `MemoryEstimate.parts`."""
         return {part: gib(size) for part, size in self._traced(layout).parts().items()}
 
-    def learn(self, device: str, measured: Sequence[tuple[Layout, int]]) -> Correction:
+    def fit_correction(self, device: str, measured: Sequence[tuple[Layout, int]]) -> Correction:
         """Correct the predictions by measured peaks, in bytes, of trials on one kind of card."""
         traced = [self._traced_bytes(layout) for layout, _ in measured]
         self.correction = fit_correction(device, traced, [size for _, size in measured])
-        self._settle()
+        self._apply_correction()
         return self.correction
 
     def describe(self) -> str:
@@ -110,7 +110,7 @@ class Budget:
     def _traced(self, layout: Layout) -> MemoryEstimate:
         return predict_memory(layout, self.spec.detector, self.facts.num_classes, self.training)
 
-    def _settle(self) -> None:
+    def _apply_correction(self) -> None:
         """Everything that follows from the correction."""
         asked = self.spec.budget
         self.limit_bytes = self.predicted_bytes(Layout.parse(asked.like)) if asked.like else parse_bytes(asked.memory)
@@ -121,7 +121,7 @@ class Budget:
             )
 
 
-def training_of(recipe: Recipe, facts: DataFacts) -> Training:
+def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
     """What memory depends on, of a recipe and a data set."""
     return Training(
         batch_shape=facts.batch_shape,
@@ -130,11 +130,11 @@ def training_of(recipe: Recipe, facts: DataFacts) -> Training:
         optimizer=recipe.optimizer,
         checkpointing=recipe.checkpointing,
         channels_last=recipe.channels_last,
-        accumulates=recipe.batch > recipe.images_per_step,
+        accumulates=recipe.batch > recipe.micro_batch_size,
     )
 
 
-def preview(spec: SearchSpec, facts: DataFacts, on_layout: Progress) -> dict[str, Any]:
+def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: Progress) -> dict[str, Any]:
     """Size of the space, and from a random sample of its layouts the share that fits and the memory needed.
 
     In mode `equalize` also, for each pattern, the layout nearest to the budget.

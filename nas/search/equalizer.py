@@ -104,7 +104,7 @@ class Equalizer:
         """Ascending in the widths of the C stages."""
         if "C" not in layout.pattern:
             return [layout]
-        stem_width = layout.stem_width if "stem_width" in self.space.shared else None
+        stem_width = layout.stem_width if "stem_width" in self.space.layout_defaults else None
         family = []
         for width in WIDTHS:
             stages = [

@@ -10,12 +10,12 @@ from optuna.trial import TrialState
 from nas.config.spec import SearchSpec
 from nas.study.leaderboard import TOP, ranked
 from nas.study.roles import BASELINE, REPLICATE
-from nas.study.trials import Ledger
+from nas.study.trials import TrialTable
 from search_spaces.layout import Layout
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraTrial:
     """A training that is no candidate; `replicate` 0 is the first of its layout."""
 
     layout: Layout
@@ -23,7 +23,7 @@ class Extra:
     replicate: int
 
 
-class Beside:
+class ExtraTrials:
     """Which of these trainings are still missing.
 
     Args:
@@ -32,20 +32,20 @@ class Beside:
         baselines: their layouts, asked for when they are needed.
     """
 
-    def __init__(self, spec: SearchSpec, ledger: Ledger, baselines: Callable[[], Sequence[Layout]]) -> None:
+    def __init__(self, spec: SearchSpec, ledger: TrialTable, baselines: Callable[[], Sequence[Layout]]) -> None:
         self.spec, self.ledger, self.baselines = spec, ledger, baselines
 
-    def next(self) -> Extra | None:
+    def next(self) -> ExtraTrial | None:
         """The first that is missing. Which candidates are the best is known when none is in training any more."""
-        settled = self.ledger.settled(self.spec.run.retries)
+        settled = self.ledger.finished_keys(self.spec.run.retries)
         extras = (extra for extra in self._wanted() if (extra.layout.layout_id, extra.replicate) not in settled)
         return next(extras, None)
 
-    def _wanted(self) -> Iterator[Extra]:
+    def _wanted(self) -> Iterator[ExtraTrial]:
         again = range(1, self.spec.search.replicates)
         if self.spec.wants_baselines:
             layouts = self.baselines()
-            yield from (Extra(layout, BASELINE, replicate) for replicate in (0, *again) for layout in layouts)
+            yield from (ExtraTrial(layout, BASELINE, replicate) for replicate in (0, *again) for layout in layouts)
         if again and not any(trial.state == TrialState.RUNNING for trial in self.ledger.candidates):
             best = [Layout.parse(trial.user_attrs["layout"]) for trial in ranked(self.ledger.trials)[:TOP]]
-            yield from (Extra(layout, REPLICATE, replicate) for replicate in again for layout in best)
+            yield from (ExtraTrial(layout, REPLICATE, replicate) for replicate in again for layout in best)

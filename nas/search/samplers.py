@@ -50,9 +50,9 @@ class LayoutFilter:
         self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
         self._spare: Layout | None = None  # one that may still be suggested, when somebody last looked
-        self.forget()
+        self.clear_cache()
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """The predictions have changed."""
         self._known: dict[Any, dict[tuple[int, ...], bool]] = defaultdict(dict)
 
@@ -69,7 +69,7 @@ class LayoutFilter:
         known[layout.depths] = peak_bytes <= self.budget.limit_bytes
         return known[layout.depths]
 
-    def settled(self, layout: Layout) -> Layout | None:
+    def resolve(self, layout: Layout) -> Layout | None:
         """What is trained for a suggestion: the layout itself, or the one that the equalizer makes of it."""
         if self.budget.equalizer:
             return self.budget.equalizer.solve(layout)
@@ -77,7 +77,7 @@ class LayoutFilter:
 
     def accept(self, layout: Layout) -> Layout | None:
         """The same, if it was not trained yet; a refusal is counted."""
-        chosen = self.settled(layout)
+        chosen = self.resolve(layout)
         if chosen is None and self.budget.equalizer:
             self.unequal += 1
         elif chosen is None:
@@ -99,15 +99,15 @@ class LayoutFilter:
         for layout in self.listed or (self.space if seed is None else self.space.shuffled(seed)):
             if not self.budget.equalizer and layout.layout_id in taken:  # spares the prediction
                 continue
-            if (chosen := self.settled(layout)) and chosen.layout_id not in taken:
+            if (chosen := self.resolve(layout)) and chosen.layout_id not in taken:
                 yield self.parameters_of(layout, chosen)
 
     def exhausted(self) -> bool:
         """Nothing is left to suggest."""
         taken = self.taken()
-        if self._spare is None or self._spare.layout_id in taken or not self.settled(self._spare):
+        if self._spare is None or self._spare.layout_id in taken or not self.resolve(self._spare):
             parameters = next(self.remaining(seed=0), None)
-            self._spare = None if parameters is None else self.settled(self.space.decode(parameters))
+            self._spare = None if parameters is None else self.resolve(self.space.decode(parameters))
         return self._spare is None
 
     def refusals(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class LayoutFilter:
         return {**counts, "nearest_over_budget": nearest}
 
 
-class FittingSampler(BaseSampler):
+class BudgetedSampler(BaseSampler):
     """Asks `base` until the filter accepts, then falls back on the rest of the space.
 
     Args:
@@ -152,7 +152,7 @@ class FittingSampler(BaseSampler):
         return next(self.allowed.remaining(seed=trial.number))
 
     def _suggest(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
-        study = _whole(study)
+        study = _unwrap_bracket(study)
         known = self.base.infer_relative_search_space(study, trial)
         values = self.base.sample_relative(study, trial, known)
         return {
@@ -163,19 +163,19 @@ class FittingSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        return self.base.sample_independent(_whole(study), trial, param_name, param_distribution)
+        return self.base.sample_independent(_unwrap_bracket(study), trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
         self.base.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.base.before_trial(_whole(study), trial)
+        self.base.before_trial(_unwrap_bracket(study), trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        self.base.after_trial(_whole(study), trial, state, values)
+        self.base.after_trial(_unwrap_bracket(study), trial, state, values)
 
 
-def _whole(study: Study) -> Study:
+def _unwrap_bracket(study: Study) -> Study:
     """The study itself, which knows its candidates, in place of the bracket that Optuna makes of it for Hyperband.
 
     Samplers read the whole study through a bracket, too, but as the database has it, with baselines and replicates.

@@ -21,24 +21,24 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.artifacts.trial_files import TrialFiles, check_output, drop_result
 from nas.config.spec import SearchSpec
-from nas.data.splits import DataFacts
+from nas.data.splits import DatasetSummary
 from nas.reports import EpochReport
 from nas.search.baselines import equalized
 from nas.search.budget import Budget
-from nas.search.extra_trials import Beside, Extra
+from nas.search.extra_trials import ExtraTrial, ExtraTrials
 from nas.search.pruners import make_pruner, warmup_epochs
-from nas.search.samplers import FittingSampler, LayoutFilter, distributions, make_sampler, suggest
+from nas.search.samplers import BudgetedSampler, LayoutFilter, distributions, make_sampler, suggest
 from nas.search.warm_start import earlier_studies, take_over
 from nas.study.events import Event
 from nas.study.leaderboard import TOP, ranked
 from nas.study.lease import lease_of
 from nas.study.provenance import match_or_describe
-from nas.study.retry import patient
+from nas.study.retry import retry_while_unreachable
 from nas.study.roles import CANDIDATE, CandidateStudy
 from nas.study.storage import open_storage
-from nas.study.trials import Ledger
+from nas.study.trials import TrialTable
 from nas.utils.formatting import GIB, gib
-from nas.utils.paths import path_of
+from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 FAILS_IN_A_ROW = 10
@@ -46,7 +46,7 @@ _MAXIMIZED = ("map", "fps")
 
 
 @dataclass(frozen=True)
-class Assignment:
+class TrialAssignment:
     """One candidate to train: its trial number, its layout, its seed and the folder of its files."""
 
     number: int
@@ -56,7 +56,7 @@ class Assignment:
     memory_predicted_bytes: int
 
 
-class SearchStudy:
+class Search:
     """One search in its database, for the one process that drives it.
 
     Args:
@@ -73,7 +73,7 @@ class SearchStudy:
     def __init__(
         self,
         spec: SearchSpec,
-        facts: DataFacts,
+        facts: DatasetSummary,
         on_event: Callable[[Event], None] = lambda event: None,
         storage: InMemoryStorage | None = None,
     ) -> None:
@@ -85,8 +85,8 @@ class SearchStudy:
         self.halted: str | None = None  # why nothing more can be started, though the search is not over
         first = [Layout.parse(text) for text in spec.search.try_first]
         listed = first if spec.search.try_only else []
-        self.filter = LayoutFilter(self.budget, lambda: self.ledger.taken(spec.run.retries), listed)
-        self.budget.check(self.filter.settled)
+        self.filter = LayoutFilter(self.budget, lambda: self.ledger.trained_layout_ids(spec.run.retries), listed)
+        self.budget.check(self.filter.resolve)
         earlier = earlier_studies(spec)
         check_output(spec.run.output)
         self.storage = storage or open_storage(spec.storage, create=True)
@@ -98,15 +98,15 @@ class SearchStudy:
         )  # fmt: skip
         pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in)
         self.study = CandidateStudy(spec.study, self.storage, pruner=pruner)
-        self.ledger = Ledger(self.study, self.storage)
-        self.beside = Beside(spec, self.ledger, self._baselines)
+        self.ledger = TrialTable(self.study, self.storage)
+        self.beside = ExtraTrials(spec, self.ledger, self._baselines)
         self._lease = lease_of(self.storage, spec.study)
         with self._lease.exclusive():
             match_or_describe(self.study, bool(self.ledger.trials), spec, facts, self.budget.limit_bytes)
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
         self.files = TrialFiles(spec.run.output, spec.study, self._lease.study_uuid, self._lease.token)
         base = None if listed else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.candidates))
-        self.study.sampler = FittingSampler(base, self.filter, [] if listed else first)
+        self.study.sampler = BudgetedSampler(base, self.filter, [] if listed else first)
         self._mine: dict[int, Trial] = {}
         self._known: dict[int, dict[str, Any]] = {}  # attributes of the trials in our hands
         self._reported: dict[int, set[int]] = {}  # their epochs
@@ -117,8 +117,8 @@ class SearchStudy:
 
     # ------------------------------------------------------------------------------------------------ what is next
 
-    @patient
-    def next(self) -> Assignment | None:
+    @retry_while_unreachable
+    def ask(self) -> TrialAssignment | None:
         """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
         with self._lease.exclusive():
             self.ledger.read()
@@ -137,7 +137,7 @@ class SearchStudy:
             return self._begin(extra) if (extra := self.beside.next()) else None
 
     @property
-    @patient
+    @retry_while_unreachable
     def finished(self) -> bool:
         """Nothing runs here and nothing is left to start; other drivers may still be busy."""
         self.ledger.read()
@@ -164,7 +164,7 @@ class SearchStudy:
         return number in self._mine
 
     @property
-    @patient
+    @retry_while_unreachable
     def ended(self) -> int:
         """Candidates that reached a worker and ended COMPLETE, PRUNED or infeasible."""
         self.ledger.read()
@@ -176,7 +176,7 @@ class SearchStudy:
 
     # --------------------------------------------------------------------------------------------- what came of it
 
-    @patient
+    @retry_while_unreachable
     def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
         """Keep an epoch's results. Returns whether the trial is to go on: not after the last epoch, or when it was pruned or
         belongs to another driver by now.
@@ -213,19 +213,19 @@ class SearchStudy:
             self._tell_watcher("pruned", number, report)
         return number in self._mine
 
-    @patient
+    @retry_while_unreachable
     def fail(self, number: int, reason: str) -> None:
         """The candidate ended by an error; its layout may be tried again."""
         if not self._lost(number):
             self._fail(number, reason)
 
-    @patient
+    @retry_while_unreachable
     def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         """The candidate was measured to need more than the budget: never the best, never tried again."""
         if not self._lost(number):
             self._infeasible(number, reason, peak_bytes)
 
-    @patient
+    @retry_while_unreachable
     def requeue(self, number: int, reason: str) -> None:
         """The candidate's worker died, perhaps through no fault of its own: it goes on from its checkpoint, `run.retries` times
         at most.
@@ -243,7 +243,7 @@ class SearchStudy:
         """The database does not answer; the call is repeated after a pause."""
         self._note(f"the database is away ({reason}); trying again in {pause_s} s")
 
-    def halt(self, number: int, reason: str) -> None:
+    def suspend(self, number: int, reason: str) -> None:
         """Put a trial down, as it is, for the next driver: what stops it would stop every other one."""
         self.halted = reason
         del self._mine[number]
@@ -284,8 +284,8 @@ class SearchStudy:
         device = max((trial.datetime_complete, trial.number, trial.user_attrs["device"]) for trial in done)[2]
         seen = [trial.user_attrs for trial in done if trial.user_attrs["device"] == device]
         pairs = [(Layout.parse(known["layout"]), round(known["memory_peak_gib"] * GIB)) for known in seen]
-        self.study.set_user_attr("nas_memory_correction", asdict(self.budget.learn(device, pairs)))
-        self.filter.forget()
+        self.study.set_user_attr("nas_memory_correction", asdict(self.budget.fit_correction(device, pairs)))
+        self.filter.clear_cache()
 
     def _warm_start(self, studies: list[optuna.Study]) -> None:
         """Every time: what was taken over is not taken again, what has been trained there since is."""
@@ -315,15 +315,15 @@ class SearchStudy:
         self.stop_reason = self.stop_reason or (reason if not self._mine else None)
         return True
 
-    def _describe(self, trial: Trial) -> Assignment:
-        layout = self.filter.settled(self.space.decode(trial.params))
+    def _describe(self, trial: Trial) -> TrialAssignment:
+        layout = self.filter.resolve(self.space.decode(trial.params))
         assert layout
         known = {**self.budget.figures(layout), "role": CANDIDATE, "replicate": 0, "seed": self.spec.search.seed}
         self.ledger.set(trial, **known)
         self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(layout))
         return self._assign(trial, layout, known, set())
 
-    def _begin(self, extra: Extra) -> Assignment:
+    def _begin(self, extra: ExtraTrial) -> TrialAssignment:
         """A trial that no sampler chose, described from its first moment."""
         seed = (self.spec.search.seed + extra.replicate) % 2**31
         known = {**self.budget.figures(extra.layout), "role": extra.role, "replicate": extra.replicate, "seed": seed}
@@ -342,7 +342,7 @@ class SearchStudy:
             self.study.set_user_attr("nas_baselines", [baseline.to_dict() for baseline in equalized(self.budget)])
         return [Layout.parse(known["layout"]) for known in self.study.user_attrs["nas_baselines"]]
 
-    def _adopt(self, left_behind: FrozenTrial) -> Assignment | None:
+    def _adopt(self, left_behind: FrozenTrial) -> TrialAssignment | None:
         """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
         trial = Trial(self.study, left_behind._trial_id)
         before = self._lease.take(trial.number)
@@ -359,11 +359,11 @@ class SearchStudy:
         self._fail(trial.number, "the driver died before it had chosen a layout")
         return None
 
-    def _assign(self, trial: Trial, layout: Layout, known: dict[str, Any], reported: set[int]) -> Assignment:
+    def _assign(self, trial: Trial, layout: Layout, known: dict[str, Any], reported: set[int]) -> TrialAssignment:
         number, predicted_bytes = trial.number, self.budget.predicted_bytes(layout)
         self._mine[number], self._known[number], self._reported[number] = trial, known, reported
         self._tell_watcher("started", number, memory_predicted_bytes=predicted_bytes)
-        return Assignment(number, layout, known["seed"], self.files.folder(number), predicted_bytes)
+        return TrialAssignment(number, layout, known["seed"], self.files.folder(number), predicted_bytes)
 
     def _left_behind(self) -> list[FrozenTrial]:
         """Trials of dead drivers, and of this one's dead workers."""
@@ -392,4 +392,4 @@ class SearchStudy:
         dropped += [self.ledger[number]] if self._known[number].get("replicate") else []
         for trial in dropped:
             if weights := trial.user_attrs.get("checkpoint"):
-                drop_result(path_of(weights))
+                drop_result(to_path(weights))

@@ -15,7 +15,7 @@ from nas.study.leaderboard import search_uuid
 from nas.study.provenance import differences
 from nas.study.roles import TAKEN_OVER, role_of
 from nas.study.storage import open_storage
-from nas.study.trials import Ledger
+from nas.study.trials import TrialTable
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
@@ -45,7 +45,7 @@ def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optun
 
 
 def take_over(
-    ledger: Ledger,
+    ledger: TrialTable,
     earlier: optuna.Study,
     spec: SearchSpec,
     fingerprint: str,
@@ -71,14 +71,14 @@ def take_over(
     taken = left = 0
     for trial in _trained(earlier):
         layout = Layout.parse(trial.user_attrs["layout"])
-        if layout.layout_id in ledger.taken(spec.run.retries):
+        if layout.layout_id in ledger.trained_layout_ids(spec.run.retries):
             continue
         try:
             parameters = allowed.space.encode(layout)
         except UserError:
             left += 1
             continue
-        if allowed.settled(layout) != layout:
+        if allowed.resolve(layout) != layout:
             left += 1
             continue
         ledger.study.add_trial(

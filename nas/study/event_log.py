@@ -42,7 +42,7 @@ class Line:
     text: str
 
 
-class Journal:
+class EventLog:
     """The log of one study.
 
     Args:
@@ -60,7 +60,7 @@ class Journal:
         self._waiting.append(text)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """Write while the search runs. What cannot be written waits: a log must not end a search."""
         stop = threading.Event()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nas.reports import EpochReport
-from nas.study.roles import CANDIDATE, REPLICATE, said
+from nas.study.roles import CANDIDATE, REPLICATE, role_label
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class Event:
     @property
     def what(self) -> str:
         """The layout, and what it is trained for where that is not the search itself."""
-        words = said(self.role, self.replicate).removeprefix(f"{REPLICATE}, ")
+        words = role_label(self.role, self.replicate).removeprefix(f"{REPLICATE}, ")
         return self.layout if self.role == CANDIDATE else f"{self.layout} ({words})"

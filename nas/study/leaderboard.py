@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
-from nas.study.roles import CandidateStudy, suggested
+from nas.study.roles import CandidateStudy, is_candidate
 
 TOP = 3  # candidates that replicates are for
 
@@ -29,7 +29,7 @@ def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     replicates, because the score by which a candidate was found to be the best is likely to be a lucky one.
     """
     known = repetitions(trials)
-    complete = [trial for trial in trials if suggested(trial) and trial.state == TrialState.COMPLETE and feasible(trial)]
+    complete = [trial for trial in trials if is_candidate(trial) and trial.state == TrialState.COMPLETE and feasible(trial)]
     board = sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
     again = list(takewhile(lambda trial: trial.user_attrs.get("layout_id") in known, board[:TOP]))
     again.sort(key=lambda trial: -statistics.fmean(known[trial.user_attrs["layout_id"]]))

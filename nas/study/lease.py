@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from nas.errors import StudyError
-from nas.study.retry import termination_interrupts
+from nas.study.retry import sigterm_as_interrupt
 
 LEASE_S = 60
 RENEW_S = 15
@@ -104,7 +104,7 @@ class Lease:
         renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True, name="nas-lease")
         renewer.start()
         try:
-            with termination_interrupts():
+            with sigterm_as_interrupt():
                 yield
         finally:
             stop.set()
@@ -156,7 +156,7 @@ class Lease:
                     self._renew_once()
                     renewed = time.monotonic()
                 if self._is_asked_to_stop():
-                    os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, see `termination_interrupts`
+                    os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, see `sigterm_as_interrupt`
                     return
 
     def _renew_once(self) -> None:

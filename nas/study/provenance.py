@@ -14,9 +14,9 @@ import optuna
 from pydantic import ValidationError
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import DataFacts, facts_to_dict
+from nas.data.splits import DatasetSummary, facts_to_dict
 from nas.errors import StudyError
-from nas.study.storage import parse_url, shown
+from nas.study.storage import parse_url, redacted
 from nas.utils.formatting import gib
 
 MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration", "search.objectives")
@@ -24,7 +24,7 @@ MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration", "search.ob
 
 def public_spec(spec: SearchSpec) -> dict[str, Any]:
     """The request as it may be stored and printed: without the storage's password."""
-    return spec.to_dict() | {"storage": shown(parse_url(spec.storage))}
+    return spec.to_dict() | {"storage": redacted(parse_url(spec.storage))}
 
 
 def versions() -> dict[str, str]:
@@ -60,7 +60,9 @@ def differences(spec: SearchSpec, fingerprint: str, known: dict[str, Any], secti
     return found + _compare("the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint)
 
 
-def match_or_describe(study: optuna.Study, has_trials: bool, spec: SearchSpec, facts: DataFacts, budget_bytes: int) -> None:
+def match_or_describe(
+    study: optuna.Study, has_trials: bool, spec: SearchSpec, facts: DatasetSummary, budget_bytes: int
+) -> None:
     """Put into a new study what it is made from; an existing one must have been made from the same request.
 
     Raises:

@@ -21,19 +21,19 @@ ENDS = (signal.SIGINT, signal.SIGTERM)
 PAUSES_S = (1, 2, 4, 8, 15, 30, 30, 30)  # two minutes, then the search ends; the same command goes on
 
 
-class Waiting(Protocol):
-    """Whose calls are patient."""
+class ReportsOutages(Protocol):
+    """Whose calls wait for the database."""
 
     def on_away(self, reason: str, pause_s: float) -> None:
         """Told before each pause."""
 
 
-Self = TypeVar("Self", bound=Waiting)
+Self = TypeVar("Self", bound=ReportsOutages)
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def patient(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[Self, P], R]:
+def retry_while_unreachable(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[Self, P], R]:
     """Repeat a method while the database is away, uninterrupted each time. The method must bear being repeated.
 
     Raises:
@@ -44,13 +44,13 @@ def patient(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[S
     def call(self: Self, *args: P.args, **kwargs: P.kwargs) -> R:
         for pause_s in PAUSES_S:
             try:
-                with interrupts_wait():
+                with defer_signals():
                     return method(self, *args, **kwargs)
             except AWAY as error:
                 self.on_away(_cause(error), pause_s)
                 time.sleep(pause_s)
         try:
-            with interrupts_wait():
+            with defer_signals():
                 return method(self, *args, **kwargs)
         except AWAY as error:
             raise StudyError(
@@ -62,7 +62,7 @@ def patient(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[S
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Hold Ctrl-C and SIGTERM back until the block has ended; inside a call SQLAlchemy would report them as a fault of the
     connection.
 
@@ -76,7 +76,7 @@ def interrupts_wait() -> Iterator[None]:
 
 
 @contextmanager
-def termination_interrupts() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """SIGTERM is Ctrl-C inside: it comes from `nas stop`, from job systems and before a machine is taken away, and it reaches
     processes in the background too, for which shells have SIGINT ignored.
     """

@@ -16,12 +16,12 @@ def role_of(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("role", CANDIDATE))
 
 
-def said(role: str, replicate: int) -> str:
+def role_label(role: str, replicate: int) -> str:
     """The role in words; later trainings of a layout are known by their seed, the first one's being 1."""
     return f"{role}, seed {replicate + 1}" if replicate else role
 
 
-def suggested(trial: FrozenTrial) -> bool:
+def is_candidate(trial: FrozenTrial) -> bool:
     """It is what a search chooses among: a candidate of this study, or of an earlier one."""
     return role_of(trial) in (CANDIDATE, TAKEN_OVER)
 
@@ -32,4 +32,4 @@ class CandidateStudy(optuna.Study):
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        return [trial for trial in super()._get_trials(deepcopy, states, use_cache) if suggested(trial)]
+        return [trial for trial in super()._get_trials(deepcopy, states, use_cache) if is_candidate(trial)]

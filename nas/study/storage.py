@@ -45,7 +45,7 @@ def parse_url(text: str) -> URL:
         raise StudyError(f"storage must be a database URL, for example {EXAMPLES}") from None
 
 
-def shown(url: URL) -> str:
+def redacted(url: URL) -> str:
     """The URL as it may be printed: no password, and no query, which may hold one."""
     return url.set(query={}).render_as_string(hide_password=True)
 
@@ -63,12 +63,13 @@ def check_storage(text: str) -> None:
         if path is None:
             raise StudyError("storage sqlite:// without a file is lost at the end: name one, sqlite:///nas.db")
         if not path.parent.is_dir():
-            raise StudyError(f"storage {shown(url)}: folder {str(path.parent)!r} does not exist")
+            raise StudyError(f"storage {redacted(url)}: folder {str(path.parent)!r} does not exist")
         if path.is_dir():
-            raise StudyError(f"storage {shown(url)}: {str(path)!r} is a folder")
+            raise StudyError(f"storage {redacted(url)}: {str(path)!r} is a folder")
         if (kind := file_system(path.parent)) in _NETWORK:
             raise StudyError(
-                f"storage {shown(url)}: SQLite files break on network file systems, and {str(path.parent)!r} is {kind}: use a "
+                f"storage {redacted(url)}: SQLite files break on network file systems, and {str(path.parent)!r} is {kind}: "
+                "use a "
                 "local folder, or PostgreSQL or MySQL"
             )
         return
@@ -100,7 +101,7 @@ def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.
     url = parse_url(text)
     path = sqlite_path(url) if url.get_backend_name() == "sqlite" else None
     if path is not None and not create and not path.exists():
-        raise StudyError(f"storage {shown(url)}: there is no file {str(path)!r}")
+        raise StudyError(f"storage {redacted(url)}: there is no file {str(path)!r}")
     if read_only:
         return _guarded(url, lambda: _connect_to_read(url, path))
     arguments: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
@@ -163,12 +164,14 @@ def _guarded(url: URL, act: Any) -> Any:
     try:
         return act()
     except NoSuchModuleError:
-        raise StudyError(f"storage {shown(url)}: unknown kind of database {url.drivername!r}; for example {EXAMPLES}") from None
+        raise StudyError(
+            f"storage {redacted(url)}: unknown kind of database {url.drivername!r}; for example {EXAMPLES}"
+        ) from None
     except ImportError as error:
         package = getattr(error, "name", None) or url.drivername
         raise MissingDependency(package, _EXTRAS.get(package, "postgres")) from None
     except SQLAlchemyError as error:
-        raise StudyError(f"storage {shown(url)} cannot be opened: {_cause(error)}") from None
+        raise StudyError(f"storage {redacted(url)} cannot be opened: {_cause(error)}") from None
 
 
 def _cause(error: SQLAlchemyError) -> str:

@@ -20,7 +20,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 _ATTRIBUTES = sa.table("trial_user_attributes", sa.column("trial_id"), sa.column("key"), sa.column("value_json"))
 
 
-class Ledger:
+class TrialTable:
     """What one driver knows of the trials. `read` brings it up to date; everything else answers from the last reading.
 
     Args:
@@ -64,14 +64,14 @@ class Ledger:
         """Candidates that count towards those asked for, or will unless they fail: ended ones and all that run."""
         return self.ended + sum(trial.state == TrialState.RUNNING for trial in self.candidates)
 
-    def taken(self, retries: int) -> set[str]:
+    def trained_layout_ids(self, retries: int) -> set[str]:
         """Ids of layouts that are trained, in training, or have failed more often than `retries`."""
         known = [(trial.user_attrs["layout_id"], trial.state) for trial in self.trials if "layout_id" in trial.user_attrs]
         failed = Counter(layout_id for layout_id, state in known if state == TrialState.FAIL)
         taken = {layout_id for layout_id, state in known if state in (*ENDED, TrialState.RUNNING)}
         return taken | {layout_id for layout_id, count in failed.items() if count > retries}
 
-    def settled(self, retries: int) -> set[tuple[str, int]]:
+    def finished_keys(self, retries: int) -> set[tuple[str, int]]:
         """Layout ids and replicates that have been trained to their end, are in training, proved too large or have failed more
         often than `retries`.
         """

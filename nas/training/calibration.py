@@ -26,7 +26,7 @@ from nas.data.dataset import Batch
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector
 from nas.reports import CalibrationReport
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 _GROUPS = {".attention.": "attention", ".mlp.": "mlp", ".merging.": "merging"}
 
@@ -124,10 +124,10 @@ def _measure(detector: Detector, layers: dict[str, Tensor], batches: Sequence[Ba
             loss = torch.stack(list(detector(batch.images, batch.targets).values())).sum() / len(batches)
             loss.backward()
             total += loss.item()
-    total = average(torch.tensor(total)).item()
+    total = all_reduce_mean(torch.tensor(total)).item()
     log_c = {}
     for name, weight in layers.items():
-        c = 0.0 if weight.grad is None else average(weight.grad).double().square().mean().item()
+        c = 0.0 if weight.grad is None else all_reduce_mean(weight.grad).double().square().mean().item()
         if definition == "relative":
             c /= weight.detach().double().square().mean().item()
         if not math.isfinite(c) or not math.isfinite(total):

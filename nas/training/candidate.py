@@ -22,7 +22,16 @@ from nas.artifacts.curves import DETECTIONS
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
-from nas.data.dataset import AspectBatches, EvalBatches, Share, View, eval_view, loading, make_loader, train_view
+from nas.data.dataset import (
+    AspectRatioBatchSampler,
+    DistributedBatchSampler,
+    EvalBatches,
+    ResizeFlip,
+    eval_view,
+    loading,
+    make_loader,
+    train_view,
+)
 from nas.data.splits import Splits
 from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
@@ -35,10 +44,10 @@ from nas.reports import EpochReport
 from nas.training.calibration import calibrate
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
-from nas.training.trainer import CandidateRun
+from nas.training.trainer import CandidateTrainer
 from nas.utils.device import hardware, limited_memory
-from nas.utils.distributed import World, share_buffers, synchronised, wrapped
-from nas.utils.paths import path_of, writing
+from nas.utils.distributed import World, broadcast_buffers, synchronised, wrap_ddp
+from nas.utils.paths import os_errors_as_output_error, to_path
 from search_spaces.layout import Layout
 
 DRAWN = 4  # validation images that a search draws of each complete candidate
@@ -98,13 +107,13 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
     if report:
         yield report
     while not (report and report.last):
-        report = epochs.run.ended(epochs.next())
+        report = epochs.run.end_epoch(epochs.next())
         yield report
 
 
 def begin(candidate: Candidate, splits: Splits, on_step: OnStep | None = None) -> tuple[Epochs, EpochReport | None]:
     """Everything before the next epoch: build and calibrate, or go on from the checkpoint, whose last report comes too."""
-    device, world = torch.device(candidate.device), World.here()
+    device, world = torch.device(candidate.device), World.current()
     torch.manual_seed(candidate.seed)
     detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
     detector = synchronised(detector, candidate.layout.norm, device, world).to(device)
@@ -112,7 +121,7 @@ def begin(candidate: Candidate, splits: Splits, on_step: OnStep | None = None) -
     if candidate.recipe.channels_last:
         channels_last_(detector)
     optimizer = make_optimizer(detector, candidate.recipe)
-    run = CandidateRun(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
+    run = CandidateTrainer(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
     report = run.resume()
     if not report and not run.begun:
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
@@ -125,22 +134,22 @@ class Epochs:
     """Trains and scores one epoch after the other."""
 
     def __init__(
-        self, candidate: Candidate, splits: Splits, run: CandidateRun, device: torch.device, on_step: OnStep | None
+        self, candidate: Candidate, splits: Splits, run: CandidateTrainer, device: torch.device, on_step: OnStep | None
     ) -> None:
         self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
         self.candidate, self.on_step = candidate, on_step
         if self.recipe.compile:  # after calibration, which looks into the blocks
             compile_blocks(run.network)
-        self.network = wrapped(run.network, run.world)
-        self.order = AspectBatches(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
-        self.train_loader = self._loader(splits.train, train_view(self.recipe), Share(self.order, run.world))
+        self.network = wrap_ddp(run.network, run.world)
+        self.order = AspectRatioBatchSampler(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
+        self.train_loader = self._loader(splits.train, train_view(self.recipe), DistributedBatchSampler(self.order, run.world))
         self.val_loader = self._scoring_loader(splits.val)
 
     def next(self) -> EpochReport:
         """The epoch after those that the run has done."""
         run = self.run
         loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
-        share_buffers(run.network, run.world)
+        broadcast_buffers(run.network, run.world)
         metrics, detections, fps = evaluate(run.network, self.val_loader, self.splits.val, self.device)
         saturation = run.saturation.after(metrics.map or 0.0, self.recipe)
         run.progress.saturation = asdict(saturation)
@@ -163,25 +172,25 @@ class Epochs:
         """A few validation images with what was found on them."""
         shown, folder = sample(self.splits.val, DRAWN), self.run.folder / DETECTIONS
         ids = {image.id for image in shown.images}
-        with writing(folder):
+        with os_errors_as_output_error(folder):
             folder.mkdir(exist_ok=True)
         write_drawings(folder, shown, [found for found in detections if found["image_id"] in ids])
 
     def _scoring_loader(self, split: CocoSplit) -> DataLoader:
         order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))
-        return self._loader(split, eval_view(self.recipe), Share(order, self.run.world))
+        return self._loader(split, eval_view(self.recipe), DistributedBatchSampler(order, self.run.world))
 
-    def _loader(self, split: CocoSplit, view: View, order: Share) -> DataLoader:
+    def _loader(self, split: CocoSplit, view: ResizeFlip, order: DistributedBatchSampler) -> DataLoader:
         return make_loader(split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes)
 
 
 def _prepare(
-    candidate: Candidate, detector: Detector, run: CandidateRun, train: CocoSplit, device: torch.device
+    candidate: Candidate, detector: Detector, run: CandidateTrainer, train: CocoSplit, device: torch.device
 ) -> dict[str, Any] | None:
     """What a run starts from: a file's weights as they are, or its own, calibrated."""
     if not candidate.recipe.weights:
         return _calibrate(candidate, detector, train, device)
-    report = load_backbone_weights(detector.backbone.backbone, path_of(candidate.recipe.weights))
+    report = load_backbone_weights(detector.backbone.backbone, to_path(candidate.recipe.weights))
     run.log(weights=report.summary())
     return None
 
@@ -190,11 +199,11 @@ def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, devic
     """Calibrate on one batch of training images, in pieces that take no more memory than a training step."""
     if not candidate.calibration.enabled:
         return None
-    recipe, world = candidate.recipe, World.here()
+    recipe, world = candidate.recipe, World.current()
     size = recipe.images_at_once(world.size)
     if recipe.precision == "bf16" and size % (2 * world.size) == 0:
         size //= 2  # calibration runs in fp32
-    order = Share(AspectBatches(train.images, size, candidate.seed), world)
+    order = DistributedBatchSampler(AspectRatioBatchSampler(train.images, size, candidate.seed), world)
     loader = make_loader(train, train_view(recipe), order, workers=0, cache_bytes=candidate.cache_bytes)
     batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from nas.errors import CandidateError
-from nas.utils.paths import write_whole
+from nas.utils.paths import atomic_write
 
 
 def save_checkpoint(
@@ -39,7 +39,7 @@ def save_checkpoint(
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "extra": extra,
     }
-    write_whole(path, lambda file: torch.save(content, file))
+    atomic_write(path, lambda file: torch.save(content, file))
 
 
 def load_checkpoint(
@@ -74,7 +74,7 @@ def load_checkpoint(
 def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write the state of a network as safetensors, with what describes it in the file's header."""
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_whole(path, lambda file: file.write(save(state, metadata)))
+    atomic_write(path, lambda file: file.write(save(state, metadata)))
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

@@ -111,7 +111,7 @@ def started_by_torchrun(device: str) -> tuple[World, str]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     join(int(os.environ["RANK"]), size, device, "env://")
-    return World.here(), device
+    return World.current(), device
 
 
 def join(rank: int, processes: int, device: str, store: str) -> None:

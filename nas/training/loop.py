@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nas.errors import NonFiniteLoss
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 OnStep = Callable[[int, int, Tensor | float], None]  # step of the epoch from 1, steps of the epoch, loss (on the device)
 CHECK_S = 1.0  # to read a value from a GPU waits for all of its work
 
 
-class Trainable(Protocol):
+class TrainingBatch(Protocol):
     """A batch: what its network is called with."""
 
     @property
@@ -33,7 +33,7 @@ class Trainable(Protocol):
         """The batch on a device, as its network wants it."""
 
 
-Batches = Iterable[Trainable]
+Batches = Iterable[TrainingBatch]
 
 
 def train_epoch(
@@ -54,7 +54,7 @@ def train_epoch(
 
     Args:
         network: on `device`; `network(images, targets)` gives a dict of losses, as torchvision's detectors do. Perhaps one of
-            several processes' (`wrapped`).
+            several processes' (`wrap_ddp`).
         batches: `len(lrs) * accumulate` of them, the last group perhaps smaller.
         optimizer: of the network's parameters, a fused one.
         lrs: learning rate of every step of this epoch.
@@ -74,7 +74,7 @@ def train_epoch(
     network.train()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda")
     first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
-    watch = _Watch(device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s)
+    watch = NonFiniteGuard(device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s)
     rng = torch.get_rng_state()
     stream = iter(batches)
     if first:  # a loader draws a number when it starts, which this epoch has done before
@@ -92,7 +92,7 @@ def train_epoch(
                 loss.backward()
             for name, value in losses.items():
                 parts[name] = parts.get(name, 0.0) + value.detach().float() / accumulate
-        loss = average(torch.stack(list(parts.values())).sum())
+        loss = all_reduce_mean(torch.stack(list(parts.values())).sum())
         norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm or math.inf)
         optimizer.found_inf = watch.see(step, parts, loss, norm)  # type: ignore[attr-defined]
         optimizer.step()
@@ -109,7 +109,7 @@ def _gradients_kept(network: nn.Module, more_follow: bool) -> AbstractContextMan
     return network.no_sync() if more_follow and isinstance(network, DistributedDataParallel) else nullcontext()
 
 
-class _Watch:
+class NonFiniteGuard:
     """Whether all losses and gradients were finite, known on the device: from the first that was not, updates are void there,
     and the host looks now and then.
     """

@@ -18,7 +18,7 @@ from torch import nn
 
 from nas.config.pretraining import PretrainingRecipe
 from nas.data.classification_loader import eval_loader, shuffled, train_loader
-from nas.data.dataset import Share, loading
+from nas.data.dataset import DistributedBatchSampler, loading
 from nas.data.image_folder import LabelledImages
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.backbones import HybridBackbone, build_backbone
@@ -32,10 +32,10 @@ from nas.training.candidate import device_name, loader_workers
 from nas.training.checkpoint import save_weights
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
-from nas.training.trainer import Run
+from nas.training.trainer import Trainer
 from nas.utils.device import limited_memory
-from nas.utils.distributed import World, share_buffers, synchronised, wrapped
-from nas.utils.paths import path_of
+from nas.utils.distributed import World, broadcast_buffers, synchronised, wrap_ddp
+from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 MOST_WORKERS = 16  # JPEG files are decoded anew in every epoch
@@ -67,7 +67,7 @@ class Pretraining:
         return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
-class PretrainingRun(Run[PretrainingReport]):
+class PretrainingTrainer(Trainer[PretrainingReport]):
     """Of a classifier with fresh weights; what is kept of it is the backbone, with metadata that describe it: text, or JSON."""
 
     kind = PretrainingReport
@@ -124,35 +124,35 @@ def pretrain(
 def _pretrain(
     pretraining: Pretraining, train: LabelledImages, val: LabelledImages, on_step: OnStep | None
 ) -> Iterator[PretrainingReport]:
-    run = PretrainingRun(pretraining, World.here())
+    run = PretrainingTrainer(pretraining, World.current())
     report = run.resume()
     if report:
         yield report
     elif not run.begun and pretraining.recipe.weights:
-        run.log(weights=load_backbone_weights(run.backbone, path_of(pretraining.recipe.weights)).summary())
+        run.log(weights=load_backbone_weights(run.backbone, to_path(pretraining.recipe.weights)).summary())
     epochs = _Epochs(run, train, val, on_step)
     while not (report and report.last):
-        report = run.ended(epochs.next())
+        report = run.end_epoch(epochs.next())
         yield report
 
 
 class _Epochs:
     """Trains and scores one epoch after the other."""
 
-    def __init__(self, run: PretrainingRun, train: LabelledImages, val: LabelledImages, on_step: OnStep | None) -> None:
+    def __init__(self, run: PretrainingTrainer, train: LabelledImages, val: LabelledImages, on_step: OnStep | None) -> None:
         self.run, self.on_step, self.device = run, on_step, torch.device(run.pretraining.device)
         recipe, classes = run.pretraining.recipe, len(run.pretraining.classes)
-        self.network, workers = wrapped(run.network, run.world), loader_workers(recipe, self.device, MOST_WORKERS)
+        self.network, workers = wrap_ddp(run.network, run.world), loader_workers(recipe, self.device, MOST_WORKERS)
         self.order = shuffled(train, recipe, run.world, run.pretraining.seed)
         self.recipe = recipe.over(recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch))
-        self.train_loader = train_loader(train, classes, recipe, Share(self.order, run.world), workers)
+        self.train_loader = train_loader(train, classes, recipe, DistributedBatchSampler(self.order, run.world), workers)
         self.val_loader = eval_loader(val, classes, recipe, run.world, workers)
 
     def next(self) -> PretrainingReport:
         """The epoch after those that the run has done."""
         run = self.run
         loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
-        share_buffers(run.network, run.world)
+        broadcast_buffers(run.network, run.world)
         metrics = score(run.network, self.val_loader, self.device)
         saturation = run.saturation.after(metrics.top1, self.recipe)
         run.progress.saturation = asdict(saturation)

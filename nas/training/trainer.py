@@ -13,22 +13,22 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from nas.artifacts.history import record
+from nas.artifacts.history import append_report
 from nas.config.recipe import Recipe
-from nas.data.dataset import ShuffledBatches
+from nas.data.dataset import GroupedBatchSampler
 from nas.reports import EpochReport, Report
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.loop import Batches, OnStep, train_epoch
 from nas.training.lr_schedule import Saturation
 from nas.training.optimizer import lr_at
-from nas.utils.distributed import World, gathered
-from nas.utils.paths import append_line, writing
+from nas.utils.distributed import World, all_gather_object
+from nas.utils.paths import append_line, os_errors_as_output_error
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """Plain JSON; `steps` of the running epoch are done, with the sum of their losses."""
 
     calibration: dict[str, Any] | None = None
@@ -43,7 +43,7 @@ class Progress:
 Kind = TypeVar("Kind", bound=Report)
 
 
-class Run(ABC, Generic[Kind]):
+class Trainer(ABC, Generic[Kind]):
     """A training run that can be saved between any two steps. Of several processes the first one writes.
 
     Args:
@@ -60,10 +60,10 @@ class Run(ABC, Generic[Kind]):
         self, folder: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer, world: World, checkpoint_s: float
     ) -> None:
         self.folder, self.key, self.network, self.optimizer, self.world = folder, key, network, optimizer, world
-        self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, Progress()
+        self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, TrainerState()
         self._losses = torch.zeros(())  # of this epoch's steps, on the device
         self._mark_s = self._saved_s = time.perf_counter()
-        with writing(folder):
+        with os_errors_as_output_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Run(ABC, Generic[Kind]):
         resumed = load_checkpoint(self.folder / CHECKPOINT, self.network, self.optimizer, key=self.key, rank=self.world.rank)
         if not resumed:
             return None
-        self.epoch, self.progress = resumed[0], Progress(**resumed[1])
+        self.epoch, self.progress = resumed[0], TrainerState(**resumed[1])
         self._losses = torch.tensor(self.progress.loss_sum, dtype=torch.float64)
         if not self.progress.report:
             return None
@@ -100,7 +100,7 @@ class Run(ABC, Generic[Kind]):
 
     def save(self) -> None:
         """Write a checkpoint."""
-        rng = gathered(self.world, torch.get_rng_state())
+        rng = all_gather_object(self.world, torch.get_rng_state())
         self.progress.loss_sum = float(self._losses)
         if self.world.first:
             save_checkpoint(
@@ -124,12 +124,12 @@ class Run(ABC, Generic[Kind]):
             self.save()
 
     def train(
-        self, network: nn.Module, batches: Batches, order: ShuffledBatches, recipe: Recipe, *, on_step: OnStep | None
+        self, network: nn.Module, batches: Batches, order: GroupedBatchSampler, recipe: Recipe, *, on_step: OnStep | None
     ) -> tuple[float, float]:
         """Train for what is left of an epoch, the first that has not ended.
 
         Args:
-            network: the run's, perhaps `wrapped`.
+            network: the run's, perhaps `wrap_ddp`.
             batches: loads this process's share of `order`.
             order: batches of all processes together.
             recipe: says how.
@@ -163,19 +163,19 @@ class Run(ABC, Generic[Kind]):
         if self.world.first:
             append_line(self.folder / LOG, json.dumps(values))
 
-    def ended(self, report: Kind) -> Kind:
+    def end_epoch(self, report: Kind) -> Kind:
         """An epoch is over: keep it, and the weights of the last one."""
         self.progress.report, self.progress.steps, self._losses = asdict(report), 0, torch.zeros(())
         self.epoch = report.epoch
         if self.world.first:
-            record(self.folder, report)  # before the checkpoint: an epoch that is not saved comes again
+            append_report(self.folder, report)  # before the checkpoint: an epoch that is not saved comes again
         self.save()
         if report.last and self.world.first:
             self.keep_weights(report)
         return report
 
 
-class CandidateRun(Run[EpochReport]):
+class CandidateTrainer(Trainer[EpochReport]):
     """Of a detector, which stays in the folder."""
 
     kind = EpochReport

@@ -27,7 +27,7 @@ class World:
         return self.rank == 0
 
     @classmethod
-    def here(cls) -> World:
+    def current(cls) -> World:
         """The processes of the default group; one alone where there is none."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
@@ -38,7 +38,7 @@ class World:
         return bool(broadcast(self, mine))
 
 
-def wrapped(network: nn.Module, world: World) -> nn.Module:
+def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
     """The network whose gradients are averaged over the processes; the same network for one process alone."""
     if world.size == 1:
         return network
@@ -53,9 +53,9 @@ def synchronised(network: nn.Module, norm: str, device: torch.device, world: Wor
     return network
 
 
-def average(tensor: Tensor, world: World | None = None) -> Tensor:
+def all_reduce_mean(tensor: Tensor, world: World | None = None) -> Tensor:
     """The mean over the processes, in place."""
-    world = world or World.here()
+    world = world or World.current()
     if world.size > 1:
         dist.all_reduce(tensor)
         tensor /= world.size
@@ -71,7 +71,7 @@ def broadcast(world: World, value: Any) -> Any:
     return box[0]
 
 
-def gathered(world: World, value: Any) -> list[Any]:
+def all_gather_object(world: World, value: Any) -> list[Any]:
     """The values of all processes, in every process."""
     if world.size == 1:
         return [value]
@@ -81,7 +81,7 @@ def gathered(world: World, value: Any) -> list[Any]:
 
 
 @torch.no_grad()
-def share_buffers(network: nn.Module, world: World) -> None:
+def broadcast_buffers(network: nn.Module, world: World) -> None:
     """Give every process the first one's buffers: running statistics differ by the images that each has seen."""
     if world.size > 1:
         for buffer in network.buffers():

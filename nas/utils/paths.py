@@ -22,7 +22,7 @@ def is_remote(place: str) -> bool:
     return "://" in place
 
 
-def path_of(place: str) -> Path:
+def to_path(place: str) -> Path:
     """A place as a path; of a URL one that behaves like `pathlib`'s.
 
     Raises:
@@ -45,7 +45,7 @@ def path_of(place: str) -> Path:
 
 def study_folder(output: str, study_name: str, study_uuid: str) -> Path:
     """Where the files of a study are, below `run.output`."""
-    return path_of(output) / f"{study_name}-{study_uuid[:8]}"
+    return to_path(output) / f"{study_name}-{study_uuid[:8]}"
 
 
 def trial_folders(study: Path, number: int) -> list[Path]:
@@ -59,7 +59,7 @@ def check_file(key: str, place: str) -> None:
     Raises:
         SpecError: it is not; the text names the key.
     """
-    if not path_of(place).is_file():
+    if not to_path(place).is_file():
         raise SpecError(f"{key} {place!r}: there is no such file")
 
 
@@ -69,7 +69,7 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "scratch-nas"
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
 
     Raises:
@@ -77,7 +77,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        with writing(path):
+        with os_errors_as_output_error(path):
             if not (remote := _file_system(path)):
                 with open(partial, "wb") as file:
                     write(file)
@@ -105,7 +105,7 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OutputError: the disk is full or away.
     """
-    with writing(path):
+    with os_errors_as_output_error(path):
         if not _file_system(path):
             with path.open("a") as file:
                 file.write(line + "\n")
@@ -119,14 +119,14 @@ def make_folder(folder: Path) -> None:
     Raises:
         OutputError: they cannot.
     """
-    with writing(folder):
+    with os_errors_as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def os_errors_as_output_error(path: Path) -> Iterator[None]:
     """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error of its own."""
     try:
         yield
@@ -138,7 +138,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @cache
-def local_data(root: str) -> Path:
+def localize(root: str) -> Path:
     """The folder of a data set on this machine: the folder itself, or for a URL a copy in the cache, made once.
 
     A process asks what is there once, so that a search does not change its data in the middle.
@@ -148,7 +148,7 @@ def local_data(root: str) -> Path:
     """
     if not is_remote(root):
         return Path(root)
-    remote: Any = path_of(root)
+    remote: Any = to_path(root)
     try:
         found = remote.fs.find(remote.path, detail=True)
     except OSError as error:

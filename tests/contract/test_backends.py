@@ -13,7 +13,7 @@ from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import read_request
 from nas.errors import OutOfMemory, SpecError
 from nas.reports import EpochReport
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.study import schema as attributes
 from nas.study.events import Event
 from nas.study.leaderboard import leaderboard
@@ -34,20 +34,20 @@ def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:
     return load_spec(None, {**base, **flags})
 
 
-def search(request: SearchSpec, backend: str) -> tuple[SearchStudy, list[Event]]:
+def search(request: SearchSpec, backend: str) -> tuple[Search, list[Event]]:
     events: list[Event] = []
     if backend == "simulator":
         return replayed(request, events), events
     return run_search(request, Watcher(on_event=events.append), local=backend == "local"), events
 
 
-def replayed(request: SearchSpec, events: list[Event]) -> SearchStudy:
+def replayed(request: SearchSpec, events: list[Event]) -> Search:
     """The search on a table of its space, in which a learning rate of 1e30 makes every training fail."""
     request, _, facts = read_request(request)
     diverges = {"fail_reason": "NonFiniteLoss: in step 3", "elapsed_s": (2.0,)} if request.recipe.lr > 1 else {}
     maps = () if diverges else (0.1, 0.2)
     table = table_of(lambda layout: [run(str(layout), maps, sum(layout.depths), **diverges)], facts, request.to_dict())
-    study = SearchStudy(request, facts, events.append)
+    study = Search(request, facts, events.append)
     with study.lease():
         Simulation(study, table, workers=2).run()
     return study

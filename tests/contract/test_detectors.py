@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.config.parsing import validated
+from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
@@ -170,7 +170,7 @@ def test_predictors_start_small(spec: DetectorSpec):
 def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
     layout = Layout.parse(LAYOUTS[0])
     detector = build_detector(layout, spec, num_classes=3).train()
-    recipe = validated(Recipe, load_recipe("tiny"))
+    recipe = parse_model(Recipe, load_recipe("tiny"))
     figures = {"map": 0.5, "params": 1, "flops": 1, "memory_predicted_gib": 0.1}
     trained = Trained(layout, spec, recipe, CalibrationSpec(), ("a", "b", "c"), figures, {})
     save_weights(tmp_path / "weights.safetensors", detector)

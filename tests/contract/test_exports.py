@@ -15,7 +15,7 @@ from helpers.networks import randomize
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nas.config.parsing import validated
+from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, MissingDependency
@@ -65,7 +65,7 @@ save_file({{name: x.contiguous() for name, x in found.items()}}, sys.argv[2])
 def candidate(layout: str, detector: str) -> tuple[Trained, Detector]:
     """Weights far from their initial values; predictors near them, so that detections are many."""
     spec = DetectorSpec(name=detector, channels=64, hidden=64)
-    recipe = validated(Recipe, load_recipe("tiny"))
+    recipe = parse_model(Recipe, load_recipe("tiny"))
     trained = Trained(
         Layout.parse(layout), spec, recipe, CalibrationSpec(), ("ant", "bee", "cow"),
         figures={"map": 0.5}, origin={"data": "zoo", "seed": 0, "data_fingerprint": "f"},

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from nas.search.equalizer import Equalizer
-from nas.search.samplers import FittingSampler, LayoutFilter, distributions, make_sampler
+from nas.search.samplers import BudgetedSampler, LayoutFilter, distributions, make_sampler
 from search_spaces.catalog import SAMPLERS
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space
@@ -37,7 +37,7 @@ class Search:
         self.predicted: list[Layout] = []
         self.space, self.limit_bytes, self.equalizer = space, budget, equalizer
         self.filter = LayoutFilter(self, self.taken)
-        sampler_ = FittingSampler(make_sampler(sampler, seed=0), self.filter, [Layout.parse(text) for text in first])
+        sampler_ = BudgetedSampler(make_sampler(sampler, seed=0), self.filter, [Layout.parse(text) for text in first])
         self.study = optuna.create_study(sampler=sampler_, direction="maximize")
 
     def taken(self) -> set[str]:
@@ -49,7 +49,7 @@ class Search:
 
     def step(self, value: Callable[[Layout], float] = lambda layout: 0.5) -> Layout:
         trial = self.study.ask(distributions(self.space))
-        layout = self.filter.settled(self.space.decode(trial.params))
+        layout = self.filter.resolve(self.space.decode(trial.params))
         self.asked.append(layout)
         self.study.tell(trial, value(layout))
         return layout

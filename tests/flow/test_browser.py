@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from helpers.studies import trained_search
 
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 BIN = Path(sys.executable).parent
@@ -27,7 +27,7 @@ PLOTS = 8
 
 
 @pytest.fixture(scope="module")
-def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
+def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     flags = {"recipe.epochs": 3, "search.trials": 5, "search.baselines": False, "study": "<img src=x onerror=alert(1)>"}
     return trained_search(tmp_path_factory.mktemp("browsed"), digits, **flags)
 
@@ -43,7 +43,7 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module", params=["", "/nas"], ids=["root", "prefix"])
-def address(request: pytest.FixtureRequest, study: SearchStudy) -> Iterator[str]:
+def address(request: pytest.FixtureRequest, study: Search) -> Iterator[str]:
     """What the command printed."""
     words = ["--storage", study.spec.storage, "--port", "0", *(["--prefix", request.param] if request.param else [])]
     process = subprocess.Popen([str(BIN / "nas-dashboard"), *words], stdout=subprocess.PIPE, text=True)
@@ -82,7 +82,7 @@ class Page:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_a_person_finds_everything(chromium: Any, address: str, study: SearchStudy, screen: str):
+def test_a_person_finds_everything(chromium: Any, address: str, study: Search, screen: str):
     page, base = Page(chromium, screen), base_of(address)
     page.tab.goto(address)
     page.tab.wait_for_url(f"{base}/")
@@ -110,7 +110,7 @@ def test_a_person_finds_everything(chromium: Any, address: str, study: SearchStu
     page.context.close()
 
 
-def test_optuna_dashboard_works_inside(chromium: Any, address: str, study: SearchStudy):
+def test_optuna_dashboard_works_inside(chromium: Any, address: str, study: Search):
     page, base = Page(chromium, "desktop"), base_of(address)
     page.tab.goto(address)
     page.tab.wait_for_url(f"{base}/")
@@ -144,7 +144,7 @@ def test_a_wrong_token_and_a_way_out(chromium: Any, address: str):
     page.context.close()
 
 
-def test_another_site_gets_nothing_from_this_browser(chromium: Any, address: str, study: SearchStudy, tmp_path: Path):
+def test_another_site_gets_nothing_from_this_browser(chromium: Any, address: str, study: Search, tmp_path: Path):
     """A page on another host, opened by somebody who is logged in here: it shows nothing and deletes nothing."""
     page, base = Page(chromium, "desktop"), base_of(address)
     page.tab.goto(address)
@@ -164,7 +164,7 @@ def test_another_site_gets_nothing_from_this_browser(chromium: Any, address: str
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_the_report_opens_from_disk_and_asks_for_nothing(chromium: Any, study: SearchStudy, tmp_path: Path, screen: str):
+def test_the_report_opens_from_disk_and_asks_for_nothing(chromium: Any, study: Search, tmp_path: Path, screen: str):
     out = tmp_path / "report.html"
     subprocess.run([BIN / "nas", "report", "--storage", study.spec.storage, "--out", out], check=True, capture_output=True)
     page = Page(chromium, screen)

@@ -10,14 +10,14 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DataFacts
+from nas.data.splits import DatasetSummary
 from nas.errors import StudyError
 from nas.reports import CocoMetrics, EpochReport
 from nas.search.budget import Budget, preview
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from search_spaces.catalog import SAMPLERS
 
-FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
+FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 TRIALS = 16  # the first ten of a sampler that learns are random
 
 
@@ -35,13 +35,13 @@ def spec(tmp_path: Path, **flags: object) -> SearchSpec:
 class CountingWorker:
     """Trains nothing; counts what it is given, by its own prediction."""
 
-    def __init__(self, study: SearchStudy) -> None:
+    def __init__(self, study: Search) -> None:
         self.study, self.budget = study, Budget(study.spec, FACTS)
         self.sizes: list[int] = []
 
     def run(self) -> None:
         while not self.study.finished:
-            assignment = self.study.next()
+            assignment = self.study.ask()
             if assignment is None:
                 continue
             self.sizes.append(self.budget.predicted_bytes(assignment.layout))
@@ -61,7 +61,7 @@ def median_bytes(tmp_path_factory: pytest.TempPathFactory) -> int:
 def test_no_over_budget_candidate_reaches_a_worker(tmp_path: Path, median_bytes: int, sampler: str):
     request = spec(tmp_path, **{"search.sampler": sampler, "budget.memory": f"{median_bytes / 2**20:.2f}MiB"})
     assert 0.3 < preview(request, FACTS, lambda *_: None)["share_that_fits"] < 0.7
-    study = SearchStudy(request, FACTS)
+    study = Search(request, FACTS)
     worker = CountingWorker(study)
     worker.run()
     assert len(worker.sizes) == TRIALS
@@ -79,13 +79,13 @@ def test_equal_memory_from_start_to_end(tmp_path: Path, vary: str):
         "space": "paper", "budget.like": like, "budget.mode": "equalize", "budget.vary": vary, "search.trials": 4,
         "search.try": [like],
     }  # fmt: skip
-    study = SearchStudy(spec(tmp_path, **flags), FACTS)
+    study = Search(spec(tmp_path, **flags), FACTS)
     worker = CountingWorker(study)
     worker.run()
     assert all(0.95 * study.budget.limit_bytes <= size <= study.budget.limit_bytes for size in worker.sizes)
     assert worker.sizes[0] == study.budget.limit_bytes
     assert study.study.trials[0].user_attrs["layout"] == like
-    again = SearchStudy(spec(tmp_path, **{**flags, "search.trials": 5}), FACTS)
+    again = Search(spec(tmp_path, **{**flags, "search.trials": 5}), FACTS)
     CountingWorker(again).run()
     assert len({trial.user_attrs["layout_id"] for trial in again.study.trials}) == 5
     recorded = again.study.user_attrs["nas_refusals"]["patterns"]
@@ -94,13 +94,13 @@ def test_equal_memory_from_start_to_end(tmp_path: Path, vary: str):
 
 def test_what_cannot_be_is_said(tmp_path: Path):
     with pytest.raises(StudyError, match="no layout of space 'free' fits into 0.0488 GiB: the smallest is C1-C1-C2-C1 with"):
-        SearchStudy(spec(tmp_path, **{"budget.memory": "50MiB"}), FACTS)
+        Search(spec(tmp_path, **{"budget.memory": "50MiB"}), FACTS)
     flags = {"budget.mode": "equalize", "budget.memory": "8TiB"}
     with pytest.raises(StudyError, match="no layout of space 'free' meets the budget.*the nearest is T.*budget.tolerance"):
-        SearchStudy(spec(tmp_path, **flags), FACTS)
+        Search(spec(tmp_path, **flags), FACTS)
     flags = {"budget.mode": "equalize", "budget.like": "T2-T2-T6-T2", "search.try": ["C1-C1-C2-C1"]}
     with pytest.raises(
         StudyError, match=r"search.try: C1-C1-C2-C1 needs .* GiB, the budget is .* to .*\(that of T2-T2-T6-T2\)"
     ):
-        SearchStudy(spec(tmp_path, **flags), FACTS)
+        Search(spec(tmp_path, **flags), FACTS)
     assert not (tmp_path / "nas.db").exists()

@@ -20,19 +20,19 @@ from nas.errors import UserError
 from nas.export.backbone_source import backbone_source
 from nas.export.bundle import FILES, ONNX_FILES, read_bundle, read_description
 from nas.models.backbones import build_backbone
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
 from search_spaces.layout import Layout
 
 
 @pytest.fixture(scope="module")
-def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
+def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     """A finished search of two candidates."""
     return trained_search(tmp_path_factory.mktemp("search"), digits, **{"search.try": ["C1-C1-T2-T1@16"]})
 
 
 @pytest.fixture(scope="module")
-def bundle(study: SearchStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(study: Search, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "best"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["nas-export", "--storage", study.spec.storage, "--out", str(out)])
@@ -56,7 +56,7 @@ def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return call
 
 
-def test_a_bundle_has_all_its_files(bundle: Path, study: SearchStudy):
+def test_a_bundle_has_all_its_files(bundle: Path, study: Search):
     assert {entry.name for entry in bundle.iterdir()} == {*FILES, *ONNX_FILES}
     best = leaderboard(study.study)[0]
     said = yaml.safe_load((bundle / "backbone.yaml").read_text())
@@ -112,7 +112,7 @@ def test_weights_in_both_files_agree(bundle: Path):
     assert all(torch.equal(detector[f"backbone.backbone.{name}"], tensor) for name, tensor in backbone.items())
 
 
-def test_evaluation_of_the_bundle_repeats_the_score(bundle: Path, study: SearchStudy, digits: Path, nas: Callable):
+def test_evaluation_of_the_bundle_repeats_the_score(bundle: Path, study: Search, digits: Path, nas: Callable):
     metrics = nas("evaluate", bundle, "--data", digits)
     best = leaderboard(study.study)[0]
     assert metrics["map"] == pytest.approx(best.value, abs=1e-4)
@@ -129,7 +129,7 @@ def test_other_categories_are_refused(bundle: Path, bccd: Path, monkeypatch: pyt
     assert "must have the bundle's categories" in capsys.readouterr().err
 
 
-def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: SearchStudy, tmp_path: Path, nas: Callable):
+def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: Search, tmp_path: Path, nas: Callable):
     out = tmp_path / "best"
     for _ in range(2):
         said = nas("export", "--storage", study.spec.storage, "--out", out, "--no-onnx")
@@ -137,7 +137,7 @@ def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: SearchStu
     assert {entry.name for entry in tmp_path.iterdir()} == {"best"}
 
 
-def test_the_other_trial_can_be_exported(study: SearchStudy, tmp_path: Path, nas: Callable):
+def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas: Callable):
     second = leaderboard(study.study)[1]
     assert (
         nas("export", "--storage", study.spec.storage, "--out", tmp_path / "b", "--trial", str(second.number), "--no-onnx")[
@@ -185,7 +185,7 @@ def test_train_goes_on_from_a_layout_and_from_a_bundle(bundle: Path, digits: Pat
     assert {entry.name for entry in tmp_path.iterdir()} == {"one", "one.curves", "two", "two.curves"}
 
 
-def test_list_status_and_profile(study: SearchStudy, nas: Callable):
+def test_list_status_and_profile(study: Search, nas: Callable):
     (row,) = nas("list", "--storage", study.spec.storage)
     assert (row["study"], row["complete"], row["running"], row["space"]) == ("digits", 2, 0, "tiny")
     status = nas("status", "--storage", study.spec.storage)

@@ -17,7 +17,7 @@ from nas.errors import SpecError
 from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions, spread, uniform_sample
 from nas.search.forecast.forecast import recall, remember
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 
 QUANTITIES = ("train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours", "epochs_per_trial")
 SECONDS = 3600
@@ -132,9 +132,9 @@ def test_the_first_suggestions_are_those_of_the_search(digits: Path, tmp_path: P
     wanted = {"search.try": TRIED[:1], "search.seed": 3, **wanted}
     spec, _, facts = read_request(request(digits, tmp_path, **wanted))
     first, candidates = first_suggestions(Budget(spec, facts))
-    study, layouts = SearchStudy(spec, facts), []
+    study, layouts = Search(spec, facts), []
     for _ in range(4):
-        assignment = study.next()
+        assignment = study.ask()
         assert assignment
         layouts.append(assignment.layout)
     assert [each.layout for each in first] == layouts

@@ -21,7 +21,7 @@ from helpers.untrained import FACTS, report
 from optuna.trial import TrialState
 
 from nas.config.spec import load_spec
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.training.trainer import CHECKPOINT
 
 EPOCHS = 3
@@ -34,14 +34,14 @@ def drive(url: str, folder: Path, name: str, trials: int, dies_after: int, space
         "recipe.epochs": EPOCHS, "search.trials": trials, "search.sampler": "tpe",
         "search.baselines": False, "search.seed": os.getpid() % 1000,
     }  # fmt: skip
-    study = SearchStudy(load_spec(None, request), FACTS)
+    study = Search(load_spec(None, request), FACTS)
     draw = random.Random(os.getpid())
     done: dict[int, int] = {}  # epochs of each trial
 
     trained = 0
     with study.lease(), (folder / f"log-{os.getpid()}").open("a", buffering=1) as log:
         while not study.finished:
-            while study.running < 2 and (assignment := study.next()):
+            while study.running < 2 and (assignment := study.ask()):
                 checkpoint = assignment.folder / CHECKPOINT
                 done[assignment.number] = int(checkpoint.read_text()) if checkpoint.exists() else 0
                 if checkpoint.exists():  # as a candidate does: perhaps nobody heard it

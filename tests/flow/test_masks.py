@@ -21,7 +21,7 @@ from nas.config.spec import load_spec
 from nas.data.splits import BOXES_ONLY, read_request
 from nas.export.bundle import read_bundle
 from nas.models.detectors import learns_masks
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
 from workers.driver import Watcher, run_search
 
@@ -70,7 +70,7 @@ def shape(canvas: np.ndarray, rng: np.random.Generator, corners: int) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def study(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchStudy:
+def study(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     return trained_search(tmp_path_factory.mktemp("search"), shapes, **FLAGS)
 
 
@@ -89,7 +89,7 @@ def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_masks_reach_the_study_and_come_back_from_a_bundle(
-    study: SearchStudy, shapes: Path, tmp_path: Path, nas: Callable[..., Any]
+    study: Search, shapes: Path, tmp_path: Path, nas: Callable[..., Any]
 ):
     (best,) = leaderboard(study.study)
     known = best.user_attrs
@@ -110,7 +110,7 @@ def test_masks_reach_the_study_and_come_back_from_a_bundle(
     assert "triangle" in table
 
 
-def test_the_same_request_goes_on(study: SearchStudy):
+def test_the_same_request_goes_on(study: Search):
     again = run_search(study.spec.model_copy(), Watcher(), local=True)
     assert again.ended == 1
     boxes_only = study.spec.model_copy(update={"detector": study.spec.detector.model_copy(update={"masks": False})})

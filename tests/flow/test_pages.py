@@ -14,11 +14,11 @@ from helpers.browsing import Browser
 from helpers.studies import KNOWN, SPEC, frozen, study_of
 from optuna.trial import TrialState
 
-from dashboards.context import shown
+from dashboards.context import study_context
 from dashboards.pages import _trial, pages_app
 from dashboards.static_report import report_html
 from dashboards.study_view import StudyView
-from dashboards.summary import export_command, note, summary
+from dashboards.summary import export_command, summary, summary_paragraphs
 from dashboards.templating import page
 from dashboards.trial_view import files_of, folder_of, rest, stages
 from nas.study.storage import open_storage
@@ -153,7 +153,7 @@ def test_stages_are_drawn_with_their_share_of_memory():
 
 def test_the_note_is_words():
     view = StudyView.read(study_of([frozen(0), frozen(1, role="taken over"), frozen(2, TrialState.RUNNING)]))
-    text = {paragraph.title: paragraph.text for paragraph in note(view)}
+    text = {paragraph.title: paragraph.text for paragraph in summary_paragraphs(view)}
     assert text["Data"] == "cells: 8 images with 9 boxes to train on, 3 with 4 to score, 1 class."
     assert text["So far"].startswith("1 complete, 1 running, 1 taken over from earlier studies; the best is")
     assert text["Budget"].startswith("1 GiB of training memory per GPU: what needs more is not trained.")
@@ -161,7 +161,7 @@ def test_the_note_is_words():
     assert export_command(StudyView.read(study_of([], name="two words"))) is None
     foreign = StudyView.read(optuna.create_study())
     assert summary(foreign) == "no search of scratch-nas; no trials yet"
-    assert [paragraph.title for paragraph in note(foreign)] == ["Study", "So far"]
+    assert [paragraph.title for paragraph in summary_paragraphs(foreign)] == ["Study", "So far"]
 
 
 # ------------------------------------------------------------------------------------------------------ texts stay texts
@@ -191,7 +191,7 @@ def harmless(html: str) -> None:
 def test_markup_in_a_study_is_shown_not_run():
     view = StudyView.read(hostile())
     harmless(page("studies.html", "", studies=[{"id": 1, "name": view.name, "said": summary(view)}]))
-    harmless(page("study.html", "", shown=shown(view)))
+    harmless(page("study.html", "", shown=study_context(view)))
     for number in range(3):
         harmless(page("trial.html", "", id=1, name=view.name, **_trial(view, number)))
     harmless(page("login.html", "", next=BAD, said=""))

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from nas.config.spec import load_spec
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from workers.driver import Watcher, run_search
 from workers.simulator.backend import simulate
-from workers.simulator.tabular_benchmark import Table
+from workers.simulator.tabular_benchmark import TabularBenchmark
 
 BUILD = Path(__file__).parent.parent.parent / "benchmarks" / "tabular" / "build.py"
 REQUEST = {
@@ -28,19 +28,19 @@ REQUEST = {
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory, bccd: Path) -> Table:
+def table(tmp_path_factory: pytest.TempPathFactory, bccd: Path) -> TabularBenchmark:
     folder = tmp_path_factory.mktemp("table")
     (folder / "spec.yaml").write_text(yaml.safe_dump(REQUEST))
     arguments = ["--data", bccd, "--spec", folder / "spec.yaml", "--raw", folder / "raw", "--out", folder / "table.json"]
     subprocess.run([sys.executable, BUILD, *arguments, "--every", "100"], check=True)
-    return Table.read(folder / "table.json")
+    return TabularBenchmark.read(folder / "table.json")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 @pytest.mark.parametrize("backend", ["local", "ray"])
-def test_a_replay_suggests_and_ends_as_the_search_in_earnest(tmp_path: Path, bccd: Path, table: Table, backend: str):
+def test_a_replay_suggests_and_ends_as_the_search_in_earnest(tmp_path: Path, bccd: Path, table: TabularBenchmark, backend: str):
     if backend == "ray":
         pytest.importorskip("ray")
     flags = {
@@ -57,6 +57,6 @@ def test_a_replay_suggests_and_ends_as_the_search_in_earnest(tmp_path: Path, bcc
         assert trained.user_attrs["map"] == pytest.approx(replayed.user_attrs["map"], abs=5e-3)  # sums in another order
 
 
-def outcome(study: SearchStudy) -> list[tuple[str, str, int]]:
+def outcome(study: Search) -> list[tuple[str, str, int]]:
     """Layout, state and epochs of each trial."""
     return [(t.user_attrs["layout"], t.state.name, len(t.intermediate_values)) for t in study.study.trials]

@@ -18,7 +18,7 @@ from nas.artifacts.history import CURVES
 from nas.cli import main
 from nas.cli.progress import EpochProgress
 from nas.cli.train import requested
-from nas.config.parsing import validated
+from nas.config.parsing import parse_model
 from nas.config.recipe import CUSTOM, Recipe, load_recipe
 from nas.evaluation.visualization import colour_of
 from nas.export.bundle import read_description
@@ -95,7 +95,7 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bundle_trains_by_the_recipe_that_is_named_alone(bundle: Path, digits: Path, key: str):
     layout, spec = requested(str(bundle), {"data.root": str(digits), key: "paper", "recipe.batch": 8})
     assert str(layout) == LAYOUT
-    assert spec.recipe == validated(Recipe, {**load_recipe("paper"), "batch": 8})
+    assert spec.recipe == parse_model(Recipe, {**load_recipe("paper"), "batch": 8})
     assert spec.detector.channels == 64  # still the bundle's
 
 

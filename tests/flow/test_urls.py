@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from nas.errors import DataError, MissingDependency, SpecError
 from nas.study.leaderboard import load_study
 from nas.study.storage import open_storage
-from nas.utils.paths import append_line, local_data, path_of, write_whole
+from nas.utils.paths import append_line, atomic_write, localize, to_path
 
 BIN = Path(sys.executable).parent
 
@@ -93,18 +93,18 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
 
 @pytest.mark.parametrize("kind", ["file", "memory", "path"])
 def test_files_are_whole_or_not_there(tmp_path: Path, kind: str):
-    root = path_of({"file": f"file://{tmp_path}/x", "memory": f"memory://{tmp_path.name}", "path": f"{tmp_path}/x"}[kind])
+    root = to_path({"file": f"file://{tmp_path}/x", "memory": f"memory://{tmp_path.name}", "path": f"{tmp_path}/x"}[kind])
     root.mkdir(parents=True, exist_ok=True)
     target = root / "target"
-    write_whole(target, lambda file: file.write(b"one"))
-    write_whole(target, lambda file: file.write(b"two"))
+    atomic_write(target, lambda file: file.write(b"one"))
+    atomic_write(target, lambda file: file.write(b"two"))
 
     def breaks(file) -> None:
         file.write(b"half")
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        write_whole(target, breaks)
+        atomic_write(target, breaks)
     assert target.read_bytes() == b"two"
     assert [path.name for path in root.iterdir()] == ["target"]
     for line in ("a", "b"):
@@ -114,23 +114,23 @@ def test_files_are_whole_or_not_there(tmp_path: Path, kind: str):
 
 def test_a_copy_of_the_data_follows_its_origin(tmp_path: Path, digits: Path):
     url = f"file://{digits}"
-    first = local_data(url)
+    first = localize(url)
     assert sorted(path.name for path in first.rglob("*")) == sorted(path.name for path in digits.rglob("*"))
     assert first != digits
     origin = tmp_path / "data"
     origin.mkdir()
     (origin / "a").write_text("1")
-    one = local_data(f"file://{origin}")
+    one = localize(f"file://{origin}")
     (origin / "a").write_text("22")
-    assert local_data(f"file://{origin}") == one  # one process, one copy
-    local_data.cache_clear()
-    other = local_data(f"file://{origin}")
+    assert localize(f"file://{origin}") == one  # one process, one copy
+    localize.cache_clear()
+    other = localize(f"file://{origin}")
     assert (one / "a").read_text() == "1"
     assert (other / "a").read_text() == "22"
 
 
 def test_urls_that_lead_nowhere(tmp_path: Path):
     with pytest.raises(DataError, match="is empty or not there"):
-        local_data(f"file://{tmp_path}/gone")
+        localize(f"file://{tmp_path}/gone")
     with pytest.raises((SpecError, MissingDependency)):
-        path_of("nonsense://x/y")
+        to_path("nonsense://x/y")

@@ -18,7 +18,7 @@ from nas.errors import BundleError, OutputError
 from nas.export.bundle import read_description
 from nas.export.manifest import MANIFEST, check_manifest
 from nas.export.push import push, push_target
-from nas.utils.paths import path_of
+from nas.utils.paths import to_path
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_copy_elsewhere_is_whole(bundle: Path, tmp_path: Path, kind: str):
     place = {"path": f"{tmp_path}/a/b", "file": f"file://{tmp_path}/a/b", "memory": f"memory://{tmp_path.name}/b"}[kind]
     for _ in range(2):  # the second replaces the first
         push(bundle, push_target(place))
-        target = path_of(place)
+        target = to_path(place)
         assert {path.name: path.read_bytes() for path in target.iterdir()} == {
             path.name: path.read_bytes() for path in bundle.iterdir()
         }

@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.config.spec import load_spec
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from workers.driver import Watcher, run_search
 
 LAYOUTS = ("C1-C1-T2-T1@16", "C2-C1-T3-T2@16", "T1-T1-T2-T1@24", "C1-C1-C1-C1@16", "C1-T2-T1-T1@24")
@@ -62,7 +62,7 @@ def study_of(trials: list[FrozenTrial], name: str = "cells", **known: Any) -> op
     return study
 
 
-def trained_search(folder: Path, data: Path, **flags: Any) -> SearchStudy:
+def trained_search(folder: Path, data: Path, **flags: Any) -> Search:
     """A search of small candidates that were trained; its database and runs are in `folder`."""
     defaults = {
         "data.root": str(data), "space": "tiny", "storage": f"sqlite:///{folder}/nas.db", "detector.name": "fcos",

@@ -12,19 +12,19 @@ from typing import Any
 
 from helpers.untrained import FACTS
 from nas.config.spec import load_spec
-from nas.data.splits import DataFacts
+from nas.data.splits import DatasetSummary
 from search_spaces.layout import Layout
-from workers.simulator.tabular_benchmark import Run, Table
+from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks" / "tabular"
 SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts
 REQUEST = {"study": "cells", "data": {"root": "cells"}, "space": "tiny", "recipe": {"epochs": 4, "warmup_steps": 0}}
 
 
-def run(layout: str, maps: tuple[float, ...], second_s: float = 10.0, seed: int = 0, **changes: Any) -> Run:
+def run(layout: str, maps: tuple[float, ...], second_s: float = 10.0, seed: int = 0, **changes: Any) -> RecordedRun:
     """A training that reports `maps`, one every `second_s`."""
     times = tuple(second_s * epoch for epoch in range(1, len(maps) + 1))
-    made = Run(
+    made = RecordedRun(
         layout=layout, seed=seed, params=1000, flops=2000, memory_predicted_gib=0.1, fps=20.0, loss=(1.5,) * len(maps),
         lr=(0.1,) * len(maps), map=maps, train_s=tuple(0.5 * at_s for at_s in times), elapsed_s=times,
     )  # fmt: skip
@@ -36,23 +36,23 @@ def quality(layout: Layout) -> float:
     return (sum(layout.depths) + layout.widths[0] / 8) / 16
 
 
-def plain(layout: Layout) -> list[Run]:
+def plain(layout: Layout) -> list[RecordedRun]:
     """One run, of as many seconds an epoch as it has blocks."""
     return [run(str(layout), tuple(quality(layout) * epoch / 4 for epoch in range(1, 5)), sum(layout.depths))]
 
 
 def table_of(
-    runs: Callable[[Layout], list[Run]] = plain, facts: DataFacts = FACTS, request: Mapping[str, Any] = REQUEST
-) -> Table:
+    runs: Callable[[Layout], list[RecordedRun]] = plain, facts: DatasetSummary = FACTS, request: Mapping[str, Any] = REQUEST
+) -> TabularBenchmark:
     """Of every layout of the space."""
     spec = load_spec(request, {})
     sections = {name: spec.to_dict()[name] for name in ("space", "data", "detector", "recipe", "calibration")}
-    return Table(
+    return TabularBenchmark(
         {"made": "by a test"}, sections, facts, "cpu", tuple(r for layout in spec.search_space() for r in runs(layout))
     )
 
 
-def spec_of(table: Table, tmp_path: Path, **flags: Any):
+def spec_of(table: TabularBenchmark, tmp_path: Path, **flags: Any):
     """A search in the space of a table."""
     base = {"run.output": str(tmp_path / "runs"), "storage": f"sqlite:///{tmp_path}/nas.db"}
     return table.spec({"study": "cells", **base, **flags})

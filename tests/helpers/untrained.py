@@ -9,12 +9,12 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DataFacts
+from nas.data.splits import DatasetSummary
 from nas.reports import CocoMetrics, EpochReport
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.study.events import Event
 
-FACTS = DataFacts("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
+FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 
 
 def spec(tmp_path: Path, **flags: object) -> SearchSpec:
@@ -32,18 +32,18 @@ class Driver:
     """A study and the events it told of; in its database, or in memory."""
 
     def __init__(
-        self, tmp_path: Path, facts: DataFacts = FACTS, memory: InMemoryStorage | None = None, **flags: object
+        self, tmp_path: Path, facts: DatasetSummary = FACTS, memory: InMemoryStorage | None = None, **flags: object
     ) -> None:
         self.events: list[Event] = []
         self.spec = spec(tmp_path, **flags)
-        self.study = SearchStudy(self.spec, facts, self.events.append, memory)
+        self.study = Search(self.spec, facts, self.events.append, memory)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
     def train(self, value: float = 0.5, epochs: int = 2, **changes: object) -> int:
         """One candidate to its end; returns its number."""
-        assignment = self.study.next()
+        assignment = self.study.ask()
         for epoch in range(1, epochs + 1):
             if not self.study.report(assignment.number, report(value, epoch, **changes)):
                 break

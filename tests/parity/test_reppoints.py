@@ -20,7 +20,7 @@ from nas.models.detectors.reppoints_corners import largest_along, refine_corners
 from nas.models.detectors.reppoints_head import RepPointsHead
 from nas.models.detectors.reppoints_points import CornerTransform, MomentTransform, kernel_grid
 from nas.profiling.flops import _FVCORE, SAMPLING
-from nas.profiling.memory.tracer import TensorSpec, contiguous, probe
+from nas.profiling.memory.tracer import TensorSpec, contiguous, trace
 from search_spaces.layout import Layout
 
 
@@ -108,7 +108,7 @@ def test_memory_of_a_deformable_convolution_on_cuda():
             return self.layer(x, offsets)
 
     shapes = [(8, 8, 32, 32), (8, 18, 32, 32)]
-    tape = probe(Layer, [TensorSpec(s, contiguous(s)) for s in shapes], checkpointing="none", cuda=True, autocast=False)
+    tape = trace(Layer, [TensorSpec(s, contiguous(s)) for s in shapes], checkpointing="none", cuda=True, autocast=False)
     large = [size for _, size in tape.forward if size > 1000]
     assert sorted(large) == [2**19] * 3 + [9 * 8 * 8 * 32 * 32 * 4]
     columns = [size for _, size in tape.backward if size == 9 * 8 * 8 * 32 * 32 * 4]

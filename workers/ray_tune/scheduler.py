@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from nas.reports import EpochReport
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from workers.ray_tune.searcher import StudySearcher
 
 
@@ -21,7 +21,7 @@ class StudyScheduler(FIFOScheduler):
         gpus: share of GPUs of each trial.
     """
 
-    def __init__(self, study: SearchStudy, searcher: StudySearcher, gpus: float) -> None:
+    def __init__(self, study: Search, searcher: StudySearcher, gpus: float) -> None:
         super().__init__()
         self.study, self.searcher, self.gpus = study, searcher, gpus
         self._keeps_workers = False
@@ -49,7 +49,7 @@ class StudyScheduler(FIFOScheduler):
         if "peak_bytes" in message:
             self.study.infeasible(number, message["reason"], message["peak_bytes"])
         elif "halts" in message:
-            self.study.halt(number, message["reason"])
+            self.study.suspend(number, message["reason"])
         else:
             self.study.fail(number, message["reason"])
         return TrialScheduler.STOP

@@ -8,9 +8,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from nas.search.search import Assignment, SearchStudy
-from workers.ray_tune.session import Watch
-from workers.trial_config import JobMaker
+from nas.search.search import Search, TrialAssignment
+from workers.ray_tune.session import NodeMonitor
+from workers.trial_config import TrialConfigBuilder
 
 FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
 SHORT_S = 20  # a candidate that trains for less is chosen while those before it train: its worker would wait for the database
@@ -26,12 +26,12 @@ class StudySearcher(Searcher):
         concurrent: how many trials run at once.
     """
 
-    def __init__(self, study: SearchStudy, jobs: JobMaker, concurrent: int) -> None:
+    def __init__(self, study: Search, jobs: TrialConfigBuilder, concurrent: int) -> None:
         super().__init__()
         self.study, self.jobs, self.concurrent = study, jobs, concurrent
         self.numbers: dict[str, int] = {}
-        self._watch = Watch()
-        self._chosen: Assignment | None = None
+        self._watch = NodeMonitor()
+        self._chosen: TrialAssignment | None = None
         self._short, self._handed_s = False, 0.0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
@@ -39,7 +39,7 @@ class StudySearcher(Searcher):
         chosen = self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
         free = self.study.running - bool(chosen) < self.concurrent
         if chosen is None and (free or self._short) and not self._starting:
-            chosen = self.study.next()
+            chosen = self.study.ask()
             if chosen is None and free:
                 return FINISHED if self.study.finished else None
         self._chosen = None if free else chosen

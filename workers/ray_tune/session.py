@@ -18,8 +18,8 @@ from nas.artifacts.trial_files import check_output
 from nas.config.spec import SearchSpec
 from nas.data.coco import find_split
 from nas.errors import StudyError, UserError
-from nas.utils.paths import check_file, local_data, path_of
-from workers.resources import Node, Share, plan, smallest_card_bytes
+from nas.utils.paths import check_file, localize, to_path
+from workers.resources import Node, TrialResources, plan, smallest_card_bytes
 
 PACKAGES = ("nas", "search_spaces", "workers", "dashboards")  # what a cluster gets of us; it has the dependencies itself
 STORAGE_VARIABLE = "NAS_STORAGE"
@@ -37,7 +37,7 @@ _SETTINGS = {
 
 
 @contextmanager
-def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[Share]:
+def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]:
     """Ray for one search, and the share of one candidate.
 
     Raises:
@@ -65,7 +65,7 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[Share]:
         ray.shutdown()
 
 
-class Watch:
+class NodeMonitor:
     """Looks every few seconds whether there is still a machine to run on; Ray waits for one for ever."""
 
     def __init__(self) -> None:
@@ -123,13 +123,13 @@ def look_at_nodes(spec: SearchSpec) -> list[Node]:
     if not alive:
         raise StudyError("the Ray cluster has no machine with CPU cores")
     check_output(spec.run.output)
-    output, name = path_of(spec.run.output), f".probe-{uuid.uuid4()}"
+    output, name = to_path(spec.run.output), f".probe-{uuid.uuid4()}"
     (output / name).touch()
     try:
         asked = []
         for node in alive:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            look = ray.remote(probe).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            look = ray.remote(probe_node).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
             asked.append(look.remote(spec.data.root, (spec.data.train, spec.data.val), str(output), name, spec.recipe.weights))
         sizes = _sizes(spec.data.root, (spec.data.train, spec.data.val))
         return [_judge(spec, node, answer, output, sizes) for node, answer in zip(alive, asked, strict=True)]
@@ -162,26 +162,26 @@ def _judge(spec: SearchSpec, node: dict[str, Any], answer: Any, output: Path, si
     return Node(int(node["Resources"]["CPU"]), node["Resources"].get("GPU", 0), said["card_bytes"])
 
 
-def probe(root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None) -> dict[str, Any]:
+def probe_node(root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None) -> dict[str, Any]:
     """Runs on a machine of the cluster: what it has and sees. Leaves a file beside the one it looks for."""
     mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
     try:
         sizes = _sizes(root, splits)
         if weights:
             check_file("recipe.weights", weights)
-        (path_of(output) / mine).touch()
+        (to_path(output) / mine).touch()
     except UserError as error:
         return {"refused": str(error)}
     except OSError as error:
         return {"refused": f"run.output {output!r} cannot be written: {error.strerror or error}"}
     return {
-        "sizes": sizes, "sees_output": (path_of(output) / name).exists(), "wrote": mine, "card_bytes": smallest_card_bytes(),
+        "sizes": sizes, "sees_output": (to_path(output) / name).exists(), "wrote": mine, "card_bytes": smallest_card_bytes(),
         "torch": version("torch"),
     }  # fmt: skip
 
 
 def _sizes(root: str, splits: tuple[str, ...]) -> list[int]:
-    return [find_split(local_data(root), split)[1].stat().st_size for split in splits]
+    return [find_split(localize(root), split)[1].stat().st_size for split in splits]
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,9 +11,9 @@ from optuna.storages import InMemoryStorage
 
 from nas.config.spec import SearchSpec
 from nas.reports import EpochReport
-from nas.search.search import Assignment, SearchStudy
+from nas.search.search import Search, TrialAssignment
 from nas.study.events import Event
-from workers.simulator.tabular_benchmark import Run, Table
+from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Due:
     at_s: float
     number: int
     begun_s: float
-    run: Run
+    run: RecordedRun
     rest: Iterator[EpochReport]
     report: EpochReport | None  # None: it fails
 
@@ -49,10 +49,10 @@ class Simulation:
         workers: how many candidates train at once.
 
     Raises:
-        StudyError: the table cannot answer for this study; see `Table.check`.
+        StudyError: the table cannot answer for this study; see `TabularBenchmark.check`.
     """
 
-    def __init__(self, study: SearchStudy, table: Table, workers: int) -> None:
+    def __init__(self, study: Search, table: TabularBenchmark, workers: int) -> None:
         table.check(study.spec)
         self.study, self.table, self.workers = study, table, workers
         self.clock_s = self.busy_s = 0.0
@@ -76,16 +76,16 @@ class Simulation:
     def _fill(self) -> None:
         """Something for every free worker."""
         while len(self._due) < self.workers and not self.study.finished:
-            if (assignment := self.study.next()) is None:
+            if (assignment := self.study.ask()) is None:
                 return
             self._start(assignment)
 
-    def _start(self, assignment: Assignment) -> None:
+    def _start(self, assignment: TrialAssignment) -> None:
         run = self.table.run_of(assignment.layout, assignment.seed)
         reports = iter(run.reports(self.study.spec.recipe.epochs, self.table.device))
         self._push(assignment.number, self.clock_s, run, reports)
 
-    def _push(self, number: int, begun_s: float, run: Run, rest: Iterator[EpochReport]) -> None:
+    def _push(self, number: int, begun_s: float, run: RecordedRun, rest: Iterator[EpochReport]) -> None:
         report = next(rest, None)
         elapsed_s = report.elapsed_s if report else run.elapsed_s[-1]
         heapq.heappush(self._due, _Due(begun_s + elapsed_s, number, begun_s, run, rest, report))
@@ -103,16 +103,16 @@ class Simulation:
         self._tell(event)
 
 
-def simulate(spec: SearchSpec, table: Table, workers: int, until_s: float = math.inf) -> Simulation:
+def simulate(spec: SearchSpec, table: TabularBenchmark, workers: int, until_s: float = math.inf) -> Simulation:
     """Run a search in the memory of this process, without any database.
 
     Args:
-        spec: the request, best made by `Table.spec`; its storage is not used.
+        spec: the request, best made by `TabularBenchmark.spec`; its storage is not used.
         table, workers, until_s: see `Simulation`.
 
     Raises:
         StudyError: the table cannot answer for this search.
     """
-    simulation = Simulation(SearchStudy(spec, table.facts, storage=InMemoryStorage()), table, workers)
+    simulation = Simulation(Search(spec, table.facts, storage=InMemoryStorage()), table, workers)
     simulation.run(until_s)
     return simulation

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DataFacts
+from nas.data.splits import DatasetSummary
 from nas.errors import StudyError
 from nas.reports import CocoMetrics, EpochReport
 from nas.search.warm_start import SAME
 from nas.study.provenance import differences
-from nas.utils.paths import write_whole
+from nas.utils.paths import atomic_write
 from search_spaces.layout import Layout
 
 COURSES = ("loss", "lr", "map", "train_s", "elapsed_s")  # one value an epoch
 
 
 @dataclass(frozen=True)
-class Run:
+class RecordedRun:
     """One training of one layout with one seed.
 
     `loss`, `lr`, `map`, `train_s` and `elapsed_s` have a value for each epoch, as in `EpochReport`; of a run that failed
@@ -46,7 +46,7 @@ class Run:
     fail_reason: str | None = None
 
     @classmethod
-    def from_dict(cls, written: Mapping[str, Any]) -> Run:
+    def from_dict(cls, written: Mapping[str, Any]) -> RecordedRun:
         """The inverse of `dataclasses.asdict`, lists for tuples."""
         return cls(**{**written, **{name: tuple(written[name]) for name in COURSES}})
 
@@ -66,7 +66,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
+class TabularBenchmark:
     """The runs of a space.
 
     Args:
@@ -80,19 +80,19 @@ class Table:
 
     about: Mapping[str, Any]
     request: Mapping[str, Any]
-    facts: DataFacts
+    facts: DatasetSummary
     device: str
-    runs: tuple[Run, ...]
+    runs: tuple[RecordedRun, ...]
 
     @cached_property
-    def by_layout(self) -> dict[str, list[Run]]:
+    def by_layout(self) -> dict[str, list[RecordedRun]]:
         """The runs of each layout, by its text form."""
         found = defaultdict(list)
         for run in sorted(self.runs, key=lambda run: run.seed):
             found[run.layout].append(run)
         return dict(found)
 
-    def runs_of(self, layout: Layout) -> list[Run]:
+    def runs_of(self, layout: Layout) -> list[RecordedRun]:
         """All runs of a layout, by seed.
 
         Raises:
@@ -102,7 +102,7 @@ class Table:
             return found
         raise StudyError(f"the table has no run of {layout}; it has {len(self.by_layout)} layouts of {self._space_name}")
 
-    def run_of(self, layout: Layout, seed: int) -> Run:
+    def run_of(self, layout: Layout, seed: int) -> RecordedRun:
         """The run with that seed; where there is none, one of the others, which `seed` and layout decide.
 
         Raises:
@@ -141,10 +141,10 @@ class Table:
         head = {"about": self.about, "device": self.device, "facts": asdict(self.facts), "request": self.request}
         begun = json.dumps(head, indent=1).removesuffix("\n}")
         lines = ",\n".join(json.dumps(_present(run), separators=(",", ":")) for run in self.runs)
-        write_whole(path, lambda file: file.write(f'{begun},\n "runs": [\n{lines}\n]\n}}\n'.encode()))
+        atomic_write(path, lambda file: file.write(f'{begun},\n "runs": [\n{lines}\n]\n}}\n'.encode()))
 
     @classmethod
-    def read(cls, path: Path) -> Table:
+    def read(cls, path: Path) -> TabularBenchmark:
         """The inverse of `write`.
 
         Raises:
@@ -152,7 +152,7 @@ class Table:
         """
         try:
             written = json.loads(path.read_text())
-            runs = tuple(Run.from_dict(run) for run in written["runs"])
+            runs = tuple(RecordedRun.from_dict(run) for run in written["runs"])
             return cls(written["about"], written["request"], _facts(written["facts"]), written["device"], runs)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StudyError(f"{str(path)!r} is no table of trainings: {type(error).__name__}: {error}") from None
@@ -162,7 +162,7 @@ class Table:
         return f"space {self.request['space']['name']!r}"
 
 
-def sorted_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
+def sorted_runs(runs: Iterable[RecordedRun]) -> tuple[RecordedRun, ...]:
     """By layout and seed, so that a table made twice is the same file."""
     return tuple(sorted(runs, key=lambda run: (run.layout, run.seed)))
 
@@ -172,10 +172,10 @@ def _map_alone(score: float) -> CocoMetrics:
     return CocoMetrics(map=score, **others)
 
 
-def _present(run: Run) -> dict[str, Any]:
+def _present(run: RecordedRun) -> dict[str, Any]:
     return {name: value for name, value in asdict(run).items() if value is not None}
 
 
-def _facts(written: dict[str, Any]) -> DataFacts:
+def _facts(written: dict[str, Any]) -> DatasetSummary:
     shape: Any = tuple(written["batch_shape"])
-    return DataFacts(**{**written, "categories": tuple(written["categories"]), "batch_shape": shape})
+    return DatasetSummary(**{**written, "categories": tuple(written["categories"]), "batch_shape": shape})

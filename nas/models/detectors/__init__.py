@@ -41,7 +41,7 @@ def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Dete
     """
     kind = DETECTORS[spec.name]
     pyramid = PyramidBackbone(build_backbone(layout), channels=spec.channels, neck=spec.neck, **kind.neck)
-    detector = kind.of(pyramid, num_classes, spec)
+    detector = kind.from_spec(pyramid, num_classes, spec)
     for part in (pyramid.fpn, *detector.heads()):
         he_init_(part)
     detector.init_predictors()

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from nas.models.detectors.atss_loss import atss_losses, decode_boxes
-from nas.models.detectors.dense_detector import OneStage
+from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.necks.fpn import PyramidBackbone
 
 ANCHOR_SIDE = 8  # strides
 
 
-class Atss(OneStage):
-    """Boxes by deltas on one square anchor: see `OneStage`."""
+class Atss(DenseDetector):
+    """Boxes by deltas on one square anchor: see `DenseDetector`."""
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes, anchor_side=ANCHOR_SIDE, activation=nn.Identity())

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from nas.models.detectors.dense_head import BACKGROUND, assigned, centerness_of, centers_of, focal_loss, giou_loss
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 NEAREST = 9  # k, candidates of each level
 INSIDE = 0.01  # pixels
@@ -42,7 +42,7 @@ def atss_losses(
     labels, boxes = assigned(targets, matched, anchors)
     positive = (labels != BACKGROUND).float()  # [B, N]
     wanted = centerness_of(centers_of(anchors), boxes) * positive
-    count, weight = average(torch.stack([positive.sum(), wanted.sum()])).clamp(min=1)
+    count, weight = all_reduce_mean(torch.stack([positive.sum(), wanted.sum()])).clamp(min=1)
 
     predicted = decode_boxes(outputs["bbox_regression"].float(), anchors)
     giou = giou_loss(torch.where(positive[..., None] > 0, predicted, boxes), boxes) * wanted

@@ -36,7 +36,7 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+    def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         """The detector that a request describes, on its pyramid; `num_classes` without the background."""
 
     @abstractmethod
@@ -52,11 +52,11 @@ class Detector(nn.Module, ABC):
         """Initialise `predictors`; everything else is He-initialised before."""
 
     @abstractmethod
-    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
         """The training losses on the pyramid of a batch [B, 3, H, W], on meta tensors, with every size that data decides set to
         its configured limit: values mean nothing, the tensors count (see `nas.profiling.memory.loss_bounds`).
         """
 
     @abstractmethod
-    def run_heads(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> None:
         """The work of the heads in evaluation, on meta tensors, with as many proposals as published counts have."""

@@ -15,7 +15,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from nas.models.detectors.dense_head import giou_loss
 from nas.models.detectors.faster_rcnn import POSITIVE_SHARE, ROI_SIZE, BoxPredictor, PyramidRoIAlign
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 CONVOLUTIONS = 4  # of a box head and of a mask head
 MASK_ROI_SIZE = 14
@@ -131,7 +131,7 @@ class CascadeStage(RoIHeads):
         smooth L1 replaced so); the number averaged over the processes that train together.
         """
         boxes, labels, wanted = (torch.cat(parts) for parts in (sampled.boxes, sampled.labels, sampled.wanted))
-        count = average(logits.new_full((), len(labels))).clamp(min=1)
+        count = all_reduce_mean(logits.new_full((), len(labels))).clamp(min=1)
         positive = labels > 0
         giou = giou_loss(torch.where(positive[:, None], self.moved(boxes, offsets, labels), wanted), wanted) * positive
         return {

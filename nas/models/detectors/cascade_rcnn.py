@@ -63,7 +63,7 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
         self.masks = masks
 
     @classmethod
-    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+    def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(backbone, num_classes, hidden=spec.hidden, regions=spec.regions, masks=spec.masks)
 
     def heads(self) -> list[nn.Module]:
@@ -84,13 +84,13 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
         for stage in self.roi_heads.stages:
             nn.init.normal_(stage.box_predictor.bbox_pred.weight, std=0.001)
 
-    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
         """As many proposals as are sampled for each image by each stage, as many of them of objects as may be, all pooled from
         the finest level; the region proposal network as in `FasterRcnn`.
         """
-        return [*bounded_proposal_losses(self.rpn, levels), *self.roi_heads.bounded_losses(levels[0], images)]
+        return [*bounded_proposal_losses(self.rpn, levels), *self.roi_heads.worst_case_losses(levels[0], images)]
 
-    def run_heads(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.rpn.head(list(levels))
         self.roi_heads.run(levels[0])
 
@@ -159,8 +159,8 @@ class CascadeHeads(nn.Module):
             detections = [{**each, "masks": part} for each, part in zip(detections, masks, strict=True)]
         return detections
 
-    def bounded_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
-        """See `CascadeMaskRcnn.bounded_losses`."""
+    def worst_case_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
+        """See `CascadeMaskRcnn.worst_case_losses`."""
         count, positives = len(images), int(self.regions * POSITIVE_SHARE)
         boxes, none = images.new_zeros(self.regions, 4), torch.zeros(self.regions, dtype=torch.int64, device=images.device)
         masks = torch.zeros(1, 1, 1, dtype=torch.uint8, device=images.device)  # the real ones are inputs, counted there
@@ -174,7 +174,7 @@ class CascadeHeads(nn.Module):
         return losses
 
     def run(self, level: Tensor) -> None:
-        """See `Detector.run_heads`."""
+        """See `Detector.heads_forward`."""
         for stage in self.stages:
             stage.outputs(level.new_empty(COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE))
             if self.masks:

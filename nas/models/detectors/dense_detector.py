@@ -25,7 +25,7 @@ from nas.models.detectors.transform import BatchTransform, empty_targets
 from nas.models.necks.fpn import NeckDims, PyramidBackbone
 
 
-class OneStage(FCOS, Detector):
+class DenseDetector(FCOS, Detector):
     """Classes, one box and its centerness at every location of five pyramid levels, strides 8 to 128.
 
     Args:
@@ -60,7 +60,7 @@ class OneStage(FCOS, Detector):
         self.transform = BatchTransform()
 
     @classmethod
-    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+    def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(backbone, num_classes)  # type: ignore[call-arg]
 
     def heads(self) -> list[nn.Module]:
@@ -85,13 +85,13 @@ class OneStage(FCOS, Detector):
         batch, _ = self.transform(images, None)
         return self._losses(batch, list(self.backbone(batch.tensors).values()), targets)
 
-    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
         """Every location is a positive."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         losses = self._losses(batch, levels, empty_targets(images, boxes_per_image))
         return [loss.float() for loss in losses.values()]
 
-    def run_heads(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.head(levels)
 
     @abstractmethod

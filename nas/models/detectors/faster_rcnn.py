@@ -68,7 +68,7 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         super().__init__(backbone, proposals, heads, BatchTransform())
 
     @classmethod
-    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+    def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op)
 
     def heads(self) -> list[nn.Module]:
@@ -85,7 +85,7 @@ class FasterRcnn(GeneralizedRCNN, Detector):
             nn.init.normal_(predictor.weight, std=0.01)
         nn.init.normal_(self.roi_heads.box_predictor.bbox_pred.weight, std=0.001)
 
-    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
         """As many proposals as are sampled for each image, all pooled from the finest level. The region proposal network's own
         selection is left out: its tensors are gone before the peak.
         """
@@ -99,7 +99,7 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         labels = torch.zeros(len(rois), dtype=torch.int64, device=images.device)
         return [*rpn, *fastrcnn_loss(logits, offsets, [labels], [images.new_zeros(len(rois), 4)])]
 
-    def run_heads(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.rpn.head(list(levels))
         regions = levels[0].new_empty(COUNTED_PROPOSALS * len(levels[0]), levels[0].shape[1], ROI_SIZE, ROI_SIZE)
         self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
@@ -118,7 +118,7 @@ def region_proposals(channels: int) -> RegionProposalNetwork:
 
 
 def bounded_proposal_losses(rpn: RegionProposalNetwork, levels: Sequence[Tensor]) -> list[Tensor]:
-    """Stand-ins for its two losses that keep what those keep (see `Detector.bounded_losses`)."""
+    """Stand-ins for its two losses that keep what those keep (see `Detector.worst_case_losses`)."""
     return [torch.cat([level.flatten() for level in maps]).square().mean() for maps in rpn.head(list(levels))]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.models.detectors.dense_detector import OneStage
+from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.dense_head import centers_of
 from nas.models.detectors.fcos_loss import fcos_losses
 from nas.models.necks.fpn import PyramidBackbone
 
 
-class Fcos(OneStage):
-    """Boxes by the distances to their four sides, in strides: see `OneStage`."""
+class Fcos(DenseDetector):
+    """Boxes by the distances to their four sides, in strides: see `DenseDetector`."""
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes, anchor_side=1, activation=F.relu)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.models.detectors.dense_head import BACKGROUND, assigned, centerness_of, centers_of, focal_loss, giou_loss
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 CENTER_RADIUS = 1.5  # in strides
 SCALE_RANGE = (4, 8)  # of the largest distance to a side, in strides: the paper's 64 to 128 pixels at stride 16, and so on
@@ -35,7 +35,7 @@ def fcos_losses(
     around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)
     labels, boxes = assigned(targets, matched, around)
     positive = labels != BACKGROUND  # [B, N]
-    count = average(positive.sum().float()).clamp(min=1)
+    count = all_reduce_mean(positive.sum().float()).clamp(min=1)
 
     distances = outputs["bbox_regression"].float() * strides[:, None]
     predicted = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)

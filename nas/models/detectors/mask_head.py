@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 MASK_SIZE = 28  # cells along each side of a box
 
@@ -59,7 +59,7 @@ def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
     own = logits[torch.arange(len(labels), device=labels.device), labels - 1].float()
     each = F.binary_cross_entropy_with_logits(own, wanted, reduction="none").mean(dim=(1, 2))
     counts = wanted.flatten(1).any(dim=1)
-    return (each * counts).sum() / average(counts.sum().float()).clamp(min=1)
+    return (each * counts).sum() / all_reduce_mean(counts.sum().float()).clamp(min=1)
 
 
 def averaged_masks(logits: Sequence[Tensor], labels: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class RepPointsV2(Detector):
         self.box_transform = TRANSFORMS[box_transform]()
 
     @classmethod
-    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+    def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(backbone, num_classes, box_transform=spec.box_transform)
 
     def heads(self) -> list[nn.Module]:
@@ -71,12 +71,12 @@ class RepPointsV2(Detector):
             return self._losses(batch, levels, targets)
         return self._detections(batch, levels)
 
-    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
         """Nothing is bounded: every tensor has the size of the pyramid, or that times the boxes of an image."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         return [loss.float() for loss in self._losses(batch, levels, empty_targets(images, boxes_per_image)).values()]
 
-    def run_heads(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.head(levels)
 
     def _losses(self, batch: ImageList, levels: Sequence[Tensor], targets: Any) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from nas.models.detectors.atss_loss import match
 from nas.models.detectors.dense_head import BACKGROUND, assigned, focal_loss, giou_loss
 from nas.models.detectors.reppoints_targets import CornerTargets, Levels, corner_targets, foreground_weights, initial_match
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 INITIAL_WEIGHT, REFINED_WEIGHT = 1.0, 2.0  # of the GIoU losses
 HEAT_WEIGHT, OFFSET_WEIGHT = 0.25, 1.0
@@ -109,7 +109,7 @@ def foreground_loss(logits: Tensor, weights: Tensor) -> Tensor:
     probability = logits.sigmoid()
     hits = -F.logsigmoid(logits) * (1 - probability) ** FOCAL_GAMMA * FOCAL_ALPHA * weights
     misses = -F.logsigmoid(-logits) * probability**FOCAL_GAMMA * (1 - FOCAL_ALPHA) * ~covered
-    total = average(weights.sum())
+    total = all_reduce_mean(weights.sum())
     return hits.sum() / torch.where(total > 0, total, 1) + misses.sum() / _number(covered)
 
 
@@ -121,4 +121,4 @@ def _box_loss(predicted: Tensor, wanted: Tensor, positive: Tensor) -> Tensor:
 
 def _number(positive: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
     """Of positives, at least 1, averaged over the processes that train together."""
-    return average(positive.sum(dim).float()).clamp(min=1)
+    return all_reduce_mean(positive.sum(dim).float()).clamp(min=1)

@@ -42,7 +42,7 @@ class SparseRcnn(Detector):
         self.head = DynamicHead(backbone.out_channels, num_classes, proposals)
 
     @classmethod
-    def of(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
+    def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(backbone, num_classes, proposals=spec.proposals)
 
     def heads(self) -> list[nn.Module]:
@@ -73,13 +73,13 @@ class SparseRcnn(Detector):
             return _detections(logits[:, -1], boxes[:, -1], batch.image_sizes)
         return set_losses(logits, boxes, targets, sizes)
 
-    def bounded_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
         """Every box is matched, and each level may have to pool all regions; the matching itself runs on the host."""
         sizes = _sizes([(images.shape[2], images.shape[3])] * len(images), images)
         logits, boxes = self.head(levels, sizes)
         return list(set_losses(logits, boxes, empty_targets(images, boxes_per_image), sizes, in_order).values())
 
-    def run_heads(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> None:
         """With as many proposals as the network has."""
         images, proposals = len(levels[0]), len(self.head.proposal_boxes)
         regions = levels[0].new_empty(images * proposals, levels[0].shape[1], ROI_SIZE, ROI_SIZE)

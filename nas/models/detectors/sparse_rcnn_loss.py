@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from nas.models.detectors.dense_head import BACKGROUND, assigned, focal_loss, giou_loss
-from nas.utils.distributed import average
+from nas.utils.distributed import all_reduce_mean
 
 CLS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0  # those of `focal_loss`
@@ -92,7 +92,7 @@ def set_losses(
     labels, truth = assigned(targets, list(found.flatten(1)), torch.zeros_like(boxes[0]))
     positive = labels != BACKGROUND
     matched = torch.where(positive[..., None], boxes, truth)  # nothing else has a gradient
-    count = average(logits.new_full((), sum(len(target["labels"]) for target in targets))).clamp(min=1)
+    count = all_reduce_mean(logits.new_full((), sum(len(target["labels"]) for target in targets))).clamp(min=1)
     l1 = ((matched - truth) / sizes[:, None]).abs().sum()
     giou = (giou_loss(matched, truth) * positive).sum()
     return {

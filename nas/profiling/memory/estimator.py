@@ -14,9 +14,9 @@ from nas.config.spec import DetectorSpec
 from nas.models.detectors import DETECTORS, learns_masks
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
 from nas.profiling.memory.recorder import RELEASED
-from nas.profiling.memory.segments import Unit, head_unit, join_unit, neck_unit, norm_unit, stage_units, stem_unit
-from nas.profiling.memory.step_simulator import GRADIENTS, TRANSIENTS, Chain, Value
-from nas.profiling.memory.tracer import TensorSpec, UnitTape, channels_last, contiguous, probe
+from nas.profiling.memory.segments import Segment, head_unit, join_unit, neck_unit, norm_unit, stage_units, stem_unit
+from nas.profiling.memory.step_simulator import GRADIENTS, TRANSIENTS, StepSimulator, Value
+from nas.profiling.memory.tracer import SegmentTrace, TensorSpec, channels_last, contiguous, trace
 from nas.reports import MemoryEstimate
 from nas.utils.disk_cache import cached
 from search_spaces.layout import Layout
@@ -93,11 +93,13 @@ def _predict(layout: Layout, detector: DetectorSpec, num_classes: int, training:
     )
 
 
-def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Training) -> tuple[Chain, list[UnitTape]]:
+def _step(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
+) -> tuple[StepSimulator, list[SegmentTrace]]:
     """Run the pieces of a layout, forward and backward."""
-    chain, tapes = Chain(accumulates=training.accumulates), []
+    chain, tapes = StepSimulator(accumulates=training.accumulates), []
 
-    def run(unit: Unit, inputs: Sequence[Value]) -> list[Value]:
+    def run(unit: Segment, inputs: Sequence[Value]) -> list[Value]:
         tape = _tape(
             unit, tuple(value.spec for value in inputs), training.checkpointing, training.cuda, training.precision == "bf16",
         )  # fmt: skip
@@ -139,13 +141,13 @@ def _step(layout: Layout, detector: DetectorSpec, num_classes: int, training: Tr
 
 
 @lru_cache(maxsize=4096)
-def _tape(unit: Unit, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool) -> UnitTape:
+def _tape(unit: Segment, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool) -> SegmentTrace:
     key = [unit.key, [asdict(spec) for spec in inputs], checkpointing, cuda, autocast]
     how: dict[str, Any] = {"checkpointing": checkpointing, "cuda": cuda, "autocast": autocast}
-    return UnitTape.from_dict(cached("tape", key, lambda: asdict(probe(unit.build, inputs, **how))))
+    return SegmentTrace.from_dict(cached("tape", key, lambda: asdict(trace(unit.build, inputs, **how))))
 
 
-def _peak(chain: Chain, base: Mapping[str, Sequence[int]]) -> tuple[Counter[str], str]:
+def _peak(chain: StepSimulator, base: Mapping[str, Sequence[int]]) -> tuple[Counter[str], str]:
     """The parts of the highest moment, and whether it is in the forward or the backward pass."""
     parts = _sums(base)
     live, peak = parts.total(), parts.copy()
@@ -168,7 +170,7 @@ def _peak(chain: Chain, base: Mapping[str, Sequence[int]]) -> tuple[Counter[str]
     return peak, moment
 
 
-def _reserved(chain: Chain, base: Mapping[str, Sequence[int]]) -> int:
+def _reserved(chain: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
     """What the allocator reserves after two steps: the optimizer's states come into being at the end of the first."""
     allocator, number = CachingAllocator(), itertools.count(-1, -1)
     for part in ("parameters", "inputs", "workspace"):

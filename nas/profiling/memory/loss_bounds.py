@@ -1,5 +1,5 @@
 """The training loss of a detector with every size that data decides set to its configured limit, so that it runs on meta
-tensors. What is bounded, and what is left out, each detector says at its `bounded_losses`.
+tensors. What is bounded, and what is left out, each detector says at its `worst_case_losses`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def bounded_loss(detector: Detector, levels: Sequence[Tensor], images: Tensor, b
 
     Runs, and is differentiated, under `every_mask_full`.
     """
-    return torch.stack(detector.bounded_losses(levels, images, boxes_per_image)).sum()
+    return torch.stack(detector.worst_case_losses(levels, images, boxes_per_image)).sum()
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def measure_memory(
     there = [*network.parameters(), *network.buffers(), *given]
     if recorder:
         for tensor in there:
-            recorder.know(tensor)
+            recorder.register(tensor)
     for _ in range(STEPS):
         if recorder is None:
             torch.cuda.reset_peak_memory_stats(device)

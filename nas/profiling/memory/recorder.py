@@ -33,7 +33,7 @@ class Recorder(TorchDispatchMode):
         self._references: dict[int, Any] = {}
         self._count = 0
 
-    def know(self, tensor: Tensor) -> int:
+    def register(self, tensor: Tensor) -> int:
         """The slot of a tensor's storage; an unknown one gets a slot, without an event."""
         storage = tensor.untyped_storage()
         return self._slots[storage._cdata] if storage._cdata in self._slots else self._add(storage)

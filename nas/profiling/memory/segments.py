@@ -24,7 +24,7 @@ from search_spaces.layout import Layout
 
 
 @dataclass(frozen=True)
-class Unit:
+class Segment:
     """A piece of a network: the part of the estimate that it counts in, what it is, and how to make it."""
 
     part: str
@@ -32,13 +32,13 @@ class Unit:
     build: Callable[[], nn.Module] = field(compare=False)
 
 
-def stem_unit(layout: Layout) -> Unit:
+def stem_unit(layout: Layout) -> Segment:
     """From the image to the first stage."""
     key = (layout.stem, layout.stem_width, layout.norm)
-    return Unit("stem", key, lambda: make_stem(layout.stem, layout.stem_width or 0, layout.norm))
+    return Segment("stem", key, lambda: make_stem(layout.stem, layout.stem_width or 0, layout.norm))
 
 
-def stage_units(layout: Layout, index: int) -> list[Unit]:
+def stage_units(layout: Layout, index: int) -> list[Segment]:
     """The blocks of a stage, behind the patch merging of a T stage."""
     stage, part = layout.stages[index], f"stage_{index + 1}"
     in_width = sum(layout.widths[:index][0 if layout.dense else -1 :]) if index else layout.stem_width
@@ -52,45 +52,45 @@ def stage_units(layout: Layout, index: int) -> list[Unit]:
     return [_merging(part, in_width, stage.width), *blocks] if index else blocks
 
 
-def join_unit(index: int) -> Unit:
+def join_unit(index: int) -> Segment:
     """From a stage's output, and what that stage was given, to what the next one is given."""
-    return Unit(f"stage_{index + 1}", ("join",), _Join)
+    return Segment(f"stage_{index + 1}", ("join",), _Join)
 
 
-def norm_unit(layout: Layout, index: int, *, frozen: bool) -> Unit:
+def norm_unit(layout: Layout, index: int, *, frozen: bool) -> Segment:
     """The output norm of a T stage."""
     width = layout.stages[index].width
-    return Unit(
+    return Segment(
         f"stage_{index + 1}", ("norm", width, frozen), lambda: ChannelsLast(nn.LayerNorm(width).requires_grad_(not frozen))
     )
 
 
-def neck_unit(layout: Layout, detector: DetectorSpec) -> Unit:
+def neck_unit(layout: Layout, detector: DetectorSpec) -> Segment:
     """From the maps that the detector uses to its pyramid."""
     dims = DETECTORS[detector.name].neck
     widths = layout.widths[dims["first"] :]
     key = ("neck", detector.neck, widths, detector.channels, dims["extra"])
-    return Unit("neck", key, lambda: _Neck(make_neck(detector.neck, widths, detector.channels, dims["extra"])))
+    return Segment("neck", key, lambda: _Neck(make_neck(detector.neck, widths, detector.channels, dims["extra"])))
 
 
-def head_unit(detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int) -> Unit:
+def head_unit(detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int) -> Segment:
     """From the pyramid to the loss; what backbone there is behind does not matter."""
     key = ("head", *sorted(detector.model_dump().items()), num_classes, batch_shape, boxes_per_image)
-    return Unit("head", key, lambda: _Head(detector, num_classes, batch_shape, boxes_per_image))
+    return Segment("head", key, lambda: _Head(detector, num_classes, batch_shape, boxes_per_image))
 
 
-def _conv(part: str, in_width: int, width: int, stride: int, norm: str) -> Unit:
+def _conv(part: str, in_width: int, width: int, stride: int, norm: str) -> Segment:
     key = ("conv", in_width, width, stride, norm)
-    return Unit(part, key, lambda: ConvStage(in_width=in_width, width=width, depth=1, stride=stride, norm=norm)[0])
+    return Segment(part, key, lambda: ConvStage(in_width=in_width, width=width, depth=1, stride=stride, norm=norm)[0])
 
 
-def _merging(part: str, in_width: int, width: int) -> Unit:
-    return Unit(part, ("merging", in_width, width), lambda: ChannelsLast(PatchMerging(in_width, width)))
+def _merging(part: str, in_width: int, width: int) -> Segment:
+    return Segment(part, ("merging", in_width, width), lambda: ChannelsLast(PatchMerging(in_width, width)))
 
 
-def _swin(part: str, width: int, count: int, window: int, shift: int, mlp_ratio: float) -> Unit:
+def _swin(part: str, width: int, count: int, window: int, shift: int, mlp_ratio: float) -> Segment:
     key = ("swin", width, count, window, shift, mlp_ratio)
-    return Unit(part, key, lambda: ChannelsLast(SwinBlock(width, count, window, shift, mlp_ratio)))
+    return Segment(part, key, lambda: ChannelsLast(SwinBlock(width, count, window, shift, mlp_ratio)))
 
 
 class ChannelsLast(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.profiling.memory.recorder import ACCUMULATED, RELEASED
-from nas.profiling.memory.tracer import TensorSpec, UnitTape
+from nas.profiling.memory.tracer import SegmentTrace, TensorSpec
 
 GRADIENTS, TRANSIENTS = "gradients", "transients"
 
@@ -22,14 +22,14 @@ class Value:
 
 @dataclass
 class _Call:
-    tape: UnitTape
+    tape: SegmentTrace
     part: str
     inputs: Sequence[Value]
     results: list[Value]
     storages: dict[int, int]
 
 
-class Chain:
+class StepSimulator:
     """Runs pieces forward, then all of them backward, and keeps the events of the whole: (storage, bytes or `RELEASED`, part).
 
     A tensor between pieces goes when nobody holds it any more: neither the code that runs them (`drop`), nor any piece.
@@ -52,7 +52,7 @@ class Chain:
         self._hold(value.storage, 1)
         return value
 
-    def forward(self, tape: UnitTape, part: str, inputs: Sequence[Value]) -> list[Value]:
+    def forward(self, tape: SegmentTrace, part: str, inputs: Sequence[Value]) -> list[Value]:
         """Run the forward pass of a piece."""
         storages = {slot: value.storage for slot, value in enumerate(inputs)}
         call = _Call(tape, part, inputs, [], storages)

@@ -46,7 +46,7 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
-class UnitTape:
+class SegmentTrace:
     """What a piece of a network does to memory.
 
     Slots 0 to `inputs` - 1 are its inputs, the next `len(outputs)` the gradients of its outputs; both come from outside. Where
@@ -73,16 +73,16 @@ class UnitTape:
     fixed: tuple[int, ...]
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> UnitTape:
+    def from_dict(cls, fields: dict[str, Any]) -> SegmentTrace:
         """The inverse of `dataclasses.asdict`, also by way of JSON."""
         outputs = tuple((slot, TensorSpec.from_dict(spec)) for slot, spec in fields["outputs"])
         plain = {name: _tuples(value) for name, value in fields.items() if name not in ("outputs", "inputs")}
         return cls(inputs=fields["inputs"], outputs=outputs, **plain)
 
 
-def probe(
+def trace(
     build: Callable[[], nn.Module], inputs: Sequence[TensorSpec], *, checkpointing: str, cuda: bool, autocast: bool
-) -> UnitTape:
+) -> SegmentTrace:
     """Run a piece of a network on meta tensors.
 
     Args:
@@ -127,7 +127,7 @@ class _Run:
         self.results: list[tuple[int, TensorSpec]] = []
         self.kept: list[Tensor] = []
         for state in (*module.parameters(), *module.buffers()):
-            self.recorder.know(state)
+            self.recorder.register(state)
         for parameter in module.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._accumulated)
@@ -139,7 +139,7 @@ class _Run:
             given = [
                 _Source.apply(token, spec, index, self) if spec.trained else spec.empty() for index, spec in enumerate(specs)
             ]
-            self.inputs = [self.recorder.know(tensor) for tensor in given]
+            self.inputs = [self.recorder.register(tensor) for tensor in given]
         return given
 
     def end_forward(self) -> None:
@@ -151,7 +151,7 @@ class _Run:
         self.recorder.paused = True
         if len(results) == 1 and not results[0].shape:
             return results[0]  # a loss
-        self.results = [(self.recorder.know(tensor), TensorSpec.of(tensor)) for tensor in results]
+        self.results = [(self.recorder.register(tensor), TensorSpec.of(tensor)) for tensor in results]
         return _Sink.apply(self, *results)
 
     def turn(self) -> None:
@@ -163,15 +163,15 @@ class _Run:
         """The gradients of the results, which the autograd engine alone holds."""
         with self._unrecorded():
             gradients = tuple(spec.empty() for _, spec in self.results)
-            self.incoming = [self.recorder.know(gradient) for gradient in gradients]
+            self.incoming = [self.recorder.register(gradient) for gradient in gradients]
         return gradients
 
     def take_gradient(self, index: int, gradient: Tensor) -> None:
         """The gradient of an input has arrived."""
-        self.outgoing[index] = self.recorder.know(gradient)
+        self.outgoing[index] = self.recorder.register(gradient)
         self.kept.append(gradient)
 
-    def tape(self) -> UnitTape:
+    def tape(self) -> SegmentTrace:
         """Everything seen, slots numbered anew: inputs, gradients of the results, then by appearance."""
         number = {slot: index for index, slot in enumerate((*self.inputs, *self.incoming))}
         passes: list[tuple[Event, ...]] = []
@@ -185,7 +185,7 @@ class _Run:
             passes.append(tuple(numbered))
         states = [*self.module.parameters(), *self.module.buffers()]
         gradients = [self.outgoing.get(index) for index in range(len(self.inputs))]
-        return UnitTape(
+        return SegmentTrace(
             forward=passes[0],
             autocast_end=passes[1],
             backward=passes[2],
@@ -198,7 +198,7 @@ class _Run:
 
     def _accumulated(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        self.recorder.events.append((self.recorder.know(parameter.grad), ACCUMULATED))
+        self.recorder.events.append((self.recorder.register(parameter.grad), ACCUMULATED))
 
     @contextmanager
     def _unrecorded(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: 
             clock.steps_s = [clock.now_s()]
             report = epochs.next()
             scored_s = clock.now_s()
-            epochs.run.ended(report)
+            epochs.run.end_epoch(report)
             kept_s = clock.now_s()
     first_s, last_s = clock.steps_s[0], clock.steps_s[-1]
     free_memory()

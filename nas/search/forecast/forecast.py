@@ -19,11 +19,11 @@ import optuna
 import torch
 
 from nas.config.spec import SearchSpec
-from nas.data.dataset import AspectBatches
-from nas.data.splits import DataFacts, Splits
+from nas.data.dataset import AspectRatioBatchSampler
+from nas.data.splits import DatasetSummary, Splits
 from nas.search.budget import Budget
 from nas.search.forecast.benchmark import few_images, read_s, time_layouts
-from nas.search.forecast.candidates import Sized, baselines, first_suggestions, spread, uniform_sample
+from nas.search.forecast.candidates import LayoutCost, baselines, first_suggestions, spread, uniform_sample
 from nas.search.forecast.runtime_model import (
     Around,
     CandidateCost,
@@ -66,7 +66,9 @@ class Slots:
         return max(1, int(1 / self.gpus)) if self.gpus else None
 
 
-def forecast(spec: SearchSpec, splits: Splits, facts: DataFacts, slots: Slots, on_layout: OnLayout) -> dict[str, Any] | None:
+def forecast(
+    spec: SearchSpec, splits: Splits, facts: DatasetSummary, slots: Slots, on_layout: OnLayout
+) -> dict[str, Any] | None:
     """Measure a few layouts and say what the search will take; None where nothing fits into the budget.
 
     Returns:
@@ -100,23 +102,23 @@ def forecast(spec: SearchSpec, splits: Splits, facts: DataFacts, slots: Slots, o
     }  # fmt: skip
 
 
-def remember(spec: SearchSpec, facts: DataFacts, local: bool, found: dict[str, Any]) -> None:
+def remember(spec: SearchSpec, facts: DatasetSummary, local: bool, found: dict[str, Any]) -> None:
     """Keep a forecast for a search of the same request on this machine."""
     keep("forecast", _key(spec, facts, local), {name: value for name, value in found.items() if name not in _DETAILS})
 
 
-def recall(spec: SearchSpec, facts: DataFacts, local: bool) -> dict[str, Any] | None:
+def recall(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any] | None:
     """The latest forecast for this request on this machine, without its details; None where there was none."""
     return kept("forecast", _key(spec, facts, local))
 
 
-def note_forecast(study: optuna.Study, spec: SearchSpec, facts: DataFacts, local: bool) -> None:
+def note_forecast(study: optuna.Study, spec: SearchSpec, facts: DatasetSummary, local: bool) -> None:
     """Put what was predicted for this request, if anything was, into the attributes of its study."""
     if predicted := recall(spec, facts, local):
         study.set_user_attr("nas_cost_predicted", predicted)
 
 
-def _key(spec: SearchSpec, facts: DataFacts, local: bool) -> dict[str, Any]:
+def _key(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any]:
     asked = spec.model_dump(mode="json", exclude={"study": True, "storage": True, "data": True, "run": {"output", "cluster"}})
     return {"request": asked, "data": facts.fingerprint, "local": local, "hardware": _machine()}
 
@@ -131,7 +133,7 @@ def _device() -> str:
 
 
 def _measured(
-    budget: Budget, splits: Splits, slots: Slots, chosen: Sequence[Sized], on_layout: OnLayout
+    budget: Budget, splits: Splits, slots: Slots, chosen: Sequence[LayoutCost], on_layout: OnLayout
 ) -> tuple[list[Timing], float]:
     """Timings, and the seconds that a worker process takes to start."""
     jobs = [(_candidate(budget, each), each.flops, each.memory_bytes) for each in chosen]
@@ -141,7 +143,7 @@ def _measured(
     )  # fmt: skip
 
 
-def _candidate(budget: Budget, each: Sized) -> Candidate:
+def _candidate(budget: Budget, each: LayoutCost) -> Candidate:
     spec = budget.spec
     return Candidate(
         each.layout, spec.detector, spec.recipe, spec.calibration, budget.facts.num_classes, spec.search.seed, Path(),
@@ -152,7 +154,7 @@ def _candidate(budget: Budget, each: Sized) -> Candidate:
 def _work(spec: SearchSpec, splits: Splits) -> Work:
     processes = spec.run.processes
     at_once = spec.recipe.images_at_once(processes)
-    batches = len(AspectBatches(splits.train.images, at_once, spec.search.seed))
+    batches = len(AspectRatioBatchSampler(splits.train.images, at_once, spec.search.seed))
     tested = len(splits.test.images) if splits.test else 0
     return Work(math.ceil(batches / (spec.recipe.batch // at_once)), len(splits.val.images), tested, processes)
 
@@ -179,7 +181,7 @@ def _work_done(spec: SearchSpec, work: Work) -> dict[str, Any]:
     return {"steps_per_epoch": work.steps, "scored_images_per_epoch": work.scored, "epochs_are_a_limit": ends_itself}
 
 
-def _sizes(sample: Sequence[Sized], costs: Sequence[CandidateCost]) -> dict[str, Any]:
+def _sizes(sample: Sequence[LayoutCost], costs: Sequence[CandidateCost]) -> dict[str, Any]:
     """The quickest, the median and the slowest of the sample."""
     ordered = sorted(zip(costs, sample, strict=True), key=lambda pair: pair[0].epoch_s)
     found: dict[str, Any] = {}

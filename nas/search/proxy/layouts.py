@@ -28,11 +28,11 @@ def choose_layouts(proxy: Budget, full: Budget, count: int, kept: Iterable[Layou
         StudyError: nothing fits, or fewer than two layouts do.
     """
     allowed, by_both = LayoutFilter(proxy, set), LayoutFilter(full, set)
-    proxy.check(allowed.settled)
-    full.check(by_both.settled)
+    proxy.check(allowed.resolve)
+    full.check(by_both.resolve)
 
     def fits(layout: Layout) -> bool:
-        return layout in proxy.space and allowed.settled(layout) == layout and by_both.fits(layout)
+        return layout in proxy.space and allowed.resolve(layout) == layout and by_both.fits(layout)
 
     before = [layout for layout in kept if fits(layout)]
     pool = dict.fromkeys(before)

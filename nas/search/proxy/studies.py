@@ -9,12 +9,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config.parsing import validated
+from nas.config.parsing import parse_model
 from nas.config.recipe import load_recipe
 from nas.config.spec import SearchSpec
 from nas.errors import SpecError, StudyError
 from nas.search.proxy.rank_correlation import Agreement, Pair, agreement
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from nas.search.warm_start import SAME
 from nas.study.leaderboard import feasible
 from nas.study.provenance import differences, versions
@@ -32,7 +32,7 @@ def fuller(spec: SearchSpec, times: int, recipe: str | None) -> SearchSpec:
         SpecError: there is no such recipe, or it is the request's own.
     """
     written = load_recipe(recipe) if recipe else spec.recipe.lengthened(times).model_dump(mode="json")
-    full = validated(SearchSpec, spec.to_dict() | {"recipe": written, "budget": _cap(spec)})
+    full = parse_model(SearchSpec, spec.to_dict() | {"recipe": written, "budget": _cap(spec)})
     if full.recipe == spec.recipe:
         raise SpecError(f"--full must be another recipe than that of the search; both are {spec.recipe.name!r}")
     return full
@@ -48,7 +48,7 @@ def request_of(spec: SearchSpec, name: str, layouts: Sequence[Layout]) -> Search
     seed = (spec.search.seed + (name == FULL)) % 2**31
     search = {"try": texts, "try_only": True, "trials": len(texts), "seed": seed}
     changes = {"study": f"{spec.study}.{name}", "search": search, "budget": _cap(spec)}
-    return validated(SearchSpec, spec.to_dict() | changes)
+    return parse_model(SearchSpec, spec.to_dict() | changes)
 
 
 def _cap(spec: SearchSpec) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def chosen_before(spec: SearchSpec) -> list[Layout]:
     return []
 
 
-def outcomes(study: SearchStudy, layouts: Sequence[Layout]) -> tuple[dict[Layout, FrozenTrial], dict[str, str]]:
+def outcomes(study: Search, layouts: Sequence[Layout]) -> tuple[dict[Layout, FrozenTrial], dict[str, str]]:
     """The trials of the layouts that completed within the budget, and why the others did not.
 
     Raises:
@@ -96,7 +96,7 @@ def _pair(layout: str, proxy: FrozenTrial, full: FrozenTrial) -> Pair:
     return Pair(layout, proxy.user_attrs["flops"], proxy.values[0], full.values[0], *seconds)
 
 
-def record(found: Agreement, proxy: SearchStudy, full: SearchStudy, left_out: dict[str, str]) -> dict[str, Any]:
+def record(found: Agreement, proxy: Search, full: Search, left_out: dict[str, str]) -> dict[str, Any]:
     """The check as plain JSON: what `nas_proxy_check` holds."""
     sides = {PROXY: _side(proxy.spec), FULL: _side(full.spec)}
     return {**sides, **found.to_dict(), "left_out": left_out, "versions": versions()}
@@ -108,7 +108,7 @@ def _side(spec: SearchSpec) -> dict[str, Any]:
     return {"study": spec.study, **named, "seed": spec.search.seed}
 
 
-def store(check: dict[str, Any], spec: SearchSpec, studies: Sequence[SearchStudy]) -> list[str]:
+def store(check: dict[str, Any], spec: SearchSpec, studies: Sequence[Search]) -> list[str]:
     """Keep a check with the two studies, and with the search itself where the database has it, made from the same request.
 
     Returns:

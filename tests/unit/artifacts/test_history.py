@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.untrained import report
 
-from nas.artifacts.history import COLUMNS, CURVES, REPORTS, read_reports, record
+from nas.artifacts.history import COLUMNS, CURVES, REPORTS, append_report, read_reports
 from nas.artifacts.trial_files import TrialFiles
 from nas.reports import EpochReport
 from nas.training.trainer import CHECKPOINT
@@ -27,13 +27,13 @@ def reports(*values: float) -> list[EpochReport]:
 def test_what_was_recorded_is_read_back(tmp_path: Path):
     assert read_reports(tmp_path) == []
     for each in (expected := reports(0.1, 0.2, 1 / 3)):
-        record(tmp_path, each)
+        append_report(tmp_path, each)
     assert read_reports(tmp_path) == expected
 
 
 def test_the_table_has_the_values_of_the_reports(tmp_path: Path):
     for each in (expected := reports(0.1, 1 / 3)):
-        record(tmp_path, dataclasses.replace(each, memory_peak_bytes=2**31))
+        append_report(tmp_path, dataclasses.replace(each, memory_peak_bytes=2**31))
     assert [tuple(row) for row in rows(tmp_path)] == [COLUMNS] * 2
     for row, each in zip(rows(tmp_path), expected, strict=True):
         assert (int(row["epoch"]), float(row["loss"]), float(row["lr"])) == (each.epoch, each.loss, each.lr)
@@ -46,15 +46,15 @@ def test_the_table_has_the_values_of_the_reports(tmp_path: Path):
 @pytest.mark.parametrize("repeated", [1, 2, 3])
 def test_a_repeated_epoch_replaces_what_came_of_it(tmp_path: Path, repeated: int):
     for each in (before := reports(0.1, 0.2, 0.3)):
-        record(tmp_path, each)
+        append_report(tmp_path, each)
     again = report(0.9, repeated, epochs=9)
-    record(tmp_path, again)
+    append_report(tmp_path, again)
     assert read_reports(tmp_path) == [*before[: repeated - 1], again]
     assert [int(row["epoch"]) for row in rows(tmp_path)] == list(range(1, repeated + 1))
 
 
 def test_nothing_else_is_left(tmp_path: Path):
-    record(tmp_path, report(0.1, 1))
+    append_report(tmp_path, report(0.1, 1))
     assert {entry.name for entry in tmp_path.iterdir()} == {REPORTS, CURVES}
 
 
@@ -63,7 +63,7 @@ def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
     dead.folder(3).mkdir(parents=True)
     (dead.folder(3) / CHECKPOINT).write_bytes(b"weights")
     for each in (expected := reports(0.1, 0.2)):
-        record(dead.folder(3), each)
+        append_report(dead.folder(3), each)
     heir.inherit(3, "dead-driver")
     assert (heir.folder(3) / CHECKPOINT).read_bytes() == b"weights"
     assert read_reports(heir.folder(3)) == expected

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas.config.parsing import validated
+from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe, recipe_names
 from nas.config.spec import SearchSpec, load_spec
 from nas.errors import LayoutError, SpaceError, SpecError
@@ -76,14 +76,14 @@ def test_every_key_of_a_recipe_is_explained():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_recipes_are_valid(name: str):
-    recipe = validated(Recipe, load_recipe(name))
+    recipe = parse_model(Recipe, load_recipe(name))
     assert recipe.name == name
     assert recipe.long_side == int(recipe.image_size * 1333 / 800)
 
 
 def test_paper_recipe():
-    recipe = validated(Recipe, load_recipe("paper-24"))
-    assert (recipe.image_size, recipe.long_side, recipe.batch, recipe.images_per_step) == (800, 1333, 16, 4)
+    recipe = parse_model(Recipe, load_recipe("paper-24"))
+    assert (recipe.image_size, recipe.long_side, recipe.batch, recipe.micro_batch_size) == (800, 1333, 16, 4)
     assert (recipe.lr, recipe.weight_decay, recipe.epochs, recipe.decay_epochs) == (1e-4, 0.05, 24, (22,))
 
 

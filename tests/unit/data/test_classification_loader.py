@@ -21,7 +21,7 @@ from nas.data.classification_loader import (
     train_loader,
     train_transform,
 )
-from nas.data.dataset import Share
+from nas.data.dataset import DistributedBatchSampler
 from nas.data.image_folder import LabelledImages
 from nas.errors import DataError
 from nas.utils.distributed import World
@@ -122,7 +122,7 @@ def test_mixed_targets_are_the_shares_of_the_pixels():
 def test_only_strong_training_batches_are_mixed(images: LabelledImages, augment: str, ndim: int):
     made = recipe(augment=augment)
     order = shuffled(images, made, World(), seed=0)
-    for batch in train_loader(images, 3, made, Share(order, World()), workers=0):
+    for batch in train_loader(images, 3, made, DistributedBatchSampler(order, World()), workers=0):
         assert batch.images.shape == (4, 3, 32, 32)
         assert batch.to(CPU).targets.ndim == ndim
     scored = [batch.to(CPU) for batch in eval_loader(images, 3, made, World(), workers=0)]
@@ -134,7 +134,7 @@ def test_workers_change_nothing(images: LabelledImages):
 
     def epoch(workers: int) -> list[ImageBatch]:
         order = shuffled(images, made, World(), seed=3)
-        return [batch.to(CPU) for batch in train_loader(images, 3, made, Share(order, World()), workers)]
+        return [batch.to(CPU) for batch in train_loader(images, 3, made, DistributedBatchSampler(order, World()), workers)]
 
     for mine, yours in zip(epoch(0), epoch(1), strict=True):
         assert torch.equal(mine.images, yours.images)

@@ -18,11 +18,11 @@ from torchvision.transforms.v2 import functional as F
 from nas.config.recipe import Recipe
 from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.data.dataset import (
-    AspectBatches,
+    AspectRatioBatchSampler,
     Batch,
     DetectionDataset,
     EvalBatches,
-    View,
+    ResizeFlip,
     eval_view,
     largest_batch_shape,
     make_loader,
@@ -82,14 +82,14 @@ def test_pixels_and_boxes_are_those_of_torchvisions_transforms(mixed: CocoSplit,
     )
     theirs = v2.Compose([v2.RandomShortestSize([40], 70), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float32, scale=True)])
     expected, expected_boxes = theirs(image, boxes)
-    pixels, target = shown(DetectionDataset(mixed, View((40,), 70, flip)), index, 0)
+    pixels, target = shown(DetectionDataset(mixed, ResizeFlip((40,), 70, flip)), index, 0)
     assert torch.equal(pixels, expected)
     assert torch.equal(target["boxes"], expected_boxes)
 
 
 def test_boxes_that_vanish_in_the_resize_are_left_out_with_their_labels(mixed: CocoSplit):
     thin = Box(9, 0, 2, (5, 5, 3, 40), 120, 0)  # 3 of 120 pixels wide: 0.75 of 30
-    dataset = DetectionDataset(dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), View((20,), 30))
+    dataset = DetectionDataset(dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), ResizeFlip((20,), 30))
     assert dataset[(0, 0)][1]["labels"].tolist() == [2]
 
 
@@ -112,7 +112,7 @@ def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoS
 @pytest.mark.parametrize("cache_bytes", [0, 10**8])
 def test_workers_change_nothing(mixed: CocoSplit, cache_bytes: int):
     def epoch(workers: int) -> list[torch.Tensor]:
-        order = AspectBatches(mixed.images, 2, seed=3)
+        order = AspectRatioBatchSampler(mixed.images, 2, seed=3)
         loader = make_loader(mixed, train_view(recipe()), order, workers, cache_bytes)
         return [image for batch in loader for image in batch.to(torch.device("cpu")).images]
 
@@ -123,7 +123,7 @@ def test_workers_change_nothing(mixed: CocoSplit, cache_bytes: int):
 @pytest.mark.parametrize("counts", [(10, 7), (3, 0), (0, 5), (1, 1), (8, 4)])
 def test_every_image_comes_in_full_batches_of_one_aspect(counts: tuple[int, int]):
     images = records([(20, 10)] * counts[0] + [(10, 20)] * counts[1])
-    batches = AspectBatches(images, 4, seed=0)
+    batches = AspectRatioBatchSampler(images, 4, seed=0)
     seen: Counter[int] = Counter()
     drawn = list(batches)
     for batch in drawn:
@@ -137,13 +137,13 @@ def test_every_image_comes_in_full_batches_of_one_aspect(counts: tuple[int, int]
 
 def test_order_depends_on_seed_and_epoch_alone():
     images = records([(20, 10)] * 20)
-    first, second = AspectBatches(images, 4, seed=1), AspectBatches(images, 4, seed=1)
+    first, second = AspectRatioBatchSampler(images, 4, seed=1), AspectRatioBatchSampler(images, 4, seed=1)
     assert list(first) == list(first) == list(second)
     first.epoch = 1
     assert list(first) != list(second)
     second.epoch = 1
     assert list(first) == list(second)
-    assert list(first) != list(AspectBatches(images, 4, seed=2))
+    assert list(first) != list(AspectRatioBatchSampler(images, 4, seed=2))
 
 
 def test_evaluation_sees_every_image_once():
@@ -168,7 +168,7 @@ def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
         bound = largest_batch_shape(mixed.images, chosen)
         assert bound[0] == 2
         assert bound[2] % 32 == bound[3] % 32 == 0
-        order = AspectBatches(mixed.images, 2, seed=0)
+        order = AspectRatioBatchSampler(mixed.images, 2, seed=0)
         loader = make_loader(mixed, train_view(chosen), order, workers=0)
         for order.epoch in range(6):
             for batch in loader:

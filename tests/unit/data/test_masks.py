@@ -18,7 +18,7 @@ from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as F
 
 from nas.data.coco import Box, CocoSplit, ImageRecord, fingerprint
-from nas.data.dataset import Batch, DetectionDataset, View
+from nas.data.dataset import Batch, DetectionDataset, ResizeFlip
 from nas.data.masks import encoded, rasterized
 from nas.data.segmentation import usable
 from nas.data.splits import read_index, write_index
@@ -176,7 +176,7 @@ def test_masks_go_where_their_pixels_go(tmp_path: Path, index: int, flip: int):
     box, crowd = Box(1, 1, 1, (5, 5, 40, 30), 600, 0, shapes[index]), Box(2, 1, 1, (0, 0, 9, 9), 81, 1, [SQUARE])
     thin, bare = Box(3, 1, 1, (0, 0, 0.5, 9), 4, 0, [SQUARE]), Box(4, 1, 1, (1, 1, 30, 30), 900, 0)
     split = CocoSplit(tmp_path, (ImageRecord(1, "a.png", WIDTH, HEIGHT),), (thin, box, crowd, bare), ((1, "cat"),))
-    image, target, draw = DetectionDataset(split, View((72,), 120, flip, masks=True))[(0, 0)]
+    image, target, draw = DetectionDataset(split, ResizeFlip((72,), 120, flip, masks=True))[(0, 0)]
     batch = Batch([image], [target], (draw,)).to(torch.device("cpu"))
     mask, empty = batch.targets[0]["masks"]  # the thin box has vanished, crowds are left out
     assert mask.shape == batch.images[0].shape[1:] == (72, 108)
@@ -185,7 +185,7 @@ def test_masks_go_where_their_pixels_go(tmp_path: Path, index: int, flip: int):
     left, right = target["boxes"][0, 0::2].tolist()
     columns = mask.any(dim=0).nonzero()
     assert (columns[0].item(), columns[-1].item() + 1) == pytest.approx((left, right), abs=2.5)
-    assert "masks" not in DetectionDataset(split, View((72,), 120, flip))[(0, 0)][1]
+    assert "masks" not in DetectionDataset(split, ResizeFlip((72,), 120, flip))[(0, 0)][1]
 
 
 def test_an_image_without_boxes_has_no_masks_but_the_shape(tmp_path: Path):
@@ -193,8 +193,8 @@ def test_an_image_without_boxes_has_no_masks_but_the_shape(tmp_path: Path):
     for image in images:
         Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / image.file_name)
     split = CocoSplit(tmp_path, images, (Box(1, 1, 1, (5, 5, 40, 30), 600, 0, [TRIANGLE]),), ((1, "cat"),))
-    assert DetectionDataset(split, View((80,), 120, masks=True))[(1, 0)][1]["masks"].shape == (0, 80, 120)
-    boxes_only = DetectionDataset(split.without_masks(), View((80,), 120, masks=True))
+    assert DetectionDataset(split, ResizeFlip((80,), 120, masks=True))[(1, 0)][1]["masks"].shape == (0, 80, 120)
+    boxes_only = DetectionDataset(split.without_masks(), ResizeFlip((80,), 120, masks=True))
     assert "masks" not in boxes_only[(0, 0)][1]
 
 

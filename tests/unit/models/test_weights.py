@@ -20,7 +20,7 @@ from nas.errors import SpecError
 from nas.models.backbones import HybridBackbone, build_backbone
 from nas.models.detectors import DETECTORS, build_detector
 from nas.models.weights import WeightsReport, load_backbone_weights
-from nas.utils.paths import path_of
+from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 SMALL = "C1-C1-T2-T1@16"
@@ -72,12 +72,12 @@ def test_our_own_detector_gives_its_backbone(tmp_path: Path, detector: str):
 
 
 def test_a_file_behind_a_url(tmp_path: Path):
-    first, second, path = network(), network(seed=1), path_of("memory://weights/backbone.safetensors")
+    first, second, path = network(), network(seed=1), to_path("memory://weights/backbone.safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(first.state_dict()))
     load_backbone_weights(second, path)
     assert all(torch.equal(second.state_dict()[name], tensor) for name, tensor in first.state_dict().items())
-    gone = path_of("memory://weights/gone.pt")
+    gone = to_path("memory://weights/gone.pt")
     assert refusal(gone) == f"weights {str(gone)!r}: there is no such file"
 
 

@@ -32,8 +32,8 @@ def test_recorder_on_a_chain_of_known_tensors(device: str):
     weight = torch.empty(256, 1024, device=device, requires_grad=True)  # 1 MiB
     x = torch.empty(1024, 1024, device=device)  # 4 MiB
     recorder = Recorder()
-    known = [recorder.know(weight), recorder.know(x)]
-    weight.register_post_accumulate_grad_hook(lambda p: recorder.events.append((recorder.know(p.grad), ACCUMULATED)))
+    known = [recorder.register(weight), recorder.register(x)]
+    weight.register_post_accumulate_grad_hook(lambda p: recorder.events.append((recorder.register(p.grad), ACCUMULATED)))
     with recorder:
         hidden = x @ weight.t()  # 1 MiB
         y = torch.relu(hidden)  # 1 MiB; relu keeps its output
@@ -170,7 +170,7 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
     checkpoint_blocks(network, training.checkpointing, lambda: CudaKernels(autocast=training.precision == "bf16"))
     recorder = Recorder()
     for state in (*network.parameters(), *network.buffers(), images):
-        recorder.know(state)
+        recorder.register(state)
     with every_mask_full(), recorder:
         for _ in range(2 if training.accumulates else 1):
             with kernels:

@@ -20,12 +20,12 @@ from nas.utils.formatting import GIB
 def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
     first = Driver(tmp_path)
     first.train(0.4)
-    left = first.study.next()
+    left = first.study.ask()
     first.study.report(left.number, report(0.1, 1))
     left.folder.mkdir(parents=True)
     (left.folder / CHECKPOINT).write_text("after epoch 1")
     second = Driver(tmp_path)
-    adopted = second.study.next()
+    adopted = second.study.ask()
     assert (adopted.number, adopted.layout) == (left.number, left.layout)
     assert adopted.folder != left.folder  # a worker of the dead driver may still write there
     assert (adopted.folder / CHECKPOINT).read_text() == "after epoch 1"
@@ -33,32 +33,32 @@ def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
     assert not second.study.report(adopted.number, report(0.7, 2))
     trial = second.trial(left.number)
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.1, 2: 0.7})
-    assert second.study.next().number == 2
+    assert second.study.ask().number == 2
     assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
 
 
 def test_a_dead_workers_trial_goes_on_but_not_for_ever(tmp_path: Path):
     driver = Driver(tmp_path, **{"run.retries": 2, "search.trials": 1})
-    number = driver.study.next().number
+    number = driver.study.ask().number
     driver.study.report(number, report(0.3, 1))
     for _ in range(2):
         driver.study.requeue(number, "the worker process died")
         assert driver.study.running == 0
         assert not driver.study.finished
-        assert driver.study.next().number == number
+        assert driver.study.ask().number == number
     assert driver.trial(number).intermediate_values == {1: 0.3}
     driver.study.requeue(number, "the worker process died")
     assert driver.trial(number).state == TrialState.FAIL
     assert driver.trial(number).user_attrs["fail_reason"] == "the worker process died, 3 times"
     assert driver.kinds().count("requeued") == 2
-    assert driver.study.next().number == 1
+    assert driver.study.ask().number == 1
 
 
 def test_what_a_superseded_driver_says_does_not_count(tmp_path: Path):
     first = Driver(tmp_path)
-    numbers = [first.study.next().number for _ in range(3)]
+    numbers = [first.study.ask().number for _ in range(3)]
     second = Driver(tmp_path)
-    assert [second.study.next().number for _ in range(3)] == numbers
+    assert [second.study.ask().number for _ in range(3)] == numbers
     assert not first.study.report(0, report(0.9, 1))
     first.study.fail(1, "broken")
     first.study.infeasible(2, "too large", 99 * GIB)
@@ -75,7 +75,7 @@ def test_a_trial_whose_driver_died_while_it_was_choosing_gets_a_layout(tmp_path:
     choices = list(distributions(first.study.space).items())[:chosen]
     kept = first.study.study.ask(dict(choices)).params
     second = Driver(tmp_path)
-    assignment = second.study.next()
+    assignment = second.study.ask()
     assert assignment.number == 0
     assert kept.items() <= second.trial(0).params.items()
     assert second.trial(0).user_attrs["layout"] == str(assignment.layout)
@@ -87,7 +87,7 @@ def test_a_choice_that_is_taken_by_then_is_a_failure(tmp_path: Path):
     first.study.study.enqueue_trial(first.trial(0).params)
     first.study.study.ask(distributions(first.study.space))
     second = Driver(tmp_path)
-    assert second.study.next().number == 2
+    assert second.study.ask().number == 2
     assert second.trial(1).state == TrialState.FAIL
 
 
@@ -98,7 +98,7 @@ def test_more_trials_than_before_may_be_asked_for(tmp_path: Path):
     assert Driver(tmp_path).study.finished
     more = Driver(tmp_path, **{"search.trials": 4, "search.sampler": "tpe", "search.pruner": "median", "run.retries": 0})
     assert not more.study.finished
-    assert more.study.next().number == 3
+    assert more.study.ask().number == 3
 
 
 @pytest.mark.parametrize(

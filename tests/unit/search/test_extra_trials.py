@@ -20,7 +20,7 @@ WITH = {"search.baselines": True}
 def drive(driver: Driver, until: int = 100) -> list[int]:
     """Train everything that is handed out; a layout's score follows from its text."""
     numbers: list[int] = []
-    while len(numbers) < until and (assignment := driver.study.next()):
+    while len(numbers) < until and (assignment := driver.study.ask()):
         numbers.append(assignment.number)
         for epoch in (1, 2):
             if not driver.study.report(assignment.number, report(score_of(str(assignment.layout)), epoch)):
@@ -61,11 +61,11 @@ def test_candidates_come_first_then_baselines_then_the_best_again(tmp_path: Path
 def test_the_best_are_not_known_while_a_candidate_trains(tmp_path: Path):
     driver = Driver(tmp_path, **{"search.trials": 2, "search.replicates": 2})
     driver.train(0.3)
-    last = driver.study.next()
-    assert driver.study.next() is None
+    last = driver.study.ask()
+    assert driver.study.ask() is None
     assert not driver.study.finished
     driver.study.report(last.number, report(0.4, 2))
-    assert driver.study.next().layout == last.layout
+    assert driver.study.ask().layout == last.layout
 
 
 @pytest.mark.parametrize("binds", [False, True])
@@ -115,11 +115,11 @@ def test_a_baseline_that_was_a_candidate_is_not_trained_twice(tmp_path: Path):
 def test_a_baseline_of_a_dead_driver_is_adopted_as_what_it_was(tmp_path: Path):
     first = Driver(tmp_path, **WITH, **{"search.trials": 1, "search.replicates": 2})
     drive(first, until=4)
-    left = first.study.next()
+    left = first.study.ask()
     assert roles(first)[-1] == (BASELINE, 1)
     second = Driver(tmp_path, **WITH, **{"search.trials": 1, "search.replicates": 2})
     second.study._lease.of_others = set  # its driver is dead
-    adopted = second.study.next()
+    adopted = second.study.ask()
     assert (adopted.number, adopted.layout, adopted.seed) == (left.number, left.layout, 1)
     second.study.report(adopted.number, report(0.5, 2))
     drive(second)
@@ -130,7 +130,7 @@ def test_a_baseline_that_fails_is_tried_again_and_then_given_up(tmp_path: Path):
     driver = Driver(tmp_path, **WITH, **{"search.trials": 1, "run.retries": 1})
     drive(driver, until=1)
     for _ in range(2):
-        assignment = driver.study.next()
+        assignment = driver.study.ask()
         driver.study.fail(assignment.number, "broken")
     drive(driver)
     states = [trial.state.name for trial in driver.study.ledger.trials]
@@ -141,7 +141,7 @@ def test_a_baseline_that_fails_is_tried_again_and_then_given_up(tmp_path: Path):
 def test_a_pruner_stops_no_baseline_and_no_replicate(tmp_path: Path):
     more = {"search.trials": 8, "search.pruner": "median", "search.replicates": 2, "recipe.warmup_steps": 1}
     driver = Driver(tmp_path, memory=InMemoryStorage(), **WITH, **more, **{"recipe.epochs": 6})
-    while assignment := driver.study.next():
+    while assignment := driver.study.ask():
         value = 0.5 if role_of(driver.trial(assignment.number)) == CANDIDATE else 0.0
         value -= assignment.number / 100 if value else 0.0
         for epoch in range(1, 7):

@@ -14,13 +14,13 @@ import pytest
 from helpers.untrained import FACTS, Driver, report, spec
 
 from dashboards.study_view import StudyView
-from dashboards.summary import note
+from dashboards.summary import summary_paragraphs
 from nas.errors import SpecError, StudyError
 from nas.search.budget import Budget
 from nas.search.proxy.layouts import choose_layouts, spread
 from nas.search.proxy.rank_correlation import Pair, agreement, interval, ranks, top_recall, verdict
 from nas.search.proxy.studies import FULL, PROXY, chosen_before, compared, fuller, outcomes, record, request_of, store
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from search_spaces.layout import Layout
 from search_spaces.space import load_space
 
@@ -212,11 +212,11 @@ class Check:
         self.full_spec = fuller(self.spec, 2, None)
         self.layouts = choose_layouts(Budget(self.spec, FACTS), Budget(self.full_spec, FACTS), 4)
 
-    def train(self, name: str, layouts: list[Layout], scores: list[float | None]) -> SearchStudy:
+    def train(self, name: str, layouts: list[Layout], scores: list[float | None]) -> Search:
         """None is a failure."""
         request = request_of(self.spec if name == PROXY else self.full_spec, name, layouts)
-        study, epochs = SearchStudy(request, FACTS), request.recipe.epochs
-        while assignment := study.next():
+        study, epochs = Search(request, FACTS), request.recipe.epochs
+        while assignment := study.ask():
             score = scores[layouts.index(assignment.layout)]
             if score is None:
                 study.fail(assignment.number, "NonFiniteLoss: nan")
@@ -250,7 +250,7 @@ def test_what_failed_is_left_out_and_the_rest_is_kept(tmp_path: Path, nas):
     assert kept["full"] == {"study": "cells.full", "recipe": "tiny", "epochs": 4, "image_size": 160, "seed": 1}
     attributes = own.study.study.user_attrs
     assert attributes["nas_proxy_check"] == json.loads(json.dumps(kept))
-    assert ("Proxy", found.text) in note(StudyView.read(own.study.study))
+    assert ("Proxy", found.text) in summary_paragraphs(StudyView.read(own.study.study))
     for name in ("cells", "cells.proxy"):
         code, out, _ = nas("status", "--study", name, "--storage", check.spec.storage)
         assert code == 0

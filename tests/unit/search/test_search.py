@@ -25,7 +25,7 @@ def test_a_search_from_start_to_end(tmp_path: Path):
         assert not driver.study.finished
         driver.train(value)
     assert driver.study.finished
-    assert driver.study.next() is None
+    assert driver.study.ask() is None
     assert driver.kinds() == ["started", "epoch", "epoch", "complete"] * 3
     assert [trial.number for trial in leaderboard(driver.study.study)] == [1, 2, 0]
     assert [driver.trial(0).intermediate_values[epoch] for epoch in (1, 2)] == [0.2, 0.2]
@@ -138,7 +138,7 @@ def test_measured_trials_correct_the_prediction(tmp_path: Path):
     driver = Driver(tmp_path, dataclasses.replace(FACTS, batch_shape=(4, 3, 320, 320)), **flags)
     off = []
     for _ in range(10):
-        assignment = driver.study.next()
+        assignment = driver.study.ask()
         fresh = Budget(driver.spec, driver.study.facts)
         measured = on_the_card(fresh.predicted_bytes(assignment.layout) / GIB)
         off.append(abs(driver.study.budget.predicted_bytes(assignment.layout) / GIB / measured - 1))
@@ -159,11 +159,11 @@ def test_failures_are_replaced_and_release_their_layout(tmp_path: Path):
     driver = Driver(tmp_path, space=only, **{"search.trials": 2, "run.retries": 2, "recipe": "tiny", "recipe.epochs": 2})
     failed = []
     for _ in range(6):
-        assignment = driver.study.next()
+        assignment = driver.study.ask()
         driver.study.fail(assignment.number, "NonFiniteLoss: nan")
         failed.append(str(assignment.layout))
     assert {failed.count(text) for text in failed} == {3}  # once and two retries, each
-    assert driver.study.next() is None
+    assert driver.study.ask() is None
     assert driver.study.finished
     assert driver.study.stop_reason == "space exhausted"
     assert driver.trial(0).state == TrialState.FAIL
@@ -177,11 +177,11 @@ def test_the_listed_layouts_and_no_others(tmp_path: Path):
     driver = Driver(tmp_path, **flags)
     driver.train()
     for _ in range(2):  # once and one retry, and nothing instead
-        driver.study.fail(driver.study.next().number, "broken")
-    left_behind = driver.study.next()
+        driver.study.fail(driver.study.ask().number, "broken")
+    left_behind = driver.study.ask()
     again = Driver(tmp_path, **flags)
     assert (again.train(), left_behind.number) == (3, 3)  # the last one is gone on with, though nothing else is left
-    assert again.study.next() is None
+    assert again.study.ask() is None
     assert again.study.finished
     assert again.study.stop_reason == "search.try exhausted"
     trials = [(trial.user_attrs["layout"], trial.state.name) for trial in again.study.study.trials]
@@ -192,11 +192,11 @@ def test_the_listed_layouts_and_no_others(tmp_path: Path):
 def test_ten_failures_in_a_row_stop_the_search(tmp_path: Path):
     driver = Driver(tmp_path)
     for _ in range(9):
-        driver.study.fail(driver.study.next().number, "broken")
+        driver.study.fail(driver.study.ask().number, "broken")
     driver.train()
     for _ in range(10):
         assert not driver.study.finished
-        driver.study.fail(driver.study.next().number, "broken")
+        driver.study.fail(driver.study.ask().number, "broken")
     assert driver.study.finished
     assert driver.study.stop_reason == "10 candidates in a row failed, the last with: broken"
 
@@ -206,7 +206,7 @@ def test_the_space_to_its_end(tmp_path: Path):
     driver = Driver(tmp_path, space=small, **{"search.trials": 100, "recipe": "tiny", "recipe.epochs": 2})
     for _ in range(16):
         driver.train()
-    assert driver.study.next() is None
+    assert driver.study.ask() is None
     assert driver.study.stop_reason == "space exhausted"
     assert driver.study.finished
 
@@ -214,29 +214,29 @@ def test_the_space_to_its_end(tmp_path: Path):
 def test_while_the_last_layouts_run_the_search_waits(tmp_path: Path):
     small = {"name": "s", "stages": [{"kinds": ["C"], "depths": [1]}] * 4, "channels": [16]}
     driver = Driver(tmp_path, space=small, **{"search.trials": 2, "recipe": "tiny", "recipe.epochs": 2})
-    first = driver.study.next()
-    assert driver.study.next() is None
+    first = driver.study.ask()
+    assert driver.study.ask() is None
     assert not driver.study.finished
     driver.study.fail(first.number, "broken")
-    assert driver.study.next().layout == first.layout
+    assert driver.study.ask().layout == first.layout
 
 
 def test_only_what_is_asked_for_runs_at_once(tmp_path: Path):
     driver = Driver(tmp_path)
-    numbers = [driver.study.next().number for _ in range(3)]
+    numbers = [driver.study.ask().number for _ in range(3)]
     assert numbers == [0, 1, 2]
     assert driver.study.running == 3
-    assert driver.study.next() is None
+    assert driver.study.ask() is None
     assert not driver.study.finished
 
 
 def test_the_median_pruner_stops_a_bad_candidate(tmp_path: Path):
     driver = Driver(tmp_path, **{"search.trials": 6, "search.pruner": "median", "recipe.epochs": 4, "recipe.warmup_steps": 0})
     for _ in range(5):
-        assignment = driver.study.next()
+        assignment = driver.study.ask()
         for epoch in range(1, 5):
             driver.study.report(assignment.number, report(0.5, epoch, epochs=4))
-    assignment = driver.study.next()
+    assignment = driver.study.ask()
     assert not driver.study.report(assignment.number, report(0.1, 1, epochs=4))
     trial = driver.trial(assignment.number)
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, 0.1, {1: 0.1})
@@ -268,7 +268,7 @@ def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
     driver = Driver(tmp_path, **{"run.keep_best": 2, "search.trials": 4})
     folders = []
     for value in (0.3, 0.1, 0.4, 0.2):
-        assignment = driver.study.next()
+        assignment = driver.study.ask()
         assignment.folder.mkdir(parents=True)
         for name in (CHECKPOINT, WEIGHTS):
             (assignment.folder / name).touch()

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from helpers.untrained import Driver, report
 
-from nas.study.event_log import LOG, Journal, summary
+from nas.study.event_log import LOG, EventLog, summary
 from nas.study.events import Event
 
 
@@ -17,8 +17,8 @@ def engine(tmp_path: Path) -> sa.Engine:
 
 
 def test_lines_in_order_and_of_one_study(tmp_path: Path):
-    mine, other = Journal(engine(tmp_path), "mine"), Journal(engine(tmp_path), "other")
-    with mine.kept(), other.kept():
+    mine, other = EventLog(engine(tmp_path), "mine"), EventLog(engine(tmp_path), "other")
+    with mine.running(), other.running():
         for number in range(5):
             mine.write(f"line {number}")
         other.write("theirs")
@@ -29,12 +29,12 @@ def test_lines_in_order_and_of_one_study(tmp_path: Path):
 
 
 def test_what_the_database_refuses_waits(tmp_path: Path):
-    journal = Journal(engine(tmp_path), "mine")
+    journal = EventLog(engine(tmp_path), "mine")
     LOG.drop(journal.engine)
-    with journal.kept():
+    with journal.running():
         journal.write("early")
     LOG.create(journal.engine)
-    with journal.kept():
+    with journal.running():
         journal.write("late")
     assert [line.text for line in journal.read()] == ["early", "late"]
 

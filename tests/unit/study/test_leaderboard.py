@@ -20,7 +20,7 @@ def test_finding_studies_and_trials(tmp_path: Path):
         find_trial(load_study(storage, None), None)
     driver.train(0.2)
     driver.train(0.6)
-    running = driver.study.next().number
+    running = driver.study.ask().number
     study = load_study(storage, "cells")
     assert find_trial(study, None).number == 1
     assert find_trial(study, 0).number == 0

@@ -10,7 +10,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 
 from nas.errors import StudyError
-from nas.study.retry import PAUSES_S, interrupts_wait, patient, termination_interrupts
+from nas.study.retry import PAUSES_S, defer_signals, retry_while_unreachable, sigterm_as_interrupt
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +25,12 @@ def _interruptible() -> Iterator[None]:
 def test_an_interrupt_comes_after_the_block(end: signal.Signals):
     done, before = [], signal.getsignal(signal.SIGTERM)
 
-    @interrupts_wait()
+    @defer_signals()
     def block() -> None:
         signal.raise_signal(end)
         done.append("the rest")
 
-    with pytest.raises(KeyboardInterrupt), termination_interrupts():
+    with pytest.raises(KeyboardInterrupt), sigterm_as_interrupt():
         block()
     assert done == ["the rest"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -40,12 +40,12 @@ def test_an_interrupt_comes_after_the_block(end: signal.Signals):
 def test_blocks_inside_blocks():
     done = []
 
-    @interrupts_wait()
+    @defer_signals()
     def inner() -> None:
         signal.raise_signal(signal.SIGINT)
         done.append("inner")
 
-    @interrupts_wait()
+    @defer_signals()
     def outer() -> None:
         inner()
         done.append("outer")
@@ -56,14 +56,14 @@ def test_blocks_inside_blocks():
 
 
 def test_nothing_changes_without_an_interrupt_or_in_another_thread():
-    with interrupts_wait():
+    with defer_signals():
         pass
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     failed = []
 
     def elsewhere() -> None:
         try:
-            with interrupts_wait():
+            with defer_signals():
                 pass
         except ValueError as error:  # signal.signal refuses other threads
             failed.append(error)
@@ -84,14 +84,14 @@ class Asker:
     def on_away(self, reason: str, pause_s: float) -> None:
         self.heard.append(f"{reason} {pause_s}")
 
-    @patient
+    @retry_while_unreachable
     def ask(self, value: int) -> int:
         self.asked += 1
         if self.asked <= self.away:
             raise StorageInternalError("An exception is raised during the commit.") from OSError("server closed the connection")
         return value
 
-    @patient
+    @retry_while_unreachable
     def broken(self) -> None:
         self.asked += 1
         raise KeyError("a fault of the code")

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 import nas.study.storage
 from nas.errors import StudyError
 from nas.study.lease import DRIVERS, LEASE_S, Lease, host_id
-from nas.study.storage import check_storage, file_system, open_storage, parse_url, shown
+from nas.study.storage import check_storage, file_system, open_storage, parse_url, redacted
 
 
 def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
@@ -92,7 +92,9 @@ def test_sqlite_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_shown_urls_hide_passwords():
-    assert shown(parse_url("postgresql+psycopg://me:secret@host/db?password=secret")) == "postgresql+psycopg://me:***@host/db"
+    assert (
+        redacted(parse_url("postgresql+psycopg://me:secret@host/db?password=secret")) == "postgresql+psycopg://me:***@host/db"
+    )
 
 
 @pytest.fixture

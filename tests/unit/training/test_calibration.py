@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nas.config.spec import CalibrationSpec, DetectorSpec
-from nas.data.dataset import Batch, EvalBatches, View, make_loader
+from nas.data.dataset import Batch, EvalBatches, ResizeFlip, make_loader
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector, build_detector
@@ -194,4 +194,6 @@ def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.Fixtu
 
 def real_batch(root: Path) -> Batch:
     split = check_split(root, "train").split
-    return next(iter(make_loader(split, View((192,), 256), EvalBatches(split.images, 4), workers=0))).to(torch.device("cpu"))
+    return next(iter(make_loader(split, ResizeFlip((192,), 256), EvalBatches(split.images, 4), workers=0))).to(
+        torch.device("cpu")
+    )

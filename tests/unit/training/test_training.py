@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.config.parsing import validated
+from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
 from nas.config.spec import DetectorSpec
 from nas.data.dataset import Batch
@@ -192,7 +192,7 @@ def test_warmup_longer_than_training_never_divides_by_zero():
 
 
 def test_paper_schedule_decays_once_after_epoch_22():
-    paper = validated(Recipe, load_recipe("paper-24"))
+    paper = parse_model(Recipe, load_recipe("paper-24"))
     rates = [lr_at(epoch * 1000 + 999, 1000, paper) for epoch in range(24)]
     assert rates == pytest.approx([1e-4] * 22 + [1e-5] * 2)
 

@@ -7,24 +7,24 @@ import pytest
 from nas.config.spec import RunSpec
 from nas.errors import SpecError
 from nas.utils.formatting import GIB
-from workers.resources import Node, Share, plan, smallest_card_bytes
+from workers.resources import Node, TrialResources, plan, smallest_card_bytes
 
 
 @pytest.mark.parametrize(
     ("run", "cpus", "gpus", "share"),
     [
-        ({}, 2, 0, Share(2, 1, 0.0)),
-        ({}, 1, 0, Share(1, 1, 0.0)),
-        ({}, 64, 0, Share(4, 16, 0.0)),
-        ({}, 16, 1, Share(1, 16, 1.0)),
-        ({}, 32, 8, Share(8, 4, 1.0)),
-        ({"gpus_per_trial": 0.5}, 16, 2, Share(4, 4, 0.5)),
-        ({"gpus_per_trial": 0}, 16, 2, Share(4, 4, 0)),
-        ({"concurrent": 2}, 16, 8, Share(2, 8, 1.0)),
-        ({"concurrent": 3, "cpus_per_trial": 2}, 16, 0, Share(3, 2, 0.0)),
+        ({}, 2, 0, TrialResources(2, 1, 0.0)),
+        ({}, 1, 0, TrialResources(1, 1, 0.0)),
+        ({}, 64, 0, TrialResources(4, 16, 0.0)),
+        ({}, 16, 1, TrialResources(1, 16, 1.0)),
+        ({}, 32, 8, TrialResources(8, 4, 1.0)),
+        ({"gpus_per_trial": 0.5}, 16, 2, TrialResources(4, 4, 0.5)),
+        ({"gpus_per_trial": 0}, 16, 2, TrialResources(4, 4, 0)),
+        ({"concurrent": 2}, 16, 8, TrialResources(2, 8, 1.0)),
+        ({"concurrent": 3, "cpus_per_trial": 2}, 16, 0, TrialResources(3, 2, 0.0)),
     ],
 )
-def test_shares(run: dict, cpus: int, gpus: float, share: Share):
+def test_shares(run: dict, cpus: int, gpus: float, share: TrialResources):
     assert plan(RunSpec(**run), [Node(cpus, gpus)]) == share
 
 
@@ -45,15 +45,15 @@ def test_more_than_there_is_is_refused(run: dict, words: str):
     ("budget_gib", "card_gib", "gpus", "share"),
     [
         # 16 GiB take 20 with the allocator's margin, 0.5 of workspaces and 0.75 of context: 21.25
-        (16, 24, 1, Share(1, 16, 1.0)),
-        (16, 80, 1, Share(2, 8, 0.375)),
-        (16, 80, 4, Share(8, 2, 0.375)),  # two on each card, not ten on four
-        (16, 141, 1, Share(4, 4, 0.25)),
-        (4, 80, 1, Share(8, 2, 0.125)),
-        (16, None, 2, Share(2, 8, 1.0)),
+        (16, 24, 1, TrialResources(1, 16, 1.0)),
+        (16, 80, 1, TrialResources(2, 8, 0.375)),
+        (16, 80, 4, TrialResources(8, 2, 0.375)),  # two on each card, not ten on four
+        (16, 141, 1, TrialResources(4, 4, 0.25)),
+        (4, 80, 1, TrialResources(8, 2, 0.125)),
+        (16, None, 2, TrialResources(2, 8, 1.0)),
     ],
 )
-def test_candidates_are_packed_by_the_budget(budget_gib: int, card_gib: int | None, gpus: int, share: Share):
+def test_candidates_are_packed_by_the_budget(budget_gib: int, card_gib: int | None, gpus: int, share: TrialResources):
     card = card_gib and card_gib * GIB
     assert plan(RunSpec(), [Node(16, gpus, card)], budget_gib * GIB) == share
 
@@ -82,13 +82,13 @@ def test_more_gpu_trials_than_gpus_is_refused():
 @pytest.mark.parametrize(
     ("run", "nodes", "share"),
     [
-        ({}, [Node(1), Node(1)], Share(2, 1, 0.0)),
-        ({"concurrent": 3}, [Node(8), Node(8)], Share(3, 4, 0.0)),  # five cores each would leave room for two
-        ({}, [Node(16, 2, 80 * GIB), Node(8, 1, 48 * GIB)], Share(6, 4, 0.5)),  # two on the smallest card
-        ({"gpus_per_trial": 2}, [Node(16, 2), Node(16, 3)], Share(2, 16, 2.0)),
+        ({}, [Node(1), Node(1)], TrialResources(2, 1, 0.0)),
+        ({"concurrent": 3}, [Node(8), Node(8)], TrialResources(3, 4, 0.0)),  # five cores each would leave room for two
+        ({}, [Node(16, 2, 80 * GIB), Node(8, 1, 48 * GIB)], TrialResources(6, 4, 0.5)),  # two on the smallest card
+        ({"gpus_per_trial": 2}, [Node(16, 2), Node(16, 3)], TrialResources(2, 16, 2.0)),
     ],
 )
-def test_a_candidate_stays_on_one_machine(run: dict, nodes: list[Node], share: Share):
+def test_a_candidate_stays_on_one_machine(run: dict, nodes: list[Node], share: TrialResources):
     assert plan(RunSpec(**run), nodes, 16 * GIB) == share
 
 

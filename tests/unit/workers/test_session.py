@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("ray")
-from workers.ray_tune.session import package_folders, probe
+from workers.ray_tune.session import package_folders, probe_node
 
 
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
     (tmp_path / "name").touch()
-    said = probe(str(digits), ("train", "val"), str(tmp_path), "name")
+    said = probe_node(str(digits), ("train", "val"), str(tmp_path), "name")
     assert said["sizes"] == [(digits / f"instances_{split}.json").stat().st_size for split in ("train", "val")]
     assert said["sees_output"]
     assert (tmp_path / said["wrote"]).exists()
@@ -21,21 +21,21 @@ def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
 
 
 def test_a_machine_with_another_output_folder(digits: Path, tmp_path: Path):
-    assert not probe(str(digits), ("train",), str(tmp_path), "name")["sees_output"]
+    assert not probe_node(str(digits), ("train",), str(tmp_path), "name")["sees_output"]
 
 
 def test_a_machine_without_the_data(tmp_path: Path):
-    said = probe(str(tmp_path / "gone"), ("train",), str(tmp_path), "name")
+    said = probe_node(str(tmp_path / "gone"), ("train",), str(tmp_path), "name")
     assert said["refused"] == f"data set folder '{tmp_path}/gone' does not exist"
 
 
 def test_a_machine_without_the_weights(digits: Path, tmp_path: Path):
-    said = probe(str(digits), ("train",), str(tmp_path), "name", str(tmp_path / "gone.pt"))
+    said = probe_node(str(digits), ("train",), str(tmp_path), "name", str(tmp_path / "gone.pt"))
     assert said["refused"] == f"recipe.weights '{tmp_path}/gone.pt': there is no such file"
 
 
 def test_a_machine_that_cannot_write(digits: Path, tmp_path: Path):
-    said = probe(str(digits), ("train",), str(tmp_path / "gone"), "name")
+    said = probe_node(str(digits), ("train",), str(tmp_path / "gone"), "name")
     assert said["refused"] == f"run.output '{tmp_path}/gone' cannot be written: No such file or directory"
 
 

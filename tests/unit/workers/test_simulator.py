@@ -10,10 +10,10 @@ from helpers.tables import REQUEST, SMALL, plain, run, spec_of, table_of
 from optuna.trial import TrialState
 
 from nas.errors import StudyError
-from nas.search.search import SearchStudy
+from nas.search.search import Search
 from search_spaces.layout import Layout
 from workers.simulator.backend import Simulation, simulate
-from workers.simulator.tabular_benchmark import Table
+from workers.simulator.tabular_benchmark import TabularBenchmark
 
 FIVE = ("C1-C1-C1-C1@16", "C1-C1-C1-T1@16", "C1-C1-T1-T1@16", "C1-T1-T1-T1@16", "T1-T1-T1-T1@16")
 
@@ -103,7 +103,7 @@ def test_the_storage_changes_nothing(tmp_path: Path, sampler: str):
     flags = {"search.trials": 12, "search.sampler": sampler, "search.pruner": "median", "search.prune_at": "cost"}
     request = spec_of(table, tmp_path, **flags)
     in_memory = simulate(request, table, workers=3)
-    in_sql = Simulation(SearchStudy(request, table.facts), table, workers=3)
+    in_sql = Simulation(Search(request, table.facts), table, workers=3)
     in_sql.run()
     assert (tmp_path / "nas.db").exists()
 
@@ -137,7 +137,7 @@ def test_a_table_read_back_is_the_same(tmp_path: Path):
     broken = run(FIVE[0], (0.1,), seed=7, fail_reason="NonFiniteLoss: x", elapsed_s=(1.0, 2.0))
     table = dataclasses.replace(table, runs=(*table.runs, broken))
     table.write(tmp_path / "table.json")
-    assert Table.read(tmp_path / "table.json") == table
+    assert TabularBenchmark.read(tmp_path / "table.json") == table
     assert (tmp_path / "table.json").read_text().count("\n") < len(table.runs) + 200  # a run is a line
 
 
@@ -171,9 +171,9 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "table.json"
     path.write_text(content)
     with pytest.raises(StudyError, match="is no table of trainings"):
-        Table.read(path)
+        TabularBenchmark.read(path)
     with pytest.raises(StudyError, match="is no table of trainings"):
-        Table.read(tmp_path / "none.json")
+        TabularBenchmark.read(tmp_path / "none.json")
 
 
 def test_the_request_of_a_table_is_complete():

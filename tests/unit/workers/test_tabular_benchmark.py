@@ -16,7 +16,7 @@ from helpers.tables import PROGRAMS, REQUEST, SMALL, plain, program, run, table_
 
 from nas.errors import StudyError
 from search_spaces.layout import Layout
-from workers.simulator.tabular_benchmark import Table
+from workers.simulator.tabular_benchmark import TabularBenchmark
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path, digits: Path):
     again = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROGRAMS.parent.parent, env=environment())
     assert len(again.stdout.splitlines()) == 4 - len(before)  # two layouts, one of them with three seeds
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in runs(raw)}.items()
-    table = Table.read(out)
+    table = TabularBenchmark.read(out)
     assert [len(found) for found in table.by_layout.values()] in ([1, 3], [3, 1])
     assert str(tmp_path) not in out.read_text()
     assert table.request["data"]["root"] == digits.name
