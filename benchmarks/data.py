@@ -1,13 +1,15 @@
-"""Our data pipeline beside torchvision's reference pipeline for detection: images a second, epoch by epoch.
+"""Our data pipeline beside torchvision's reference pipeline for detection: images a second, epoch
+by epoch.
 
     python benchmarks/data.py --data DIR --out benchmarks/results/data-cpu.json
 
-Same images, sizes, batches and numbers of loader processes. Theirs decodes and resizes each image in every epoch, with
-transforms v2 in the order of torchvision's `references/detection`, its model's resize included; ours keeps decoded images from
-the first epoch on. `ours, on the CPU` ends with the same float images; `ours` ends with what a GPU is sent, 8-bit pixels that
-it flips and converts itself. Epochs take turns. Of the second and later ones two figures are given: images a second in the
-fastest, for other programs on the machine only ever slow one down, and images for each second that all processes together
-computed, which others hardly change.
+Same images, sizes, batches and numbers of loader processes. Theirs decodes and resizes each image
+in every epoch, with transforms v2 in the order of torchvision's `references/detection`, its model's
+resize included; ours keeps decoded images from the first epoch on. `ours, on the CPU` ends with the
+same float images; `ours` ends with what a GPU is sent, 8-bit pixels that it flips and converts
+itself. Epochs take turns. Of the second and later ones two figures are given: images a second in
+the fastest, for other programs on the machine only ever slow one down, and images for each second
+that all processes together computed, which others hardly change.
 """
 
 from __future__ import annotations
@@ -42,20 +44,34 @@ Epoch = Callable[[], Iterator[int]]  # images of one batch after the other
 
 
 def theirs(root: Path, recipe: Recipe, workers: int) -> Epoch:
-    """torchvision's: `DetectionPresetTrain` with flips, and the resize of `GeneralizedRCNNTransform`."""
+    """torchvision's: `DetectionPresetTrain` with flips, and the resize of
+    `GeneralizedRCNNTransform`.
+    """
     folder, annotations = find_split(root, "train")
-    transforms = v2.Compose([
-        v2.PILToTensor(), v2.RandomHorizontalFlip(recipe.flip), v2.Resize(recipe.image_size, max_size=recipe.long_side),
-        v2.ToDtype(torch.float32, scale=True), v2.ConvertBoundingBoxFormat("XYXY"), v2.SanitizeBoundingBoxes(),
-        v2.ToPureTensor(),
-    ])  # fmt: skip
+    transforms = v2.Compose(
+        [
+            v2.PILToTensor(),
+            v2.RandomHorizontalFlip(recipe.flip),
+            v2.Resize(recipe.image_size, max_size=recipe.long_side),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.ConvertBoundingBoxFormat("XYXY"),
+            v2.SanitizeBoundingBoxes(),
+            v2.ToPureTensor(),
+        ]
+    )
     dataset = CocoDetection(str(folder), str(annotations), transforms=transforms)
-    dataset.ids = [image for image in dataset.ids if dataset.coco.getAnnIds(image)]  # it fails on images without boxes
+    dataset.ids = [
+        image for image in dataset.ids if dataset.coco.getAnnIds(image)
+    ]  # it fails on images without boxes
     dataset = wrap_dataset_for_transforms_v2(dataset, target_keys=("boxes", "labels", "image_id"))
     loader = DataLoader(
-        dataset, batch_size=recipe.batch, shuffle=True, num_workers=workers, collate_fn=_columns,
+        dataset,
+        batch_size=recipe.batch,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=_columns,
         persistent_workers=workers > 0,
-    )  # fmt: skip
+    )
     return lambda: (len(images) for images, _ in loader)
 
 
@@ -81,7 +97,9 @@ def core_s() -> float:
     ticks = 0
     for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # in user and in kernel mode: proc(5), behind the name
+        ticks += int(fields[11]) + int(
+            fields[12]
+        )  # in user and in kernel mode: proc(5), behind the name
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -108,7 +126,9 @@ def compare(root: Path, image_size: int, workers: int, epochs: int) -> list[dict
     with tempfile.TemporaryDirectory() as cache:
         pipelines = {
             "ours": ours(split, recipe, workers, lambda batch: batch),
-            "ours, on the CPU": ours(split, recipe, workers, lambda batch: batch.to(torch.device("cpu"))),
+            "ours, on the CPU": ours(
+                split, recipe, workers, lambda batch: batch.to(torch.device("cpu"))
+            ),
             "torchvision": theirs(root, recipe, workers),
         }
         paces: dict[str, list[Pace]] = {name: [] for name in pipelines}
@@ -119,12 +139,18 @@ def compare(root: Path, image_size: int, workers: int, epochs: int) -> list[dict
     rows = []
     for name, (first, *later) in paces.items():
         images, used_s = sum(pace.images for pace in later), sum(pace.core_s for pace in later)
-        rows.append({
-            "data": root.name, "images": len(split.images), "image_size": image_size, "loader_workers": workers,
-            "pipeline": name, "first_epoch_images_per_s": first.images / first.elapsed_s,
-            "later_images_per_s": max(pace.images / pace.elapsed_s for pace in later),
-            "later_images_per_core_s": images / used_s,
-        })  # fmt: skip
+        rows.append(
+            {
+                "data": root.name,
+                "images": len(split.images),
+                "image_size": image_size,
+                "loader_workers": workers,
+                "pipeline": name,
+                "first_epoch_images_per_s": first.images / first.elapsed_s,
+                "later_images_per_s": max(pace.images / pace.elapsed_s for pace in later),
+                "later_images_per_core_s": images / used_s,
+            }
+        )
     for figure in ("first_epoch_images_per_s", "later_images_per_s", "later_images_per_core_s"):
         base = rows[-1][figure]
         for row in rows:
@@ -134,7 +160,9 @@ def compare(root: Path, image_size: int, workers: int, epochs: int) -> list[dict
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, nargs="+")
     parser.add_argument("--image-size", type=int, default=[400, 800], nargs="+")
     parser.add_argument("--workers", type=int, default=[0, 2], nargs="+")
@@ -147,19 +175,26 @@ def main() -> None:
             for row in compare(root, image_size, workers, arguments.epochs):
                 rows.append(row)
                 print(
-                    f"{row['data']:10} {image_size:4} pixels {workers} processes {row['pipeline']:16} "
-                    f"first epoch {row['first_epoch_images_per_s']:7.1f} images/s ({row['first_epoch_ratio_per_s']:.2f}), "
-                    f"later ones {row['later_images_per_s']:7.1f} ({row['later_ratio_per_s']:.2f}), for each second of a core "
+                    f"{row['data']:10} {image_size:4} pixels {workers} processes "
+                    f"{row['pipeline']:16} "
+                    f"first epoch {row['first_epoch_images_per_s']:7.1f} images/s "
+                    f"({row['first_epoch_ratio_per_s']:.2f}), "
+                    f"later ones {row['later_images_per_s']:7.1f} "
+                    f"({row['later_ratio_per_s']:.2f}), for each second of a core "
                     f"{row['later_images_per_core_s']:7.1f} ({row['later_ratio_per_core_s']:.2f})",
                     flush=True,
                 )
     if arguments.out:
         words = [Path(word).name if Path(word) in arguments.data else word for word in sys.argv]
         content = {
-            "command": " ".join(["python", *words]), "device": "cpu",
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version(),
-            "torch": torch.__version__, "torchvision": torchvision.__version__, "rows": rows,
-        }  # fmt: skip
+            "command": " ".join(["python", *words]),
+            "device": "cpu",
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "rows": rows,
+        }
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 

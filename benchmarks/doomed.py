@@ -1,8 +1,9 @@
-"""`nas-submit` that sends SIGKILL to one of its own processes inside a phase of the work, for `faults.py`.
+"""`nas-submit` that sends SIGKILL to one of its own processes inside a phase of the work, for
+`faults.py`.
 
-Reads from the environment: DOOM_FOLDER, where it notes what it did; DOOM_PHASE, one of ask, report, tell, checkpoint;
-DOOM_ENTRY, at which entry into that phase; DOOM_DELAY_S, how long after it; DOOM_VICTIM, one of driver, worker, raylet, server;
-DOOM_SERVER, process id of the database server.
+Reads from the environment: DOOM_FOLDER, where it notes what it did; DOOM_PHASE, one of ask, report,
+tell, checkpoint; DOOM_ENTRY, at which entry into that phase; DOOM_DELAY_S, how long after it;
+DOOM_VICTIM, one of driver, worker, raylet, server; DOOM_SERVER, process id of the database server.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def within(phase: str, driver: int, work: Callable[..., Any]) -> Callable[..., A
                 with entries.open("a") as file:
                     file.write("x")
                 if entries.stat().st_size == int(os.environ["DOOM_ENTRY"]):
-                    doomed = victims(os.environ["DOOM_VICTIM"], driver)  # takes longer than some phases
+                    doomed = victims(
+                        os.environ["DOOM_VICTIM"], driver
+                    )  # takes longer than some phases
                     threading.Thread(target=kill, args=(phase, doomed), daemon=True).start()
             return work(*args, **kwargs)
         finally:
@@ -82,7 +85,9 @@ class DoomedTrainable(workers.ray_tune.trainable.CandidateTrainable):
     def reports(self, config: dict[str, Any]) -> Iterator[EpochReport]:
         if not inside and nas.training.trainer.save_checkpoint.__module__ != "__main__":
             driver = int(os.environ["DOOM_DRIVER"])
-            nas.training.trainer.save_checkpoint = within("checkpoint", driver, nas.training.trainer.save_checkpoint)
+            nas.training.trainer.save_checkpoint = within(
+                "checkpoint", driver, nas.training.trainer.save_checkpoint
+            )
         yield from super().reports(config)
 
 

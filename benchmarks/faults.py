@@ -1,14 +1,17 @@
-"""Kill a search at a random moment, run the same command again, and see whether anything was lost or paid for twice.
+"""Kill a search at a random moment, run the same command again, and see whether anything was lost
+or paid for twice.
 
     python benchmarks/faults.py --kills 20 --out benchmarks/results/faults.json
-    python benchmarks/faults.py --kills 20 --drivers 2 --out benchmarks/results/faults-two-drivers.json
+    python benchmarks/faults.py --kills 20 --drivers 2 --out
+    benchmarks/results/faults-two-drivers.json
 
-Each round starts `nas-submit` on handwritten digits with Ray and two candidates at once, sends SIGKILL to the driver, to a
-worker, to the raylet or to the PostgreSQL server (which comes back after a second), and repeats the command where it did not
-end by itself. The moment lies inside a phase: while the study is asked, told of an epoch or of an end, or while a worker
-writes a checkpoint. With two drivers, another one of the same search runs beside the one that is hit, on PostgreSQL. A kill
-that came too late for its phase is judged like the others, but does not count, and another follows. Needs the packages of
-`scratch-nas[dev]`.
+Each round starts `nas-submit` on handwritten digits with Ray and two candidates at once, sends
+SIGKILL to the driver, to a worker, to the raylet or to the PostgreSQL server (which comes back
+after a second), and repeats the command where it did not end by itself. The moment lies inside a
+phase: while the study is asked, told of an epoch or of an end, or while a worker writes a
+checkpoint. With two drivers, another one of the same search runs beside the one that is hit, on
+PostgreSQL. A kill that came too late for its phase is judged like the others, but does not count,
+and another follows. Needs the packages of `scratch-nas[dev]`.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ class Doom:
         """Every victim in every phase, as `number` counts up."""
         victim, phase = VICTIMS[number % 4], PHASES[(number + number // 4) % 4]
         entry = draw.randint(1, TRIALS - 1 if phase in ("ask", "tell") else TRIALS * EPOCHS - 4)
-        # A server can only be killed where there is one; the other victims take turns on both databases.
+        # A server can only be killed where there is one; the other victims take turns on both
+        # databases.
         on_server = victim == "server" or drivers > 1 or number // 4 % 2 == 1
         return cls(victim, phase, entry, draw.uniform(0, DELAY_S[phase]), on_server)
 
@@ -73,10 +77,29 @@ class Round:
         if server:
             database = f"faults_{folder.name}"
             server.psql(f"CREATE DATABASE {database};")
-            self.storage = server.get_uri(database=database).replace("postgresql://", "postgresql+psycopg://")
+            self.storage = server.get_uri(database=database).replace(
+                "postgresql://", "postgresql+psycopg://"
+            )
         self.arguments = ["--data", str(data), "--study", "faults", "--storage", self.storage]
-        self.arguments += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--image-size", "32"]
-        self.arguments += ["--epochs", str(EPOCHS), "--no-baselines", "--trials", str(self.asked), "--concurrent", str(AT_ONCE)]
+        self.arguments += [
+            "--output",
+            str(folder / "runs"),
+            "--space",
+            "tiny",
+            "--detector",
+            "fcos",
+            "--image-size",
+            "32",
+        ]
+        self.arguments += [
+            "--epochs",
+            str(EPOCHS),
+            "--no-baselines",
+            "--trials",
+            str(self.asked),
+            "--concurrent",
+            str(AT_ONCE),
+        ]
         self.arguments += ["--sampler", "random", "--set", f"run.keep_best={self.asked}"]
 
     def start(self, doom: Doom | None = None) -> subprocess.Popen[bytes]:
@@ -84,12 +107,22 @@ class Round:
         environment = dict(os.environ)
         if doom:
             server = self.server.get_postmaster_info().pid if self.server else 0
-            environment |= {"DOOM_FOLDER": str(self.folder), "DOOM_PHASE": doom.phase, "DOOM_ENTRY": str(doom.entry)}
-            environment |= {"DOOM_DELAY_S": str(doom.delay_s), "DOOM_VICTIM": doom.victim, "DOOM_SERVER": str(server)}
+            environment |= {
+                "DOOM_FOLDER": str(self.folder),
+                "DOOM_PHASE": doom.phase,
+                "DOOM_ENTRY": str(doom.entry),
+            }
+            environment |= {
+                "DOOM_DELAY_S": str(doom.delay_s),
+                "DOOM_VICTIM": doom.victim,
+                "DOOM_SERVER": str(server),
+            }
         program = [str(Path(__file__).with_name("doomed.py"))] if doom else ["-c", SUBMIT]
         with (self.folder / "log").open("ab") as log:
             command = [sys.executable, *program, *self.arguments]
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
 
     def trials(self) -> list[FrozenTrial]:
         """What the database says now; nothing while it does not answer."""
@@ -108,16 +141,31 @@ class Round:
         trials = self.trials()
         states = Counter(trial.state.name for trial in trials)
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        found = [] if states.get("COMPLETE") == self.asked else [f"{self.asked} were asked for, states are {dict(states)}"]
+        found = (
+            []
+            if states.get("COMPLETE") == self.asked
+            else [f"{self.asked} were asked for, states are {dict(states)}"]
+        )
         if states.get("RUNNING"):
             found.append("a trial is left RUNNING")
         if len({trial.user_attrs["layout_id"] for trial in complete}) < len(complete):
             found.append("a layout was trained twice")
-        wrong = [trial.number for trial in complete if set(trial.intermediate_values) != set(range(1, EPOCHS + 1))]
+        wrong = [
+            trial.number
+            for trial in complete
+            if set(trial.intermediate_values) != set(range(1, EPOCHS + 1))
+        ]
         found += [f"trial {number} has other reports than its epochs" for number in wrong]
-        found += [f"trial {t.number} lost its weights" for t in complete if not Path(t.user_attrs["checkpoint"]).is_file()]
+        found += [
+            f"trial {t.number} lost its weights"
+            for t in complete
+            if not Path(t.user_attrs["checkpoint"]).is_file()
+        ]
         if self.repeated() > self.at_once:
-            found.append(f"{self.repeated()} epochs were trained twice, with {self.at_once} candidates at once")
+            found.append(
+                f"{self.repeated()} epochs were trained twice, with {self.at_once} candidates at "
+                "once"
+            )
         return found
 
     def repeated(self) -> int:
@@ -125,11 +173,15 @@ class Round:
         epochs: Counter[tuple[str, int]] = Counter()
         for log in self.folder.glob("runs/*/trial-*/log.jsonl"):
             number = log.parent.name.split("-")[1]
-            epochs.update((number, json.loads(line)["epoch"]) for line in log.read_text().splitlines())
+            epochs.update(
+                (number, json.loads(line)["epoch"]) for line in log.read_text().splitlines()
+            )
         return sum(count - 1 for count in epochs.values())
 
 
-def play(number: int, doom: Doom, folder: Path, data: Path, server: Any, drivers: int) -> dict[str, Any]:
+def play(
+    number: int, doom: Doom, folder: Path, data: Path, server: Any, drivers: int
+) -> dict[str, Any]:
     """One round: start, kill, repeat, look."""
     folder = folder / f"{number:02d}"
     folder.mkdir()
@@ -142,7 +194,9 @@ def play(number: int, doom: Doom, folder: Path, data: Path, server: Any, drivers
     while (code := max(map(abs, map(_end, running)))) and commands < 3 * drivers:
         running = [search.start()]
         commands += 1
-    hit = (folder / "hit").read_text().split() if (folder / "hit").exists() else [doom.phase, "none"]
+    hit = (
+        (folder / "hit").read_text().split() if (folder / "hit").exists() else [doom.phase, "none"]
+    )
     return {
         "victim": doom.victim,
         "phase": doom.phase,
@@ -165,7 +219,9 @@ def _bring_back(server: Any, hit: Path, driver: subprocess.Popen[bytes]) -> None
         psutil.wait_procs([running], timeout=10)
         time.sleep(1)
         for _ in range(STARTS):
-            with suppress(subprocess.TimeoutExpired, AssertionError):  # a busy machine takes longer than the package waits
+            with suppress(
+                subprocess.TimeoutExpired, AssertionError
+            ):  # a busy machine takes longer than the package waits
                 server.ensure_postgres_running()
                 return
             time.sleep(2)
@@ -181,7 +237,9 @@ def _end(driver: subprocess.Popen[bytes]) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--drivers", type=int, default=1, choices=(1, 2))
     parser.add_argument("--seed", type=int, default=0)
@@ -196,11 +254,17 @@ def main() -> None:
         try:
             while sum(row["inside"] for row in rows) < arguments.kills:
                 doom = Doom.draw(sum(row["inside"] for row in rows), draw, arguments.drivers)
-                rows.append(row := play(len(rows), doom, folder, folder / "digits", server, arguments.drivers))
+                rows.append(
+                    row := play(
+                        len(rows), doom, folder, folder / "digits", server, arguments.drivers
+                    )
+                )
                 said = "; ".join(row["faults"]) or "nothing lost"
                 print(
-                    f"{len(rows):2}: {row['victim']:6} on {row['database']:10} {'in' if row['inside'] else 'near'} "
-                    f"{row['phase']:10} {row['commands']} commands, {row['epochs_repeated']} epochs repeated, "
+                    f"{len(rows):2}: {row['victim']:6} on {row['database']:10} "
+                    f"{'in' if row['inside'] else 'near'} "
+                    f"{row['phase']:10} {row['commands']} commands, {row['epochs_repeated']} "
+                    "epochs repeated, "
                     f"{row['elapsed_s']} s: {said}",
                     flush=True,
                 )
@@ -209,10 +273,21 @@ def main() -> None:
         finally:
             server.cleanup()
     good = sum(not row["faults"] and row["exit_code"] == 0 for row in rows)
-    print(f"{good} of {len(rows)} searches finished with exactly the asked trials; {arguments.kills} kills hit their phase")
+    print(
+        f"{good} of {len(rows)} searches finished with exactly the asked trials; "
+        f"{arguments.kills} kills hit their phase"
+    )
     if arguments.out:
-        machine = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
-        content = {"command": " ".join(["python", *sys.argv]), **machine, "finished": good, "rows": rows}
+        machine = {
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "python": platform.python_version(),
+        }
+        content = {
+            "command": " ".join(["python", *sys.argv]),
+            **machine,
+            "finished": good,
+            "rows": rows,
+        }
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -2,9 +2,10 @@
 
     python benchmarks/memory.py --out benchmarks/results/memory-CARD.json
 
-On a machine with a GPU: 46 points of layout, detector, size, precision and checkpointing against PyTorch's own figures,
-`torch.cuda.max_memory_allocated` and `max_memory_reserved`. Without one: 20 smaller points against a count of a CPU step at
-dispatch level, with the CPU's kernels on both sides.
+On a machine with a GPU: 46 points of layout, detector, size, precision and checkpointing against
+PyTorch's own figures, `torch.cuda.max_memory_allocated` and `max_memory_reserved`. Without one: 20
+smaller points against a count of a CPU step at dispatch level, with the CPU's kernels on both
+sides.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ def points(gpu: bool) -> Iterator[tuple[str, str, Training]]:
             for precision in ("fp32", "bf16") if gpu else ("fp32",):
                 for checkpointing in CHECKPOINTING:
                     shape = GPU_SHAPE if gpu else CPU_SHAPE
-                    yield layout, detector, Training(shape, 20, precision, checkpointing=checkpointing, cuda=gpu)
+                    yield (
+                        layout,
+                        detector,
+                        Training(shape, 20, precision, checkpointing=checkpointing, cuda=gpu),
+                    )
     if gpu:
         for layout in PAPER_LAYOUTS:
             for detector in DETECTORS:
@@ -80,10 +85,14 @@ def compare(layout: str, detector: str, training: Training, device: torch.device
 
 
 def timings(size: int = 20) -> dict[str, float]:
-    """Seconds of a prediction at 800 x 1344 on one core: the first of all, further new ones, and ones known on disk."""
+    """Seconds of a prediction at 800 x 1344 on one core: the first of all, further new ones, and
+    ones known on disk.
+    """
     torch.set_num_threads(1)
     training, detector = Training(PAPER_SHAPE), DetectorSpec(name="fcos")
-    layouts = [Layout.parse(f"C{1 + i % 3}-C{1 + i % 2}-T{4 + i}-T{1 + i % 4}") for i in range(size)]
+    layouts = [
+        Layout.parse(f"C{1 + i % 3}-C{1 + i % 2}-T{4 + i}-T{1 + i % 4}") for i in range(size)
+    ]
 
     def each() -> list[float]:
         predict_memory.cache_clear()
@@ -113,7 +122,9 @@ def timings(size: int = 20) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -123,11 +134,25 @@ def main() -> None:
     for layout, detector, training in points(device.type == "cuda"):
         rows.append(row := compare(layout, detector, training, device))
         kept = "" if row["checkpointing"] == "none" else f" {row['checkpointing']}"
-        sizes = f"{gib(row['predicted_bytes']):8.3f} predicted {gib(row['measured_bytes']):8.3f} measured GiB"
-        print(f"{layout:18} {detector:12} {row['precision']}{kept:6} {sizes} {100 * row['error']:+6.2f} %", flush=True)
+        sizes = (
+            f"{gib(row['predicted_bytes']):8.3f} predicted {gib(row['measured_bytes']):8.3f} "
+            "measured GiB"
+        )
+        print(
+            f"{layout:18} {detector:12} {row['precision']}{kept:6} {sizes} "
+            f"{100 * row['error']:+6.2f} %",
+            flush=True,
+        )
     errors = [abs(row["error"]) for row in rows]
-    summary = {"points": len(rows), "median_error": statistics.median(errors), "worst_error": max(errors)}
-    print(f"{len(rows)} points: median error {100 * summary['median_error']:.2f} %, worst {100 * summary['worst_error']:.2f} %")
+    summary = {
+        "points": len(rows),
+        "median_error": statistics.median(errors),
+        "worst_error": max(errors),
+    }
+    print(
+        f"{len(rows)} points: median error {100 * summary['median_error']:.2f} %, worst "
+        f"{100 * summary['worst_error']:.2f} %"
+    )
     if arguments.out:
         content = {
             "command": " ".join(["python", *sys.argv]),

@@ -1,10 +1,11 @@
-"""A training step of ours beside the same step made of torchvision's and timm's parts: images a second and peak memory.
+"""A training step of ours beside the same step made of torchvision's and timm's parts: images a
+second and peak memory.
 
     python benchmarks/training.py --out benchmarks/results/training-cpu.json
 
-Same weights, images, boxes, precision and optimizer; the loss of the first step is printed to show it. Steps of all networks
-take turns, and the median counts. Peak memory: PyTorch's own counter on a GPU, on the CPU counted at dispatch level over a step
-after the first.
+Same weights, images, boxes, precision and optimizer; the loss of the first step is printed to show
+it. Steps of all networks take turns, and the median counts. Peak memory: PyTorch's own counter on a
+GPU, on the CPU counted at dispatch level over a step after the first.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Swin(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = SwinTransformer([4, 4], 96, [2, 2, 6, 2], [3, 6, 12, 24], [7, 7], stochastic_depth_prob=0.0).features
+        self.features = SwinTransformer(
+            [4, 4], 96, [2, 2, 6, 2], [3, 6, 12, 24], [7, 7], stochastic_depth_prob=0.0
+        ).features
         self.norms = nn.ModuleList(nn.LayerNorm(96 * 2**stage) for stage in range(4))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -72,11 +75,15 @@ class TimmSwin(nn.Module):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        self.net = timm.create_model("swin_tiny_patch4_window7_224", features_only=True, img_size=size, drop_path_rate=0.0)
+        self.net = timm.create_model(
+            "swin_tiny_patch4_window7_224", features_only=True, img_size=size, drop_path_rate=0.0
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(96 * 2**stage) for stage in range(4))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [norm(y).permute(0, 3, 1, 2) for norm, y in zip(self.norms, self.net(x), strict=True)]
+        return [
+            norm(y).permute(0, 3, 1, 2) for norm, y in zip(self.norms, self.net(x), strict=True)
+        ]
 
 
 class ResNet(nn.Module):
@@ -99,36 +106,59 @@ class Pyramid(nn.Module):
         self.fpn = make_neck("fpn", widths[self.first :], 256, DETECTORS[detector].neck["extra"])
 
     def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
-        return self.fpn(OrderedDict((str(level), y) for level, y in enumerate(self.body(x)[self.first :])))
+        return self.fpn(
+            OrderedDict((str(level), y) for level, y in enumerate(self.body(x)[self.first :]))
+        )
 
 
 def theirs(body: nn.Module, detector: str, widths: list[int]) -> nn.Module:
-    """torchvision's detector as it comes; images are given in their size, so that its own resize is left out."""
+    """torchvision's detector as it comes; images are given in their size, so that its own resize is
+    left out.
+    """
     backbone = Pyramid(body, widths, detector)
     if detector == "fcos":
         anchors = AnchorGenerator(((8,), (16,), (32,), (64,), (128,)), ((1.0,),) * 5)
         network: Any = FCOS(backbone, CLASSES, anchor_generator=anchors)
     else:
-        anchors = AnchorGenerator(tuple((8 * stride,) for stride in STRIDES), (ASPECT_RATIOS,) * len(STRIDES))
+        anchors = AnchorGenerator(
+            tuple((8 * stride,) for stride in STRIDES), (ASPECT_RATIOS,) * len(STRIDES)
+        )
         network = FasterRCNN(backbone, CLASSES + 1, rpn_anchor_generator=anchors)
     network.transform = BatchTransform()
     return network
 
 
 def share_weights(network: nn.Module, ours: nn.Module, folder: Path) -> None:
-    """Give ours the other network's backbone (by a file, as users would), and of its pyramid and head the tensors that fit."""
+    """Give ours the other network's backbone (by a file, as users would), and of its pyramid and
+    head the tensors that fit.
+    """
     path = folder / "body.pt"
     body = network.backbone.body  # type: ignore[union-attr]
-    torch.save({name.removeprefix("body."): tensor for name, tensor in body.state_dict().items()}, path)
+    torch.save(
+        {name.removeprefix("body."): tensor for name, tensor in body.state_dict().items()}, path
+    )
     load_backbone_weights(ours.backbone.backbone, path)  # type: ignore[union-attr]
     state, mine = network.state_dict(), ours.state_dict()
-    same = {name: tensor for name, tensor in state.items() if name in mine and mine[name].shape == tensor.shape}
+    same = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in mine and mine[name].shape == tensor.shape
+    }
     ours.load_state_dict(same, strict=False)
 
 
-def step_of(network: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]], *, fused: bool, bf16: bool) -> Any:
+def step_of(
+    network: nn.Module,
+    images: list[Tensor],
+    targets: list[dict[str, Tensor]],
+    *,
+    fused: bool,
+    bf16: bool,
+) -> Any:
     """One training step as a function."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, **({"fused": True} if fused else {}))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=1e-5, **({"fused": True} if fused else {})
+    )
     device = images[0].device.type
     network.train()
 
@@ -155,13 +185,19 @@ def peak_bytes(network: nn.Module, step: Callable[[], Tensor], images: list[Tens
     for tensor in there:
         recorder.register(tensor)
     live_bytes = sum(rounded_bytes(tensor.nbytes) for tensor in there)
-    states_bytes = sum(2 * rounded_bytes(parameter.nbytes) for parameter in network.parameters() if parameter.requires_grad)
+    states_bytes = sum(
+        2 * rounded_bytes(parameter.nbytes)
+        for parameter in network.parameters()
+        if parameter.requires_grad
+    )
     with recorder:
         step()
     return highest_bytes(recorder, live_bytes + states_bytes)
 
 
-def networks(detector: str, backbone: str, size: tuple[int, int]) -> dict[str, Callable[[], nn.Module]]:
+def networks(
+    detector: str, backbone: str, size: tuple[int, int]
+) -> dict[str, Callable[[], nn.Module]]:
     """By name, each made when its turn comes."""
     layout = Layout.parse(SWIN_T if backbone == "swin" else RESNET_50)
     spec = DetectorSpec(name=detector)
@@ -189,13 +225,18 @@ def networks(detector: str, backbone: str, size: tuple[int, int]) -> dict[str, C
     return made
 
 
-def compare(detector: str, backbone: str, shape: tuple[int, int, int], steps: int, *, bf16: bool) -> list[dict[str, Any]]:
+def compare(
+    detector: str, backbone: str, shape: tuple[int, int, int], steps: int, *, bf16: bool
+) -> list[dict[str, Any]]:
     """All networks of one detector and one kind of backbone, in turns."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     count, *size = shape
     torch.manual_seed(0)
     images = [torch.rand(3, *size, device=device) for _ in range(count)]
-    targets = [{k: v.to(device) for k, v in random_target(10, CLASSES, *size).items()} for _ in range(count)]
+    targets = [
+        {k: v.to(device) for k, v in random_target(10, CLASSES, *size).items()}
+        for _ in range(count)
+    ]
     made = networks(detector, backbone, (size[0], size[1]))
     reference = made["torchvision"]()
     rows, times, losses, peaks = [], {}, {}, {}
@@ -207,7 +248,9 @@ def compare(detector: str, backbone: str, shape: tuple[int, int, int], steps: in
             if name.startswith("ours"):
                 share_weights(reference, network, share_to)
             network.to(device)
-            from_0 = detector == "fcos" and not name.startswith("ours")  # torchvision's has no background
+            from_0 = detector == "fcos" and not name.startswith(
+                "ours"
+            )  # torchvision's has no background
             own = [{**target, "labels": target["labels"] - int(from_0)} for target in targets]
             step = step_of(network, images, own, fused=name.startswith("ours"), bf16=bf16)
             torch.manual_seed(1)  # of the proposals that are sampled
@@ -225,11 +268,18 @@ def compare(detector: str, backbone: str, shape: tuple[int, int, int], steps: in
                 times[name].append(time.perf_counter() - started)
     for name in stepping:
         speed = count / statistics.median(times[name])
-        rows.append({
-            "detector": detector, "backbone": backbone, "network": name, "shape": [count, 3, *size],
-            "precision": "bf16" if bf16 else "fp32", "first_loss": round(losses[name], 5), "images_per_s": round(speed, 3),
-            "peak_gib": gib(peaks[name]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "detector": detector,
+                "backbone": backbone,
+                "network": name,
+                "shape": [count, 3, *size],
+                "precision": "bf16" if bf16 else "fp32",
+                "first_loss": round(losses[name], 5),
+                "images_per_s": round(speed, 3),
+                "peak_gib": gib(peaks[name]),
+            }
+        )
     base = next(row for row in rows if row["network"] == "torchvision")
     for row in rows:
         row["speed_ratio"] = round(row["images_per_s"] / base["images_per_s"], 3)
@@ -238,10 +288,18 @@ def compare(detector: str, backbone: str, shape: tuple[int, int, int], steps: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     gpu = torch.cuda.is_available()
     parser.add_argument("--images", type=int, default=4 if gpu else 2)
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1344) if gpu else (480, 800), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(800, 1344) if gpu else (480, 800),
+        metavar=("HEIGHT", "WIDTH"),
+    )
     parser.add_argument("--steps", type=int, default=20 if gpu else 7)
     parser.add_argument("--detectors", nargs="+", default=["fcos", "faster_rcnn"])
     parser.add_argument("--backbones", nargs="+", default=["swin", "resnet"])
@@ -251,11 +309,19 @@ def main() -> None:
     for bf16 in (False, True) if gpu else (False,):
         for detector in arguments.detectors:
             for backbone in arguments.backbones:
-                for row in compare(detector, backbone, (arguments.images, *arguments.size), arguments.steps, bf16=bf16):
+                for row in compare(
+                    detector,
+                    backbone,
+                    (arguments.images, *arguments.size),
+                    arguments.steps,
+                    bf16=bf16,
+                ):
                     rows.append(row)
                     print(
-                        f"{detector:12} {backbone:7} {row['precision']} {row['network']:14} loss {row['first_loss']:8.4f} "
-                        f"{row['images_per_s']:7.3f} images/s ({row['speed_ratio']:.2f}) {row['peak_gib']:7.3f} GiB "
+                        f"{detector:12} {backbone:7} {row['precision']} {row['network']:14} loss "
+                        f"{row['first_loss']:8.4f} "
+                        f"{row['images_per_s']:7.3f} images/s ({row['speed_ratio']:.2f}) "
+                        f"{row['peak_gib']:7.3f} GiB "
                         f"({row['memory_ratio']:.2f})",
                         flush=True,
                     )

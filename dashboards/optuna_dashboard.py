@@ -1,7 +1,7 @@
 """Optuna Dashboard as a WSGI application, below a path if wanted, with a link to our pages.
 
-Its JavaScript has absolute paths. Below a path of its own it is given out with these changed, and refused where a later version
-does not have them any more.
+Its JavaScript has absolute paths. Below a path of its own it is given out with these changed, and
+refused where a later version does not have them any more.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from nas.errors import StudyError
 from nas.study.roles import is_candidate
 
 _BUNDLE = Path(optuna_dashboard.__file__).parent / "public" / "bundle.js"
-_PATHS = {'url_prefix:"/dashboard"': 'url_prefix:"{}/dashboard"', ".baseURL}}/api/": ".baseURL}}{}/api/",
-          "`/artifacts/": "`{}/artifacts/", "`/csv/": "`{}/csv/"}  # fmt: skip
+_PATHS = {
+    'url_prefix:"/dashboard"': 'url_prefix:"{}/dashboard"',
+    ".baseURL}}/api/": ".baseURL}}{}/api/",
+    "`/artifacts/": "`{}/artifacts/",
+    "`/csv/": "`{}/csv/",
+}
 
 
 def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
@@ -38,10 +42,18 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        environ.setdefault("HTTP_ACCEPT_ENCODING", "")  # it looks at this header without asking whether it is there
+        environ.setdefault(
+            "HTTP_ACCEPT_ENCODING", ""
+        )  # it looks at this header without asking whether it is there
         if script is not None and path == "/static/bundle.js":
-            start_response("200 OK", [("Content-Type", "text/javascript"), ("Content-Encoding", "gzip"),
-                                      ("Content-Length", str(len(script)))])  # fmt: skip
+            start_response(
+                "200 OK",
+                [
+                    ("Content-Type", "text/javascript"),
+                    ("Content-Encoding", "gzip"),
+                    ("Content-Length", str(len(script))),
+                ],
+            )
             return [script] if environ["REQUEST_METHOD"] == "GET" else []
         if path == "/dashboard" or path.startswith("/dashboard/"):
             return _shell(app, environ, start_response, prefix)
@@ -51,8 +63,8 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
 
 
 def _of_candidates(storage: BaseStorage) -> BaseStorage:
-    """Reads no baselines and replicates, which our own pages show: they have no parameters, and where one trial has none Optuna
-    calls all parameters equally important.
+    """Reads no baselines and replicates, which our own pages show: they have no parameters, and
+    where one trial has none Optuna calls all parameters equally important.
     """
     cached = optuna.storages.get_storage(storage)
     read = cached.get_all_trials
@@ -73,12 +85,17 @@ def moved(script: str, prefix: str) -> str:
     for before, after in _PATHS.items():
         before = before.replace("}}", "}")
         if before not in script:
-            raise StudyError("this version of Optuna Dashboard cannot be served with --prefix: give it a host name of its own")
+            raise StudyError(
+                "this version of Optuna Dashboard cannot be served with --prefix: give it a host "
+                "name of its own"
+            )
         script = script.replace(before, after.format(prefix))
     return script
 
 
-def _shell(app: WsgiApp, environ: dict[str, Any], start_response: Callable[..., Any], prefix: str) -> Iterable[bytes]:
+def _shell(
+    app: WsgiApp, environ: dict[str, Any], start_response: Callable[..., Any], prefix: str
+) -> Iterable[bytes]:
     """The one HTML page it has, with our link, and with the paths that the prefix asks for."""
     began: list[Any] = []
     for header in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE"):
@@ -88,14 +105,20 @@ def _shell(app: WsgiApp, environ: dict[str, Any], start_response: Callable[..., 
     status, headers = began[:2]
     if status.startswith("200"):
         link = page("beside.html", prefix).encode()
-        html = html.replace(b'src="/static/', f'src="{prefix}/static/'.encode()).replace(b"</body>", link + b"</body>")
+        html = html.replace(b'src="/static/', f'src="{prefix}/static/'.encode()).replace(
+            b"</body>", link + b"</body>"
+        )
     changed = {"content-length", "last-modified", "etag", "accept-ranges"}
-    kept = [(name, _local(value, prefix) if name == "Location" else value) for name, value in headers]
+    kept = [
+        (name, _local(value, prefix) if name == "Location" else value) for name, value in headers
+    ]
     kept = [item for item in kept if item[0].lower() not in changed]
     start_response(status, [*kept, ("Content-Length", str(len(html)))])
     return [html] if environ["REQUEST_METHOD"] == "GET" else []
 
 
 def _local(location: str, prefix: str) -> str:
-    """A redirection without the scheme and the host, which a proxy may have changed, and below the prefix."""
+    """A redirection without the scheme and the host, which a proxy may have changed, and below the
+    prefix.
+    """
     return prefix + urlsplit(location).path.removeprefix(prefix)

@@ -1,4 +1,6 @@
-"""Our own pages beside Optuna Dashboard: what is asked for is read and drawn at that moment, nothing is written."""
+"""Our own pages beside Optuna Dashboard: what is asked for is read and drawn at that moment,
+nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,17 @@ from dashboards.context import figure_json, study_context, trial_cells
 from dashboards.study_view import StudyView
 from dashboards.summary import summary
 from dashboards.templating import asset, page
-from dashboards.trial_view import PICTURES, attributes_of, curves, files_of, folder_of, reports_of, rest, stages, weights_of
+from dashboards.trial_view import (
+    PICTURES,
+    attributes_of,
+    curves,
+    files_of,
+    folder_of,
+    reports_of,
+    rest,
+    stages,
+    weights_of,
+)
 
 SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
 _KINDS = {"css": "text/css", "js": "text/javascript"}
@@ -26,8 +38,14 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
 
     @app.get("/")
     def start() -> str:
-        found = [(entry._study_id, StudyView.read(_load(cached, entry.study_name))) for entry in cached.get_all_studies()]
-        studies = [{"id": number, "name": view.name, "said": summary(view)} for number, view in reversed(found)]
+        found = [
+            (entry._study_id, StudyView.read(_load(cached, entry.study_name)))
+            for entry in cached.get_all_studies()
+        ]
+        studies = [
+            {"id": number, "name": view.name, "said": summary(view)}
+            for number, view in reversed(found)
+        ]
         return page("studies.html", prefix, studies=studies)
 
     @app.get("/assets/<name:re:[a-z]+[.](css|js)>")
@@ -83,22 +101,34 @@ def _trial(view: StudyView, number: int) -> dict[str, Any]:
     folder = folder_of(view, number)
     files = files_of(folder)
     return {
-        "row": trial_cells(row), "stages": stages(row), "rest": rest(row), "attributes": attributes_of(row),
-        "weights": weights_of(row), "curves": figure_json(curves(reports_of(folder))),
+        "row": trial_cells(row),
+        "stages": stages(row),
+        "rest": rest(row),
+        "attributes": attributes_of(row),
+        "weights": weights_of(row),
+        "curves": figure_json(curves(reports_of(folder))),
         "pictures": [name for name in files if name.endswith(PICTURES)],
-        "files": [(name, path.stat().st_size) for name, path in files.items() if not name.endswith(PICTURES)],
-    }  # fmt: skip
+        "files": [
+            (name, path.stat().st_size)
+            for name, path in files.items()
+            if not name.endswith(PICTURES)
+        ],
+    }
 
 
 def _send(path: Path) -> HTTPResponse:
     """A picture to look at, everything else to save; none of it is ever run as a page."""
     picture = path.suffix == PICTURES
     kind = "image/png" if picture else "application/octet-stream"
-    return static_file(path.name, path.parent, mimetype=kind, download=False if picture else path.name)
+    return static_file(
+        path.name, path.parent, mimetype=kind, download=False if picture else path.name
+    )
 
 
 def _plotly() -> HTTPResponse:
     """From its package: no other server is asked."""
     import plotly
 
-    return static_file("plotly.min.js", Path(plotly.__file__).parent / "package_data", mimetype="text/javascript")
+    return static_file(
+        "plotly.min.js", Path(plotly.__file__).parent / "package_data", mimetype="text/javascript"
+    )

@@ -1,6 +1,7 @@
 """What the figures of a study have in common.
 
-Colours are Okabe and Ito's, darkened or lightened to stand on white and on black, and never alone: markers differ too.
+Colours are Okabe and Ito's, darkened or lightened to stand on white and on black, and never alone:
+markers differ too.
 """
 
 from __future__ import annotations
@@ -14,20 +15,38 @@ import plotly.graph_objects as go
 from dashboards.study_view import STATES, memory_gib
 from nas.study.roles import CANDIDATE
 
-BLUE, ORANGE, RED, PINK, GREEN, GREY = "#1f83c9", "#e08a00", "#d5552b", "#c46fa0", "#0f9d77", "#8a929c"
+BLUE, ORANGE, RED, PINK, GREEN, GREY = (
+    "#1f83c9",
+    "#e08a00",
+    "#d5552b",
+    "#c46fa0",
+    "#0f9d77",
+    "#8a929c",
+)
 COLOURS = dict(zip(STATES, (BLUE, ORANGE, RED, PINK, GREEN, GREY), strict=True))
-SYMBOLS = dict(zip(STATES, ("circle", "triangle-down", "x", "square-open", "circle-open", "circle-dot"), strict=True))
+SYMBOLS = dict(
+    zip(
+        STATES,
+        ("circle", "triangle-down", "x", "square-open", "circle-open", "circle-dot"),
+        strict=True,
+    )
+)
 CLEAR = "rgba(0,0,0,0)"
-_ROOMY = 8  # a budget that many times above all candidates would squeeze them: the axis becomes logarithmic
+# a budget that many times above all candidates would squeeze them: the axis becomes logarithmic
+_ROOMY = 8
 
 
 def new_figure(x: str | None, y: str | None) -> go.Figure:
     """Without colours of its own for text, grid and paper: the page has those, light or dark."""
     figure = go.Figure()
     figure.update_layout(
-        template="none", margin={"l": 64, "r": 16, "t": 16, "b": 56}, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}, hovermode="closest",
-    )  # fmt: skip
+        template="none",
+        margin={"l": 64, "r": 16, "t": 16, "b": 56},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hovermode="closest",
+    )
     figure.update_xaxes(title=x, automargin=True)
     figure.update_yaxes(title=y, automargin=True)
     return figure
@@ -55,12 +74,19 @@ def add_points(figure: go.Figure, state: str, points: list[tuple[Any, Any, str]]
     if points:
         x, y, labels = zip(*points, strict=True)
         figure.add_scatter(
-            x=x, y=y, hovertext=labels, hoverinfo="text", mode="markers", name=state.lower(),
+            x=x,
+            y=y,
+            hovertext=labels,
+            hoverinfo="text",
+            mode="markers",
+            name=state.lower(),
             marker={"color": COLOURS[state], "symbol": SYMBOLS[state], "size": 10, "opacity": 0.85},
-        )  # fmt: skip
+        )
 
 
-def add_courses(figure: go.Figure, state: str, courses: list[tuple[list[tuple[int, float]], str]]) -> None:
+def add_courses(
+    figure: go.Figure, state: str, courses: list[tuple[list[tuple[int, float]], str]]
+) -> None:
     """All lines of a state as one, with gaps; those stopped early end in a mark."""
     if not courses:
         return
@@ -69,9 +95,16 @@ def add_courses(figure: go.Figure, state: str, courses: list[tuple[list[tuple[in
         steps += [(epoch, 100 * value, label) for epoch, value in course] + [(None, None, label)]
     x, y, labels = zip(*steps, strict=True)
     figure.add_scatter(
-        x=x, y=y, hovertext=labels, hoverinfo="text+y", mode="lines+markers", marker={"size": 4}, name=state.lower(),
-        line={"color": COLOURS[state], "width": 1.5}, opacity=0.7,
-    )  # fmt: skip
+        x=x,
+        y=y,
+        hovertext=labels,
+        hoverinfo="text+y",
+        mode="lines+markers",
+        marker={"size": 4},
+        name=state.lower(),
+        line={"color": COLOURS[state], "width": 1.5},
+        opacity=0.7,
+    )
     if state != "COMPLETE":
         add_points(figure, state, [(*_end(course), label) for course, label in courses])
         figure.data[-1].showlegend = False
@@ -86,12 +119,20 @@ def add_budget(figure: go.Figure, budget_gib: float | None, sizes_gib: list[floa
     if not budget_gib:
         return
     roomy = budget_gib > _ROOMY * max(sizes_gib) > 0
-    figure.update_xaxes(type="log" if roomy else "linear", rangemode="normal" if roomy else "tozero")
+    figure.update_xaxes(
+        type="log" if roomy else "linear", rangemode="normal" if roomy else "tozero"
+    )
     figure.add_vline(x=budget_gib, line={"color": RED, "dash": "dash", "width": 2})
     figure.add_annotation(
-        x=math.log10(budget_gib) if roomy else budget_gib, y=1, yref="paper", text=f"budget {budget_gib:g} GiB",
-        showarrow=False, xanchor="right", xshift=-6, font={"color": RED},
-    )  # fmt: skip
+        x=math.log10(budget_gib) if roomy else budget_gib,
+        y=1,
+        yref="paper",
+        text=f"budget {budget_gib:g} GiB",
+        showarrow=False,
+        xanchor="right",
+        xshift=-6,
+        font={"color": RED},
+    )
 
 
 def label_of(row: dict[str, Any]) -> str:
@@ -118,4 +159,10 @@ def per_cent(fraction: float | None) -> float | None:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 3600
+        else f"{seconds / 60:.1f} min"
+        if seconds >= 60
+        else f"{seconds:.0f} s"
+    )

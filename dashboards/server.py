@@ -27,10 +27,14 @@ class _Server(ThreadingMixIn, WSGIServer):
     tls: ssl.SSLContext | None = None
 
     def get_request(self) -> tuple[Any, Any]:
-        """The handshake comes with the first read, in the request's own thread: a slow client delays nobody else."""
+        """The handshake comes with the first read, in the request's own thread: a slow client
+        delays nobody else.
+        """
         connection, address = super().get_request()
         if self.tls:
-            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            connection = self.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         return connection, address
 
     def setup_environ(self) -> None:
@@ -54,7 +58,12 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def make_dashboard(
-    storage: RDBStorage, access: Access, *, host: str = HOST, port: int = 0, tls: ssl.SSLContext | None = None
+    storage: RDBStorage,
+    access: Access,
+    *,
+    host: str = HOST,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> WSGIServer:
     """A server ready for `serve_forever`.
 
@@ -65,14 +74,19 @@ def make_dashboard(
         tls: with a certificate, for HTTPS.
 
     Raises:
-        StudyError: the port is taken or not allowed, or Optuna Dashboard cannot be served with the prefix.
+        StudyError: the port is taken or not allowed, or Optuna Dashboard cannot be served with the
+            prefix.
     """
     server_class: type[_Server] = _Server6 if ":" in host else _Server
     app = Guard(dashboard_app(storage, access), access)
     try:
-        server = make_server(host, port, app, server_class=server_class, handler_class=_QuietHandler)
+        server = make_server(
+            host, port, app, server_class=server_class, handler_class=_QuietHandler
+        )
     except (OSError, OverflowError) as error:
-        raise StudyError(f"port {port} of {host} cannot be used: {getattr(error, 'strerror', None) or error}") from None
+        raise StudyError(
+            f"port {port} of {host} cannot be used: {getattr(error, 'strerror', None) or error}"
+        ) from None
     server.tls = tls
     server.setup_environ()
     return server
@@ -100,5 +114,7 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         files = " and ".join(repr(str(path)) for path in (certificate, key) if path)
-        raise UserError(f"the certificate in {files} cannot be used: {error.strerror or error}") from None
+        raise UserError(
+            f"the certificate in {files} cannot be used: {error.strerror or error}"
+        ) from None
     return context

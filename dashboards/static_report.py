@@ -1,4 +1,6 @@
-"""A study as one HTML file that needs no server: styles, scripts and figures are in it, and nothing may be fetched."""
+"""A study as one HTML file that needs no server: styles, scripts and figures are in it, and nothing
+may be fetched.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from dashboards.context import study_context
 from dashboards.study_view import StudyView
 from dashboards.templating import asset, page
 
-_NOTHING_ELSE = "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+_NOTHING_ELSE = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
+    "form-action 'none'"
+)
 
 
 def report_html(study: optuna.Study) -> str:
@@ -22,13 +27,20 @@ def report_html(study: optuna.Study) -> str:
     scripts = [plotly.offline.get_plotlyjs(), asset("plots.js")]
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page(
-        "report.html", "", shown=study_context(StudyView.read(study)), made=made, policy=_policy(scripts),
-        style=Markup(asset("page.css")), scripts=[Markup(script) for script in scripts],
-    )  # fmt: skip
+        "report.html",
+        "",
+        shown=study_context(StudyView.read(study)),
+        made=made,
+        policy=_policy(scripts),
+        style=Markup(asset("page.css")),
+        scripts=[Markup(script) for script in scripts],
+    )
 
 
 def _policy(scripts: list[str]) -> str:
     """Only our own scripts run, word for word; nothing is loaded from anywhere."""
-    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    digests = (
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    )
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return f"{_NOTHING_ELSE}; script-src {allowed}"

@@ -14,12 +14,21 @@ from nas.study.leaderboard import pareto_front, trial_row
 from nas.study.roles import CANDIDATE
 from nas.study.significance import against_baselines, board_rows
 
-STATES = ("COMPLETE", "PRUNED", "INFEASIBLE", "FAIL", "RUNNING", "WAITING")  # as `trial_row` names them
+STATES = (
+    "COMPLETE",
+    "PRUNED",
+    "INFEASIBLE",
+    "FAIL",
+    "RUNNING",
+    "WAITING",
+)  # as `trial_row` names them
 
 
 @dataclass(frozen=True)
 class StudyView:
-    """One reading of a study. It need not be a search of ours: what it does not have is left out."""
+    """One reading of a study. It need not be a search of ours: what it does not have is left
+    out.
+    """
 
     study: optuna.Study
     trials: list[FrozenTrial]
@@ -52,7 +61,9 @@ class StudyView:
 
     @cached_property
     def board(self) -> list[dict[str, Any]]:
-        """Rows of the leaderboard, the best first, see `nas.study.significance`; `pareto` says which are on the front."""
+        """Rows of the leaderboard, the best first, see `nas.study.significance`; `pareto` says
+        which are on the front.
+        """
         front = pareto_front(self.study)
         return [row | {"pareto": row["number"] in front} for row in board_rows(self.trials)]
 
@@ -65,7 +76,10 @@ class StudyView:
     def states(self) -> Counter[str]:
         """How many candidates were trained here, by state; all other trials count by their role."""
         roles = [row.get("role", CANDIDATE) for row in self.rows]
-        return Counter(row["state"] if role == CANDIDATE else role for role, row in zip(roles, self.rows, strict=True))
+        return Counter(
+            row["state"] if role == CANDIDATE else role
+            for role, row in zip(roles, self.rows, strict=True)
+        )
 
 
 def memory_gib(row: dict[str, Any]) -> float | None:

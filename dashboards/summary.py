@@ -31,51 +31,86 @@ def summary_paragraphs(view: StudyView) -> list[Paragraph]:
     """Request, data, budget, progress; of a study that is no search only the last."""
     progress = Paragraph("So far", f"{_counts(view).capitalize()}; {_best(view)}.")
     if not view.spec:
-        return [Paragraph("Study", "This study was not made by nas-submit: it has no request, data or budget."), progress]
-    proxy = [Paragraph("Proxy", check["text"])] if (check := view.known.get("nas_proxy_check")) else []
+        return [
+            Paragraph(
+                "Study", "This study was not made by nas-submit: it has no request, data or budget."
+            ),
+            progress,
+        ]
+    proxy = (
+        [Paragraph("Proxy", check["text"])] if (check := view.known.get("nas_proxy_check")) else []
+    )
     return [
-        Paragraph("Search", _search(view.spec)), Paragraph("Training", _training(view.spec)), Paragraph("Data", _data(view)),
-        Paragraph("Budget", _budget(view)), progress, *_cost(view), *proxy,
-    ]  # fmt: skip
+        Paragraph("Search", _search(view.spec)),
+        Paragraph("Training", _training(view.spec)),
+        Paragraph("Data", _data(view)),
+        Paragraph("Budget", _budget(view)),
+        progress,
+        *_cost(view),
+        *proxy,
+    ]
 
 
 def export_command(view: StudyView) -> str | None:
     """What takes the best candidate home; None where nothing is complete."""
     if not view.spec or not view.board:
         return None
-    words = ["nas-export", "--study", view.name, "--storage", str(view.spec.get("storage")), "--out", EXPORTED]
+    words = [
+        "nas-export",
+        "--study",
+        view.name,
+        "--storage",
+        str(view.spec.get("storage")),
+        "--out",
+        EXPORTED,
+    ]
     return shlex.join(words)
 
 
 def provenance(view: StudyView) -> dict[str, str]:
     """Where the results come from."""
     known, data = view.known, view.known.get("nas_data", {})
-    versions = ", ".join(f"{name} {version}" for name, version in known.get("nas_versions", {}).items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in known.get("nas_versions", {}).items()
+    )
     devices = sorted({str(row["device"]) for row in view.rows if row.get("device")})
     given = {
-        "study": known.get("nas_uuid"), "data fingerprint": data.get("fingerprint"), "git commit": known.get("nas_git_commit"),
-        "versions": versions, "devices": ", ".join(devices), "seed": view.spec.get("search", {}).get("seed"),
-    }  # fmt: skip
+        "study": known.get("nas_uuid"),
+        "data fingerprint": data.get("fingerprint"),
+        "git commit": known.get("nas_git_commit"),
+        "versions": versions,
+        "devices": ", ".join(devices),
+        "seed": view.spec.get("search", {}).get("seed"),
+    }
     return {name: str(value) for name, value in given.items() if value not in (None, "")}
 
 
 def _search(spec: dict[str, Any]) -> str:
     space, detector, search = spec["space"], spec["detector"], spec["search"]
     aims = " and ".join(search["objectives"])
-    pruner = "" if search["pruner"] == "none" else f", the pruner {search['pruner']} stops hopeless ones"
+    pruner = (
+        "" if search["pruner"] == "none" else f", the pruner {search['pruner']} stops hopeless ones"
+    )
     return (
-        f"Four-stage backbones of the space {space.get('name')!r} for the detector {detector['name']}, {search['trials']} "
+        f"Four-stage backbones of the space {space.get('name')!r} for the detector "
+        f"{detector['name']}, {search['trials']} "
         f"asked for, judged by {aims}; the sampler {search['sampler']} suggests them{pruner}."
     )
 
 
 def _training(spec: dict[str, Any]) -> str:
     recipe, calibration = spec["recipe"], spec["calibration"]
-    start = f"from the weights in {PurePosixPath(recipe['weights']).name}" if recipe.get("weights") else "from scratch"
+    start = (
+        f"from the weights in {PurePosixPath(recipe['weights']).name}"
+        if recipe.get("weights")
+        else "from scratch"
+    )
     calibrated = calibration["enabled"] and not recipe.get("weights")
     return (
-        f"Recipe {recipe['name']}: {recipe['epochs']} epochs {start}, images of {recipe['image_size']} pixels on the short "
-        f"side, {recipe['batch']} in a batch, {recipe['optimizer']} at {recipe['lr']:g}, {recipe['precision']}; "
+        f"Recipe {recipe['name']}: {recipe['epochs']} epochs {start}, images of "
+        f"{recipe['image_size']} pixels on the short "
+        f"side, {recipe['batch']} in a batch, {recipe['optimizer']} at {recipe['lr']:g}, "
+        f"{recipe['precision']}; "
         f"{'with' if calibrated else 'without'} gradient calibration."
     )
 
@@ -84,8 +119,10 @@ def _data(view: StudyView) -> str:
     data, asked = view.known.get("nas_data", {}), view.spec["data"]
     classes = len(data.get("categories", []))
     return (
-        f"{PurePosixPath(asked['root']).name}: {data.get('train_images')} images with {data.get('train_boxes')} boxes to train "
-        f"on, {data.get('val_images')} with {data.get('val_boxes')} to score, {classes} class{'es' * (classes != 1)}."
+        f"{PurePosixPath(asked['root']).name}: {data.get('train_images')} images with "
+        f"{data.get('train_boxes')} boxes to train "
+        f"on, {data.get('val_images')} with {data.get('val_boxes')} to score, {classes} "
+        f"class{'es' * (classes != 1)}."
     )
 
 
@@ -108,7 +145,11 @@ def _cost(view: StudyView) -> list[Paragraph]:
 
 
 def _counts(view: StudyView) -> str:
-    words = [f"{count} {state.lower()}" for state, count in sorted(view.states.items()) if state in STATES]
+    words = [
+        f"{count} {state.lower()}"
+        for state, count in sorted(view.states.items())
+        if state in STATES
+    ]
     for role in (BASELINE, REPLICATE):
         if count := view.states[role]:
             words.append(f"{count} {role}{'s' * (count > 1)}")
@@ -121,6 +162,10 @@ def _best(view: StudyView) -> str:
     if not view.board:
         return "none is complete and within the budget yet"
     best = view.board[0]
-    score = f"mAP {percent(best.get('map'))} %" if best.get("map") is not None else f"value {best['value']:g}"
+    score = (
+        f"mAP {percent(best.get('map'))} %"
+        if best.get("map") is not None
+        else f"value {best['value']:g}"
+    )
     layout, memory = best.get("layout", "without a layout"), gib_text(memory_gib(best))
     return f"the best is {layout} of trial {best['number']} with {score} in {memory} GiB"

@@ -18,10 +18,18 @@ HERE = Path(__file__).parent
 def _templates() -> jinja2.Environment:
     """Undefined names are errors; scores are printed in per cent."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    made.filters |= {"percent": percent, "gib": gib_text, "signed": signed, "interval": interval_text}
+    )
+    made.filters |= {
+        "percent": percent,
+        "gib": gib_text,
+        "signed": signed,
+        "interval": interval_text,
+    }
     return made
 
 

@@ -1,4 +1,5 @@
-"""Writes docs/reference.md: every key of a request and of a recipe, every attribute of a study, as the code has them.
+"""Writes docs/reference.md: every key of a request and of a recipe, every attribute of a study, as
+the code has them.
 
 python docs/reference.py
 """
@@ -15,20 +16,46 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from nas.config.recipe import Recipe, load_recipe, recipe_names
-from nas.config.spec import BudgetSpec, CalibrationSpec, DataSpec, DetectorSpec, RunSpec, SearchSettings, SearchSpec
+from nas.config.spec import (
+    BudgetSpec,
+    CalibrationSpec,
+    DataSpec,
+    DetectorSpec,
+    RunSpec,
+    SearchSettings,
+    SearchSpec,
+)
 from nas.study import schema as attributes
 
 PATH = Path(__file__).with_suffix(".md")
 SECTIONS: dict[str, type[BaseModel]] = {
-    "data": DataSpec, "detector": DetectorSpec, "recipe": Recipe, "budget": BudgetSpec, "calibration": CalibrationSpec,
-    "search": SearchSettings, "run": RunSpec,
-}  # fmt: skip
-SAID = {"study": "the data folder's name", "space": "paper", "data.root": "", "recipe.name": "proxy"}  # defaults
-NAMES = {"boolean": "true or false", "integer": "whole number", "number": "number", "string": "text"}
+    "data": DataSpec,
+    "detector": DetectorSpec,
+    "recipe": Recipe,
+    "budget": BudgetSpec,
+    "calibration": CalibrationSpec,
+    "search": SearchSettings,
+    "run": RunSpec,
+}
+SAID = {
+    "study": "the data folder's name",
+    "space": "paper",
+    "data.root": "",
+    "recipe.name": "proxy",
+}  # defaults
+NAMES = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+}
 LIMITS = {
-    "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
     "multipleOf": "a multiple of",
-}  # fmt: skip
+}
 
 
 def described(model: type[BaseModel]) -> dict[str, str]:
@@ -44,13 +71,22 @@ def described(model: type[BaseModel]) -> dict[str, str]:
 def values(schema: dict[str, Any]) -> str:
     """What a key takes, in words; `schema` is its JSON schema."""
     if "anyOf" in schema:
-        return " or ".join(values(choice) for choice in schema["anyOf"] if choice.get("type") != "null")
+        return " or ".join(
+            values(choice) for choice in schema["anyOf"] if choice.get("type") != "null"
+        )
     if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
         return ", ".join(f"`{choice}`" for choice in choices)
     if schema["type"] == "array":
         return f"list: {values(schema['items'])}"
     return ", ".join(
-        [NAMES[schema["type"]], *(f"{words} {schema[limit]:.10g}" for limit, words in LIMITS.items() if limit in schema)]
+        [
+            NAMES[schema["type"]],
+            *(
+                f"{words} {schema[limit]:.10g}"
+                for limit, words in LIMITS.items()
+                if limit in schema
+            ),
+        ]
     )
 
 
@@ -63,7 +99,9 @@ def default(key: str, field: FieldInfo) -> str:
     value = field.get_default()
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value in (None, ()) else ", ".join(value) if isinstance(value, tuple) else str(value)
+    return (
+        "" if value in (None, ()) else ", ".join(value) if isinstance(value, tuple) else str(value)
+    )
 
 
 def table(model: type[BaseModel], section: str = "") -> list[str]:
@@ -73,26 +111,51 @@ def table(model: type[BaseModel], section: str = "") -> list[str]:
     for name, field in model.model_fields.items():
         key = f"{section}.{field.alias or name}" if section else name
         if key not in SECTIONS:
-            taken = "a name, a file or the space itself" if key == "space" else values(schemas[field.alias or name])
-            rows.append(f"| `{key}` | {taken} | {default(key, field)} | {texts[field.alias or name]} |")
+            taken = (
+                "a name, a file or the space itself"
+                if key == "space"
+                else values(schemas[field.alias or name])
+            )
+            rows.append(
+                f"| `{key}` | {taken} | {default(key, field)} | {texts[field.alias or name]} |"
+            )
     return rows
 
 
 def recipes() -> list[str]:
     """What the recipes that come along set, side by side."""
     loaded = {name: load_recipe(name) for name in recipe_names()}
-    keys = [name for name in Recipe.model_fields if name != "name" and any(name in recipe for recipe in loaded.values())]
+    keys = [
+        name
+        for name in Recipe.model_fields
+        if name != "name" and any(name in recipe for recipe in loaded.values())
+    ]
     rows = [f"| | {' | '.join(loaded)} |", f"| --- |{' --- |' * len(loaded)}"]
     for key in keys:
         cells = [recipe.get(key, "") for recipe in loaded.values()]
-        rows.append(f"| `{key}` | {' | '.join(f'{cell:g}' if isinstance(cell, float) else str(cell) for cell in cells)} |")
+        rows.append(
+            f"| `{key}` | "
+            + " | ".join(f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells)
+            + " |"
+        )
     return rows
 
 
 def reference() -> str:
     """The whole page."""
-    lines = ["# Reference", "", "Written by `python docs/reference.py` from the code.", "", "## A request", ""]
-    lines += ["`nas-submit request.yaml`; a flag or `--set key=value` comes before the file.", "", *table(SearchSpec)]
+    lines = [
+        "# Reference",
+        "",
+        "Written by `python docs/reference.py` from the code.",
+        "",
+        "## A request",
+        "",
+    ]
+    lines += [
+        "`nas-submit request.yaml`; a flag or `--set key=value` comes before the file.",
+        "",
+        *table(SearchSpec),
+    ]
     for section, model in SECTIONS.items():
         about = (inspect.getdoc(model) or "").partition("Args:")[0].split("\n\n")
         lines += [

@@ -1,9 +1,10 @@
-"""A data set in Pascal VOC's form (`Annotations`, `JPEGImages`, `ImageSets/Main`) as a folder that nas-submit reads.
+"""A data set in Pascal VOC's form (`Annotations`, `JPEGImages`, `ImageSets/Main`) as a folder that
+nas-submit reads.
 
     python examples/voc_to_coco.py BCCD_Dataset/BCCD bccd
 
-Corners are taken as they are written, without the shift by one pixel of VOC's own counting from 1. A box of no size is left
-out and counted; `difficult` objects stay. The old folder is only read.
+Corners are taken as they are written, without the shift by one pixel of VOC's own counting from 1.
+A box of no size is left out and counted; `difficult` objects stay. The old folder is only read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ def read_boxes(annotation: ET.Element) -> list[tuple[str, list[float]]]:
     """Category and [x, y, width, height] of each object."""
     boxes = []
     for found in annotation.iter("object"):
-        x1, y1, x2, y2 = (float(found.findtext(f"bndbox/{side}", "nan")) for side in ("xmin", "ymin", "xmax", "ymax"))
+        x1, y1, x2, y2 = (
+            float(found.findtext(f"bndbox/{side}", "nan"))
+            for side in ("xmin", "ymin", "xmax", "ymax")
+        )
         boxes.append((found.findtext("name", ""), [x1, y1, x2 - x1, y2 - y1]))
     return boxes
 
@@ -36,10 +40,15 @@ def read_boxes(annotation: ET.Element) -> list[tuple[str, list[float]]]:
 def convert(voc: Path, out: Path) -> None:
     """Write `out`, which must not exist."""
     read = {
-        split: [(name, ET.parse(voc / "Annotations" / f"{name}.xml").getroot()) for name in read_names(voc, split)]
+        split: [
+            (name, ET.parse(voc / "Annotations" / f"{name}.xml").getroot())
+            for name in read_names(voc, split)
+        ]
         for split in SPLITS
     }
-    named = sorted({name for images in read.values() for _, root in images for name, _ in read_boxes(root)})
+    named = sorted(
+        {name for images in read.values() for _, root in images for name, _ in read_boxes(root)}
+    )
     categories = [{"id": number, "name": name} for number, name in enumerate(named, start=1)]
     ids = {category["name"]: category["id"] for category in categories}
     for split, files in read.items():
@@ -49,11 +58,18 @@ def convert(voc: Path, out: Path) -> None:
         for number, (name, root) in enumerate(files, start=1):
             file = (voc / "JPEGImages" / f"{name}.jpg").resolve(strict=True)
             shutil.copyfile(file, out / split / file.name)
-            width, height = (int(root.findtext(f"size/{side}", "0")) for side in ("width", "height"))
+            width, height = (
+                int(root.findtext(f"size/{side}", "0")) for side in ("width", "height")
+            )
             images.append({"id": number, "file_name": file.name, "width": width, "height": height})
             for category, box in read_boxes(root):
                 if min(box[2:]) > 0:
-                    fields = {"image_id": number, "category_id": ids[category], "bbox": box, "area": box[2] * box[3]}
+                    fields = {
+                        "image_id": number,
+                        "category_id": ids[category],
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                    }
                     boxes.append({"id": len(boxes) + 1, **fields, "iscrowd": 0})
         (out / f"instances_{split}.json").write_text(
             json.dumps({"images": images, "annotations": boxes, "categories": categories})

@@ -5,7 +5,7 @@ UserError                    (search_spaces)
 |-- SpecError                a search request that cannot be run
 |-- DataError                a data set that cannot be read or trained on
 |-- StudyError               a study or database that cannot be opened, continued or found
-|-- OutputError            a disk that takes nothing more; a search stops, and the same command goes on with it
+|-- OutputError            a disk that takes nothing more; the same command goes on later
 |-- BundleError              an export that cannot be made or read
 `-- MissingDependency        an optional package that the command needs
 CandidateError               what ends one candidate, never the search
@@ -20,9 +20,21 @@ from importlib.util import find_spec
 from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
 
 __all__ = [
-    "BundleError", "CandidateError", "DataError", "LayoutError", "MissingDependency", "NonFiniteLoss", "OutOfMemory",
-    "OutputError", "SpaceError", "SpecError", "StudyError", "UserError", "need", "one_of",
-]  # fmt: skip
+    "BundleError",
+    "CandidateError",
+    "DataError",
+    "LayoutError",
+    "MissingDependency",
+    "NonFiniteLoss",
+    "OutOfMemory",
+    "OutputError",
+    "SpaceError",
+    "SpecError",
+    "StudyError",
+    "UserError",
+    "need",
+    "one_of",
+]
 
 
 class SpecError(UserError):
@@ -72,7 +84,9 @@ class NonFiniteLoss(CandidateError):
 
 
 class OutOfMemory(CandidateError):
-    """The candidate itself needed more than its share of the card; `peak_bytes` had been allocated when it failed."""
+    """The candidate itself needed more than its share of the card; `peak_bytes` had been allocated
+    when it failed.
+    """
 
     def __init__(self, message: str, peak_bytes: int) -> None:
         super().__init__(message)

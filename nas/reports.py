@@ -10,10 +10,12 @@ HEADLINES = ("map", "map_50", "map_segm", "map_segm_50")
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """COCO's twelve figures, fractions 0 to 1; None where the ground truth has nothing of the kind (no small objects, say).
+    """COCO's twelve figures, fractions 0 to 1; None where the ground truth has nothing of the kind
+    (no small objects, say).
 
-    `map` is over IoU 0.50 to 0.95 and 100 detections an image; `ar_N` is the recall with N detections an image. `map_segm` and
-    so on are the same figures of instance masks; None where detector or ground truth has none.
+    `map` is over IoU 0.50 to 0.95 and 100 detections an image; `ar_N` is the recall with N
+    detections an image. `map_segm` and so on are the same figures of instance masks; None where
+    detector or ground truth has none.
     """
 
     map: float | None
@@ -39,13 +41,17 @@ class CocoMetrics:
     def precisions(self) -> dict[str, Any]:
         """All mAP by name, those of masks only where there are masks."""
         figures = {name: value for name, value in vars(self).items() if name.startswith("map")}
-        return {name: value for name, value in figures.items() if value is not None or "segm" not in name}
+        return {
+            name: value
+            for name, value in figures.items()
+            if value is not None or "segm" not in name
+        }
 
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
-    """Shares of the validation images, 0 to 1, whose class is the first or among the first five (of fewer classes: always), and
-    the mean cross-entropy, without label smoothing.
+    """Shares of the validation images, 0 to 1, whose class is the first or among the first five (of
+    fewer classes: always), and the mean cross-entropy, without label smoothing.
     """
 
     top1: float
@@ -57,10 +63,11 @@ class ClassificationMetrics:
 class MemoryEstimate:
     """Predicted GPU memory of one training step, in bytes.
 
-    `peak_bytes` is the highest sum of allocated blocks, `reserved_bytes` what the caching allocator takes from the card for it.
-    The other fields say what the peak consists of: `activations` is what the forward pass of each part of the network made and
-    the backward pass still needs, `transients` what the backward pass made, `workspace` is cuBLAS's, `rounding` what the
-    allocator adds to blocks. `moment` is `forward`, `backward` or `update`.
+    `peak_bytes` is the highest sum of allocated blocks, `reserved_bytes` what the caching allocator
+    takes from the card for it. The other fields say what the peak consists of: `activations` is
+    what the forward pass of each part of the network made and the backward pass still needs,
+    `transients` what the backward pass made, `workspace` is cuBLAS's, `rounding` what the allocator
+    adds to blocks. `moment` is `forward`, `backward` or `update`.
     """
 
     peak_bytes: int
@@ -77,14 +84,25 @@ class MemoryEstimate:
 
     def parts(self) -> dict[str, int]:
         """The parts by name; their sum is the peak."""
-        plain = ("parameters", "optimizer", "gradients", "inputs", "transients", "workspace", "rounding")
-        return {**{name: getattr(self, f"{name}_bytes") for name in plain}, **self.activations_bytes}
+        plain = (
+            "parameters",
+            "optimizer",
+            "gradients",
+            "inputs",
+            "transients",
+            "workspace",
+            "rounding",
+        )
+        return {
+            **{name: getattr(self, f"{name}_bytes") for name in plain},
+            **self.activations_bytes,
+        }
 
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What calibration did. Spreads are standard deviations of log C over the layers; factors are what weights were scaled
-    by.
+    """What calibration did. Spreads are standard deviations of log C over the layers; factors are
+    what weights were scaled by.
     """
 
     layers: int
@@ -110,7 +128,8 @@ class CalibrationReport:
 class Report:
     """One epoch, in every kind of training.
 
-    `loss` is the mean of the epoch, `lr` that of its last step. `converged` says that the recipe ends before `epochs`.
+    `loss` is the mean of the epoch, `lr` that of its last step. `converged` says that the recipe
+    ends before `epochs`.
     """
 
     epoch: int
@@ -128,7 +147,9 @@ class Report:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """The inverse of `dataclasses.asdict`."""
-        metrics = {name: cls.figures(**fields[name]) for name in ("metrics", "test") if fields.get(name)}
+        metrics = {
+            name: cls.figures(**fields[name]) for name in ("metrics", "test") if fields.get(name)
+        }
         return cls(**{**fields, **metrics})
 
 
@@ -136,9 +157,10 @@ class Report:
 class EpochReport(Report):
     """One epoch of one candidate, as it leaves training.
 
-    `train_s` is all training so far and `elapsed_s` that with calibration and evaluation; `fps` counts images a second of the
-    detector alone; `memory_peak_bytes` is what the GPU allocated at most, None on the CPU. `test` has the metrics on the test
-    split, of the last epoch where there is such a split. `hardware` is what it ran on (see `nas.utils.device.hardware`).
+    `train_s` is all training so far and `elapsed_s` that with calibration and evaluation; `fps`
+    counts images a second of the detector alone; `memory_peak_bytes` is what the GPU allocated at
+    most, None on the CPU. `test` has the metrics on the test split, of the last epoch where there
+    is such a split. `hardware` is what it ran on (see `nas.utils.device.hardware`).
     """
 
     metrics: CocoMetrics
@@ -157,12 +179,18 @@ class EpochReport(Report):
         """The headline figures, by the names of their attributes."""
         if self.test is None:
             return {}
-        return {f"test_{name}": value for name, value in self.test.precisions().items() if name in HEADLINES}
+        return {
+            f"test_{name}": value
+            for name, value in self.test.precisions().items()
+            if name in HEADLINES
+        }
 
 
 @dataclass(frozen=True)
 class PretrainingReport(Report):
-    """One epoch of a pre-training by classification; its times and memory are those of `EpochReport`."""
+    """One epoch of a pre-training by classification; its times and memory are those of
+    `EpochReport`.
+    """
 
     metrics: ClassificationMetrics
     train_s: float

@@ -1,4 +1,6 @@
-"""What a candidate is: layouts and the spaces they are drawn from. Standard library and YAML only."""
+"""What a candidate is: layouts and the spaces they are drawn from. Standard library and YAML
+only.
+"""
 
 from search_spaces.errors import LayoutError, SpaceError, UserError
 from search_spaces.layout import Layout, Stage

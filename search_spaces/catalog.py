@@ -1,4 +1,6 @@
-"""Names that a request may use, kept apart from the code behind them so that checking a name costs nothing."""
+"""Names that a request may use, kept apart from the code behind them so that checking a name costs
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ class SpaceError(UserError):
 
 
 def one_of(what: str, value: object, choices: Iterable[object]) -> str:
-    """The sentence for a value outside a list of names, with the nearest name where there is one."""
+    """The sentence for a value outside a list of names, with the nearest name where there is
+    one.
+    """
     names = [str(choice) for choice in choices]
     near = get_close_matches(str(value), names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""

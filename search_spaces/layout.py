@@ -1,14 +1,17 @@
-"""A candidate: which of the four stages are convolutional (C) and which are transformer (T), how deep, how wide.
+"""A candidate: which of the four stages are convolutional (C) and which are transformer (T), how
+deep, how wide.
 
     C2-C2-T12-T4                         four stages, stage widths 96, 192, 384, 768
     T2-T2-T18-T2@128                     the width of the first stage, doubled from stage to stage
     C2-C2-C14-T5@256,512,1024,768        the width of every stage
     C1-C1-T2-T1@16+window=8+norm=gn      whatever else differs from the default
 
-The text form is complete: it parses back to an equal `Layout`. Two spellings of one network give equal layouts with one
-`layout_id`, because fields that such a network does not have (the window of an all-C layout) are set to their defaults.
+The text form is complete: it parses back to an equal `Layout`. Two spellings of one network give
+equal layouts with one `layout_id`, because fields that such a network does not have (the window of
+an all-C layout) are set to their defaults.
 
-Source of the grammar and of the default widths: Hong et al., CVPR 2022, sections 4.2 and 5.1 (`C2-C2-T12-T4`, "#Channel").
+Source of the grammar and of the default widths: Hong et al., CVPR 2022, sections 4.2 and 5.1
+(`C2-C2-T12-T4`, "#Channel").
 """
 
 from __future__ import annotations
@@ -41,10 +44,14 @@ class Stage:
         if self.kind not in KINDS:
             raise LayoutError(one_of("the kind of a stage", self.kind, KINDS))
         if not _whole(self.depth) or self.depth < 1:
-            raise LayoutError(f"the depth of a stage must be a whole number of blocks, at least 1; got {self.depth!r}")
+            raise LayoutError(
+                "the depth of a stage must be a whole number of blocks, at least 1; got "
+                f"{self.depth!r}"
+            )
         if not _whole(self.width) or self.width < 4 or self.width % 4:
             raise LayoutError(
-                f"the width of a stage must be a multiple of 4 (a C block has a quarter of it inside); got {self.width!r}"
+                "the width of a stage must be a multiple of 4 (a C block has a quarter of it "
+                f"inside); got {self.width!r}"
             )
 
 
@@ -54,16 +61,19 @@ class Layout:
 
     Args:
         stages: four stages, at strides 4, 8, 16 and 32.
-        stem: `resnet` (7x7/2 convolution, norm, ReLU, 3x3/2 max-pool), `patch` (4x4/4 convolution, layer norm), `dsod` (three
-            3x3 convolutions with norm and ReLU, the first of stride 2, 2x2/2 max-pool) or `auto`: `resnet` in front of a C
-            stage, `patch` in front of a T stage.
-        stem_width: channels of a ResNet stem in front of a C stage; default 64, or the width of a narrower first stage.
-            Every other stem has the width of the first stage.
-        head_dim: channels of one attention head; a stage whose width it does not divide takes the largest divisor below.
+        stem: `resnet` (7x7/2 convolution, norm, ReLU, 3x3/2 max-pool), `patch` (4x4/4 convolution,
+            layer norm), `dsod` (three 3x3 convolutions with norm and ReLU, the first of stride 2,
+            2x2/2 max-pool) or `auto`: `resnet` in front of a C stage, `patch` in front of a T
+            stage.
+        stem_width: channels of a ResNet stem in front of a C stage; default 64, or the width of a
+            narrower first stage. Every other stem has the width of the first stage.
+        head_dim: channels of one attention head; a stage whose width it does not divide takes the
+            largest divisor below.
         window: side of the attention windows, in positions.
         mlp_ratio: hidden width of a T block's MLP over the width of the stage.
         norm: `bn`, `gn` or `syncbn`, in the stem and the C blocks. T blocks always have layer norm.
-        dense: every stage from the third on is given the outputs of all stages before it, not of the last one alone.
+        dense: every stage from the third on is given the outputs of all stages before it, not of
+            the last one alone.
 
     Raises:
         LayoutError: a field out of its range.
@@ -98,17 +108,22 @@ class Layout:
         if not isinstance(self.dense, bool):
             raise LayoutError(f"dense must be true or false; got {self.dense!r}")
         if not isinstance(self.mlp_ratio, (int, float)) or not 0 < self.mlp_ratio <= 64:
-            raise LayoutError(f"mlp_ratio must be a number above 0, at most 64; got {self.mlp_ratio!r}")
+            raise LayoutError(
+                f"mlp_ratio must be a number above 0, at most 64; got {self.mlp_ratio!r}"
+            )
 
     def _canonical(self) -> dict[str, Any]:
-        """Values of the fields that other fields decide, and defaults for those that this network does not have."""
+        """Values of the fields that other fields decide, and defaults for those that this network
+        does not have.
+        """
         first, kinds = self.stages[0], {stage.kind for stage in self.stages}
         stem = self.stem if self.stem != "auto" else ("resnet" if first.kind == "C" else "patch")
         free_stem = stem == "resnet" and first.kind == "C"
         default_width = min(64, first.width) if free_stem else first.width
         if self.stem_width not in (None, default_width) and not free_stem:
             raise LayoutError(
-                f"stem_width is free only for a resnet stem in front of a C stage; here it must be {default_width}, "
+                "stem_width is free only for a resnet stem in front of a C stage; here it must "
+                f"be {default_width}, "
                 f"the width of the first stage; got {self.stem_width}"
             )
         fixed: dict[str, Any] = {"stem": stem, "stem_width": self.stem_width or default_width}
@@ -116,13 +131,18 @@ class Layout:
             fixed |= {"window": 7, "mlp_ratio": 4, "head_dim": 32}
         else:
             dims = self._head_dims(self.head_dim)
-            fixed |= {"head_dim": 32 if dims == self._head_dims(32) else max(dims), "mlp_ratio": _plain(self.mlp_ratio)}
+            fixed |= {
+                "head_dim": 32 if dims == self._head_dims(32) else max(dims),
+                "mlp_ratio": _plain(self.mlp_ratio),
+            }
         if "C" not in kinds and stem == "patch":
             fixed["norm"] = "bn"
         return fixed
 
     def _head_dims(self, head_dim: int) -> list[int]:
-        return [largest_divisor(stage.width, head_dim) for stage in self.stages if stage.kind == "T"]
+        return [
+            largest_divisor(stage.width, head_dim) for stage in self.stages if stage.kind == "T"
+        ]
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -141,12 +161,16 @@ class Layout:
 
     @property
     def layout_id(self) -> str:
-        """Twelve hexadecimal digits, equal for equal networks, stable when layouts learn new options."""
+        """Twelve hexadecimal digits, equal for equal networks, stable when layouts learn new
+        options.
+        """
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
 
     def with_depths(self, depths: Sequence[int]) -> Layout:
         """The same stages with other numbers of blocks."""
-        stages = tuple(replace(stage, depth=depth) for stage, depth in zip(self.stages, depths, strict=True))
+        stages = tuple(
+            replace(stage, depth=depth) for stage, depth in zip(self.stages, depths, strict=True)
+        )
         return replace(self, stages=stages)
 
     def heads(self, stage: int) -> int:
@@ -162,7 +186,9 @@ class Layout:
             text += f"@{self.widths[0]}"
         plain = Layout(self.stages)
         return text + "".join(
-            f"+{name}={str(getattr(self, name)).lower()}" for name in _OPTIONS if getattr(self, name) != getattr(plain, name)
+            f"+{name}={str(getattr(self, name)).lower()}"
+            for name in _OPTIONS
+            if getattr(self, name) != getattr(plain, name)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,7 +197,8 @@ class Layout:
 
     @classmethod
     def from_dict(cls, long: Mapping[str, Any]) -> Layout:
-        """Read the long form; `width` of the stages may be left out where `channels` gives the first one.
+        """Read the long form; `width` of the stages may be left out where `channels` gives the
+        first one.
 
         Raises:
             LayoutError: an unknown or missing key, or a field out of its range.
@@ -181,12 +208,19 @@ class Layout:
             raise LayoutError(one_of("a key of a layout", unknown[0], sorted(known)))
         stages, channels = long.get("stages"), long.get("channels", DEFAULT_CHANNELS)
         if not isinstance(stages, Iterable) or isinstance(stages, (str, Mapping)):
-            raise LayoutError(f"the long form of a layout needs `stages`, a list of {STAGES}; got {stages!r}")
+            raise LayoutError(
+                f"the long form of a layout needs `stages`, a list of {STAGES}; got {stages!r}"
+            )
         stages = list(stages)
         if len(stages) != STAGES:
             raise LayoutError(f"a layout has {STAGES} stages, {_EXAMPLE}; got {len(stages)}")
-        built = [_stage_from(stage, width) for stage, width in zip(stages, _doubling(channels), strict=True)]
-        return cls(tuple(built), **{name: long[name] for name in _OPTIONS if long.get(name) is not None})
+        built = [
+            _stage_from(stage, width)
+            for stage, width in zip(stages, _doubling(channels), strict=True)
+        ]
+        return cls(
+            tuple(built), **{name: long[name] for name in _OPTIONS if long.get(name) is not None}
+        )
 
     @classmethod
     def parse(cls, text: str) -> Layout:
@@ -197,12 +231,18 @@ class Layout:
         """
         match = _TEXT.fullmatch(text.strip())
         if not match:
-            raise LayoutError(f"a layout is four stages such as C2 joined by '-', {_EXAMPLE}; got {text!r}")
+            raise LayoutError(
+                f"a layout is four stages such as C2 joined by '-', {_EXAMPLE}; got {text!r}"
+            )
         kinds = [_kind_and_depth(part, text) for part in match["stages"].split("-")]
         if len(kinds) != STAGES:
-            raise LayoutError(f"a layout has {STAGES} stages, {_EXAMPLE}; got {len(kinds)} in {text!r}")
+            raise LayoutError(
+                f"a layout has {STAGES} stages, {_EXAMPLE}; got {len(kinds)} in {text!r}"
+            )
         widths = _parse_widths(match["widths"], text)
-        stages = tuple(Stage(kind, depth, width) for (kind, depth), width in zip(kinds, widths, strict=True))
+        stages = tuple(
+            Stage(kind, depth, width) for (kind, depth), width in zip(kinds, widths, strict=True)
+        )
         return cls(stages, **_parse_options(match["options"], text))
 
 
@@ -229,20 +269,31 @@ def _plain(number: float) -> float:
 
 def _doubling(channels: object) -> tuple[int, ...]:
     if not isinstance(channels, int) or isinstance(channels, bool):
-        raise LayoutError(f"channels must be a whole number, the width of the first stage; got {channels!r}")
+        raise LayoutError(
+            f"channels must be a whole number, the width of the first stage; got {channels!r}"
+        )
     return doubled(channels)
 
 
 def _stage_from(stage: object, width: int) -> Stage:
-    if not isinstance(stage, Mapping) or not {"kind", "depth"} <= set(stage) <= {"kind", "depth", "width"}:
-        raise LayoutError(f"a stage in the long form has kind, depth and perhaps width; got {stage!r}")
+    if not isinstance(stage, Mapping) or not {"kind", "depth"} <= set(stage) <= {
+        "kind",
+        "depth",
+        "width",
+    }:
+        raise LayoutError(
+            f"a stage in the long form has kind, depth and perhaps width; got {stage!r}"
+        )
     return Stage(**{"width": width, **stage})
 
 
 def _kind_and_depth(part: str, text: str) -> tuple[str, int]:
     match = re.fullmatch(r"([A-Za-z])([0-9]{1,4})", part)
     if not match:
-        raise LayoutError(f"a stage is a kind ({' or '.join(KINDS)}) and a depth, {_EXAMPLE}; got {part!r} in {text!r}")
+        raise LayoutError(
+            f"a stage is a kind ({' or '.join(KINDS)}) and a depth, {_EXAMPLE}; got {part!r} in "
+            f"{text!r}"
+        )
     return match[1].upper(), int(match[2])
 
 
@@ -250,8 +301,13 @@ def _parse_widths(part: str | None, text: str) -> tuple[int, ...]:
     if part is None:
         return doubled(DEFAULT_CHANNELS)
     numbers = part.split(",")
-    if len(numbers) not in (1, STAGES) or not all(re.fullmatch(r"[0-9]{1,5}", number) for number in numbers):
-        raise LayoutError(f"'@' takes the width of the first stage or of all {STAGES}: @96 or @96,192,384,768; got {text!r}")
+    if len(numbers) not in (1, STAGES) or not all(
+        re.fullmatch(r"[0-9]{1,5}", number) for number in numbers
+    ):
+        raise LayoutError(
+            f"'@' takes the width of the first stage or of all {STAGES}: @96 or @96,192,384,768; "
+            f"got {text!r}"
+        )
     widths = tuple(map(int, numbers))
     return widths if len(widths) == STAGES else doubled(widths[0])
 
@@ -263,7 +319,9 @@ def _parse_options(part: str, text: str) -> dict[str, Any]:
         if name not in _OPTIONS:
             raise LayoutError(f"{one_of('an option of a layout', name, _OPTIONS)} in {text!r}")
         if not equals or name in options:
-            raise LayoutError(f"an option of a layout is written once, as +name=value; got {item!r} in {text!r}")
+            raise LayoutError(
+                f"an option of a layout is written once, as +name=value; got {item!r} in {text!r}"
+            )
         options[name] = _option(name, value)
     return options
 

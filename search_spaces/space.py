@@ -1,4 +1,5 @@
-"""A search space: the finite set of layouts that a search may draw from, written as a short YAML file.
+"""A search space: the finite set of layouts that a search may draw from, written as a short YAML
+file.
 
     name: mine
     stages:                                   # four: kinds and depths
@@ -9,10 +10,11 @@
     channels: [64, 96]                        # width of the first stage; the others double it
     stems: [auto]
     conditions: [C never after T]
-    layout: {window: 8, norm: gn}             # what all layouts of the space share; `Layout` lists the names
+    layout: {window: 8, norm: gn}  # what all layouts of the space share; `Layout` lists the names
     defaults: {recipe: tiny}                  # what a search here takes where its request is silent
 
-Samplers see `parameters()`, a few named lists of choices; `decode` turns one choice of each into a `Layout`.
+Samplers see `parameters()`, a few named lists of choices; `decode` turns one choice of each into a
+`Layout`.
 """
 
 from __future__ import annotations
@@ -71,11 +73,17 @@ class SearchSpace:
     def __post_init__(self) -> None:
         for condition in self.conditions:
             if condition not in CONDITIONS:
-                raise SpaceError(f"space {self.name!r}: {one_of('a condition', condition, CONDITIONS)}")
+                raise SpaceError(
+                    f"space {self.name!r}: {one_of('a condition', condition, CONDITIONS)}"
+                )
         if len(self.kinds) != STAGES or len(self.depths) != STAGES:
-            raise SpaceError(f"space {self.name!r} must name {STAGES} stages; got {len(self.kinds)}")
+            raise SpaceError(
+                f"space {self.name!r} must name {STAGES} stages; got {len(self.kinds)}"
+            )
         if not self.patterns:
-            raise SpaceError(f"space {self.name!r}: no pattern of kinds meets {', '.join(self.conditions)}")
+            raise SpaceError(
+                f"space {self.name!r}: no pattern of kinds meets {', '.join(self.conditions)}"
+            )
         try:
             for head in self._depth_families():
                 self._build(*head, depths=tuple(choices[0] for choices in self.depths))
@@ -90,7 +98,9 @@ class SearchSpace:
         return tuple("-".join(kinds) for kinds in strings if all(rule(kinds) for rule in rules))
 
     def parameters(self) -> dict[str, tuple[Any, ...]]:
-        """What a sampler chooses: a name and its choices, in order; a single choice is no parameter."""
+        """What a sampler chooses: a name and its choices, in order; a single choice is no
+        parameter.
+        """
         choices: dict[str, tuple[Any, ...]] = {"pattern": self.patterns}
         choices |= {f"depth_{stage + 1}": depths for stage, depths in enumerate(self.depths)}
         choices |= {"channels": self.channels, "stem": self.stems}
@@ -106,14 +116,18 @@ class SearchSpace:
         for name, value in parameters.items():
             if value not in offered.get(name, ()):
                 choices = offered.get(name, tuple(offered))
-                raise SpaceError(one_of(f"parameter {name!r} of space {self.name!r}", value, choices))
+                raise SpaceError(
+                    one_of(f"parameter {name!r} of space {self.name!r}", value, choices)
+                )
         if missing := sorted(set(offered) - set(parameters)):
             raise SpaceError(f"space {self.name!r} also needs a value for {', '.join(missing)}")
         return self._build(
             parameters.get("pattern", self.patterns[0]),
             parameters.get("channels", self.channels[0]),
             parameters.get("stem", self.stems[0]),
-            depths=tuple(parameters.get(f"depth_{i + 1}", depths[0]) for i, depths in enumerate(self.depths)),
+            depths=tuple(
+                parameters.get(f"depth_{i + 1}", depths[0]) for i, depths in enumerate(self.depths)
+            ),
         )
 
     def encode(self, layout: Layout) -> dict[str, Any]:
@@ -166,7 +180,9 @@ class SearchSpace:
             yield self._build(*heads[index], depths=tuple(reversed(depths)))
 
     def shallowest(self) -> Iterator[Layout]:
-        """For every choice but the depths the layout with the smallest depths: nothing in the space needs less memory."""
+        """For every choice but the depths the layout with the smallest depths: nothing in the space
+        needs less memory.
+        """
         for head in self._depth_families():
             yield self._build(*head, depths=tuple(min(depths) for depths in self.depths))
 
@@ -178,26 +194,43 @@ class SearchSpace:
     def describe(self) -> str:
         """One line: the patterns, depths and channels."""
         depths = " / ".join(_span(choices) for choices in self.depths)
-        return f"patterns {', '.join(self.patterns)}; depths {depths}; channels {', '.join(map(str, self.channels))}"
+        return (
+            f"patterns {', '.join(self.patterns)}; depths {depths}; channels "
+            f"{', '.join(map(str, self.channels))}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The YAML form; `space_from_dict` reads it back."""
-        stages = [{"kinds": list(k), "depths": list(d)} for k, d in zip(self.kinds, self.depths, strict=True)]
+        stages = [
+            {"kinds": list(k), "depths": list(d)}
+            for k, d in zip(self.kinds, self.depths, strict=True)
+        ]
         return {
-            "name": self.name, "stages": stages, "channels": list(self.channels), "stems": list(self.stems),
-            "conditions": list(self.conditions), "layout": dict(self.layout_defaults), "defaults": dict(self.defaults),
-        }  # fmt: skip
+            "name": self.name,
+            "stages": stages,
+            "channels": list(self.channels),
+            "stems": list(self.stems),
+            "conditions": list(self.conditions),
+            "layout": dict(self.layout_defaults),
+            "defaults": dict(self.defaults),
+        }
 
     def _depth_families(self) -> list[tuple[str, int, str]]:
-        """Pattern, channels and stem of every group of layouts that differ in depth alone, equal networks once."""
+        """Pattern, channels and stem of every group of layouts that differ in depth alone, equal
+        networks once.
+        """
         groups: dict[Layout, tuple[str, int, str]] = {}
         for pattern, channels, stem in itertools.product(self.patterns, self.channels, self.stems):
-            groups.setdefault(self._build(pattern, channels, stem, depths=(1, 1, 1, 1)), (pattern, channels, stem))
+            groups.setdefault(
+                self._build(pattern, channels, stem, depths=(1, 1, 1, 1)), (pattern, channels, stem)
+            )
         return list(groups.values())
 
     def _build(self, pattern: str, channels: int, stem: str, *, depths: tuple[int, ...]) -> Layout:
         kinds = pattern.split("-")
-        stages = tuple(Stage(k, d, w) for k, d, w in zip(kinds, depths, doubled(channels), strict=True))
+        stages = tuple(
+            Stage(k, d, w) for k, d, w in zip(kinds, depths, doubled(channels), strict=True)
+        )
         shared = dict(self.layout_defaults)
         if stages[0].kind != "C" or stem in ("patch", "dsod"):
             shared.pop("stem_width", None)
@@ -207,14 +240,20 @@ class SearchSpace:
 def preset_names() -> list[str]:
     """Names of the spaces that come with the package."""
     folder = resources.files("search_spaces") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
 
 
 def load_space(reference: str) -> SearchSpace:
-    """Find a space by the name of a preset, the path of a YAML file, or `module:function` that returns one.
+    """Find a space by the name of a preset, the path of a YAML file, or `module:function` that
+    returns one.
 
     Raises:
-        SpaceError: nothing by that name, a file that is not YAML, or a space that is not well formed.
+        SpaceError: nothing by that name, a file that is not YAML, or a space that is not well
+            formed.
     """
     if reference in preset_names():
         text = (resources.files("search_spaces") / "presets" / f"{reference}.yaml").read_text()
@@ -234,7 +273,10 @@ def space_from_dict(written: object, source: str) -> SearchSpace:
         SpaceError: naming `source`, the key and the rule.
     """
     if not isinstance(written, Mapping):
-        raise SpaceError(f"space {source!r} must be a mapping with {', '.join(_KEYS)}; got {type(written).__name__}")
+        raise SpaceError(
+            f"space {source!r} must be a mapping with {', '.join(_KEYS)}; got "
+            f"{type(written).__name__}"
+        )
     try:
         return _read(written, source)
     except UserError:
@@ -249,7 +291,10 @@ def _read(written: Mapping[str, Any], source: str) -> SearchSpace:
             raise SpaceError(f"space {source!r}: {one_of('a key', key, _KEYS)}")
     stages = written.get("stages")
     if not isinstance(stages, list) or len(stages) != STAGES:
-        raise SpaceError(f"space {source!r}: stages must be a list of {STAGES}, each with kinds and depths; got {stages!r}")
+        raise SpaceError(
+            f"space {source!r}: stages must be a list of {STAGES}, each with kinds and depths; "
+            f"got {stages!r}"
+        )
     for stage in stages:
         if not isinstance(stage, Mapping) or set(stage) != {"kinds", "depths"}:
             raise SpaceError(f"space {source!r}: a stage has kinds and depths; got {stage!r}")
@@ -270,7 +315,9 @@ def _read(written: Mapping[str, Any], source: str) -> SearchSpace:
 
 def _choices(values: object, allowed: tuple[str, ...], key: str, source: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not values:
-        raise SpaceError(f"space {source!r}: {key} must be a list from {', '.join(allowed)}; got {values!r}")
+        raise SpaceError(
+            f"space {source!r}: {key} must be a list from {', '.join(allowed)}; got {values!r}"
+        )
     for value in values:
         if value not in allowed:
             raise SpaceError(f"space {source!r}: {one_of(key, value, allowed)}")
@@ -280,10 +327,15 @@ def _choices(values: object, allowed: tuple[str, ...], key: str, source: str) ->
 def _whole_numbers(values: object, key: str, source: str) -> tuple[int, ...]:
     if isinstance(values, Mapping) and {"low", "high"} <= set(values) <= {"low", "high", "step"}:
         values = list(range(values["low"], values["high"] + 1, values.get("step", 1)))
-    valid = isinstance(values, list) and values and all(type(value) is int and value > 0 for value in values)
+    valid = (
+        isinstance(values, list)
+        and values
+        and all(type(value) is int and value > 0 for value in values)
+    )
     if not valid:
         raise SpaceError(
-            f"space {source!r}: {key} must be a list of whole numbers from 1 or {{low: 1, high: 4}}; got {values!r}"
+            f"space {source!r}: {key} must be a list of whole numbers from 1 or {{low: 1, high: "
+            f"4}}; got {values!r}"
         )
     return tuple(sorted(set(values)))  # type: ignore[call-overload]
 
@@ -323,5 +375,7 @@ def _from_function(reference: str) -> SearchSpace:
     except Exception as error:
         raise SpaceError(f"space {reference!r}: {type(error).__name__}: {error}") from None
     if not isinstance(space, SearchSpace):
-        raise SpaceError(f"space {reference!r} must return a SearchSpace; got {type(space).__name__}")
+        raise SpaceError(
+            f"space {reference!r} must return a SearchSpace; got {type(space).__name__}"
+        )
     return space

@@ -17,7 +17,9 @@ SHARED = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Traced memory is cached under this run's folder, not the user's; commands that tests start inherit it."""
+    """Traced memory is cached under this run's folder, not the user's; commands that tests start
+    inherit it.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -35,8 +37,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sorted_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images in folders by class: five classes, each with 30 training and 10 validation images of 32 x 32 pixels."""
-    return make_image_folder(tmp_path_factory.mktemp("images") / "sorted", classes=5, train=30, val=10, size=32)
+    """Images in folders by class: five classes, each with 30 training and 10 validation images of
+    32 x 32 pixels.
+    """
+    return make_image_folder(
+        tmp_path_factory.mktemp("images") / "sorted", classes=5, train=30, val=10, size=32
+    )
 
 
 def shared_data(name: str) -> Path:
@@ -48,7 +54,9 @@ def shared_data(name: str) -> Path:
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """URL of a server that many drivers can share, of each kind."""
     server = start_server(request.param, tmp_path_factory.mktemp(request.param))
     yield server.url

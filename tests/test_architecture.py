@@ -1,4 +1,6 @@
-"""Which way the packages look: search_spaces <- nas <- workers, dashboards; nas.cli sees all and is seen by nobody."""
+"""Which way the packages look: search_spaces <- nas <- workers, dashboards; nas.cli sees all and is
+seen by nobody.
+"""
 
 from __future__ import annotations
 
@@ -97,12 +99,18 @@ def test_search_spaces_need_the_standard_library_and_yaml_only():
         if part(module) == "search_spaces":
             for name in imports(path):
                 top = name.split(".")[0]
-                assert top in {"search_spaces", "yaml"} or top in sys.stdlib_module_names, f"{module} imports {top}"
+                assert top in {"search_spaces", "yaml"} or top in sys.stdlib_module_names, (
+                    f"{module} imports {top}"
+                )
 
 
 def test_no_cycles():
     graph = {
-        module: {ours for name in imports(path, at_start=True) if (ours := known(name)) and ours != module}
+        module: {
+            ours
+            for name in imports(path, at_start=True)
+            if (ours := known(name)) and ours != module
+        }
         for module, path in MODULES.items()
     }
     list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the cycle
@@ -120,7 +128,9 @@ def test_an_exported_backbone_can_do_without_us():
 
 
 def test_files_stay_small():
-    lines = {path: len(path.read_text().splitlines()) for path in (ROOT / p for p in MODULES.values())}
+    lines = {
+        path: len(path.read_text().splitlines()) for path in (ROOT / p for p in MODULES.values())
+    }
     assert max(lines.values()) <= MAX_LINES, max(lines, key=lambda path: lines[path])
     assert sorted(lines.values())[len(lines) // 2] <= 150
 
@@ -157,5 +167,7 @@ LIGHT = {
 @pytest.mark.parametrize("module", LIGHT)
 def test_importing_stays_cheap(module: str):
     script = f"import sys, {module}; print(*(set({sorted(LIGHT[module])}) & set(sys.modules)))"
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert ran.stdout.strip() == ""

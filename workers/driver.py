@@ -28,7 +28,9 @@ from workers.trial_config import TrialConfigBuilder
 
 @dataclass(frozen=True)
 class Watcher:
-    """Who is told what happens: images checked, the study opened, everything that happens to its trials."""
+    """Who is told what happens: images checked, the study opened, everything that happens to its
+    trials.
+    """
 
     on_image: Progress | None = None
     on_open: Callable[[Search, DatasetSummary], None] = lambda study, facts: None
@@ -44,7 +46,8 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> Search:
         local: train in this process, without Ray.
 
     Raises:
-        UserError: what was asked for cannot be done; nothing has been trained and no study been made.
+        UserError: what was asked for cannot be done; nothing has been trained and no study been
+            made.
         KeyboardInterrupt: stopped by the user; the same call continues.
     """
     check_backend(spec, local=local)
@@ -52,7 +55,8 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> Search:
 
 
 def check_backend(spec: SearchSpec, *, local: bool) -> None:
-    """Find out before the data are read whether the database can be used, and Ray where it is wanted.
+    """Find out before the data are read whether the database can be used, and Ray where it is
+    wanted.
 
     Raises:
         UserError: one cannot.
@@ -62,7 +66,9 @@ def check_backend(spec: SearchSpec, *, local: bool) -> None:
         raise MissingDependency("ray[tune] (or use --local)", "ray")
 
 
-def run_checked(spec: SearchSpec, splits: Splits, facts: DatasetSummary, watcher: Watcher, *, local: bool) -> Search:
+def run_checked(
+    spec: SearchSpec, splits: Splits, facts: DatasetSummary, watcher: Watcher, *, local: bool
+) -> Search:
     """The same on data that `nas.data.splits.read_request` has checked, with its results."""
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = Search(spec, facts, watcher.on_event)
@@ -83,7 +89,10 @@ def run_checked(spec: SearchSpec, splits: Splits, facts: DatasetSummary, watcher
             else:
                 run_local(study, jobs)
             if study.halted:
-                raise StudyError(f"{study.halted}. Nothing is lost: once that is mended, the same command goes on")
+                raise StudyError(
+                    f"{study.halted}. Nothing is lost: once that is mended, the same command goes "
+                    "on"
+                )
     return study
 
 
@@ -99,7 +108,10 @@ def _noted(study: Search, journal: EventLog) -> Iterator[None]:
     except Exception as error:
         journal.write(f"search failed: {error}")
         raise
-    journal.write(f"search ended with {study.ended} trials" + (f": {study.stop_reason}" if study.stop_reason else ""))
+    journal.write(
+        f"search ended with {study.ended} trials"
+        + (f": {study.stop_reason}" if study.stop_reason else "")
+    )
 
 
 def run_with_ray(study: Search, jobs: TrialConfigBuilder, share: TrialResources) -> None:
@@ -125,6 +137,8 @@ def run_with_ray(study: Search, jobs: TrialConfigBuilder, share: TrialResources)
                 storage_path=scratch,
                 name="tune",
                 verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # candidates write their own
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_at_end=False
+                ),  # candidates write their own
             ),
         ).fit()

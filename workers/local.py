@@ -11,7 +11,9 @@ from workers.trial_config import TrialConfigBuilder, run_job
 
 
 def run_local(study: Search, jobs: TrialConfigBuilder) -> None:
-    """Drive a study to its end. An interrupt leaves the running trial to the next driver, with its last checkpoint."""
+    """Drive a study to its end. An interrupt leaves the running trial to the next driver, with its
+    last checkpoint.
+    """
     gpus = 1.0 if torch.cuda.is_available() else 0.0
     while not study.finished:
         assignment = study.ask()

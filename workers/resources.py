@@ -27,14 +27,18 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine offers; `card_bytes`: memory of its smallest GPU, None where there is none or it is not known."""
+    """What one machine offers; `card_bytes`: memory of its smallest GPU, None where there is none
+    or it is not known.
+    """
 
     cpus: int
     gpus: float = 0.0
     card_bytes: int | None = None
 
     def at_once(self, cpus: int, gpus: float) -> int:
-        """How many candidates with such a share fit: one never gets pieces of two cards, or of two machines."""
+        """How many candidates with such a share fit: one never gets pieces of two cards, or of two
+        machines.
+        """
         by_cores = self.cpus // cpus
         if not gpus:
             return by_cores
@@ -44,9 +48,10 @@ class Node:
 def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialResources:
     """Divide a machine or a cluster.
 
-    Without a GPU, candidates get one core each before any gets two: two on one core each take less time than one after the
-    other on two. With GPUs, a candidate gets as many eighths of a card as the budget, the allocator's margin and the CUDA
-    context take, so that a large card runs several at once; a whole one where its memory is unknown.
+    Without a GPU, candidates get one core each before any gets two: two on one core each take less
+    time than one after the other on two. With GPUs, a candidate gets as many eighths of a card as
+    the budget, the allocator's margin and the CUDA context take, so that a large card runs several
+    at once; a whole one where its memory is unknown.
 
     Raises:
         SpecError: more asked for than there is, which Ray would wait for without a word.
@@ -55,25 +60,44 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialRes
     largest = max(node.gpus for node in nodes)
     per_trial = run.gpus_per_trial if run.gpus_per_trial != "auto" else _booked(nodes, budget_bytes)
     if per_trial > largest:
-        raise SpecError(f"run.gpus_per_trial must be at most the {largest:g} GPUs of a machine; got {per_trial:g}")
+        raise SpecError(
+            f"run.gpus_per_trial must be at most the {largest:g} GPUs of a machine; got "
+            f"{per_trial:g}"
+        )
     possible = sum(node.at_once(1, per_trial) for node in nodes)
     automatic = max(1, possible if per_trial else min(possible, CPU_CONCURRENT))
     concurrent = run.concurrent if run.concurrent != "auto" else automatic
     if per_trial and concurrent > possible:
-        raise SpecError(f"run.concurrent must be at most {possible} with {gpus:g} GPUs at {per_trial:g} each; got {concurrent}")
-    shares = range(max(1, cpus // concurrent), 0, -1) if run.cpus_per_trial == "auto" else (run.cpus_per_trial,)
+        raise SpecError(
+            f"run.concurrent must be at most {possible} with {gpus:g} GPUs at {per_trial:g} each; "
+            f"got {concurrent}"
+        )
+    shares = (
+        range(max(1, cpus // concurrent), 0, -1)
+        if run.cpus_per_trial == "auto"
+        else (run.cpus_per_trial,)
+    )
     for share in shares:
         if sum(node.at_once(share, per_trial) for node in nodes) >= concurrent:
             return TrialResources(concurrent, share, per_trial)
-    where = f"the {cpus} cores there are" + (f", each within one of {len(nodes)} machines" if len(nodes) > 1 else "")
-    raise SpecError(f"run.concurrent times run.cpus_per_trial must be at most {where}; got {concurrent} x {shares[-1]}")
+    where = f"the {cpus} cores there are" + (
+        f", each within one of {len(nodes)} machines" if len(nodes) > 1 else ""
+    )
+    raise SpecError(
+        f"run.concurrent times run.cpus_per_trial must be at most {where}; got {concurrent} x "
+        f"{shares[-1]}"
+    )
 
 
 def smallest_card_bytes() -> int | None:
-    """Memory of the smallest GPU, asked of the driver's own tool: PyTorch would open a CUDA context to answer."""
+    """Memory of the smallest GPU, asked of the driver's own tool: PyTorch would open a CUDA context
+    to answer.
+    """
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        said = subprocess.run(
+            command, capture_output=True, text=True, timeout=30, check=True
+        ).stdout
         return min(int(line) for line in said.split()) * MIB
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
@@ -87,7 +111,9 @@ def _booked(nodes: Sequence[Node], budget_bytes: int) -> float:
     needed, card_bytes = card_share_bytes(budget_bytes), min(known)
     if needed > card_bytes:
         raise SpecError(
-            f"the budget of {gib(budget_bytes)} GiB takes up to {gib(needed)} GiB of a GPU, with what the allocator and CUDA "
-            f"add; the GPU has {gib(card_bytes)} GiB: lower budget.memory, or set run.gpus_per_trial"
+            f"the budget of {gib(budget_bytes)} GiB takes up to {gib(needed)} GiB of a GPU, with "
+            "what the allocator and CUDA "
+            f"add; the GPU has {gib(card_bytes)} GiB: lower budget.memory, or set "
+            "run.gpus_per_trial"
         )
     return math.ceil(EIGHTHS * needed / card_bytes) / EIGHTHS

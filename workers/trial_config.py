@@ -37,7 +37,9 @@ class TrialConfigBuilder:
         indices = {name: study.files.root / f"{name}.json" for name in splits.present()}
         for name, split in splits.present().items():
             write_index(indices[name], split)
-        return cls(study, len(splits.train.categories), {name: str(path) for name, path in indices.items()})
+        return cls(
+            study, len(splits.train.categories), {name: str(path) for name, path in indices.items()}
+        )
 
     def job(self, assignment: TrialAssignment) -> dict[str, Any]:
         """Everything a worker needs, in JSON."""
@@ -74,12 +76,23 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         checkpoint_s=job["checkpoint_s"],
         cache_bytes=job["cache_bytes"],
     )
-    splits = Splits(**{name: _index(path, job["data_root"], job["data_folder"]) for name, path in job["splits"].items()})
+    splits = Splits(
+        **{
+            name: _index(path, job["data_root"], job["data_folder"])
+            for name, path in job["splits"].items()
+        }
+    )
     yield from train_on(job["processes"], candidate, splits)
 
 
 @lru_cache(maxsize=3)
 def _index(path: str, root: str, folder: str) -> CocoSplit:
-    """A worker runs many candidates on the same data; where that is a URL, on this machine's own copy of it."""
+    """A worker runs many candidates on the same data; where that is a URL, on this machine's own
+    copy of it.
+    """
     split = read_index(to_path(path))
-    return replace(split, folder=localize(root) / split.folder.relative_to(folder)) if is_remote(root) else split
+    return (
+        replace(split, folder=localize(root) / split.folder.relative_to(folder))
+        if is_remote(root)
+        else split
+    )

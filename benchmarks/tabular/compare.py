@@ -1,16 +1,19 @@
 """Samplers and pruners compared on a table of trainings: what each has found after how much work.
 
-    python benchmarks/tabular/compare.py benchmarks/tabular/table-bccd.json --out benchmarks/results/search-bccd.json
+    python benchmarks/tabular/compare.py benchmarks/tabular/table-bccd.json --out
+    benchmarks/results/search-bccd.json
 
-Every search is the product's own, replayed by the simulator in memory; seeds differ in what the sampler draws and in which run
-of a layout with several a search is shown. Its answer at a time is the completed candidate with the best score that it has seen
-by then; its regret is how far the mean of that layout's runs lies below the best mean of the table. Work is in seconds of
-workers, as a share of what it takes to train every layout once. `regret_again` is that of a search which ended a little
-earlier and trained its best three with the other seeds of the table, as `search.replicates` does. In parts: `--samplers
-gp` computes these; rows of others that are in the file stay.
+Every search is the product's own, replayed by the simulator in memory; seeds differ in what the
+sampler draws and in which run of a layout with several a search is shown. Its answer at a time is
+the completed candidate with the best score that it has seen by then; its regret is how far the mean
+of that layout's runs lies below the best mean of the table. Work is in seconds of workers, as a
+share of what it takes to train every layout once. `regret_again` is that of a search which ended a
+little earlier and trained its best three with the other seeds of the table, as `search.replicates`
+does. In parts: `--samplers gp` computes these; rows of others that are in the file stay.
 
-`median@cost` is the pruner `median` with `search.prune_at: cost`. `informed` is no sampler, but what a search would do that
-knows beforehand how well each layout is predicted from all others (`bound.py`): it trains in that order.
+`median@cost` is the pruner `median` with `search.prune_at: cost`. `informed` is no sampler, but
+what a search would do that knows beforehand how well each layout is predicted from all others
+(`bound.py`): it trains in that order.
 """
 
 from __future__ import annotations
@@ -40,14 +43,19 @@ from workers.simulator.tabular_benchmark import TabularBenchmark
 
 SAMPLERS = ("random", "tpe", "gp", "nsga2")
 INFORMED = "informed"
-PRUNINGS = ("none", *(f"{name}{at}" for name in PRUNERS[1:] for at in ("", "@cost")))  # none, median, median@cost and so on
+PRUNINGS = (
+    "none",
+    *(f"{name}{at}" for name in PRUNERS[1:] for at in ("", "@cost")),
+)  # none, median, median@cost and so on
 POINTS = 50  # of a curve
 SHOWN = (0.25, 0.5, 0.75, 1.0)  # of the work of a search
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What answers are measured by: mean scores, the best of them, layouts within noise of it, and the work of the table."""
+    """What answers are measured by: mean scores, the best of them, layouts within noise of it, and
+    the work of the table.
+    """
 
     means: dict[str, float]
     near: set[str]
@@ -56,7 +64,9 @@ class Scale:
     @classmethod
     def of(cls, table: TabularBenchmark) -> Scale:
         means = {layout: table.mean_map(Layout.parse(layout)) for layout in table.by_layout}
-        total_s = sum(statistics.fmean(run.elapsed_s[-1] for run in runs) for runs in table.by_layout.values())
+        total_s = sum(
+            statistics.fmean(run.elapsed_s[-1] for run in runs) for runs in table.by_layout.values()
+        )
         return cls(means, near_best(table), total_s)
 
     def regret(self, layout: str | None) -> float:
@@ -82,21 +92,34 @@ def at(found: Sequence[tuple[float, str]], at_s: float) -> str | None:
 
 
 def answers_again(
-    table: TabularBenchmark, simulation: Simulation, seed: int, times: Sequence[float], cost_s: float
+    table: TabularBenchmark,
+    simulation: Simulation,
+    seed: int,
+    times: Sequence[float],
+    cost_s: float,
 ) -> list[str | None]:
-    """At each time the answer of a search that ended `cost_s` before and trained its best three with the table's other seeds,
-    which choose, as `search.replicates` does.
+    """At each time the answer of a search that ended `cost_s` before and trained its best three
+    with the table's other seeds, which choose, as `search.replicates` does.
     """
-    done = [(moment.at_s, moment.event) for moment in simulation.moments if moment.event.kind == "complete"]
+    done = [
+        (moment.at_s, moment.event)
+        for moment in simulation.moments
+        if moment.event.kind == "complete"
+    ]
     scores = {event.layout: event.report.metrics.map or 0.0 for _, event in done if event.report}
     found: list[str | None] = []
     for until_s in times:
-        board = sorted((event.layout for at_s, event in done if at_s <= until_s - cost_s), key=lambda name: -scores[name])
+        board = sorted(
+            (event.layout for at_s, event in done if at_s <= until_s - cost_s),
+            key=lambda name: -scores[name],
+        )
         found.append(max(board[:TOP], key=lambda name: again(table, name, seed), default=None))
     return found
 
 
-def row(table: TabularBenchmark, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def row(
+    table: TabularBenchmark, scale: Scale, sampler: str, pruner: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
     """One kind of search, over the seeds. Curves have a value for each share of the work."""
     begun = time.perf_counter()
     until_s = arguments.share * scale.total_s / arguments.workers
@@ -116,10 +139,16 @@ def row(table: TabularBenchmark, scale: Scale, sampler: str, pruner: str, argume
         pruned.append(kinds.count("pruned"))
     regrets_again = [[scale.regret(course[point]) for course in chosen] for point in range(POINTS)]
     regrets = [sorted(scale.regret(course[point]) for course in courses) for point in range(POINTS)]
-    near = [sum(course[point] in scale.near for course in courses) / len(courses) for point in range(POINTS)]
+    near = [
+        sum(course[point] in scale.near for course in courses) / len(courses)
+        for point in range(POINTS)
+    ]
     once = sorted(share for share in reached if share is not None)
     return {
-        "sampler": sampler, "pruner": pruner, "trials": statistics.median(trials), "pruned": statistics.median(pruned),
+        "sampler": sampler,
+        "pruner": pruner,
+        "trials": statistics.median(trials),
+        "pruned": statistics.median(pruned),
         "regret_median": [round(statistics.median(values), 5) for values in regrets],
         "regret_quarter": [round(_quantile(values, 0.25), 5) for values in regrets],
         "regret_three_quarters": [round(_quantile(values, 0.75), 5) for values in regrets],
@@ -127,18 +156,25 @@ def row(table: TabularBenchmark, scale: Scale, sampler: str, pruner: str, argume
         "regret_again_median": [round(statistics.median(values), 5) for values in regrets_again],
         "regret_again_mean": [round(statistics.fmean(values), 5) for values in regrets_again],
         "within_noise": [round(share, 3) for share in near],
-        "first_within_noise_share": round(once[len(reached) // 2], 4) if len(once) > len(reached) // 2 else None,
+        "first_within_noise_share": round(once[len(reached) // 2], 4)
+        if len(once) > len(reached) // 2
+        else None,
         "took_s": round(time.perf_counter() - begun, 1),
-    }  # fmt: skip
+    }
 
 
-def search(table: TabularBenchmark, sampler: str, pruner: str, seed: int, workers: int, until_s: float) -> Simulation:
+def search(
+    table: TabularBenchmark, sampler: str, pruner: str, seed: int, workers: int, until_s: float
+) -> Simulation:
     """One search, until the time is over or everything has been trained."""
     with tempfile.TemporaryDirectory() as folder:
         flags = {
-            "study": "simulated", "run.output": folder, "search.trials": len(table.by_layout) + 1, "search.seed": seed,
+            "study": "simulated",
+            "run.output": folder,
+            "search.trials": len(table.by_layout) + 1,
+            "search.seed": seed,
             **settings(table, sampler, pruner),
-        }  # fmt: skip
+        }
         return simulate(table.spec(flags), table, workers, until_s)
 
 
@@ -156,32 +192,54 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def text(found: dict[str, Any]) -> str:
-    """A Markdown table: median regrets in points of mAP and, in brackets, relative to random search without a pruner."""
+    """A Markdown table: median regrets in points of mAP and, in brackets, relative to random search
+    without a pruner.
+    """
     points = [round(share * POINTS) - 1 for share in SHOWN]
     shares = [f"{found['shares'][point]:.1%}" for point in points]
-    head = ["sampler", "pruner", *(f"regret at {share}" for share in shares), *(f"again at {share}" for share in shares)]
+    head = [
+        "sampler",
+        "pruner",
+        *(f"regret at {share}" for share in shares),
+        *(f"again at {share}" for share in shares),
+    ]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for row in found["rows"]:
-        cells = [_cell(found, row, name, point) for name in ("regret_median", "regret_again_median") for point in points]
+        cells = [
+            _cell(found, row, name, point)
+            for name in ("regret_median", "regret_again_median")
+            for point in points
+        ]
         lines.append([row["sampler"], row["pruner"], *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(found: dict[str, Any], row: dict[str, Any], name: str, point: int) -> str:
-    """A median regret, and what part it is of that of random search without a pruner after as much work."""
-    plain = next((each for each in found["rows"] if (each["sampler"], each["pruner"]) == ("random", "none")), None)
+    """A median regret, and what part it is of that of random search without a pruner after as much
+    work.
+    """
+    plain = next(
+        (each for each in found["rows"] if (each["sampler"], each["pruner"]) == ("random", "none")),
+        None,
+    )
     part = f"{row[name][point] / plain[name][point]:.2f}" if plain and plain[name][point] else "-"
     return f"{100 * row[name][point]:.2f} ({part})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("table", type=Path)
-    parser.add_argument("--samplers", nargs="+", choices=(*SAMPLERS, INFORMED), default=[*SAMPLERS, INFORMED])
+    parser.add_argument(
+        "--samplers", nargs="+", choices=(*SAMPLERS, INFORMED), default=[*SAMPLERS, INFORMED]
+    )
     parser.add_argument("--pruners", nargs="+", choices=PRUNINGS, default=[*PRUNINGS])
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--share", type=float, default=0.25, help="how much of the work of training everything once")
+    parser.add_argument(
+        "--share", type=float, default=0.25, help="how much of the work of training everything once"
+    )
     parser.add_argument("--out", type=Path, help="write the curves here, as JSON")
     arguments = parser.parse_args()
     try:
@@ -195,19 +253,35 @@ def work(arguments: argparse.Namespace) -> dict[str, Any]:
     table = TabularBenchmark.read(arguments.table)
     scale = Scale.of(table)
     content = {
-        "command": f"python {Path(sys.argv[0]).name} {arguments.table.name}", "table": table.about, "versions": versions(),
-        "commit": git_commit(), "workers": arguments.workers, "seeds": arguments.seeds, "total_s": round(scale.total_s, 1),
-        "map_best_mean": round(max(scale.means.values()), 5), "layouts_within_noise": len(scale.near),
+        "command": f"python {Path(sys.argv[0]).name} {arguments.table.name}",
+        "table": table.about,
+        "versions": versions(),
+        "commit": git_commit(),
+        "workers": arguments.workers,
+        "seeds": arguments.seeds,
+        "total_s": round(scale.total_s, 1),
+        "map_best_mean": round(max(scale.means.values()), 5),
+        "layouts_within_noise": len(scale.near),
         "shares": [round(arguments.share * point / POINTS, 5) for point in range(1, POINTS + 1)],
-    }  # fmt: skip
+    }
     rows = earlier(arguments.out, content)
     for sampler in arguments.samplers:
         for pruner in arguments.pruners if sampler != INFORMED else PRUNINGS[:1]:
             computed = row(table, scale, sampler, pruner, arguments)
-            rows = {**rows, **earlier(arguments.out, content), (sampler, pruner): computed}  # another process may add rows too
-            content["rows"] = [rows[key] for key in ((s, p) for s in (*SAMPLERS, INFORMED) for p in PRUNINGS) if key in rows]
+            rows = {
+                **rows,
+                **earlier(arguments.out, content),
+                (sampler, pruner): computed,
+            }  # another process may add rows too
+            content["rows"] = [
+                rows[key]
+                for key in ((s, p) for s in (*SAMPLERS, INFORMED) for p in PRUNINGS)
+                if key in rows
+            ]
             if arguments.out:
-                arguments.out.write_text(json.dumps(content, indent=None, separators=(",", ":")) + "\n")
+                arguments.out.write_text(
+                    json.dumps(content, indent=None, separators=(",", ":")) + "\n"
+                )
     return content
 
 
@@ -220,8 +294,12 @@ def earlier(out: Path | None, content: dict[str, Any]) -> dict[tuple[str, str], 
     if not out or not out.exists():
         return {}
     found = json.loads(out.read_text())
-    if changed := [key for key in ("table", "workers", "seeds", "shares") if found[key] != content[key]]:
-        raise UserError(f"--out {str(out)!r} has rows with other {', '.join(changed)}: choose another file")
+    if changed := [
+        key for key in ("table", "workers", "seeds", "shares") if found[key] != content[key]
+    ]:
+        raise UserError(
+            f"--out {str(out)!r} has rows with other {', '.join(changed)}: choose another file"
+        )
     return {(row["sampler"], row["pruner"]): row for row in found["rows"]}
 
 

@@ -1,9 +1,10 @@
 """Draws a comparison of searches, and prints it as a Markdown table.
 
-    python benchmarks/tabular/plot.py benchmarks/results/search-bccd.json --out docs/figures/search-bccd.svg
+    python benchmarks/tabular/plot.py benchmarks/results/search-bccd.json --out
+    docs/figures/search-bccd.svg
 
-A panel for each pruner: the median over the seeds of the regret of the best candidate so far, against the seconds that workers
-have spent; bands are from the first to the third quartile.
+A panel for each pruner: the median over the seeds of the regret of the best candidate so far,
+against the seconds that workers have spent; bands are from the first to the third quartile.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ from matplotlib.axes import Axes
 STYLES = dict(
     zip(
         (*SAMPLERS, INFORMED),
-        (("#000000", "-"), ("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#999999", ":")),
+        (
+            ("#000000", "-"),
+            ("#0072B2", "-"),
+            ("#D55E00", "--"),
+            ("#009E73", "-."),
+            ("#999999", ":"),
+        ),
         strict=True,
     )
 )
@@ -38,15 +45,29 @@ def draw(found: dict[str, Any], out: Path) -> None:
     lines = -(-len(pruners) // columns)
     plt.rcParams.update({"svg.hashsalt": "search", "svg.fonttype": "path", "font.size": 8})
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.2 * columns, 2.5 * lines), sharex=True, sharey=True, squeeze=False, layout="constrained"
+        lines,
+        columns,
+        figsize=(3.2 * columns, 2.5 * lines),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
-    for place, panel in zip(axes.flat, [*pruners, *[None] * (lines * columns - len(pruners))], strict=True):
+    for place, panel in zip(
+        axes.flat, [*pruners, *[None] * (lines * columns - len(pruners))], strict=True
+    ):
         if panel is None:
             place.set_axis_off()
         else:
             _panel(place, found, panel)
     handles = {line.get_label(): line for place in axes.flat for line in place.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=len(handles),
+        frameon=False,
+    )
     figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
     plt.close(figure)
 
@@ -57,7 +78,10 @@ def _panel(place: Axes, found: dict[str, Any], pruner: str) -> None:
         if row["pruner"] != pruner:
             continue
         colour, line = STYLES[row["sampler"]]
-        low, middle, high = ([100 * each for each in row[f"regret_{name}"]] for name in ("quarter", "median", "three_quarters"))
+        low, middle, high = (
+            [100 * each for each in row[f"regret_{name}"]]
+            for name in ("quarter", "median", "three_quarters")
+        )
         place.fill_between(seconds, low, high, color=colour, alpha=0.12, linewidth=0)
         place.plot(seconds, middle, line, color=colour, linewidth=1.2, label=row["sampler"])
     place.set(title=f"pruner: {pruner}", ylim=(0, _top(found)), xlim=(0, seconds[-1]))
@@ -69,11 +93,15 @@ def _panel(place: Axes, found: dict[str, Any], pruner: str) -> None:
 
 def _top(found: dict[str, Any]) -> float:
     """Points of mAP above which there are only the first tenth of the curves."""
-    return max(100 * row["regret_three_quarters"][len(found["shares"]) // 10] for row in found["rows"])
+    return max(
+        100 * row["regret_three_quarters"][len(found["shares"]) // 10] for row in found["rows"]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("results", type=Path)
     parser.add_argument("--out", type=Path, help="write the figure here, SVG or PNG")
     arguments = parser.parse_args()

@@ -1,4 +1,6 @@
-"""Who may see the dashboard: one token for all, and a session for each browser that has shown it."""
+"""Who may see the dashboard: one token for all, and a session for each browser that has shown
+it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Sessions:
 
     def __init__(self, token: str, delay_s: float = 0.5) -> None:
         self._token, self.delay_s = _digest(token), delay_s
-        self._ends: dict[bytes, float] = {}  # by a digest: how long looking it up takes says nothing about the session
+        self._ends: dict[
+            bytes, float
+        ] = {}  # by a digest: how long looking it up takes says nothing about the session
         self._one_by_one = threading.Lock()
 
     def log_in(self, token: str) -> str | None:
@@ -61,7 +65,9 @@ class Sessions:
 
     def _begin(self) -> str:
         now, session = time.monotonic(), secrets.token_urlsafe(32)
-        latest = sorted((end, key) for key, end in self._ends.items() if end > now)[-_MOST_SESSIONS + 1 :]
+        latest = sorted((end, key) for key, end in self._ends.items() if end > now)[
+            -_MOST_SESSIONS + 1 :
+        ]
         self._ends = {key: end for end, key in latest} | {_digest(session): now + SESSION_S}
         return session
 
@@ -80,11 +86,18 @@ def read_token(path: Path) -> str:
     try:
         mode, text = path.stat().st_mode, path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--token-file {str(path)!r} cannot be read: {getattr(error, 'strerror', error)}") from None
+        raise UserError(
+            f"--token-file {str(path)!r} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
     if mode & stat.S_IROTH:
-        raise UserError(f"--token-file {str(path)!r} may be read by everybody on this machine: chmod 600 it")
+        raise UserError(
+            f"--token-file {str(path)!r} may be read by everybody on this machine: chmod 600 it"
+        )
     if len(text) < MIN_TOKEN or len(text.split()) != 1:
-        raise UserError(f"--token-file {str(path)!r} must hold one word of at least {MIN_TOKEN} characters; it has {len(text)}")
+        raise UserError(
+            f"--token-file {str(path)!r} must hold one word of at least {MIN_TOKEN} characters; "
+            f"it has {len(text)}"
+        )
     return text
 
 

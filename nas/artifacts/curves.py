@@ -1,11 +1,14 @@
-"""The course of one training run for people: a table, TensorBoard scalars and a picture, all made from the recorded epochs.
+"""The course of one training run for people: a table, TensorBoard scalars and a picture, all made
+from the recorded epochs.
 
-curves.csv        a row an epoch                       curves.png                     loss, mAP, learning rate, calibration
-calibration.csv   before and after, where there was    events.out.tfevents.curves     the same for TensorBoard
-detections/       drawn images of the validation split (`nas.evaluation.visualization`)
+curves.csv                    a row an epoch
+curves.png                    loss, mAP, learning rate, calibration
+events.out.tfevents.curves    the same for TensorBoard
+calibration.csv               before and after, where there was one
+detections/                   drawn images of the validation split (`nas.evaluation.visualization`)
 
-They lie beside the bundle, not in it: they are there from the first epoch on, also of a run that never ends, and a bundle
-stays what loads elsewhere.
+They lie beside the bundle, not in it: they are there from the first epoch on, also of a run that
+never ends, and a bundle stays what loads elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +28,12 @@ from nas.utils.paths import atomic_write, os_errors_as_output_error
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CALIBRATION, PLOT, EVENTS, DETECTIONS = "calibration.csv", "curves.png", "events.out.tfevents.curves", "detections"
+CALIBRATION, PLOT, EVENTS, DETECTIONS = (
+    "calibration.csv",
+    "curves.png",
+    "events.out.tfevents.curves",
+    "detections",
+)
 _GROUP, _SIDES = "mean_log_c ", ("before", "after")
 
 
@@ -62,15 +70,21 @@ def clear_curves(folder: Path) -> None:
 def calibration_changes(calibration: dict[str, Any] | None) -> list[Change]:
     """What there is to say of a `CalibrationReport` as plain JSON; nothing of None.
 
-    `spread_log_c` is the standard deviation of log C over the layers, `ratio_c` largest over smallest C, `mean_log_c NAME` the
-    mean of log C over a group of layers, `loss` that of the calibration batch.
+    `spread_log_c` is the standard deviation of log C over the layers, `ratio_c` largest over
+    smallest C, `mean_log_c NAME` the mean of log C over a group of layers, `loss` that of the
+    calibration batch.
     """
     if calibration is None:
         return []
     names = {"spread_log_c": "spread", "ratio_c": "ratio", "loss": "loss"}
-    changes = [Change(shown, calibration[f"{name}_before"], calibration[f"{name}_after"]) for shown, name in names.items()]
+    changes = [
+        Change(shown, calibration[f"{name}_before"], calibration[f"{name}_after"])
+        for shown, name in names.items()
+    ]
     before, after = calibration["group_means_before"], calibration["group_means_after"]
-    return changes + [Change(_GROUP + group, before[group], after[group]) for group in before if group in after]
+    return changes + [
+        Change(_GROUP + group, before[group], after[group]) for group in before if group in after
+    ]
 
 
 def _write_calibration(path: Path, changes: Sequence[Change]) -> None:
@@ -80,7 +94,9 @@ def _write_calibration(path: Path, changes: Sequence[Change]) -> None:
 
 
 def _write_events(path: Path, reports: Sequence[EpochReport], changes: Sequence[Change]) -> None:
-    """One event an epoch, its step; calibration is at step 0. Wall times count back from now: the last epoch has just ended."""
+    """One event an epoch, its step; calibration is at step 0. Wall times count back from now: the
+    last epoch has just ended.
+    """
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
     from tensorboardX.record_writer import RecordWriter
@@ -88,20 +104,29 @@ def _write_events(path: Path, reports: Sequence[EpochReport], changes: Sequence[
     began = time.time() - (reports[-1].elapsed_s if reports else 0)
     events = [Event(wall_time=began, file_version="brain.Event:2")]
     for step, elapsed_s, scalars in _points(reports, changes):
-        values = [Summary.Value(tag=tag.replace(" ", "_"), simple_value=value) for tag, value in scalars.items()]
+        values = [
+            Summary.Value(tag=tag.replace(" ", "_"), simple_value=value)
+            for tag, value in scalars.items()
+        ]
         events.append(Event(wall_time=began + elapsed_s, step=step, summary=Summary(value=values)))
     with os_errors_as_output_error(path):
-        # In place, not moved there: an open TensorBoard goes on where it was, for what it has read keeps its length.
+        # In place, not moved there: an open TensorBoard goes on where it was, for what it has read
+        # keeps its length.
         writer = RecordWriter(str(path))
         for event in events:
             writer.write(event.SerializeToString())
         writer.close()
 
 
-def _points(reports: Sequence[EpochReport], changes: Sequence[Change]) -> Iterator[tuple[int, float, dict[str, float]]]:
+def _points(
+    reports: Sequence[EpochReport], changes: Sequence[Change]
+) -> Iterator[tuple[int, float, dict[str, float]]]:
     """Step, seconds since the beginning, scalars by tag."""
     if changes:
-        sides = [{f"calibration/{change.quantity}/{side}": getattr(change, side) for change in changes} for side in _SIDES]
+        sides = [
+            {f"calibration/{change.quantity}/{side}": getattr(change, side) for change in changes}
+            for side in _SIDES
+        ]
         yield 0, 0.0, sides[0] | sides[1]
     for report in reports:
         yield report.epoch, report.elapsed_s, _scalars(report)
@@ -109,10 +134,16 @@ def _points(reports: Sequence[EpochReport], changes: Sequence[Change]) -> Iterat
 
 def _scalars(report: EpochReport) -> dict[str, float]:
     figures = {f"val/{name}": getattr(report.metrics, name) for name in FIGURES}
-    return {"train/loss": report.loss, "train/lr": report.lr, **{tag: v for tag, v in figures.items() if v is not None}}
+    return {
+        "train/loss": report.loss,
+        "train/lr": report.lr,
+        **{tag: v for tag, v in figures.items() if v is not None},
+    }
 
 
-def _write_plot(path: Path, reports: Sequence[EpochReport], changes: Sequence[Change], title: str) -> None:
+def _write_plot(
+    path: Path, reports: Sequence[EpochReport], changes: Sequence[Change], title: str
+) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -120,7 +151,10 @@ def _write_plot(path: Path, reports: Sequence[EpochReport], changes: Sequence[Ch
     figure.suptitle(title)
     loss, scores, rate, last = figure.subplots(2, 2).flat
     _draw_lines(loss, reports, "loss", {"loss": lambda report: report.loss})
-    figures = {"mAP": lambda report: _per_cent(report.metrics.map), "AP50": lambda report: _per_cent(report.metrics.map_50)}
+    figures = {
+        "mAP": lambda report: _per_cent(report.metrics.map),
+        "AP50": lambda report: _per_cent(report.metrics.map_50),
+    }
     if any(report.metrics.map_segm is not None for report in reports):
         figures["mask mAP"] = lambda report: _per_cent(report.metrics.map_segm)
     _draw_lines(scores, reports, "validation, %", figures)
@@ -137,7 +171,10 @@ def _per_cent(fraction: float | None) -> float:
 
 
 def _draw_lines(
-    axes: Axes, reports: Sequence[EpochReport], title: str, lines: dict[str, Callable[[EpochReport], float]]
+    axes: Axes,
+    reports: Sequence[EpochReport],
+    title: str,
+    lines: dict[str, Callable[[EpochReport], float]],
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -153,13 +190,26 @@ def _draw_lines(
 def _draw_calibration(axes: Axes, changes: Sequence[Change]) -> None:
     """A line from before to after for each group of layers; without calibration it is said so."""
     groups = [change for change in changes if change.quantity.startswith(_GROUP)]
-    spread = next((f"spread {c.before:.2f} to {c.after:.2f}" for c in changes if c.quantity == "spread_log_c"), "none")
+    spread = next(
+        (
+            f"spread {c.before:.2f} to {c.after:.2f}"
+            for c in changes
+            if c.quantity == "spread_log_c"
+        ),
+        "none",
+    )
     axes.set_title(f"gradient calibration: {spread}")
     if not groups:
         axes.set_axis_off()
         return
     places = range(len(groups))
-    axes.hlines(places, [group.before for group in groups], [group.after for group in groups], color="0.7", zorder=0)
+    axes.hlines(
+        places,
+        [group.before for group in groups],
+        [group.after for group in groups],
+        color="0.7",
+        zorder=0,
+    )
     for side, colour in zip(_SIDES, ("C1", "C0"), strict=True):
         axes.scatter([getattr(group, side) for group in groups], places, color=colour, label=side)
     axes.set_yticks(places, [group.quantity.removeprefix(_GROUP) for group in groups])

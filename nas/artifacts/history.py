@@ -1,6 +1,8 @@
-"""What became of a candidate, epoch by epoch, in its folder: the reports as JSON lines, and as a table.
+"""What became of a candidate, epoch by epoch, in its folder: the reports as JSON lines, and as a
+table.
 
-Kept in files, because the process that ends a run need not be the one that began it. Pre-training is recorded in the same way.
+Kept in files, because the process that ends a run need not be the one that began it. Pre-training
+is recorded in the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ def columns_of(kind: type[Report]) -> tuple[str, ...]:
     """Of a table of such reports."""
     figures = [field.name for field in fields(kind.figures) if field.name != "map_per_class"]
     has = {field.name for field in fields(kind)}
-    return "epoch", "loss", "lr", *figures, *(n for n in ("fps", "train_s", "elapsed_s", "memory_peak_bytes") if n in has)
+    return (
+        "epoch",
+        "loss",
+        "lr",
+        *figures,
+        *(n for n in ("fps", "train_s", "elapsed_s", "memory_peak_bytes") if n in has),
+    )
 
 
 COLUMNS = columns_of(EpochReport)
@@ -34,12 +42,15 @@ COLUMNS = columns_of(EpochReport)
 def append_report(folder: Path, report: Report) -> None:
     """Add an epoch to `reports.jsonl` and `curves.csv` of a candidate's folder.
 
-    A repeated epoch replaces what was recorded of it and of those after it: the run went back to an earlier checkpoint.
+    A repeated epoch replaces what was recorded of it and of those after it: the run went back to an
+    earlier checkpoint.
 
     Raises:
         OutputError: the disk is full or away; both files stay whole.
     """
-    reports = [earlier for earlier in read_reports_of(type(report), folder) if earlier.epoch < report.epoch] + [report]
+    reports = [
+        earlier for earlier in read_reports_of(type(report), folder) if earlier.epoch < report.epoch
+    ] + [report]
     lines = "".join(json.dumps(asdict(each)) + "\n" for each in reports)
     atomic_write(folder / REPORTS, lambda file: file.write(lines.encode()))
     write_csv(folder / CURVES, reports)
@@ -58,7 +69,8 @@ def read_reports_of(kind: type[Kind], folder: Path) -> list[Kind]:
 
 
 def write_csv(path: Path, reports: Sequence[Report]) -> None:
-    """A row an epoch; units and meanings are those of the reports and of their metrics, empty is None.
+    """A row an epoch; units and meanings are those of the reports and of their metrics, empty is
+    None.
 
     Raises:
         OutputError: the disk is full or away.

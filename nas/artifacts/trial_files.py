@@ -1,4 +1,6 @@
-"""The files of a study: a folder for each trial and driver, checkpoints of running trials, weights of the best few."""
+"""The files of a study: a folder for each trial and driver, checkpoints of running trials, weights
+of the best few.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,17 @@ class TrialFiles:
         return self.folder(number) / WEIGHTS
 
     def inherit(self, number: int, before: str) -> None:
-        """Take over the checkpoint that a trial's former driver left, and what was recorded of its epochs."""
+        """Take over the checkpoint that a trial's former driver left, and what was recorded of its
+        epochs.
+        """
         theirs, mine = self.folder(number, before), self.folder(number)
         if before == self.token or not (theirs / CHECKPOINT).exists():
             return
         mine.mkdir(parents=True, exist_ok=True)
-        for name in (REPORTS, CHECKPOINT):  # in this order: whoever finds the checkpoint finds its epochs
+        for name in (
+            REPORTS,
+            CHECKPOINT,
+        ):  # in this order: whoever finds the checkpoint finds its epochs
             if (theirs / name).exists():
                 _copy(theirs / name, mine / name)
 
@@ -56,7 +63,9 @@ class TrialFiles:
 
 
 def drop_result(weights: Path) -> None:
-    """Remove what a completed trial left beside its figures: the weights, and the detections drawn with them."""
+    """Remove what a completed trial left beside its figures: the weights, and the detections drawn
+    with them.
+    """
     weights.unlink(missing_ok=True)
     drawn = weights.parent / DETECTIONS
     for picture in list(drawn.iterdir()) if drawn.is_dir() else []:
@@ -83,4 +92,6 @@ def check_output(output: str) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise StudyError(f"run.output {output!r} cannot be written: {error.strerror or error}") from None
+        raise StudyError(
+            f"run.output {output!r} cannot be written: {error.strerror or error}"
+        ) from None

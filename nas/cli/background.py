@@ -31,7 +31,11 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
     if as_json:
         print_json({"study": spec.study, "cluster": url, "job": job_id})
         return
-    print(f"Job {job_id} runs {spec.study!r} on {url}; nas status and nas stop reach it through its database.", file=sys.stderr)
+    print(
+        f"Job {job_id} runs {spec.study!r} on {url}; nas status and nas stop reach it through its "
+        "database.",
+        file=sys.stderr,
+    )
     if detach:
         return
     try:
@@ -60,21 +64,37 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
     begins = log.stat().st_size if log.exists() else 0
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "nas.cli.background", str(request), *(["--local"] if local else [])],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            [
+                sys.executable,
+                "-m",
+                "nas.cli.background",
+                str(request),
+                *(["--local"] if local else []),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
             env={**os.environ, options.STORAGE_VARIABLE: spec.storage},
-        )  # fmt: skip
+        )
     try:
         code = process.wait(timeout=EARLY_S)
     except subprocess.TimeoutExpired:
         code = 0
     if code:
         said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
-        raise StudyError(said[-1].partition(": ")[2] if said else f"the search ended with code {code}; see {str(log)!r}")
+        raise StudyError(
+            said[-1].partition(": ")[2]
+            if said
+            else f"the search ended with code {code}; see {str(log)!r}"
+        )
     if as_json:
         print_json({"study": spec.study, "pid": process.pid, "log": str(log)})
     else:
-        print(f"Process {process.pid} runs {spec.study!r}; its log: {log}. nas stop ends it.", file=sys.stderr)
+        print(
+            f"Process {process.pid} runs {spec.study!r}; its log: {log}. nas stop ends it.",
+            file=sys.stderr,
+        )
 
 
 def go_on(request: Path, local: bool = False) -> None:

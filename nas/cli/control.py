@@ -1,4 +1,6 @@
-"""`nas stop` and `nas resume`: end a search from elsewhere, and go on with one from what its study remembers."""
+"""`nas stop` and `nas resume`: end a search from elsewhere, and go on with one from what its study
+remembers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ STOP_S = 30  # a driver looks every two seconds and then ends its workers
 
 
 def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE) -> None:
-    """End a running search from anywhere that reaches its database; nothing is lost, `nas resume` goes on with it."""
+    """End a running search from anywhere that reaches its database; nothing is lost, `nas resume`
+    goes on with it.
+    """
     from nas.errors import StudyError
     from nas.study.leaderboard import load_study, search_uuid
     from nas.study.lease import Lease
@@ -21,7 +25,9 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
 
     opened = open_storage(storage, create=False)
     loaded = load_study(opened, study)
-    lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
+    lease = Lease(
+        opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name
+    )
     lease.study_uuid = search_uuid(loaded)
     if not (drivers := lease.others()):
         print(f"{loaded.study_name} is not running.")
@@ -30,7 +36,10 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
     deadline = time.monotonic() + STOP_S
     while left := lease.others():
         if time.monotonic() > deadline:
-            raise StudyError(f"study {loaded.study_name!r} is still being run by {', '.join(left)} after {STOP_S} s")
+            raise StudyError(
+                f"study {loaded.study_name!r} is still being run by {', '.join(left)} after "
+                f"{STOP_S} s"
+            )
         time.sleep(0.2)
     print(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
 
@@ -38,7 +47,9 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
 def logs(
     study: options.Study = None,
     storage: options.Storage = options.DEFAULT_STORAGE,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until nobody runs the search any more.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until nobody runs the search any more.")
+    ] = False,
 ) -> None:
     """Print what happened in a search, from anywhere that reaches its database."""
     from nas.study.event_log import WRITE_S, EventLog
@@ -49,7 +60,9 @@ def logs(
     opened = open_storage(storage, create=False)
     loaded = load_study(opened, study)
     journal = EventLog(opened.engine, search_uuid(loaded))
-    lease = Lease(opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name)
+    lease = Lease(
+        opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name
+    )
     lease.study_uuid = journal.study_uuid
     last, running = 0, True
     while running:
@@ -64,7 +77,9 @@ def logs(
 def resume(
     study: options.Study = None,
     storage: options.Storage = options.DEFAULT_STORAGE,
-    trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Candidates to train, those of earlier runs included.")
+    ] = None,
     local: options.Local = False,
     detach: options.Detach = False,
     as_json: options.Json = False,

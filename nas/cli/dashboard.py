@@ -23,16 +23,29 @@ WEB = ("optuna_dashboard", "plotly", "jinja2")  # what the pages are made with
 
 def dashboard(
     storage: options.Storage = options.DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")] = LOCAL[0],
-    token_file: Annotated[Path | None, typer.Option(help="File with the token; default: a new one, printed at start.")] = None,
-    allow_edit: Annotated[bool, typer.Option("--allow-edit", help="Allow Optuna Dashboard to change and delete.")] = False,
-    prefix: Annotated[str, typer.Option(help="Path below which a reverse proxy publishes this, /nas for example.")] = "",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")
+    ] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
+    ] = LOCAL[0],
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token; default: a new one, printed at start.")
+    ] = None,
+    allow_edit: Annotated[
+        bool, typer.Option("--allow-edit", help="Allow Optuna Dashboard to change and delete.")
+    ] = False,
+    prefix: Annotated[
+        str, typer.Option(help="Path below which a reverse proxy publishes this, /nas for example.")
+    ] = "",
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Host name under which a reverse proxy publishes this; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Host name under which a reverse proxy publishes this; may be repeated."),
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for HTTPS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, where it is not in the same file.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="Its key, where it is not in the same file.")
+    ] = None,
 ) -> None:
     """Serve our plots and Optuna Dashboard behind a login, for reading only."""
     prefix = checked_prefix(prefix)
@@ -50,9 +63,13 @@ def dashboard(
     tls = tls_context(tls_cert, tls_key) if tls_cert else None
     names = {"localhost", host, socket.gethostname(), socket.getfqdn(), *(allow_host or [])}
     access = Access(
-        Sessions(token), cookie=f"nas-session-{port}", hosts=frozenset(name.lower() for name in names), prefix=prefix,
-        allow_edit=allow_edit, encrypted=tls is not None,
-    )  # fmt: skip
+        Sessions(token),
+        cookie=f"nas-session-{port}",
+        hosts=frozenset(name.lower() for name in names),
+        prefix=prefix,
+        allow_edit=allow_edit,
+        encrypted=tls is not None,
+    )
     server = make_dashboard(opened, access, host=host, port=port, tls=tls)
     _announce(access, host, server.server_port, None if token_file else token)
     try:
@@ -68,8 +85,12 @@ def checked_prefix(prefix: str) -> str:
         UserError: it has characters that a path would need to escape.
     """
     parts = [part for part in prefix.split("/") if part]
-    if not all(part.replace("-", "").replace("_", "").isalnum() and part.isascii() for part in parts):
-        raise UserError(f"--prefix must be a path of letters, digits, - and _, for example /nas; got {prefix!r}")
+    if not all(
+        part.replace("-", "").replace("_", "").isalnum() and part.isascii() for part in parts
+    ):
+        raise UserError(
+            f"--prefix must be a path of letters, digits, - and _, for example /nas; got {prefix!r}"
+        )
     return "".join(f"/{part}" for part in parts)
 
 
@@ -80,10 +101,12 @@ def _announce(access: Access, host: str, port: int, token: str | None) -> None:
     print(f"{url}login#{token}" if token else url, " (Ctrl-C ends it)", flush=True)
     if host not in LOCAL and not access.encrypted:
         print(
-            f"nas-dashboard: {host} can be reached by others, and the token travels there as it is: use --tls-cert, or "
+            f"nas-dashboard: {host} can be reached by others, and the token travels there as it "
+            "is: use --tls-cert, or "
             "127.0.0.1 behind a reverse proxy with TLS",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 
 def check_data(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with images and annotations in COCO form.")],
-    split: Annotated[list[str] | None, typer.Option(help="Split to check; default: train and val.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with images and annotations in COCO form.")
+    ],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to check; default: train and val.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Look into every image and every box of a data set.
@@ -62,7 +66,9 @@ def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
         "split": checked.name,
         "folder": str(split.folder),
         "images": len(split.images),
-        "images_without_boxes": len({image.id for image in split.images} - {box.image_id for box in split.boxes}),
+        "images_without_boxes": len(
+            {image.id for image in split.images} - {box.image_id for box in split.boxes}
+        ),
         "boxes": len(split.boxes),
         "crowd_boxes": sum(box.iscrowd for box in split.boxes),
         "boxes_with_masks": sum(box.segmentation is not None for box in split.boxes),
@@ -80,10 +86,14 @@ def _print(checked: CheckedSplit) -> None:
     facts = _as_dict(checked)
     of_boxes = f"{facts['crowd_boxes']} crowds, {facts['boxes_with_masks']} with masks"
     print(
-        f"{checked.name}: {facts['images']} images ({facts['images_without_boxes']} without boxes), {facts['boxes']} boxes "
+        f"{checked.name}: {facts['images']} images ({facts['images_without_boxes']} without "
+        f"boxes), {facts['boxes']} boxes "
         f"({of_boxes}), {len(facts['boxes_per_category'])} categories"
     )
-    print("  boxes by category: " + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items()))
+    print(
+        "  boxes by category: "
+        + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items())
+    )
     for verb, problems in (
         ("repaired", [problem for problem in checked.problems if problem.repaired]),
         ("cannot be repaired", checked.lost),

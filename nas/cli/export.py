@@ -17,19 +17,43 @@ if TYPE_CHECKING:
     from nas.export.description import Trained
 
 FIGURES = (
-    "map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class", "map_segm", "map_segm_50",
-    "map_segm_75", "test_map", "test_map_50", "test_map_segm", "test_map_segm_50", "params", "flops",
-    "memory_predicted_gib", "memory_peak_gib", "fps", "epochs", "train_s", "gpu_s", "device",
-)  # fmt: skip
+    "map",
+    "map_50",
+    "map_75",
+    "map_small",
+    "map_medium",
+    "map_large",
+    "map_per_class",
+    "map_segm",
+    "map_segm_50",
+    "map_segm_75",
+    "test_map",
+    "test_map_50",
+    "test_map_segm",
+    "test_map_segm_50",
+    "params",
+    "flops",
+    "memory_predicted_gib",
+    "memory_peak_gib",
+    "fps",
+    "epochs",
+    "train_s",
+    "gpu_s",
+    "device",
+)
 
 
 def export(
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     study: options.Study = None,
     storage: options.Storage = options.DEFAULT_STORAGE,
-    trial: Annotated[int | None, typer.Option(help="Number of the trial; default: the best.")] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Number of the trial; default: the best.")
+    ] = None,
     no_onnx: options.NoOnnx = False,
-    push_to: Annotated[str | None, typer.Option(help="Folder or URL (s3://, gs://, ...) for a copy of the bundle.")] = None,
+    push_to: Annotated[
+        str | None, typer.Option(help="Folder or URL (s3://, gs://, ...) for a copy of the bundle.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Write the best backbone of a study in forms that load elsewhere."""
@@ -43,7 +67,9 @@ def export(
     from nas.export.push import push, push_target
 
     target = push_target(push_to) if push_to else None
-    left_out = write_bundle(out, _trained(loaded, chosen), to_path(chosen.user_attrs["checkpoint"]), onnx=not no_onnx)
+    left_out = write_bundle(
+        out, _trained(loaded, chosen), to_path(chosen.user_attrs["checkpoint"]), onnx=not no_onnx
+    )
     if target:
         push(out, target)
     row = trial_row(chosen)
@@ -54,7 +80,10 @@ def export(
             print(line)
         if target:
             print(f"{push_to}: a copy")
-        print(f"{out}: {row['layout']} of trial {row['number']}, mAP {100 * row['value']:.1f} (start with {out / 'README.md'})")
+        print(
+            f"{out}: {row['layout']} of trial {row['number']}, mAP {100 * row['value']:.1f} "
+            f"(start with {out / 'README.md'})"
+        )
 
 
 def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
@@ -71,14 +100,17 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
         recipe=Recipe.model_validate(spec["recipe"]),
         calibration=CalibrationSpec.model_validate(spec["calibration"]),
         categories=tuple(known["nas_data"]["categories"]),
-        figures={name: attributes[name] for name in FIGURES if name in attributes} | _compared(study, trial),
+        figures={name: attributes[name] for name in FIGURES if name in attributes}
+        | _compared(study, trial),
         origin=_origin(study, trial),
         request=spec,
     )
 
 
 def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
-    """What other seeds say of it and, of the best candidate, how it stands against the baselines; points of mAP."""
+    """What other seeds say of it and, of the best candidate, how it stands against the baselines;
+    points of mAP.
+    """
     from nas.study.significance import against_baselines, board_rows
     from nas.utils.formatting import interval_text, percent, signed
 
@@ -87,11 +119,16 @@ def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
     said: dict[str, str] = {}
     row = next((row for row in board if row["number"] == trial.number), None)
     if row and row["replicates"]:
-        said["map_again"] = f"{percent(row['map_again'])} %, mean with other seeds, trainings: {row['replicates']}"
+        said["map_again"] = (
+            f"{percent(row['map_again'])} %, mean with other seeds, trainings: {row['replicates']}"
+        )
     if board and board[0]["number"] == trial.number:
         for beside in against_baselines(study.user_attrs, trials):
             interval = interval_text(beside["difference_low"], beside["difference_high"])
-            words = f"{signed(beside['difference'])} ({interval}), {beside['layout']}: {beside['verdict']}"
+            words = (
+                f"{signed(beside['difference'])} ({interval}), {beside['layout']}: "
+                f"{beside['verdict']}"
+            )
             said[f"against {beside['name']}"] = words
     return said
 
@@ -110,7 +147,9 @@ def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         "budget_gib": known["nas_budget_gib"],
         "versions": known["nas_versions"],
         "git_commit": known["nas_git_commit"],
-        "finished": trial.datetime_complete.isoformat(timespec="seconds") if trial.datetime_complete else None,
+        "finished": trial.datetime_complete.isoformat(timespec="seconds")
+        if trial.datetime_complete
+        else None,
     }
 
 

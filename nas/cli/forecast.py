@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 def measured_cost(
     spec: SearchSpec, splits: Splits, facts: DatasetSummary, progress: ImageProgress, *, local: bool
 ) -> dict[str, Any] | None:
-    """See `nas.search.forecast.forecast.forecast`; kept for the search itself, unless that runs elsewhere.
+    """See `nas.search.forecast.forecast.forecast`; kept for the search itself, unless that runs
+    elsewhere.
 
     Raises:
-        UserError: the request asks for more than this machine has, or a candidate cannot be trained.
+        UserError: the request asks for more than this machine has, or a candidate cannot be
+            trained.
     """
     from nas.errors import CandidateError, StudyError
     from nas.search.budget import Budget
@@ -33,7 +35,9 @@ def measured_cost(
     try:
         found = forecast(spec, splits, facts, slots, progress.on_image)
     except CandidateError as error:
-        raise StudyError(f"a layout could not be measured: {error}; --no-timing leaves the measurement out") from None
+        raise StudyError(
+            f"a layout could not be measured: {error}; --no-timing leaves the measurement out"
+        ) from None
     if found:
         remember(spec, facts, local, found)
         found["notes"] = _notes(spec, found)
@@ -41,7 +45,8 @@ def measured_cost(
 
 
 def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
-    """How this machine would run candidates; of a cluster only how many are asked for at once is known.
+    """How this machine would run candidates; of a cluster only how many are asked for at once is
+    known.
 
     Raises:
         SpecError: the request asks for more than there is.
@@ -58,10 +63,16 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     if _elsewhere(spec):
         concurrent = 1 if spec.run.concurrent == "auto" else spec.run.concurrent
         return Slots(concurrent, cores, cores, min(gpus, 1.0), 1, local=False)
-    share = plan(spec.run, [Node(cores, gpus, smallest_card_bytes() if gpus else None)], budget_bytes)
-    asked = os.environ.get("OMP_NUM_THREADS", "")  # Ray sets it to the cores of a candidate where nobody has
+    share = plan(
+        spec.run, [Node(cores, gpus, smallest_card_bytes() if gpus else None)], budget_bytes
+    )
+    asked = os.environ.get(
+        "OMP_NUM_THREADS", ""
+    )  # Ray sets it to the cores of a candidate where nobody has
     threads = int(asked) if asked.isdigit() else share.cpus
-    side_by_side = min(share.concurrent, max(1, int(1 / share.gpus)) if share.gpus else share.concurrent)
+    side_by_side = min(
+        share.concurrent, max(1, int(1 / share.gpus)) if share.gpus else share.concurrent
+    )
     return Slots(share.concurrent, share.cpus, threads, share.gpus, side_by_side, local=False)
 
 
@@ -70,15 +81,33 @@ def cost_table(cost: dict[str, Any]) -> Table:
     table = Table(title="What it will cost", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
-    sizes = [f"{duration_text(cost[f'epoch_s_{size}'])} ({cost[f'layout_{size}']})" for size in ("small", "median", "large")]
-    whole, start_s, layouts = span_text(cost, "candidates_s"), cost["start_s"], {each["layout"] for each in cost["measured"]}
+    sizes = [
+        f"{duration_text(cost[f'epoch_s_{size}'])} ({cost[f'layout_{size}']})"
+        for size in ("small", "median", "large")
+    ]
+    whole, start_s, layouts = (
+        span_text(cost, "candidates_s"),
+        cost["start_s"],
+        {each["layout"] for each in cost["measured"]},
+    )
     table.add_row("an epoch", "quickest {}, median {}, slowest {}".format(*sizes))
-    table.add_row("candidates", f"{cost['trials']}, of {_epochs(cost)} epochs each, {cost['concurrent']} at once")
+    table.add_row(
+        "candidates",
+        f"{cost['trials']}, of {_epochs(cost)} epochs each, {cost['concurrent']} at once",
+    )
     if beside := cost["baselines"] + cost["replicates"]:
-        table.add_row("beside them", f"{beside} trainings: {cost['baselines']} of baselines, {cost['replicates']} again")
+        table.add_row(
+            "beside them",
+            f"{beside} trainings: {cost['baselines']} of baselines, {cost['replicates']} again",
+        )
     table.add_row("training", f"{span_text(cost, 'train_s')} in all")
-    table.add_row("workers' time", f"{whole} in all, with building, scoring and checkpoints: {_hours(cost)}")
-    table.add_row("wall time", span_text(cost, "wall_s") + (f", and {start_s:.0f} s to start Ray" if start_s else ""))
+    table.add_row(
+        "workers' time", f"{whole} in all, with building, scoring and checkpoints: {_hours(cost)}"
+    )
+    table.add_row(
+        "wall time",
+        span_text(cost, "wall_s") + (f", and {start_s:.0f} s to start Ray" if start_s else ""),
+    )
     if cost["candidates_per_gpu"]:
         table.add_row("candidates per GPU", str(cost["candidates_per_gpu"]))
     where = f"{cost['device']} ({cost['cpu']}), {cost['threads_per_trial']} threads each"
@@ -90,7 +119,9 @@ def cost_table(cost: dict[str, Any]) -> Table:
 
 def _epochs(cost: dict[str, Any]) -> str:
     low, high = cost["epochs_per_trial_low"], cost["epochs_per_trial_high"]
-    return ("at most " if cost["epochs_are_a_limit"] else "") + (f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}")
+    return ("at most " if cost["epochs_are_a_limit"] else "") + (
+        f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    )
 
 
 def _hours(cost: dict[str, Any]) -> str:
@@ -101,17 +132,27 @@ def _hours(cost: dict[str, Any]) -> str:
 
 def _notes(spec: SearchSpec, cost: dict[str, Any]) -> list[str]:
     notes = [
-        f"candidates of this space differ: the standard deviation of their time is {percent(cost['candidate_s_spread'])} %"
+        "candidates of this space differ: the standard deviation of their time is "
+        f"{percent(cost['candidate_s_spread'])} %"
     ]
     if spec.search.pruner == "median":
-        notes.append("what the median pruner stops depends on the scores: the range is from all that it can stop to nothing")
+        notes.append(
+            "what the median pruner stops depends on the scores: the range is from all that it "
+            "can stop to nothing"
+        )
     if spec.search.pruner == "hyperband":
         whom = "a candidate of median FLOPs" if spec.search.prune_at == "cost" else "a candidate"
-        notes.append(f"epochs are those that Hyperband is expected to leave {whom}, if scores come in random order")
+        notes.append(
+            f"epochs are those that Hyperband is expected to leave {whom}, if scores come in "
+            "random order"
+        )
     if cost["epochs_are_a_limit"]:
         notes.append("the schedule ends by itself: epochs and times are the most that it can take")
     if _elsewhere(spec):
-        notes.append("measured on this machine, one candidate alone; those of the cluster may be faster or slower")
+        notes.append(
+            "measured on this machine, one candidate alone; those of the cluster may be faster or "
+            "slower"
+        )
     return notes
 
 

@@ -9,14 +9,19 @@ from nas.cli.runner import print_json
 from nas.utils.formatting import percent
 
 
-def list_studies(storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False) -> None:
+def list_studies(
+    storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
+) -> None:
     """List the studies of a database."""
     import optuna
 
     from nas.study.storage import open_storage
 
     opened = open_storage(storage, create=False)
-    rows = [_summary(optuna.load_study(study_name=name, storage=opened)) for name in optuna.get_all_study_names(opened)]
+    rows = [
+        _summary(optuna.load_study(study_name=name, storage=opened))
+        for name in optuna.get_all_study_names(opened)
+    ]
     if as_json:
         print_json(rows)
         return
@@ -25,16 +30,31 @@ def list_studies(storage: options.Storage = options.DEFAULT_STORAGE, as_json: op
     from nas.cli.tables import print_table
 
     table = Table(title="Studies")
-    for name in ("study", "space", "detector", "complete", "running", "failed", "asked", "best mAP", "best layout"):
+    for name in (
+        "study",
+        "space",
+        "detector",
+        "complete",
+        "running",
+        "failed",
+        "asked",
+        "best mAP",
+        "best layout",
+    ):
         table.add_column(name)
     for row in rows:
-        cells = [row[name] for name in ("study", "space", "detector", "complete", "running", "failed", "trials")]
+        cells = [
+            row[name]
+            for name in ("study", "space", "detector", "complete", "running", "failed", "trials")
+        ]
         table.add_row(*map(str, cells), percent(row["map"]), str(row["layout"] or "-"))
     print_table(table)
 
 
 def status(
-    study: options.Study = None, storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
+    study: options.Study = None,
+    storage: options.Storage = options.DEFAULT_STORAGE,
+    as_json: options.Json = False,
 ) -> None:
     """Show every trial of a study."""
     from nas.search.forecast.actuals import cost_line
@@ -44,9 +64,19 @@ def status(
 
     loaded = load_study(open_storage(storage, create=False), study)
     trials = loaded.get_trials(deepcopy=False)
-    rows, baselines = [trial_row(trial) for trial in trials], against_baselines(loaded.user_attrs, trials)
+    rows, baselines = (
+        [trial_row(trial) for trial in trials],
+        against_baselines(loaded.user_attrs, trials),
+    )
     if as_json:
-        print_json({"study": loaded.study_name, **_attributes(loaded), "baselines": baselines, "trials": rows})
+        print_json(
+            {
+                "study": loaded.study_name,
+                **_attributes(loaded),
+                "baselines": baselines,
+                "trials": rows,
+            }
+        )
         return
     from nas.cli.tables import baselines_table, print_table, trials_table
 
@@ -55,7 +85,10 @@ def status(
         print_table(baselines_table(baselines))
     refused = loaded.user_attrs.get("nas_refusals", {})
     by_prediction = refused.get("over_budget", 0) + refused.get("unequal", 0)
-    print(f"Never trained: {by_prediction} that the prediction refused, {refused.get('repeated', 0)} that had been trained.")
+    print(
+        f"Never trained: {by_prediction} that the prediction refused, "
+        f"{refused.get('repeated', 0)} that had been trained."
+    )
     if check := loaded.user_attrs.get("nas_proxy_check"):
         print(check["text"])
     if said := cost_line(loaded.user_attrs, trials):

@@ -24,11 +24,26 @@ from nas.cli.train import evaluate, train
 from nas.cli.verify import reproduce, verify
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "submit": submit, "list": list_studies, "status": status, "logs": logs, "stop": stop, "resume": resume, "export": export,
-    "dashboard": dashboard, "report": report, "train": train, "pretrain": pretrain, "evaluate": evaluate, "verify": verify,
-    "reproduce": reproduce, "profile": profile, "proxy-check": proxy_check,
-    "paper-tables": paper_tables, "check-data": check_data, "make-data": make_data,
-}  # fmt: skip
+    "submit": submit,
+    "list": list_studies,
+    "status": status,
+    "logs": logs,
+    "stop": stop,
+    "resume": resume,
+    "export": export,
+    "dashboard": dashboard,
+    "report": report,
+    "train": train,
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "verify": verify,
+    "reproduce": reproduce,
+    "profile": profile,
+    "proxy-check": proxy_check,
+    "paper-tables": paper_tables,
+    "check-data": check_data,
+    "make-data": make_data,
+}
 
 
 def _version(wanted: bool) -> None:
@@ -38,7 +53,9 @@ def _version(wanted: bool) -> None:
 
 
 def umbrella(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Architecture search for object detectors trained from scratch."""
 

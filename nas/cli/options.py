@@ -10,30 +10,61 @@ import typer
 from search_spaces.catalog import DETECTORS, RECIPES
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
-STORAGE_VARIABLE = "NAS_STORAGE"  # for a URL with a password, which other users may see among the arguments
-Storage = Annotated[str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)]
-SpecFile = Annotated[Path | None, typer.Argument(metavar="SPEC.yaml", help="The request; flags override its keys.")]
-NewStudy = Annotated[str | None, typer.Option(help="Name of the study; default: the data folder's name.")]
-SpecStorage = Annotated[str | None, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL; default: sqlite:///nas.db.")]
-Space = Annotated[str | None, typer.Option(help="paper, scales, free, tiny, a YAML file or module:function.")]
-Budget = Annotated[str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")]
+STORAGE_VARIABLE = (
+    "NAS_STORAGE"  # for a URL with a password, which other users may see among the arguments
+)
+Storage = Annotated[
+    str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)
+]
+SpecFile = Annotated[
+    Path | None, typer.Argument(metavar="SPEC.yaml", help="The request; flags override its keys.")
+]
+NewStudy = Annotated[
+    str | None, typer.Option(help="Name of the study; default: the data folder's name.")
+]
+SpecStorage = Annotated[
+    str | None,
+    typer.Option(envvar=STORAGE_VARIABLE, help="Database URL; default: sqlite:///nas.db."),
+]
+Space = Annotated[
+    str | None, typer.Option(help="paper, scales, free, tiny, a YAML file or module:function.")
+]
+Budget = Annotated[
+    str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")
+]
 Concurrent = Annotated[int | None, typer.Option(help="Candidates at once.")]
 Output = Annotated[str | None, typer.Option(help="Folder of checkpoints; default: nas-runs.")]
-Study = Annotated[str | None, typer.Option(help="Name of the study; not needed where there is only one.")]
-Data = Annotated[str | None, typer.Option(help="Folder with images and annotations in COCO form, or its URL.")]
-Local = Annotated[bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the search goes on without this terminal.")]
+Study = Annotated[
+    str | None, typer.Option(help="Name of the study; not needed where there is only one.")
+]
+Data = Annotated[
+    str | None, typer.Option(help="Folder with images and annotations in COCO form, or its URL.")
+]
+Local = Annotated[
+    bool, typer.Option("--local", help="Train in this process, one by one, without Ray.")
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return at once; the search goes on without this terminal.")
+]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated."
+    ),
 ]
 Detector = Annotated[str | None, typer.Option(help=f"{', '.join(DETECTORS)}.")]
-RecipeName = Annotated[str | None, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a YAML file.")]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a YAML file.")
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of training.")]
 ImageSize = Annotated[
-    int | None, typer.Option(help="Short side of the images, pixels; the long side is at most 1333/800 of it.")
+    int | None,
+    typer.Option(help="Short side of the images, pixels; the long side is at most 1333/800 of it."),
 ]
 BatchSize = Annotated[int | None, typer.Option("--batch", help="Images of one training step.")]
 Seed = Annotated[int | None, typer.Option(help="Of initialisation, data order and augmentation.")]
-NoOnnx = Annotated[bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take up to a minute.")]
+NoOnnx = Annotated[
+    bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take up to a minute.")
+]
 
 DEFAULT_STORAGE = "sqlite:///nas.db"

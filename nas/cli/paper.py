@@ -15,21 +15,35 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 COLUMNS = (
-    "detector", "layout", "trained", "mAP", "params M", "counted", "FLOPs G", "counted", "memory G", "predicted GiB",
-    "measured GiB", "of Swin-T", "note",
-)  # fmt: skip
+    "detector",
+    "layout",
+    "trained",
+    "mAP",
+    "params M",
+    "counted",
+    "FLOPs G",
+    "counted",
+    "memory G",
+    "predicted GiB",
+    "measured GiB",
+    "of Swin-T",
+    "note",
+)
 TEXT_COLUMNS = ("detector", "layout", "trained", "note")
 
 
 def paper_tables(
     table: Annotated[int | None, typer.Option(min=1, max=5, help="One table only.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    measured: Annotated[Path | None, typer.Option(help="What benchmarks/memory.py wrote on a GPU.")] = None,
+    measured: Annotated[
+        Path | None, typer.Option(help="What benchmarks/memory.py wrote on a GPU.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Print the figures of Hong et al. (CVPR 2022) beside our counts of the same layouts.
 
-    Printed figures stand first; misprints are noted; detectors that are not there yet are marked missing.
+    Printed figures stand first; misprints are noted; detectors that are not there yet are marked
+    missing.
     """
     from nas.cli.progress import ImageProgress
     from nas.profiling.paper_tables import TABLES, measured_memory, paper_rows
@@ -56,10 +70,22 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if counted:
         params, flops = f"{counted['params'] / 1e6:.4f}", f"{counted['paper_flops'] / 1e9:.3f}"
         ours = [params, flops, f"{counted['memory_predicted_gib']:.2f}"]
-        measured, share = gib_text(counted.get("memory_measured_gib")), f"{percent(counted['memory_of_swin_t'])} %"
+        measured, share = (
+            gib_text(counted.get("memory_measured_gib")),
+            f"{percent(counted['memory_of_swin_t'])} %",
+        )
     theirs = [str(printed.get(name, "-")) for name in ("params_m", "flops_g", "memory_g")]
     pairs = [cell for pair in zip(theirs, ours, strict=True) for cell in pair]
-    return [detector, row["layout"], row["trained"], percent(printed.get("map")), *pairs, measured, share, row["note"] or ""]
+    return [
+        detector,
+        row["layout"],
+        row["trained"],
+        percent(printed.get("map")),
+        *pairs,
+        measured,
+        share,
+        row["note"] or "",
+    ]
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
@@ -76,5 +102,9 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _markdown(title: str, rows: list[dict[str, Any]]) -> str:
-    lines = [COLUMNS, ["---" if name in TEXT_COLUMNS else "---:" for name in COLUMNS], *map(_cells, rows)]
+    lines = [
+        COLUMNS,
+        ["---" if name in TEXT_COLUMNS else "---:" for name in COLUMNS],
+        *map(_cells, rows),
+    ]
     return f"### {title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)

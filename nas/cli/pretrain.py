@@ -32,36 +32,62 @@ SUFFIX = ".safetensors"
 
 def pretrain(
     layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="A layout, C2-C2-T12-T4.")],
-    data: Annotated[str, typer.Option(help="Folder with train/CLASS/*.jpg and val/CLASS/*.jpg, or its URL.")],
-    out: Annotated[Path, typer.Option(help="File of weights, *.safetensors; the same command goes on where it stopped.")],
-    recipe: Annotated[str | None, typer.Option(help="swin (default), resnet, or a YAML file.")] = None,
+    data: Annotated[
+        str, typer.Option(help="Folder with train/CLASS/*.jpg and val/CLASS/*.jpg, or its URL.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File of weights, *.safetensors; the same command goes on where it stopped."
+        ),
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(help="swin (default), resnet, or a YAML file.")
+    ] = None,
     epochs: options.Epochs = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the square crops, pixels.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Images of one training step; the rate follows it.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the square crops, pixels.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", help="Images of one training step; the rate follows it."),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate for the whole batch.")] = None,
     seed: options.Seed = None,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Pre-train a layout by image classification; nas train fine-tunes its weights (recipe.weights).
+    """Pre-train a layout by image classification; nas train fine-tunes its weights
+    (recipe.weights).
 
     With torchrun --no-python it runs on several GPUs.
     """
-    flags = given({
-        "data": data, "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
-        "recipe.lr": lr, "seed": seed,
-    })  # fmt: skip
+    flags = given(
+        {
+            "data": data,
+            "recipe.name": recipe,
+            "recipe.epochs": epochs,
+            "recipe.image_size": image_size,
+            "recipe.batch": batch,
+            "recipe.lr": lr,
+            "seed": seed,
+        }
+    )
     asked = Layout.parse(layout)
     _check_target(out)
     from nas.config.pretraining import load_pretraining
     from nas.errors import CandidateError
 
-    spec = load_pretraining(flags | parse_settings(settings or []), int(os.environ.get("WORLD_SIZE", "1")))  # torchrun's
+    spec = load_pretraining(
+        flags | parse_settings(settings or []), int(os.environ.get("WORLD_SIZE", "1"))
+    )  # torchrun's
     work = out.with_name(out.name + ".training")
     try:
         report = _pretrain(asked, spec, out, work, as_json)
     except CandidateError as error:
-        raise UserError(f"{error}; to begin anew with other settings remove {str(work)!r}") from None
+        raise UserError(
+            f"{error}; to begin anew with other settings remove {str(work)!r}"
+        ) from None
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where this one stopped.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
@@ -76,7 +102,9 @@ def _check_target(out: Path) -> None:
         raise UserError(f"--out {str(out)!r} exists already: choose a new file")
 
 
-def _pretrain(layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_json: bool) -> PretrainingReport | None:
+def _pretrain(
+    layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_json: bool
+) -> PretrainingReport | None:
     """The last report; None for all of several processes but the first."""
     from nas.data.image_folder import SPLITS, find_classes, fingerprint, read_split
     from nas.utils.paths import check_file, localize, make_folder
@@ -96,9 +124,17 @@ def _pretrain(layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_j
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         _check(splits, world, work, progress)
         asked = Pretraining(
-            layout, spec.recipe, classes, fingerprint(classes, splits), spec.seed, out, work, device, spec.checkpoint_s,
+            layout,
+            spec.recipe,
+            classes,
+            fingerprint(classes, splits),
+            spec.seed,
+            out,
+            work,
+            device,
+            spec.checkpoint_s,
             _origin(spec, splits),
-        )  # fmt: skip
+        )
         report = _train(asked, splits, world, progress)
     if world.first:
         shutil.rmtree(work, ignore_errors=True)
@@ -106,8 +142,8 @@ def _pretrain(layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_j
 
 
 def _check(splits: list[LabelledImages], world: World, work: Path, progress: EpochProgress) -> None:
-    """Look into the images, of several processes each into its share, unless that was done before the checkpoint was written; a
-    folder for nothing is not left behind.
+    """Look into the images, of several processes each into its share, unless that was done before
+    the checkpoint was written; a folder for nothing is not left behind.
     """
     from nas.data.image_folder import check_images
     from nas.training.trainer import CHECKPOINT
@@ -116,13 +152,17 @@ def _check(splits: list[LabelledImages], world: World, work: Path, progress: Epo
         return
     try:
         for images in splits:
-            check_images(images.share(world.rank, world.size), progress.on_image if world.first else None)
+            check_images(
+                images.share(world.rank, world.size), progress.on_image if world.first else None
+            )
     finally:
         with suppress(OSError):  # not empty
             work.rmdir()
 
 
-def _train(asked: Pretraining, splits: list[LabelledImages], world: World, progress: EpochProgress) -> PretrainingReport:
+def _train(
+    asked: Pretraining, splits: list[LabelledImages], world: World, progress: EpochProgress
+) -> PretrainingReport:
     """The last report; the curve is there from the first epoch on."""
     import torch.distributed as dist
 
@@ -147,13 +187,29 @@ def _origin(spec: PretrainingSpec, splits: list[LabelledImages]) -> dict[str, An
     from nas.study.provenance import git_commit, versions
 
     images = {f"{split.folder.name}_images": len(split.files) for split in splits}
-    return {"data": Path(spec.data).resolve().name, **images, "versions": versions(), "git_commit": git_commit()}
+    return {
+        "data": Path(spec.data).resolve().name,
+        **images,
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
 
 
 def _show(layout: Layout, out: Path, report: PretrainingReport, as_json: bool) -> None:
     if as_json:
         facts = {"epochs": report.epoch, "train_s": report.train_s, "device": report.device}
-        print_json({"out": str(out), "curves": str(_curve(out)), "layout": str(layout), **asdict(report.metrics), **facts})
+        print_json(
+            {
+                "out": str(out),
+                "curves": str(_curve(out)),
+                "layout": str(layout),
+                **asdict(report.metrics),
+                **facts,
+            }
+        )
         return
-    print(f"{out}: {layout}, top-1 {percent(report.metrics.top1)}, top-5 {percent(report.metrics.top5)}")
+    print(
+        f"{out}: {layout}, top-1 {percent(report.metrics.top1)}, top-5 "
+        f"{percent(report.metrics.top5)}"
+    )
     print(f"fine-tune it: nas train {layout} --set recipe.weights={out} ...")

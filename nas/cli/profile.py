@@ -27,22 +27,36 @@ _MEMORY_ROWS = {
 
 
 def profile(
-    layouts: Annotated[list[str], typer.Argument(metavar="LAYOUT...", help="For example C2-C2-T12-T4.")],
+    layouts: Annotated[
+        list[str], typer.Argument(metavar="LAYOUT...", help="For example C2-C2-T12-T4.")
+    ],
     detector: options.Detector = None,
-    classes: Annotated[int, typer.Option(min=1, help="Categories, the background not counted.")] = 80,
+    classes: Annotated[
+        int, typer.Option(min=1, help="Categories, the background not counted.")
+    ] = 80,
     image_size: Annotated[
-        int, typer.Option(min=32, help="Short side of the images, pixels; the long side is 1333/800 of it.")
+        int,
+        typer.Option(
+            min=32, help="Short side of the images, pixels; the long side is 1333/800 of it."
+        ),
     ] = 800,
     images: Annotated[int, typer.Option(min=1, help="Images per GPU.")] = 4,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    checkpointing: Annotated[str, typer.Option(help="What runs twice to keep less: none, light or full.")] = "none",
+    checkpointing: Annotated[
+        str, typer.Option(help="What runs twice to keep less: none, light or full.")
+    ] = "none",
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print parameters, multiply-adds and predicted training memory of layouts; where there is a GPU, measure as well."""
+    """Print parameters, multiply-adds and predicted training memory of layouts; where there is a
+    GPU, measure as well.
+    """
     parsed = [Layout.parse(text) for text in layouts]
-    for name, value, choices in (("precision", precision, PRECISIONS), ("optimizer", optimizer, OPTIMIZERS)):
+    for name, value, choices in (
+        ("precision", precision, PRECISIONS),
+        ("optimizer", optimizer, OPTIMIZERS),
+    ):
         if value not in choices:
             raise SpecError(one_of(f"--{name}", value, choices))
     from nas.config.parsing import parse_model
@@ -50,11 +64,21 @@ def profile(
     from nas.config.spec import DetectorSpec
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])
-    spec = parse_model(DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()})
-    height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in (image_size, int(image_size * ASPECT_LIMIT)))
+    spec = parse_model(
+        DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()}
+    )
+    height, width = (
+        -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
+        for side in (image_size, int(image_size * ASPECT_LIMIT))
+    )
     from nas.profiling.memory import Training
 
-    training = Training((images, 3, height, width), precision=precision, optimizer=optimizer, checkpointing=checkpointing)
+    training = Training(
+        (images, 3, height, width),
+        precision=precision,
+        optimizer=optimizer,
+        checkpointing=checkpointing,
+    )
     rows = [_profile(layout, spec, classes, training) for layout in parsed]
     if as_json:
         print_json(rows)
@@ -62,7 +86,9 @@ def profile(
         _print(rows)
 
 
-def _profile(layout: Layout, spec: DetectorSpec, classes: int, training: Training) -> dict[str, Any]:
+def _profile(
+    layout: Layout, spec: DetectorSpec, classes: int, training: Training
+) -> dict[str, Any]:
     from nas.profiling.flops import PAPER_RULE, RULE, count_cost
     from nas.profiling.memory import CONTEXT_BYTES, predict_memory
     from nas.utils.formatting import gib
@@ -93,7 +119,9 @@ def _profile(layout: Layout, spec: DetectorSpec, classes: int, training: Trainin
     }
 
 
-def _measure(layout: Layout, spec: DetectorSpec, classes: int, training: Training) -> dict[str, Any] | None:
+def _measure(
+    layout: Layout, spec: DetectorSpec, classes: int, training: Training
+) -> dict[str, Any] | None:
     """The same on this machine's GPU; None where there is none."""
     import torch
 
@@ -126,10 +154,23 @@ def _print(rows: list[dict[str, Any]]) -> None:
     first = rows[0]
     shape = "x".join(map(str, first["batch_shape"]))
     kept = first["checkpointing"]
-    how = f"{first['precision']}, {first['optimizer']}{'' if kept == 'none' else f', checkpointing {kept}'}"
-    cost = Table(title=f"{first['detector']}, {first['classes']} classes, one image of {shape.split('x', 2)[2]}")
+    how = (
+        f"{first['precision']}, "
+        f"{first['optimizer']}{'' if kept == 'none' else f', checkpointing {kept}'}"
+    )
+    cost = Table(
+        title=f"{first['detector']}, {first['classes']} classes, one image of "
+        f"{shape.split('x', 2)[2]}"
+    )
     memory = Table(title=f"GiB of one training step, batch {shape}, {how}")
-    for name in ("layout", "params M", "backbone M", "GMAC", "paper G", *(["measured FPS"] if first["measured"] else [])):
+    for name in (
+        "layout",
+        "params M",
+        "backbone M",
+        "GMAC",
+        "paper G",
+        *(["measured FPS"] if first["measured"] else []),
+    ):
         cost.add_column(name, justify="left" if name == "layout" else "right")
     for row in rows:
         counts = [f"{row[name] / 1e6:.4f}" for name in ("params", "backbone_params")]
@@ -143,12 +184,22 @@ def _print(rows: list[dict[str, Any]]) -> None:
         memory.add_row(_MEMORY_ROWS[name], *(gib_text(row[name]) for row in rows))
     if first["measured"]:
         for name in ("memory_peak_gib", "memory_reserved_gib"):
-            texts = [gib_text(row["measured"][name]) if name in row["measured"] else "out of memory" for row in rows]
+            texts = [
+                gib_text(row["measured"][name]) if name in row["measured"] else "out of memory"
+                for row in rows
+            ]
             memory.add_row(_MEMORY_ROWS[f"measured {name}"], *texts)
     memory.add_section()
     for part in first["memory_by_part_gib"]:
-        memory.add_row(f"  {part}", *(gib_text(row["memory_by_part_gib"].get(part, 0)) for row in rows))
+        memory.add_row(
+            f"  {part}", *(gib_text(row["memory_by_part_gib"].get(part, 0)) for row in rows)
+        )
     print_table(cost)
     print_table(memory)
-    print(f"GMAC: {first['flops_rule']}; one image.\npaper G: {first['paper_flops_rule']}; one image.")
-    print("Memory: whatever the data decides (proposals, positives, boxes) counts with its configured limit.")
+    print(
+        f"GMAC: {first['flops_rule']}; one image.\npaper G: {first['paper_flops_rule']}; one image."
+    )
+    print(
+        "Memory: whatever the data decides (proposals, positives, boxes) counts with its "
+        "configured limit."
+    )

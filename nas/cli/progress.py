@@ -1,4 +1,6 @@
-"""What happens, while it happens: on stderr, as a live table on a terminal and as one line an event elsewhere."""
+"""What happens, while it happens: on stderr, as a live table on a terminal and as one line an event
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +35,16 @@ class ImageProgress:
     """A bar while images are checked, on a terminal."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         console = Console(stderr=True)
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        )
         self._tasks: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -60,7 +69,9 @@ class EpochProgress(ImageProgress):
         self.layout, self.epochs, self.epoch, self._shown_s = layout, epochs, 1, 0.0
 
     def on_step(self, step: int, steps: int, loss: Tensor | float) -> None:
-        """One more step of the running epoch; to ask a GPU for its loss waits for it, so that is done five times a second."""
+        """One more step of the running epoch; to ask a GPU for its loss waits for it, so that is
+        done five times a second.
+        """
         if step < steps and time.monotonic() - self._shown_s < 0.2:
             return
         self._shown_s = time.monotonic()
@@ -72,7 +83,10 @@ class EpochProgress(ImageProgress):
     def on_report(self, report: EpochReport | PretrainingReport) -> None:
         """An epoch ended."""
         self.epoch = report.epoch + 1
-        self.say(f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  {_scores(report.metrics)}")
+        self.say(
+            f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  "
+            f"{_scores(report.metrics)}"
+        )
 
     def say(self, text: str) -> None:
         """A line on stderr, above the bar."""
@@ -132,18 +146,24 @@ class SearchProgress:
         self._study = study
         space = study.space
         self.say(
-            f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to score, {facts.num_classes} "
+            f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to "
+            f"score, {facts.num_classes} "
             f"classes; {len(space)} layouts in space {space.name!r}; {study.budget.describe()}"
         )
         for verb, counts in (("repaired", facts.repaired), ("left out", facts.left_out)):
             if counts:
-                self.say(f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items()))
+                self.say(
+                    f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items())
+                )
         if study.spec.detector != self.spec.detector:
             from nas.data.splits import BOXES_ONLY
 
             self.say(BOXES_ONLY)
         for fit in study.budget.unsolved:
-            self.say(f"pattern {fit.pattern} cannot use the budget: nearest {fit.layout}, {gib_text(gib(fit.peak_bytes))} GiB")
+            self.say(
+                f"pattern {fit.pattern} cannot use the budget: nearest {fit.layout}, "
+                f"{gib_text(gib(fit.peak_bytes))} GiB"
+            )
         if study.ended:
             self.say(f"going on: {study.ended} of {self.spec.search.trials} trials are there")
         if self._console.is_terminal:
@@ -155,7 +175,9 @@ class SearchProgress:
         if event.kind == "note":
             self.say(event.reason or "")
             return
-        row = self.rows.setdefault(event.number, _Row(event.what, candidate=event.role == CANDIDATE))
+        row = self.rows.setdefault(
+            event.number, _Row(event.what, candidate=event.role == CANDIDATE)
+        )
         row.state = STATES.get(event.kind, event.kind)
         row.reason = event.reason or row.reason
         if event.memory_predicted_bytes is not None:
@@ -180,7 +202,13 @@ class SearchProgress:
         for number, row in latest:
             state = f"{row.state}: {row.reason}" if row.reason else row.state
             scores = (percent(row.map), percent(row.map_50), gib_text(row.memory_gib))
-            table.add_row(str(number), row.layout, row.epoch, *scores, Text(state, overflow="ellipsis", no_wrap=True))
+            table.add_row(
+                str(number),
+                row.layout,
+                row.epoch,
+                *scores,
+                Text(state, overflow="ellipsis", no_wrap=True),
+            )
         return Group(table, Text(self._summary()))
 
     def _summary(self) -> str:
@@ -188,7 +216,10 @@ class SearchProgress:
         done = [row for row in candidates if row.state == "done" and row.map is not None]
         ended = sum(row.state in ("done", "pruned", "infeasible") for row in candidates)
         best = max(done, key=lambda row: row.map or 0, default=None)
-        text = f"{ended} ended here, {self.spec.search.trials} asked for, {time.monotonic() - self.started:.0f} s"
+        text = (
+            f"{ended} ended here, {self.spec.search.trials} asked for, "
+            f"{time.monotonic() - self.started:.0f} s"
+        )
         return text + (f"; best so far {best.layout} with mAP {percent(best.map)}" if best else "")
 
     def _end_images(self) -> None:

@@ -22,11 +22,16 @@ TIMES = 4
 def proxy_check(
     spec: options.SpecFile = None,
     data: options.Data = None,
-    layouts: Annotated[int, typer.Option(min=2, max=100, help="Layouts to train by both recipes.")] = 12,
+    layouts: Annotated[
+        int, typer.Option(min=2, max=100, help="Layouts to train by both recipes.")
+    ] = 12,
     times: Annotated[
-        int | None, typer.Option(min=2, help=f"Epochs of the fuller training; default: {TIMES} times as many.")
+        int | None,
+        typer.Option(min=2, help=f"Epochs of the fuller training; default: {TIMES} times as many."),
     ] = None,
-    full: Annotated[str | None, typer.Option(help="Recipe of the fuller training instead, as --recipe.")] = None,
+    full: Annotated[
+        str | None, typer.Option(help="Recipe of the fuller training instead, as --recipe.")
+    ] = None,
     study: options.NewStudy = None,
     storage: options.SpecStorage = None,
     space: options.Space = None,
@@ -45,20 +50,36 @@ def proxy_check(
 ) -> None:
     """Find out whether the recipe of a search ranks layouts as a fuller training does.
 
-    Takes the request of nas-submit. Trains layouts spread over the space by both recipes, as the studies NAME.proxy and
-    NAME.full, and says whether the ranking holds. The same command goes on where it stopped; with more layouts it adds to them.
+    Takes the request of nas-submit. Trains layouts spread over the space by both recipes, as the
+    studies NAME.proxy and NAME.full, and says whether the ranking holds. The same command goes on
+    where it stopped; with more layouts it adds to them.
     """
     from nas.cli.submit import check_files, checked_spec, from_anywhere
     from nas.search.proxy.studies import fuller
 
-    flags = given({
-        "data.root": data, "study": study, "storage": storage, "space": space, "detector.name": detector,
-        "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
-        "budget.memory": budget, "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
-    })  # fmt: skip
+    flags = given(
+        {
+            "data.root": data,
+            "study": study,
+            "storage": storage,
+            "space": space,
+            "detector.name": detector,
+            "recipe.name": recipe,
+            "recipe.epochs": epochs,
+            "recipe.image_size": image_size,
+            "recipe.batch": batch,
+            "budget.memory": budget,
+            "run.concurrent": concurrent,
+            "search.seed": seed,
+            "run.output": output,
+        }
+    )
     request = checked_spec(spec, flags | parse_settings(settings or []))
     if request.run.cluster:
-        raise SpecError("proxy-check runs here, not as a job of run.cluster; RAY_ADDRESS names a cluster to use from here")
+        raise SpecError(
+            "proxy-check runs here, not as a job of run.cluster; RAY_ADDRESS names a cluster to "
+            "use from here"
+        )
     if times and full:
         raise SpecError("--times and --full exclude each other")
     fuller_request = fuller(request, times or TIMES, full)
@@ -73,13 +94,24 @@ def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> 
     from nas.data.splits import read_request
     from nas.search.budget import Budget
     from nas.search.proxy.layouts import choose_layouts
-    from nas.search.proxy.studies import FULL, PROXY, chosen_before, compared, outcomes, record, request_of, store
+    from nas.search.proxy.studies import (
+        FULL,
+        PROXY,
+        chosen_before,
+        compared,
+        outcomes,
+        record,
+        request_of,
+        store,
+    )
     from workers.driver import check_backend
 
     check_backend(request, local=local)
     with ImageProgress() as progress:
         request, splits, facts = read_request(request, progress.on_image)
-    fuller = fuller.model_copy(update={"detector": request.detector})  # without masks, where the data have none
+    fuller = fuller.model_copy(
+        update={"detector": request.detector}
+    )  # without masks, where the data have none
     full_facts = replace(facts, batch_shape=largest_batch_shape(splits.train.images, fuller.recipe))
     budgets = Budget(request, facts), Budget(fuller, full_facts)
     chosen = choose_layouts(*budgets, count, chosen_before(request))
@@ -101,12 +133,17 @@ def _train(spec: SearchSpec, splits: Splits, facts: DatasetSummary, local: bool)
 def _show(check: dict[str, Any]) -> None:
     from nas.cli.tables import print_table, proxy_table
 
-    print_table(proxy_table(check, f"{len(check['pairs'])} layouts of {check['study']} by both recipes"))
+    print_table(
+        proxy_table(check, f"{len(check['pairs'])} layouts of {check['study']} by both recipes")
+    )
     for layout, reason in check["left_out"].items():
         print(f"Left out: {layout}, {reason}")
     for name in ("proxy", "full"):
         side, train_s = check[name], check[f"{name}_s"]
-        print(f"{name}: recipe {side['recipe']}, epochs {side['epochs']}, {side['image_size']} pixels; {train_s:.0f} s in all")
+        print(
+            f"{name}: recipe {side['recipe']}, epochs {side['epochs']}, {side['image_size']} "
+            f"pixels; {train_s:.0f} s in all"
+        )
     print(check["text"])
     print(f"The rule: {check['rule']}.")
     print(f"Kept with the studies {', '.join(check['stored'])}.")

@@ -20,12 +20,14 @@ _PASSWORD, _QUERY = re.compile(r"(://[^:/@]*):[^@]*@"), re.compile(r"(://[^?]*)\
 
 def new_app(**options: Any) -> typer.Typer:
     """An application without the decorations that make help slow and errors long."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options
+    )
 
 
 def run(app: typer.Typer, program: str) -> NoReturn:
-    """Run a command: a user's mistake or what the system refuses is one line on stderr and exit code 2, a training that
-    diverges or does not fit is one line and 1, an interrupt 130.
+    """Run a command: a user's mistake or what the system refuses is one line on stderr and exit
+    code 2, a training that diverges or does not fit is one line and 1, an interrupt 130.
     """
     _hide_passwords()
     try:
@@ -49,7 +51,9 @@ def run(app: typer.Typer, program: str) -> NoReturn:
 
 
 def _hide_passwords() -> None:
-    """`ps` shows the arguments of a process, and Ray keeps its driver's: from now on without a database's password."""
+    """`ps` shows the arguments of a process, and Ray keeps its driver's: from now on without a
+    database's password.
+    """
     words = [_QUERY.sub(r"\1?***", _PASSWORD.sub(r"\1:***@", word)) for word in sys.orig_argv]
     if words != sys.orig_argv:
         from setproctitle import setproctitle
@@ -77,7 +81,9 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"--set takes key.path=value, for example recipe.lr=0.001; got {setting!r}")
+            raise UserError(
+                f"--set takes key.path=value, for example recipe.lr=0.001; got {setting!r}"
+            )
         try:
             parsed[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:

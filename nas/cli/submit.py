@@ -32,42 +32,78 @@ def submit(
     budget: options.Budget = None,
     sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2, random or grid.")] = None,
     pruner: Annotated[str | None, typer.Option(help="none, median or hyperband.")] = None,
-    objectives: Annotated[str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")] = None,
-    try_first: Annotated[list[str] | None, typer.Option("--try", help="A layout to train first; may be repeated.")] = None,
-    warm_start: Annotated[
-        list[str] | None, typer.Option(help="A study in the same database whose results count here; may be repeated.")
+    objectives: Annotated[
+        str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Candidates to train, those of earlier runs included.")] = None,
+    try_first: Annotated[
+        list[str] | None, typer.Option("--try", help="A layout to train first; may be repeated.")
+    ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A study in the same database whose results count here; may be repeated."
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Candidates to train, those of earlier runs included.")
+    ] = None,
     baselines: Annotated[
-        bool | None, typer.Option("--baselines/--no-baselines", help="Swin-T, ResNet-50 and C2-C2-T12-T4 at equal memory.")
+        bool | None,
+        typer.Option(
+            "--baselines/--no-baselines", help="Swin-T, ResNet-50 and C2-C2-T12-T4 at equal memory."
+        ),
     ] = None,
     replicates: Annotated[
-        int | None, typer.Option(help="Trainings of each baseline and of the best three, with other seeds.")
+        int | None,
+        typer.Option(help="Trainings of each baseline and of the best three, with other seeds."),
     ] = None,
     concurrent: options.Concurrent = None,
     seed: options.Seed = None,
     output: options.Output = None,
     settings: options.Settings = None,
-    cluster: Annotated[str | None, typer.Option(help="Run as a job on a Ray cluster: http://head:8265.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Run as a job on a Ray cluster: http://head:8265.")
+    ] = None,
     local: options.Local = False,
     detach: options.Detach = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the space, what fits and what it will cost.")] = False,
-    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure a few layouts in a dry run.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the space, what fits and what it will cost.")
+    ] = False,
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="Measure a few layouts in a dry run.")
+    ] = True,
     as_json: options.Json = False,
 ) -> None:
     """Search for the best backbone that trains within the memory budget.
 
     The same command goes on where a search stopped.
     """
-    flags = given({
-        "data.root": data, "study": study, "storage": storage, "space": space, "detector.name": detector,
-        "recipe.name": recipe, "recipe.epochs": epochs, "recipe.image_size": image_size, "recipe.batch": batch,
-        "budget.memory": budget, "search.sampler": sampler, "search.pruner": pruner, "search.trials": trials,
-        "search.objectives": objectives and [name.strip() for name in objectives.split(",")], "search.try": try_first or None,
-        "search.warm_start": warm_start or None, "search.baselines": baselines, "search.replicates": replicates,
-        "run.concurrent": concurrent, "search.seed": seed, "run.output": output,
-        "run.cluster": cluster,
-    })  # fmt: skip
+    flags = given(
+        {
+            "data.root": data,
+            "study": study,
+            "storage": storage,
+            "space": space,
+            "detector.name": detector,
+            "recipe.name": recipe,
+            "recipe.epochs": epochs,
+            "recipe.image_size": image_size,
+            "recipe.batch": batch,
+            "budget.memory": budget,
+            "search.sampler": sampler,
+            "search.pruner": pruner,
+            "search.trials": trials,
+            "search.objectives": objectives and [name.strip() for name in objectives.split(",")],
+            "search.try": try_first or None,
+            "search.warm_start": warm_start or None,
+            "search.baselines": baselines,
+            "search.replicates": replicates,
+            "run.concurrent": concurrent,
+            "search.seed": seed,
+            "run.output": output,
+            "run.cluster": cluster,
+        }
+    )
     request = checked_spec(spec, flags | parse_settings(settings or []))
     if dry_run:
         _dry_run(request, local=local, timing=timing, as_json=as_json)
@@ -76,7 +112,8 @@ def submit(
 
 
 def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -> SearchSpec:
-    """The request, complete, and the files it names found; quickly. Arguments as for `nas.config.spec.load_spec`.
+    """The request, complete, and the files it names found; quickly. Arguments as for
+    `nas.config.spec.load_spec`.
 
     Raises:
         UserError: something in it cannot be.
@@ -158,19 +195,35 @@ def _show(study: Search, as_json: bool) -> None:
     from nas.study.significance import against_baselines, board_rows
 
     front = pareto_front(study.study)
-    rows = [row | ({"pareto": row["number"] in front} if front else {}) for row in board_rows(study.ledger.trials)]
-    refusals, baselines = study.refusals(), against_baselines(study.study.user_attrs, study.ledger.trials)
+    rows = [
+        row | ({"pareto": row["number"] in front} if front else {})
+        for row in board_rows(study.ledger.trials)
+    ]
+    refusals, baselines = (
+        study.refusals(),
+        against_baselines(study.study.user_attrs, study.ledger.trials),
+    )
     summary = {
-        "study": study.spec.study, "ended": study.ended, "stop_reason": study.stop_reason, "refusals": refusals,
-        "leaderboard": rows, "baselines": baselines,
-    }  # fmt: skip
+        "study": study.spec.study,
+        "ended": study.ended,
+        "stop_reason": study.stop_reason,
+        "refusals": refusals,
+        "leaderboard": rows,
+        "baselines": baselines,
+    }
     if as_json:
         print_json(summary)
     elif rows:
         print_findings(summary)
-        print(f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} --out best")
+        print(
+            f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} "
+            "--out best"
+        )
     if not rows:
-        print(f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.", file=sys.stderr)
+        print(
+            f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.",
+            file=sys.stderr,
+        )
         raise typer.Exit(1)
 
 
@@ -191,8 +244,14 @@ def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> N
     with ImageProgress() as progress:
         spec, splits, facts = read_request(spec, progress.on_image)
         shown = preview(spec, facts, progress.on_image)
-        shown["baselines"] = [each.to_dict() for each in equalized(Budget(spec, facts))] if spec.wants_baselines else []
-        shown["cost"] = measured_cost(spec, splits, facts, progress, local=local) if timing else None
+        shown["baselines"] = (
+            [each.to_dict() for each in equalized(Budget(spec, facts))]
+            if spec.wants_baselines
+            else []
+        )
+        shown["cost"] = (
+            measured_cost(spec, splits, facts, progress, local=local) if timing else None
+        )
     if as_json:
         print_json(shown)
         return

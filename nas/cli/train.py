@@ -30,9 +30,15 @@ if TYPE_CHECKING:
 
 def train(
     what: Annotated[
-        str, typer.Argument(metavar="LAYOUT|BUNDLE|RUN.yaml", help="A layout, C2-C2-T12-T4, a bundle, or a file with a layout.")
+        str,
+        typer.Argument(
+            metavar="LAYOUT|BUNDLE|RUN.yaml",
+            help="A layout, C2-C2-T12-T4, a bundle, or a file with a layout.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; the same command goes on where it stopped.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the bundle; the same command goes on where it stopped.")
+    ],
     data: options.Data = None,
     detector: options.Detector = None,
     recipe: options.RecipeName = None,
@@ -45,30 +51,49 @@ def train(
     as_json: options.Json = False,
 ) -> None:
     """Train one candidate, from scratch or from recipe.weights, and write it as a bundle."""
-    flags = given({
-        "data.root": data, "detector.name": detector, "recipe.name": recipe, "recipe.epochs": epochs,
-        "recipe.image_size": image_size, "recipe.batch": batch, "search.seed": seed,
-    })  # fmt: skip
+    flags = given(
+        {
+            "data.root": data,
+            "detector.name": detector,
+            "recipe.name": recipe,
+            "recipe.epochs": epochs,
+            "recipe.image_size": image_size,
+            "recipe.batch": batch,
+            "search.seed": seed,
+        }
+    )
     layout, spec = requested(what, flags | parse_settings(settings or []))
     trained, left_out = train_bundle(layout, spec, out, onnx=not no_onnx, as_json=as_json)
     curves = _beside(out, ".curves")
     if as_json:
-        print_json({"out": str(out), "curves": str(curves), "layout": str(layout), **trained.figures})
+        print_json(
+            {"out": str(out), "curves": str(curves), "layout": str(layout), **trained.figures}
+        )
     else:
         for line in [] if no_onnx else left_out:
             print(line)
-        print(f"{out}: {layout}, mAP {percent(trained.figures['map'])} (start with {out / 'README.md'})")
+        print(
+            f"{out}: {layout}, mAP {percent(trained.figures['map'])} (start with "
+            f"{out / 'README.md'})"
+        )
         print(f"{curves}: its curves and sample detections")
 
 
 def train_bundle(
-    layout: Layout, spec: SearchSpec, out: Path, *, onnx: bool, as_json: bool, fingerprint: str | None = None
+    layout: Layout,
+    spec: SearchSpec,
+    out: Path,
+    *,
+    onnx: bool,
+    as_json: bool,
+    fingerprint: str | None = None,
 ) -> tuple[Trained, list[str]]:
     """Train a candidate and write it as a bundle, its curves beside it.
 
     Args:
         layout, spec: what, and how.
-        out: folder of the bundle; beside it are what an interrupted run goes on from, and the curves.
+        out: folder of the bundle; beside it are what an interrupted run goes on from, and the
+            curves.
         onnx: see `write_bundle`.
         as_json: stdout is for machines.
         fingerprint: the data must have it.
@@ -99,7 +124,10 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     data: Annotated[Path, typer.Option(help="Folder with images and annotations in COCO form.")],
     split: Annotated[str, typer.Option(help="Split to score.")] = "val",
-    draw: Annotated[Path | None, typer.Option(help="Folder for its images, ground truth left, detections right.")] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(help="Folder for its images, ground truth left, detections right."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Print the COCO metrics of a bundle's detector on a data set with its categories."""
@@ -109,12 +137,16 @@ def evaluate(
         return
     from nas.cli.tables import metrics_table, print_table
 
-    print_table(metrics_table(asdict(metrics), f"{trained.layout} on {split} of {data}, {fps:.1f} images/s"))
+    print_table(
+        metrics_table(asdict(metrics), f"{trained.layout} on {split} of {data}, {fps:.1f} images/s")
+    )
 
 
-def score(bundle: Path, data: Path, split: str, draw: Path | None = None) -> tuple[CocoMetrics, float, Trained, int]:
-    """Metrics of a bundle on a split, images a second, what the bundle says of itself, and how many images there are; drawn
-    into a folder where one is named.
+def score(
+    bundle: Path, data: Path, split: str, draw: Path | None = None
+) -> tuple[CocoMetrics, float, Trained, int]:
+    """Metrics of a bundle on a split, images a second, what the bundle says of itself, and how many
+    images there are; drawn into a folder where one is named.
     """
     from nas.data.coco import find_split
 
@@ -132,12 +164,15 @@ def score(bundle: Path, data: Path, split: str, draw: Path | None = None) -> tup
 
     trained, detector = read_bundle(bundle)
     with ImageProgress() as progress:
-        scored = usable_splits(data, (split,), skip_broken=False, progress=progress.on_image)[0].split
+        scored = usable_splits(data, (split,), skip_broken=False, progress=progress.on_image)[
+            0
+        ].split
     scored = scored if detector.masks else scored.without_masks()
     names = tuple(name for _, name in scored.categories)
     if names != trained.categories:
         raise UserError(
-            f"--data must have the bundle's categories ({', '.join(trained.categories)}); it has {', '.join(names)}"
+            f"--data must have the bundle's categories ({', '.join(trained.categories)}); it has "
+            f"{', '.join(names)}"
         )
     if draw:
         make_folder(draw)
@@ -154,7 +189,8 @@ def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
 
     Args:
         what: a layout, a bundle's folder, or a YAML file (see `_of_file`).
-        flags: dotted keys, which count before those of the bundle or the file; to name a recipe sets a bundle's own aside.
+        flags: dotted keys, which count before those of the bundle or the file; to name a recipe
+            sets a bundle's own aside.
 
     Raises:
         UserError: something in it cannot be.
@@ -163,7 +199,9 @@ def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
         layout, base = _of_file(Path(what))
     elif Path(what).is_dir():
         layout, base = _of_bundle(Path(what))
-        if {"recipe", "recipe.name"} & set(flags):  # it has all keys, and would leave nothing of the one that is named
+        if {"recipe", "recipe.name"} & set(
+            flags
+        ):  # it has all keys, and would leave nothing of the one that is named
             del base["recipe"]
     else:
         layout, base = Layout.parse(what), {}
@@ -171,19 +209,26 @@ def requested(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSpec]:
 
 
 def _of_file(path: Path) -> tuple[Layout, dict[str, Any]]:
-    """Layout of a file that has the keys of a request for a search, and `layout`: the one that is trained."""
+    """Layout of a file that has the keys of a request for a search, and `layout`: the one that is
+    trained.
+    """
     from nas.config.parsing import read_yaml
     from nas.errors import SpecError
 
     written = read_yaml(path)
     layout = written.pop("layout", None)
     if not isinstance(layout, str):
-        raise SpecError(f"file {str(path)!r} must name what to train, for example layout: C2-C2-T12-T4; got {layout!r}")
+        raise SpecError(
+            f"file {str(path)!r} must name what to train, for example layout: C2-C2-T12-T4; got "
+            f"{layout!r}"
+        )
     return Layout.parse(layout), written
 
 
 def _of_bundle(folder: Path) -> tuple[Layout, dict[str, Any]]:
-    """Layout of a bundle, and its detector, recipe and calibration as the base that flags change."""
+    """Layout of a bundle, and its detector, recipe and calibration as the base that flags
+    change.
+    """
     from nas.config.recipe import CUSTOM
     from nas.export.bundle import read_description
 
@@ -205,8 +250,12 @@ def try_weights(layout: Layout, weights: str, as_json: bool) -> None:
         print(f"weights: {taken}", file=sys.stderr)
 
 
-def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path, fingerprint: str | None) -> tuple[Trained, CocoSplit]:
-    """The trained candidate and the validation split; its curves are there from the first epoch on."""
+def _train(
+    layout: Layout, spec: SearchSpec, work: Path, curves: Path, fingerprint: str | None
+) -> tuple[Trained, CocoSplit]:
+    """The trained candidate and the validation split; its curves are there from the first epoch
+    on.
+    """
     from nas.artifacts.curves import write_curves
     from nas.artifacts.history import read_reports
     from nas.cli.progress import EpochProgress
@@ -223,21 +272,36 @@ def _train(layout: Layout, spec: SearchSpec, work: Path, curves: Path, fingerpri
         if spec.detector != asked:
             progress.say(BOXES_ONLY)
         if fingerprint not in {None, facts.fingerprint}:
-            raise DataError(f"--data has fingerprint {facts.fingerprint}, the bundle was trained on {fingerprint}")
+            raise DataError(
+                f"--data has fingerprint {facts.fingerprint}, the bundle was trained on "
+                f"{fingerprint}"
+            )
         _prepare(curves, anew=not read_reports(work))
         candidate = Candidate(
-            layout, spec.detector, spec.recipe, spec.calibration, facts.num_classes, spec.search.seed, work,
-            device=default_device(), cache_bytes=spec.run.cache_bytes,
-        )  # fmt: skip
+            layout,
+            spec.detector,
+            spec.recipe,
+            spec.calibration,
+            facts.num_classes,
+            spec.search.seed,
+            work,
+            device=default_device(),
+            cache_bytes=spec.run.cache_bytes,
+        )
         for report in train_candidate(candidate, *splits, on_step=progress.on_step):
             progress.on_report(report)
             write_curves(curves, read_reports(work), str(layout))
     cost = count_cost(layout, spec.detector, facts.num_classes, facts.batch_shape[2:])
     trained = Trained(
-        layout, spec.detector, spec.recipe, spec.calibration, facts.categories,
-        figures={"params": cost.params, "flops": cost.flops, **_figures(report)}, origin=_origin(spec, facts, report),
+        layout,
+        spec.detector,
+        spec.recipe,
+        spec.calibration,
+        facts.categories,
+        figures={"params": cost.params, "flops": cost.flops, **_figures(report)},
+        origin=_origin(spec, facts, report),
         request=public_spec(spec),
-    )  # fmt: skip
+    )
     return trained, splits.val
 
 
@@ -263,7 +327,9 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
 
     trained, detector = read_bundle(bundle)
     chosen, device = sample(val), torch.device(default_device())
-    detections, _ = detect(detector.to(device), _in_order(chosen, trained.recipe, device), chosen, device)
+    detections, _ = detect(
+        detector.to(device), _in_order(chosen, trained.recipe, device), chosen, device
+    )
     make_folder(curves / DETECTIONS)
     write_drawings(curves / DETECTIONS, chosen, detections)
 
@@ -289,7 +355,13 @@ def _figures(report: EpochReport) -> dict[str, Any]:
     metrics = report.metrics.precisions() | report.test_scores
     peak = report.memory_peak_bytes
     gpu_s = 0.0 if peak is None else report.elapsed_s
-    rest = {"epochs": report.epoch, "train_s": report.train_s, "gpu_s": gpu_s, "fps": report.fps, "device": report.device}
+    rest = {
+        "epochs": report.epoch,
+        "train_s": report.train_s,
+        "gpu_s": gpu_s,
+        "fps": report.fps,
+        "device": report.device,
+    }
     return {**metrics, **rest, "memory_peak_gib": None if peak is None else gib(peak)}
 
 
@@ -297,10 +369,14 @@ def _origin(spec: SearchSpec, facts: DatasetSummary, report: EpochReport) -> dic
     from nas.study.provenance import git_commit, versions
 
     return {
-        "seed": spec.search.seed, "data": Path(spec.data.root).resolve().name, "data_fingerprint": facts.fingerprint,
-        "hardware": report.hardware, "wall_s": round(report.elapsed_s, 1), "versions": versions(),
+        "seed": spec.search.seed,
+        "data": Path(spec.data.root).resolve().name,
+        "data_fingerprint": facts.fingerprint,
+        "hardware": report.hardware,
+        "wall_s": round(report.elapsed_s, 1),
+        "versions": versions(),
         "git_commit": git_commit(),
-    }  # fmt: skip
+    }
 
 
 def _remove(work: Path) -> None:

@@ -1,4 +1,6 @@
-"""`nas verify` and `nas reproduce`: whether a bundle is what was exported, and whether it can be trained again."""
+"""`nas verify` and `nas reproduce`: whether a bundle is what was exported, and whether it can be
+trained again.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,18 @@ from search_spaces.errors import UserError
 if TYPE_CHECKING:
     from nas.export.description import Trained
 
-MAP_TOLERANCE = 1e-4  # between scorings of the same weights; batches of other sizes sum in another order
+MAP_TOLERANCE = (
+    1e-4  # between scorings of the same weights; batches of other sizes sum in another order
+)
 LOOSE = 0.01  # between trainings on other hardware or versions, whose rounding sends them apart
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    data: Annotated[Path | None, typer.Option(help="Score it on the validation images there, and compare the mAP.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Score it on the validation images there, and compare the mAP."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check a bundle: every byte, that everything loads, that all forms give the same outputs.
@@ -45,7 +52,9 @@ def verify(
             raise BundleError(f"the mAP on {str(data)!r} is {found}, the bundle says {said}")
         checks.append(Check("mAP", True, f"{percent(found)} on {data}, as the bundle says"))
     if as_json:
-        rows = [{"name": check.name, "passed": check.passed, "said": check.said} for check in checks]
+        rows = [
+            {"name": check.name, "passed": check.passed, "said": check.said} for check in checks
+        ]
         print_json({"bundle": str(bundle), "layout": str(trained.layout), "checks": rows})
         return
     for check in checks:
@@ -61,16 +70,25 @@ def need_bundle(folder: Path) -> None:
 def reproduce(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     data: Annotated[str, typer.Option(help="The data set it was trained on, a folder or a URL.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for the new bundle; default: none is kept.")] = None,
-    other_data: Annotated[bool, typer.Option("--other-data", help="Go on where the data set is not the bundle's.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the new bundle; default: none is kept.")
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Go on where the data set is not the bundle's.")
+    ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="Largest difference of the mAP, a fraction; default: 0 on the same CPU and versions, else 0.01."),
+        typer.Option(
+            help="Largest difference of the mAP, a fraction; default: 0 on the same CPU and "
+            "versions, else 0.01."
+        ),
     ] = None,
     no_onnx: options.NoOnnx = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train a bundle's candidate again, by its recipe and seed, and compare the mAP: exit code 1 where it differs."""
+    """Train a bundle's candidate again, by its recipe and seed, and compare the mAP: exit code 1
+    where it differs.
+    """
     need_bundle(bundle)
     from nas.export.bundle import read_description
 
@@ -78,16 +96,25 @@ def reproduce(
     said = trained.figures.get("map")
     if said is None:
         raise UserError(f"bundle {str(bundle)!r} has no mAP to compare with")
-    found, origin = _again(trained, bundle, data, out, other_data=other_data, onnx=not no_onnx, as_json=as_json)
+    found, origin = _again(
+        trained, bundle, data, out, other_data=other_data, onnx=not no_onnx, as_json=as_json
+    )
     differing = _differing(trained.origin, origin)
     exact = not differing and origin["hardware"]["device"] == "cpu"
     allowed = tolerance if tolerance is not None else 0.0 if exact else LOOSE
     same = abs(found - said) <= allowed
     if as_json:
-        print_json({
-            "bundle": str(bundle), "map": found, "map_before": said, "same": same, "tolerance": allowed, "differing": differing,
-            "out": str(out) if out else None,
-        })  # fmt: skip
+        print_json(
+            {
+                "bundle": str(bundle),
+                "map": found,
+                "map_before": said,
+                "same": same,
+                "tolerance": allowed,
+                "differing": differing,
+                "out": str(out) if out else None,
+            }
+        )
     else:
         for line in differing:
             print(line)
@@ -99,20 +126,35 @@ def reproduce(
 
 
 def _again(
-    trained: Trained, bundle: Path, data: str, out: Path | None, *, other_data: bool, onnx: bool, as_json: bool
+    trained: Trained,
+    bundle: Path,
+    data: str,
+    out: Path | None,
+    *,
+    other_data: bool,
+    onnx: bool,
+    as_json: bool,
 ) -> tuple[float, dict[str, Any]]:
     """mAP and origin of the second training."""
     from tempfile import TemporaryDirectory
 
     from nas.cli.train import requested, train_bundle
 
-    parts = {f"data.{key}": value for key, value in trained.request.get("data", {}).items() if key != "root"}
-    layout, spec = requested(str(bundle), {**parts, "data.root": data, "search.seed": trained.origin["seed"]})
+    parts = {
+        f"data.{key}": value
+        for key, value in trained.request.get("data", {}).items()
+        if key != "root"
+    }
+    layout, spec = requested(
+        str(bundle), {**parts, "data.root": data, "search.seed": trained.origin["seed"]}
+    )
     wanted = None if other_data else trained.origin["data_fingerprint"]
     threads = trained.origin.get("hardware", {}).get("threads")
     with TemporaryDirectory() as scratch, _threads(threads):
         folder = out or Path(scratch) / "bundle"
-        again, _ = train_bundle(layout, spec, folder, onnx=onnx and bool(out), as_json=as_json, fingerprint=wanted)
+        again, _ = train_bundle(
+            layout, spec, folder, onnx=onnx and bool(out), as_json=as_json, fingerprint=wanted
+        )
     return again.figures["map"] or 0.0, again.origin
 
 

@@ -1,4 +1,6 @@
-"""What people write, YAML files and dotted keys, and how it becomes a checked model; what is wrong with it, in one line."""
+"""What people write, YAML files and dotted keys, and how it becomes a checked model; what is wrong
+with it, in one line.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,18 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def named(what: str, choices: tuple[str, ...]) -> Any:
-    """The type of a key that is one of a few names; `what` is the key in the message that it is none of them."""
+    """The type of a key that is one of a few names; `what` is the key in the message that it is
+    none of them.
+    """
 
     def check(value: object) -> object:
         if value not in choices:
             raise ValueError(one_of(what, value, choices))
         return value
 
-    return Annotated[str, BeforeValidator(check), WithJsonSchema({"type": "string", "enum": list(choices)})]
+    return Annotated[
+        str, BeforeValidator(check), WithJsonSchema({"type": "string", "enum": list(choices)})
+    ]
 
 
 class ConfigModel(BaseModel):
@@ -44,7 +50,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"file {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise SpecError(f"file {str(path)!r} must hold keys and values; got {type(content).__name__}")
+        raise SpecError(
+            f"file {str(path)!r} must hold keys and values; got {type(content).__name__}"
+        )
     return content
 
 
@@ -67,7 +75,11 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        result[key] = (
+            merged(below, value)
+            if isinstance(below, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return result
 
 
@@ -85,21 +97,33 @@ def parse_model(model: type[Model], written: Mapping[str, Any]) -> Model:
 
 def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
     fault = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("int", "constrained-")))
+    key = ".".join(
+        str(part) for part in fault["loc"] if not str(part).startswith(("int", "constrained-"))
+    )
     if fault["type"] == "extra_forbidden":
         section = _section_model(model, fault["loc"][:-1])
         names = [field.alias or name for name, field in section.model_fields.items()]
-        return one_of(f"a key of {'.'.join(map(str, fault['loc'][:-1])) or 'the spec'}", fault["loc"][-1], names)
+        return one_of(
+            f"a key of {'.'.join(map(str, fault['loc'][:-1])) or 'the spec'}",
+            fault["loc"][-1],
+            names,
+        )
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, ValueError):
         return f"{key}: {cause}" if key else str(cause)
     rule = fault["msg"].removeprefix("Input ").replace("should be", "must be")
-    return f"{key} {rule}; got {fault['input']!r}" if fault["type"] != "missing" else f"{key} is missing"
+    return (
+        f"{key} {rule}; got {fault['input']!r}"
+        if fault["type"] != "missing"
+        else f"{key} is missing"
+    )
 
 
 def _section_model(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]:
     for part in path:
-        annotation = next(f.annotation for n, f in model.model_fields.items() if part in (n, f.alias))
+        annotation = next(
+            f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)
+        )
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             break
         model = annotation

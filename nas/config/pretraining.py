@@ -15,14 +15,15 @@ RECIPES = "recipes/pretraining"
 
 
 class PretrainingRecipe(Recipe):
-    """How a layout is pre-trained by classification: a `Recipe` whose images are square crops of `image_size` pixels and whose
-    `saturate` looks at top-1, with these keys beside.
+    """How a layout is pre-trained by classification: a `Recipe` whose images are square crops of
+    `image_size` pixels and whose `saturate` looks at top-1, with these keys beside.
 
     Args:
-        warmup_fraction: of all steps, in which the rate rises; `warmup_steps` counts them instead where it is given.
+        warmup_fraction: of all steps, in which the rate rises; `warmup_steps` counts them instead
+            where it is given.
         label_smoothing: share of the target that is spread over all classes.
-        augment: `light` crops and flips; `strong` also changes colours and shapes, erases and mixes images (see
-            `nas.data.classification_loader`).
+        augment: `light` crops and flips; `strong` also changes colours and shapes, erases and mixes
+            images (see `nas.data.classification_loader`).
     """
 
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -32,16 +33,23 @@ class PretrainingRecipe(Recipe):
     @model_validator(mode="after")
     def _square(self) -> PretrainingRecipe:
         if self.max_size or self.train_sizes:
-            raise ValueError("max_size and train_sizes are for detectors; pre-training crops squares of image_size")
+            raise ValueError(
+                "max_size and train_sizes are for detectors; pre-training crops squares of "
+                "image_size"
+            )
         return self
 
     def over(self, steps: int) -> PretrainingRecipe:
         """The same for that many steps altogether: `warmup_steps` says how many are warm-up."""
-        return self.model_copy(update={"warmup_steps": self.warmup_steps or round(self.warmup_fraction * steps)})
+        return self.model_copy(
+            update={"warmup_steps": self.warmup_steps or round(self.warmup_fraction * steps)}
+        )
 
 
 class PretrainingSpec(BaseModel):
-    """The whole request. `data`: folder with `train` and `val`; `checkpoint_s`: seconds between checkpoints of an epoch."""
+    """The whole request. `data`: folder with `train` and `val`; `checkpoint_s`: seconds between
+    checkpoints of an epoch.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,13 +60,16 @@ class PretrainingSpec(BaseModel):
 
 
 def load_pretraining(flags: Mapping[str, Any], processes: int = 1) -> PretrainingSpec:
-    """Build the request from flags given as dotted keys, over a recipe by its name (`swin`) or file.
+    """Build the request from flags given as dotted keys, over a recipe by its name (`swin`) or
+    file.
 
-    Where `recipe.batch` is given and `lr` is not, the recipe's `lr` follows the batch in proportion (Goyal et al., 2017). A
-    recipe's own `images_per_gpu` is a limit: what is used is the largest part of the batch of each process that divides it.
+    Where `recipe.batch` is given and `lr` is not, the recipe's `lr` follows the batch in proportion
+    (Goyal et al., 2017). A recipe's own `images_per_gpu` is a limit: what is used is the largest
+    part of the batch of each process that divides it.
 
     Raises:
-        SpecError: a value is wrong, or the batch cannot be divided among the processes; the text names the key.
+        SpecError: a value is wrong, or the batch cannot be divided among the processes; the text
+            names the key.
     """
     written: dict[str, Any] = {}
     for key, value in flags.items():

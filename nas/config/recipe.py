@@ -23,18 +23,22 @@ class Recipe(ConfigModel):
     """How a candidate is trained.
 
     Args:
-        name: of the recipe or the file that the other keys come from; `custom` where they all are given.
+        name: of the recipe or the file that the other keys come from; `custom` where they all are
+            given.
         epochs: over the training images; a limit for `schedule: saturate`, which ends by itself.
         image_size: short side of the images, in pixels.
         max_size: limit of the long side, in pixels; default 1333/800 of the short side.
-        train_sizes: short sides that training draws from, image by image, in pixels; default `image_size` alone.
+        train_sizes: short sides that training draws from, image by image, in pixels; default
+            `image_size` alone.
         batch: images of one step, on all GPUs together.
-        images_per_gpu: of the batch in memory at once; gradients of such pieces add up. Default: all that a GPU has of it.
+        images_per_gpu: of the batch in memory at once; gradients of such pieces add up. Default:
+            all that a GPU has of it.
         lr: learning rate for the whole batch, after the warm-up.
         weight_decay: of the weights; none for norms, biases, scales and position tables.
         optimizer: `adamw`, or `sgd` with a momentum of 0.9.
-        schedule: of the learning rate. `constant`; `step` falls after `decay_epochs`; `cosine` falls to 0 at the last step;
-            `saturate` falls when the validation mAP does not rise any more, and ends when that happens again.
+        schedule: of the learning rate. `constant`; `step` falls after `decay_epochs`; `cosine`
+            falls to 0 at the last step; `saturate` falls when the validation mAP does not rise any
+            more, and ends when that happens again.
         decay_epochs: after which `step` falls.
         decay_factor: what the rate is multiplied by when `step` or `saturate` falls.
         patience: so many epochs without a gain, and the validation mAP is saturated.
@@ -45,12 +49,15 @@ class Recipe(ConfigModel):
         precision: `fp32`, or `bf16` by autocast, on a GPU only.
         checkpointing: what runs twice, to keep less: `none`; `light`, what is cheap (see
             `nas.models.activation_checkpointing`); `full`, all blocks, for a third more time.
-        channels_last: convolutions have their maps channels last, as GPUs compute in bf16; with `norm=gn` this only costs.
+        channels_last: convolutions have their maps channels last, as GPUs compute in bf16; with
+            `norm=gn` this only costs.
         compile: blocks and towers are compiled for training (see `nas.models.compile`); with
-            `checkpointing: none` only, and what is predicted of memory is that of a step without it.
+            `checkpointing: none` only, and what is predicted of memory is that of a step without
+                it.
         flip: probability that a training image is mirrored, left for right.
         loader_workers: processes that read images; `auto`: up to 4 beside a GPU, none on the CPU.
-        weights: a file to start the backbone from, not calibrated then, instead of from scratch (see `nas.models.weights`).
+        weights: a file to start the backbone from, not calibrated then, instead of from scratch
+            (see `nas.models.weights`).
     """
 
     name: str = CUSTOM
@@ -82,13 +89,24 @@ class Recipe(ConfigModel):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.images_per_gpu and self.batch % self.images_per_gpu:
-            raise ValueError(f"batch must be a multiple of images_per_gpu; got {self.batch} and {self.images_per_gpu}")
+            raise ValueError(
+                f"batch must be a multiple of images_per_gpu; got {self.batch} and "
+                f"{self.images_per_gpu}"
+            )
         if self.max_size and self.max_size < self.image_size:
-            raise ValueError(f"max_size must be at least image_size; got {self.max_size} and {self.image_size}")
+            raise ValueError(
+                f"max_size must be at least image_size; got {self.max_size} and {self.image_size}"
+            )
         if self.compile and self.checkpointing != "none":
-            raise ValueError(f"compile works with checkpointing none only; got checkpointing {self.checkpointing!r}")
+            raise ValueError(
+                "compile works with checkpointing none only; got checkpointing "
+                f"{self.checkpointing!r}"
+            )
         if self.weights is not None and not self.weights.endswith(WEIGHT_FILES):
-            raise ValueError(f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got {self.weights!r}")
+            raise ValueError(
+                f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got "
+                f"{self.weights!r}"
+            )
         return self
 
     @property
@@ -110,15 +128,22 @@ class Recipe(ConfigModel):
         at_once = (self.images_per_gpu or self.batch // processes) * processes
         if not at_once or self.batch % at_once:
             of = f" with images_per_gpu {self.images_per_gpu}" if self.images_per_gpu else ""
-            raise SpecError(f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}")
+            raise SpecError(
+                f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}"
+            )
         return at_once
 
     def lengthened(self, times: int) -> Recipe:
-        """The same recipe over `times` as many epochs: all that is counted in epochs (`decay_epochs`, `patience`) grows with
-        them, `cosine` falls as much more slowly; the warm-up, counted in steps, stays.
+        """The same recipe over `times` as many epochs: all that is counted in epochs
+        (`decay_epochs`, `patience`) grows with them, `cosine` falls as much more slowly; the
+        warm-up, counted in steps, stays.
         """
         later = tuple(epoch * times for epoch in self.decay_epochs)
-        longer = {"epochs": self.epochs * times, "decay_epochs": later, "patience": self.patience * times}
+        longer = {
+            "epochs": self.epochs * times,
+            "decay_epochs": later,
+            "patience": self.patience * times,
+        }
         return self.model_copy(update=longer)
 
     @property
@@ -128,7 +153,8 @@ class Recipe(ConfigModel):
 
 
 def load_recipe(reference: str, folder: str = "recipes") -> dict[str, Any]:
-    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which. `folder` has those with names.
+    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which.
+    `folder` has those with names.
 
     Raises:
         SpecError: no such recipe, or a file that is no YAML mapping.

@@ -1,7 +1,8 @@
 """A search request: YAML and flags in, a complete and frozen `SearchSpec` out.
 
-Where several places give a key, the first of these counts: flags, the YAML file, the space's `defaults`, the recipe file,
-the defaults written here. The result names every value, is stored with the study, and is what a continued search must match.
+Where several places give a key, the first of these counts: flags, the YAML file, the space's
+`defaults`, the recipe file, the defaults written here. The result names every value, is stored with
+the study, and is what a continued search must match.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class DataSpec(ConfigModel):
 
     Args:
         root: folder with images and annotations in COCO form, or its URL.
-        train: the split to train on: images in `train/` and `instances_train.json`, or COCO's own `train2017/` and
-            `annotations/instances_train2017.json`.
+        train: the split to train on: images in `train/` and `instances_train.json`, or COCO's own
+            `train2017/` and `annotations/instances_train2017.json`.
         val: the split that is scored after each epoch.
         test: a split that is scored once, at the end of a training, and chooses nothing.
         train_fraction: share of the training images that is used, drawn by the seed.
@@ -71,7 +72,11 @@ class DetectorSpec(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _published_neck(cls, written: Any) -> Any:
-        neck = catalog.PUBLISHED_NECK.get(str(written.get("name"))) if isinstance(written, dict) else None
+        neck = (
+            catalog.PUBLISHED_NECK.get(str(written.get("name")))
+            if isinstance(written, dict)
+            else None
+        )
         return {"neck": neck, **written} if neck else written
 
 
@@ -81,7 +86,8 @@ class BudgetSpec(ConfigModel):
     Args:
         memory: as a number with a unit, 16GiB.
         like: a layout whose prediction is the budget, instead of a figure.
-        mode: `cap` trains whatever fits; `equalize` makes each candidate use the budget (see `nas.search.equalizer`).
+        mode: `cap` trains whatever fits; `equalize` makes each candidate use the budget (see
+            `nas.search.equalizer`).
         vary: what `equalize` solves: the depth of the late stages, or the width of the C stages.
         tolerance: how far below the budget `equalize` may stay, as a fraction of it.
     """
@@ -105,13 +111,16 @@ class BudgetSpec(ConfigModel):
 
 
 class CalibrationSpec(ConfigModel):
-    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see `nas.training.calibration`).
+    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see
+    `nas.training.calibration`).
 
-    With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been trained.
+    With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been
+    trained.
 
     Args:
         enabled: whether it is done.
-        definition: `paper` compares mean squares of gradients, `relative` divides them by those of the weights.
+        definition: `paper` compares mean squares of gradients, `relative` divides them by those of
+            the weights.
         alpha: the power of the ratio by which weights are scaled.
         passes: at most so many; the best one counts.
         scope: `backbone`, or `detector`: neck and towers too.
@@ -128,19 +137,22 @@ class SearchSettings(ConfigModel):
     """How candidates are chosen.
 
     Args:
-        trials: candidates to train, those of earlier runs of the study included, baselines and replicates not.
+        trials: candidates to train, those of earlier runs of the study included, baselines and
+            replicates not.
         sampler: what suggests layouts.
         pruner: what ends a candidate early, judged by its mAP after each epoch.
-        prune_at: what the pruner compares candidates at: equal `epochs`, or equal `cost` in multiply-adds, that is epochs x the
-            layout's FLOPs.
-        objectives: `map`, or `map` and others: then there is a Pareto front instead of a best value, and no pruner.
+        prune_at: what the pruner compares candidates at: equal `epochs`, or equal `cost` in
+            multiply-adds, that is epochs x the layout's FLOPs.
+        objectives: `map`, or `map` and others: then there is a Pareto front instead of a best
+            value, and no pruner.
         try: layouts to train first.
         try_only: train those and no others, whatever the sampler.
-        baselines: train Swin-T, ResNet-50 and C2-C2-T12-T4 too, each as wide as the same memory allows (see
-            `nas.search.baselines`); not with `try_only` or `recipe.weights`.
-        replicates: how often each baseline and the best three candidates are trained in all, with other seeds.
-        warm_start: studies in the same database whose results are taken over, where data, detector, recipe and calibration are
-            the same.
+        baselines: train Swin-T, ResNet-50 and C2-C2-T12-T4 too, each as wide as the same memory
+            allows (see `nas.search.baselines`); not with `try_only` or `recipe.weights`.
+        replicates: how often each baseline and the best three candidates are trained in all, with
+            other seeds.
+        warm_start: studies in the same database whose results are taken over, where data, detector,
+            recipe and calibration are the same.
         seed: of suggestions, initialisation, data order and augmentation.
     """
 
@@ -159,10 +171,14 @@ class SearchSettings(ConfigModel):
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:
         if self.objectives[:1] != ("map",) or len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"objectives must begin with map and name nothing twice; got {', '.join(self.objectives)}")
+            raise ValueError(
+                "objectives must begin with map and name nothing twice; got "
+                f"{', '.join(self.objectives)}"
+            )
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ValueError(
-                f"pruner must be none with several objectives, of which an epoch's mAP is only one; got {self.pruner!r}"
+                "pruner must be none with several objectives, of which an epoch's mAP is only "
+                f"one; got {self.pruner!r}"
             )
         if self.try_only and not self.try_first:
             raise ValueError("try_only needs layouts in try; got none")
@@ -174,14 +190,16 @@ class RunSpec(ConfigModel):
 
     Args:
         concurrent: candidates at once; `auto`: as many as fit.
-        gpus_per_trial: of one candidate, eighths of a card or whole ones that train it together; `auto`: what the budget takes.
+        gpus_per_trial: of one candidate, eighths of a card or whole ones that train it together;
+            `auto`: what the budget takes.
         cpus_per_trial: cores of one candidate; `auto`: those there are, divided.
         output: folder or URL of checkpoints.
         retries: how often a layout whose training failed is tried again.
         keep_best: of how many candidates the weights are kept.
         cluster: address of a Ray cluster's Jobs API, http://head:8265.
         checkpoint_s: seconds between checkpoints within a long epoch.
-        image_cache: what decoded images may take of each machine's disk; 0 decodes every image each time.
+        image_cache: what decoded images may take of each machine's disk; 0 decodes every image each
+            time.
     """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -202,7 +220,9 @@ class RunSpec(ConfigModel):
     @model_validator(mode="after")
     def _whole_cards(self) -> RunSpec:
         if self.gpus_per_trial != "auto" and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ValueError(f"gpus_per_trial must be a whole number above 1; got {self.gpus_per_trial:g}")
+            raise ValueError(
+                f"gpus_per_trial must be a whole number above 1; got {self.gpus_per_trial:g}"
+            )
         return self
 
     @property
@@ -222,8 +242,8 @@ class SearchSpec(ConfigModel):
     Args:
         study: name of the study; default: the data folder's name.
         storage: URL of its database: SQLite, PostgreSQL or MySQL.
-        space: `paper`, `scales`, `free`, `tiny`, a YAML file or `module:function`; kept is the space itself, not the name of a
-            file that may change.
+        space: `paper`, `scales`, `free`, `tiny`, a YAML file or `module:function`; kept is the
+            space itself, not the name of a file that may change.
         data, detector, recipe, budget, calibration, search, run: sections, described on their own.
     """
 
@@ -242,7 +262,9 @@ class SearchSpec(ConfigModel):
     @classmethod
     def _name(cls, value: str) -> str:
         if not value or value.strip(". ") != value or any(c in value for c in "/\\\0\n"):
-            raise ValueError(f"the name of a study is one word or a few, without '/'; got {value!r}")
+            raise ValueError(
+                f"the name of a study is one word or a few, without '/'; got {value!r}"
+            )
         return value
 
     @model_validator(mode="before")
@@ -250,10 +272,19 @@ class SearchSpec(ConfigModel):
     def _images_of_each_gpu(cls, written: Any) -> Any:
         """Memory is that of one GPU: several share the batch, which `images_per_gpu` then says."""
         run, recipe = written.get("run", {}), written.get("recipe", {})
-        if not isinstance(run, dict) or not isinstance(recipe, dict) or recipe.get("images_per_gpu"):
+        if (
+            not isinstance(run, dict)
+            or not isinstance(recipe, dict)
+            or recipe.get("images_per_gpu")
+        ):
             return written
         gpus, batch = run.get("gpus_per_trial"), recipe.get("batch")
-        if not isinstance(gpus, (int, float)) or gpus <= 1 or not isinstance(batch, int) or batch % int(gpus):
+        if (
+            not isinstance(gpus, (int, float))
+            or gpus <= 1
+            or not isinstance(batch, int)
+            or batch % int(gpus)
+        ):
             return written
         return {**written, "recipe": {**recipe, "images_per_gpu": batch // int(gpus)}}
 
@@ -268,7 +299,9 @@ class SearchSpec(ConfigModel):
 
     @property
     def wants_baselines(self) -> bool:
-        """They are asked for, and comparable: a search that starts from weights has none for them."""
+        """They are asked for, and comparable: a search that starts from weights has none for
+        them.
+        """
         return self.search.baselines and not self.search.try_only and not self.recipe.weights
 
     def to_dict(self) -> dict[str, Any]:
@@ -280,22 +313,30 @@ _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "m
 
 
 def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]) -> SearchSpec:
-    """Build the request from a YAML file, or what it would hold, and flags given as dotted keys, `{"recipe.epochs": 3}`.
+    """Build the request from a YAML file, or what it would hold, and flags given as dotted keys,
+    `{"recipe.epochs": 3}`.
 
     Raises:
         SpecError: the file or a value is wrong; the text names the key.
         SpaceError, LayoutError: the space or a layout to try first is wrong.
     """
-    written = _expand(read_yaml(request) if isinstance(request, Path) else deepcopy(dict(request or {})))
+    written = _expand(
+        read_yaml(request) if isinstance(request, Path) else deepcopy(dict(request or {}))
+    )
     if "layout" in written:
-        raise SpecError("a request with a layout is for `nas train FILE`; a search has a space, and search.try")
+        raise SpecError(
+            "a request with a layout is for `nas train FILE`; a search has a space, and search.try"
+        )
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
     space = _space_of(written.pop("space", "paper"))
     written = merged(_expand(dict(space.defaults)), written)
     recipe = _section(written, "recipe")
-    written |= {"space": space.to_dict(), "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe)}
+    written |= {
+        "space": space.to_dict(),
+        "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe),
+    }
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)

@@ -1,10 +1,11 @@
-"""Batches of labelled images: cropped and augmented by torchvision's transforms, in an order and with draws that depend on the
-seed alone (see `nas.data.dataset`).
+"""Batches of labelled images: cropped and augmented by torchvision's transforms, in an order and
+with draws that depend on the seed alone (see `nas.data.dataset`).
 
-In training, `light` is a random crop of 8 to 100 % of the area and a flip (Szegedy et al., CVPR 2015; He et al., CVPR 2016).
-`strong` adds TrivialAugment (Mueller & Hutter, ICCV 2021) to every image, random erasing (Zhong et al., AAAI 2020) to a quarter
-of them, and mixup (Zhang et al., ICLR 2018) or cutmix (Yun et al., ICCV 2019), by turns, to every batch. Scored is the central
-crop of an image whose short side is 256/224 of the crop's.
+In training, `light` is a random crop of 8 to 100 % of the area and a flip (Szegedy et al., CVPR
+2015; He et al., CVPR 2016). `strong` adds TrivialAugment (Mueller & Hutter, ICCV 2021) to every
+image, random erasing (Zhong et al., AAAI 2020) to a quarter of them, and mixup (Zhang et al., ICLR
+2018) or cutmix (Yun et al., ICCV 2019), by turns, to every batch. Scored is the central crop of an
+image whose short side is 256/224 of the crop's.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ GREY = (124, 116, 104)  # ImageNet's mean colour, which is 0 to the network
 class ImageBatch:
     """Images [B, 3, S, S] and their classes [B], from 0.
 
-    As they come from a loader, images are 8-bit; after `to` they are float in 0 to 1 and, where `mixed` names the seed of the
-    draw, blended in pairs: targets are then shares of the classes, [B, classes].
+    As they come from a loader, images are 8-bit; after `to` they are float in 0 to 1 and, where
+    `mixed` names the seed of the draw, blended in pairs: targets are then shares of the classes,
+    [B, classes].
     """
 
     images: Tensor
@@ -46,19 +48,26 @@ class ImageBatch:
 
     def to(self, device: torch.device) -> ImageBatch:
         """The batch on a device, as the network wants it."""
-        images = F.to_dtype_image(self.images.to(device, non_blocking=True), torch.float32, scale=True)
+        images = F.to_dtype_image(
+            self.images.to(device, non_blocking=True), torch.float32, scale=True
+        )
         targets = self.targets.to(device, non_blocking=True)
         if self.mixed is not None:
-            mixing = v2.RandomChoice([
-                v2.MixUp(alpha=MIXUP_ALPHA, num_classes=self.classes), v2.CutMix(alpha=CUTMIX_ALPHA, num_classes=self.classes),
-            ])  # fmt: skip
+            mixing = v2.RandomChoice(
+                [
+                    v2.MixUp(alpha=MIXUP_ALPHA, num_classes=self.classes),
+                    v2.CutMix(alpha=CUTMIX_ALPHA, num_classes=self.classes),
+                ]
+            )
             with seeded(self.mixed):
                 images, targets = mixing(images, targets)
         return ImageBatch(images, targets, self.classes)
 
     def pin_memory(self) -> ImageBatch:
         """Where a device can fetch it while it does something else; `DataLoader` calls this."""
-        return ImageBatch(self.images.pin_memory(), self.targets.pin_memory(), self.classes, self.mixed)
+        return ImageBatch(
+            self.images.pin_memory(), self.targets.pin_memory(), self.classes, self.mixed
+        )
 
 
 @contextmanager
@@ -71,20 +80,29 @@ def seeded(seed: int) -> Iterator[None]:
 
 def train_transform(recipe: PretrainingRecipe) -> v2.Transform:
     """8-bit images [3, H, W] to [3, S, S]."""
-    crop = v2.RandomResizedCrop(recipe.image_size, interpolation=InterpolationMode.BICUBIC, antialias=True)
+    crop = v2.RandomResizedCrop(
+        recipe.image_size, interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
     steps: list[v2.Transform] = [crop, v2.RandomHorizontalFlip(recipe.flip)]
     if recipe.augment == "strong":
-        # Of tensors torchvision can turn and shear with these two interpolations only: nearest and bilinear.
-        steps += [v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR), v2.RandomErasing(ERASED, value=GREY)]
+        # Of tensors torchvision can turn and shear with these two interpolations only: nearest and
+        # bilinear.
+        steps += [
+            v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR),
+            v2.RandomErasing(ERASED, value=GREY),
+        ]
     return v2.Compose(steps)
 
 
 def eval_transform(recipe: PretrainingRecipe) -> v2.Transform:
     """8-bit images [3, H, W] to [3, S, S], without chance."""
     size = int(recipe.image_size * RESIZE_SHARE)
-    return v2.Compose([
-        v2.Resize(size, interpolation=InterpolationMode.BICUBIC, antialias=True), v2.CenterCrop(recipe.image_size),
-    ])  # fmt: skip
+    return v2.Compose(
+        [
+            v2.Resize(size, interpolation=InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(recipe.image_size),
+        ]
+    )
 
 
 class ImageDataset(Dataset):
@@ -107,7 +125,10 @@ class ImageDataset(Dataset):
         try:
             image = F.pil_to_tensor(read_rgb(path, None))
         except BrokenImage as error:
-            raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
+            raise DataError(
+                f"image {str(path)!r} was sound when the data set was checked, and is not now: "
+                f"{error}"
+            ) from None
         with seeded(seed):
             return self.transform(image), self.split.labels[index], seed
 
@@ -119,7 +140,12 @@ class _Collate:
 
     def __call__(self, items: list[tuple[Tensor, int, int]]) -> ImageBatch:
         images, labels, seeds = zip(*items, strict=True)
-        return ImageBatch(torch.stack(images), torch.tensor(labels), self.classes, seeds[0] + 1 if self.mixing else None)
+        return ImageBatch(
+            torch.stack(images),
+            torch.tensor(labels),
+            self.classes,
+            seeds[0] + 1 if self.mixing else None,
+        )
 
 
 class InOrder(Sampler):
@@ -137,25 +163,44 @@ class InOrder(Sampler):
 
 
 def train_loader(
-    split: LabelledImages, classes: int, recipe: PretrainingRecipe, order: DistributedBatchSampler, workers: int
+    split: LabelledImages,
+    classes: int,
+    recipe: PretrainingRecipe,
+    order: DistributedBatchSampler,
+    workers: int,
 ) -> DataLoader:
     """Augmented batches in the order of `order`."""
-    return _loader(ImageDataset(split, train_transform(recipe)), order, _Collate(classes, recipe.augment == "strong"), workers)
+    return _loader(
+        ImageDataset(split, train_transform(recipe)),
+        order,
+        _Collate(classes, recipe.augment == "strong"),
+        workers,
+    )
 
 
-def eval_loader(split: LabelledImages, classes: int, recipe: PretrainingRecipe, world: World, workers: int) -> DataLoader:
+def eval_loader(
+    split: LabelledImages, classes: int, recipe: PretrainingRecipe, world: World, workers: int
+) -> DataLoader:
     """Central crops of this process's share."""
     order = InOrder(len(split.files), recipe.micro_batch_size, world)
-    return _loader(ImageDataset(split, eval_transform(recipe)), order, _Collate(classes, False), workers)
+    return _loader(
+        ImageDataset(split, eval_transform(recipe)), order, _Collate(classes, False), workers
+    )
 
 
-def shuffled(split: LabelledImages, recipe: PretrainingRecipe, world: World, seed: int) -> GroupedBatchSampler:
+def shuffled(
+    split: LabelledImages, recipe: PretrainingRecipe, world: World, seed: int
+) -> GroupedBatchSampler:
     """The order of training, of all processes together."""
     return GroupedBatchSampler([range(len(split.files))], recipe.images_at_once(world.size), seed)
 
 
 def _loader(dataset: ImageDataset, order: Sampler, collate: _Collate, workers: int) -> DataLoader:
     return DataLoader(
-        dataset, batch_sampler=order, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0,
+        dataset,
+        batch_sampler=order,
+        collate_fn=collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=workers > 0 and torch.cuda.is_available(),
-    )  # fmt: skip
+    )

@@ -1,4 +1,5 @@
-"""COCO-format data on the way in: found, checked, repaired where that loses nothing, named where it cannot be.
+"""COCO-format data on the way in: found, checked, repaired where that loses nothing, named where it
+cannot be.
 
 Two spellings of a folder are read, ours and COCO's own:
 
@@ -36,8 +37,9 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Box:
-    """One annotation: `bbox` is x, y, width, height in pixels, inside its image; `area` in square pixels, of the object;
-    `segmentation` its mask in COCO's form, where there is one (see `nas.data.segmentation`); nobody changes it.
+    """One annotation: `bbox` is x, y, width, height in pixels, inside its image; `area` in square
+    pixels, of the object; `segmentation` its mask in COCO's form, where there is one (see
+    `nas.data.segmentation`); nobody changes it.
     """
 
     id: int
@@ -58,7 +60,9 @@ class Box:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """Checked images and boxes of one split. Categories are ordered by id; the label of the first is 1."""
+    """Checked images and boxes of one split. Categories are ordered by id; the label of the first
+    is 1.
+    """
 
     folder: Path
     images: tuple[ImageRecord, ...]
@@ -68,14 +72,18 @@ class CocoSplit:
     @property
     def labels(self) -> dict[int, int]:
         """Category id to label, 1 to the number of categories."""
-        return {category_id: label for label, (category_id, _) in enumerate(self.categories, start=1)}
+        return {
+            category_id: label for label, (category_id, _) in enumerate(self.categories, start=1)
+        }
 
     def to_coco(self) -> dict[str, Any]:
         """COCO's instances form: the ground truth of evaluation."""
         return {
             "images": [vars(image) for image in self.images],
             "annotations": [box.to_coco() for box in self.boxes],
-            "categories": [{"id": category_id, "name": name} for category_id, name in self.categories],
+            "categories": [
+                {"id": category_id, "name": name} for category_id, name in self.categories
+            ],
         }
 
     @classmethod
@@ -103,23 +111,31 @@ class CocoSplit:
         chosen = sorted(random.Random(0).sample(range(len(self.images)), count))
         images = tuple(self.images[index] for index in chosen)
         ids = {image.id for image in images}
-        return replace(self, images=images, boxes=tuple(box for box in self.boxes if box.image_id in ids))
+        return replace(
+            self, images=images, boxes=tuple(box for box in self.boxes if box.image_id in ids)
+        )
 
 
 def fingerprint(splits: Iterable[CocoSplit]) -> str:
-    """Sixteen hexadecimal digits over every box, every mask that was kept, every category and the name and size of every image
-    file.
+    """Sixteen hexadecimal digits over every box, every mask that was kept, every category and the
+    name and size of every image file.
     """
     digest = hashlib.sha256()
     for split in splits:
         digest.update(json.dumps(split.to_coco(), sort_keys=True).encode())
-        digest.update(str([(split.folder / image.file_name).stat().st_size for image in split.images]).encode())
+        digest.update(
+            str(
+                [(split.folder / image.file_name).stat().st_size for image in split.images]
+            ).encode()
+        )
     return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One finding. `repaired` says that image and box are used; else the image or the box cannot be."""
+    """One finding. `repaired` says that image and box are used; else the image or the box cannot
+    be.
+    """
 
     kind: str
     repaired: bool
@@ -128,7 +144,11 @@ class DataIssue:
     detail: str = ""
 
     def __str__(self) -> str:
-        where = self.file if self.annotation_id is None else f"{self.file}, annotation {self.annotation_id}"
+        where = (
+            self.file
+            if self.annotation_id is None
+            else f"{self.file}, annotation {self.annotation_id}"
+        )
         return f"{where}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
 
 
@@ -138,10 +158,14 @@ class Findings:
 
     problems: list[DataIssue] = field(default_factory=list)
 
-    def repaired(self, kind: str, file: str, annotation_id: int | None = None, detail: str = "") -> None:
+    def repaired(
+        self, kind: str, file: str, annotation_id: int | None = None, detail: str = ""
+    ) -> None:
         self.problems.append(DataIssue(kind, True, file, annotation_id, detail))
 
-    def lost(self, kind: str, file: str, annotation_id: int | None = None, detail: str = "") -> None:
+    def lost(
+        self, kind: str, file: str, annotation_id: int | None = None, detail: str = ""
+    ) -> None:
         self.problems.append(DataIssue(kind, False, file, annotation_id, detail))
 
 
@@ -152,10 +176,17 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
         DataError: no such folder, or neither spelling in it.
     """
     if not root.is_dir():
-        raise DataError(f"data set folder {str(root)!r} does not exist" if not root.exists() else f"{str(root)!r} is no folder")
+        raise DataError(
+            f"data set folder {str(root)!r} does not exist"
+            if not root.exists()
+            else f"{str(root)!r} is no folder"
+        )
     tried = []
     for name in (split, f"{split}2017"):
-        for file in (root / f"instances_{name}.json", root / "annotations" / f"instances_{name}.json"):
+        for file in (
+            root / f"instances_{name}.json",
+            root / "annotations" / f"instances_{name}.json",
+        ):
             folder = root / name
             if file.is_file() and folder.is_dir():
                 return folder, file
@@ -180,7 +211,10 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise DataError(f"annotation file {str(path)!r} must have a list {key!r} of objects (COCO instances form)")
+            raise DataError(
+                f"annotation file {str(path)!r} must have a list {key!r} of objects (COCO "
+                "instances form)"
+            )
     return content
 
 
@@ -194,16 +228,25 @@ def read_categories(entries: list[dict[str, Any]], source: str) -> tuple[tuple[i
     for entry in entries:
         category_id, name = entry.get("id"), str(entry.get("name", entry.get("id")))
         if type(category_id) is not int:
-            raise DataError(f"{source}: the id of a category must be a whole number; got {category_id!r}")
+            raise DataError(
+                f"{source}: the id of a category must be a whole number; got {category_id!r}"
+            )
         if names.setdefault(category_id, name) != name:
-            raise DataError(f"{source}: category {category_id} has two names, {names[category_id]!r} and {name!r}")
+            raise DataError(
+                f"{source}: category {category_id} has two names, {names[category_id]!r} and "
+                f"{name!r}"
+            )
     if not names:
         raise DataError(f"{source}: the list of categories is empty")
     return tuple(sorted(names.items()))
 
 
 def read_boxes(
-    entries: list[dict[str, Any]], images: dict[int, ImageRecord], categories: Iterable[int], source: str, findings: Findings
+    entries: list[dict[str, Any]],
+    images: dict[int, ImageRecord],
+    categories: Iterable[int],
+    source: str,
+    findings: Findings,
 ) -> list[Box]:
     """Check every annotation against its image; clip, number and complete it where needed.
 
@@ -224,8 +267,17 @@ def read_boxes(
             findings.repaired("annotation listed twice", file, annotation_id)
             continue
         if annotation_id == NO_ID or annotation_id in seen:
-            kind = "annotation without a number" if annotation_id == NO_ID else "duplicate annotation id"
-            findings.repaired(kind, file, None if annotation_id == NO_ID else annotation_id, f"renumbered to {next_id}")
+            kind = (
+                "annotation without a number"
+                if annotation_id == NO_ID
+                else "duplicate annotation id"
+            )
+            findings.repaired(
+                kind,
+                file,
+                None if annotation_id == NO_ID else annotation_id,
+                f"renumbered to {next_id}",
+            )
             annotation_id, next_id = next_id, next_id + 1
         seen[annotation_id] = entry
         if fault := _fault(entry, image, known):
@@ -241,7 +293,9 @@ def as_id(value: object) -> int:
     return value if type(value) is int else NO_ID
 
 
-def _fault(entry: dict[str, Any], image: ImageRecord | None, categories: set[int]) -> tuple[str, str] | None:
+def _fault(
+    entry: dict[str, Any], image: ImageRecord | None, categories: set[int]
+) -> tuple[str, str] | None:
     """What makes an annotation useless: kind and detail."""
     if image is None:
         return "unknown image", f"image_id {entry.get('image_id')!r}"
@@ -259,7 +313,11 @@ def _fault(entry: dict[str, Any], image: ImageRecord | None, categories: set[int
 
 def _numbers(bbox: object) -> tuple[float, ...] | None:
     """Four finite numbers, if that is what it is."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(type(value) in (int, float) for value in bbox):
+    if (
+        not isinstance(bbox, list)
+        or len(bbox) != 4
+        or not all(type(value) in (int, float) for value in bbox)
+    ):
         return None
     try:
         numbers = tuple(map(float, bbox))
@@ -268,19 +326,36 @@ def _numbers(bbox: object) -> tuple[float, ...] | None:
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
-def _clipped(entry: dict[str, Any], annotation_id: int, image: ImageRecord, findings: Findings) -> Box:
+def _clipped(
+    entry: dict[str, Any], annotation_id: int, image: ImageRecord, findings: Findings
+) -> Box:
     x, y, w, h = map(float, entry["bbox"])
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + w, float(image.width)), min(y + h, float(image.height))
     beyond = max(left - x, top - y, x + w - right, y + h - bottom)
     bbox = (left, top, right - left, bottom - top) if beyond > 0 else (x, y, w, h)
     if beyond > ROUNDING:
-        findings.repaired("box partly outside the image", image.file_name, annotation_id, f"bbox {entry['bbox']}, clipped")
+        findings.repaired(
+            "box partly outside the image",
+            image.file_name,
+            annotation_id,
+            f"bbox {entry['bbox']}, clipped",
+        )
     area = entry.get("area")
-    of_shape = beyond <= 0 or entry.get("segmentation")  # else it was the area of the box before clipping
+    of_shape = beyond <= 0 or entry.get(
+        "segmentation"
+    )  # else it was the area of the box before clipping
     if not (of_shape and isinstance(area, int | float) and 0 < area < math.inf):
         area = bbox[2] * bbox[3]
     mask, fault = usable(entry.get("segmentation"), image.height, image.width)
     if fault:
         findings.repaired("malformed mask", image.file_name, annotation_id, f"{fault}; left out")
-    return Box(annotation_id, image.id, entry["category_id"], bbox, float(area), int(bool(entry.get("iscrowd"))), mask)
+    return Box(
+        annotation_id,
+        image.id,
+        entry["category_id"],
+        bbox,
+        float(area),
+        int(bool(entry.get("iscrowd"))),
+        mask,
+    )

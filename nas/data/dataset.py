@@ -1,8 +1,9 @@
 """Images and boxes as training and evaluation want them, and the batches they come in.
 
-An item is asked for by (index, seed): what augmentation draws depends on that pair alone, so that a run that was interrupted,
-or one with another number of loader workers, sees the same pixels. Images leave the loader as 8-bit pixels at their largest
-size; they are resized further, flipped and made floating point on the device that trains.
+An item is asked for by (index, seed): what augmentation draws depends on that pair alone, so that a
+run that was interrupted, or one with another number of loader workers, sees the same pixels. Images
+leave the loader as 8-bit pixels at their largest size; they are resized further, flipped and made
+floating point on the device that trains.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 
 @dataclass(frozen=True)
 class ResizeFlip:
-    """How images are shown: short sides in pixels to draw from, the limit of the long side, the probability of a flip, and
-    whether targets have masks, where the split has them.
+    """How images are shown: short sides in pixels to draw from, the limit of the long side, the
+    probability of a flip, and whether targets have masks, where the split has them.
     """
 
     short_sides: tuple[int, ...]
@@ -48,7 +49,9 @@ class ResizeFlip:
 
 @dataclass(frozen=True)
 class SampledTransform:
-    """What was drawn for one image: its height and width in pixels, and whether left and right change places."""
+    """What was drawn for one image: its height and width in pixels, and whether left and right
+    change places.
+    """
 
     size: tuple[int, int]
     flipped: bool
@@ -56,11 +59,12 @@ class SampledTransform:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [3, H_i, W_i] and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` []; `masks` [N, H_i, W_i] of 0
-    and 1, uint8, where the split has masks (that of a box without one is empty).
+    """Images [3, H_i, W_i] and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` [];
+    `masks` [N, H_i, W_i] of 0 and 1, uint8, where the split has masks (that of a box without one is
+    empty).
 
-    As they come from a loader, images are 8-bit and `draws` says what is to be done with them; after `to` they are float in 0
-    to 1. Targets are those of the images as they will be.
+    As they come from a loader, images are 8-bit and `draws` says what is to be done with them;
+    after `to` they are float in 0 to 1. Targets are those of the images as they will be.
     """
 
     images: list[Tensor]
@@ -72,11 +76,19 @@ class Batch:
         images = [image.to(device, non_blocking=True) for image in self.images]
         if self.draws:
             images = [_shown(image, draw) for image, draw in zip(images, self.draws, strict=True)]
-        return Batch(images, [{k: v.to(device, non_blocking=True) for k, v in target.items()} for target in self.targets])
+        return Batch(
+            images,
+            [
+                {k: v.to(device, non_blocking=True) for k, v in target.items()}
+                for target in self.targets
+            ],
+        )
 
     def pin_memory(self) -> Batch:
         """Where a device can fetch it while it does something else; `DataLoader` calls this."""
-        targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
+        targets = [
+            {key: value.pin_memory() for key, value in target.items()} for target in self.targets
+        ]
         return Batch([image.pin_memory() for image in self.images], targets, self.draws)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -86,7 +98,10 @@ class Batch:
 
 
 def _unpacked(
-    packed: Tensor, forms: Sequence[Form], keys: Sequence[Sequence[str]], draws: tuple[SampledTransform, ...]
+    packed: Tensor,
+    forms: Sequence[Form],
+    keys: Sequence[Sequence[str]],
+    draws: tuple[SampledTransform, ...],
 ) -> Batch:
     tensors = iter(unpack(packed, forms))
     images = list(itertools.islice(tensors, len(keys)))
@@ -112,7 +127,8 @@ def eval_view(recipe: Recipe) -> ResizeFlip:
 
 
 class DetectionDataset(Dataset):
-    """The images of a split with their boxes; crowd boxes are left out in training, evaluation reads them from the split.
+    """The images of a split with their boxes; crowd boxes are left out in training, evaluation
+    reads them from the split.
 
     Args:
         split: images and boxes.
@@ -125,13 +141,21 @@ class DetectionDataset(Dataset):
         self.with_masks = view.masks and split.has_masks
         self.pixels = PixelCache(split, max(view.short_sides), view.long_side, cache_bytes)
         index = {image.id: place for place, image in enumerate(split.images)}
-        found = sorted((box for box in split.boxes if not box.iscrowd), key=lambda box: index[box.image_id])
-        self.boxes = torch.tensor([box.bbox for box in found], dtype=torch.float32).reshape(-1, 4)  # of all images, one after
+        found = sorted(
+            (box for box in split.boxes if not box.iscrowd), key=lambda box: index[box.image_id]
+        )
+        self.boxes = torch.tensor([box.bbox for box in found], dtype=torch.float32).reshape(
+            -1, 4
+        )  # of all images, one after
         self.boxes[:, 2:] += self.boxes[:, :2]  # the other, in xyxy
-        self.labels = torch.tensor([split.labels[box.category_id] for box in found], dtype=torch.int64)
+        self.labels = torch.tensor(
+            [split.labels[box.category_id] for box in found], dtype=torch.int64
+        )
         self.segmentations = [box.segmentation for box in found] if self.with_masks else []
         counts = Counter(box.image_id for box in found)
-        self.ends = list(itertools.accumulate((counts[image.id] for image in split.images), initial=0))
+        self.ends = list(
+            itertools.accumulate((counts[image.id] for image in split.images), initial=0)
+        )
 
     def __len__(self) -> int:
         return len(self.split.images)
@@ -140,18 +164,30 @@ class DetectionDataset(Dataset):
         """Raises `DataError` where the image cannot be decoded any more."""
         index, seed = item
         record, generator = self.split.images[index], torch.Generator().manual_seed(seed)
-        short_side = self.view.short_sides[int(torch.randint(len(self.view.short_sides), (), generator=generator))]
+        short_side = self.view.short_sides[
+            int(torch.randint(len(self.view.short_sides), (), generator=generator))
+        ]
         flipped = float(torch.rand((), generator=generator)) < self.view.flip
-        draw = SampledTransform(resized(record.height, record.width, short_side, self.view.long_side), flipped)
+        draw = SampledTransform(
+            resized(record.height, record.width, short_side, self.view.long_side), flipped
+        )
         return self.pixels.read(index), self._target(index, draw), draw
 
     def _target(self, index: int, draw: SampledTransform) -> Target:
         record, mine = self.split.images[index], slice(self.ends[index], self.ends[index + 1])
-        boxes, _ = F.resize_bounding_boxes(self.boxes[mine], (record.height, record.width), list(draw.size))
+        boxes, _ = F.resize_bounding_boxes(
+            self.boxes[mine], (record.height, record.width), list(draw.size)
+        )
         if draw.flipped:
             boxes = F.horizontal_flip_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size)
-        boxes, wide = F.sanitize_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size, MIN_BOX_SIDE)
-        target = {"boxes": boxes, "labels": self.labels[mine][wide], "image_id": torch.tensor(record.id)}
+        boxes, wide = F.sanitize_bounding_boxes(
+            boxes, BoundingBoxFormat.XYXY, draw.size, MIN_BOX_SIDE
+        )
+        target = {
+            "boxes": boxes,
+            "labels": self.labels[mine][wide],
+            "image_id": torch.tensor(record.id),
+        }
         if self.with_masks:
             kept = itertools.compress(self.segmentations[mine], wide.tolist())
             masks = rasterized(list(kept), (record.height, record.width), draw.size)
@@ -162,8 +198,9 @@ class DetectionDataset(Dataset):
 class GroupedBatchSampler(Sampler):
     """Shuffled batches, each of images of one group.
 
-    Every image comes once an epoch; the last batch of each group is filled up with images that come a second time, so that
-    all batches have the same size. The order depends on (seed, epoch) alone; the first `skipped` batches of it are left out.
+    Every image comes once an epoch; the last batch of each group is filled up with images that come
+    a second time, so that all batches have the same size. The order depends on (seed, epoch) alone;
+    the first `skipped` batches of it are left out.
 
     Args:
         groups: indices of images.
@@ -184,8 +221,12 @@ class GroupedBatchSampler(Sampler):
         for group in self.groups:
             order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
             order += (order * self.size)[: -len(order) % self.size]
-            batches += [order[start : start + self.size] for start in range(0, len(order), self.size)]
-        for place, position in enumerate(torch.randperm(len(batches), generator=generator).tolist()):
+            batches += [
+                order[start : start + self.size] for start in range(0, len(order), self.size)
+            ]
+        for place, position in enumerate(
+            torch.randperm(len(batches), generator=generator).tolist()
+        ):
             seeds = torch.randint(2**62, (self.size,), generator=generator).tolist()
             if place < self.skipped:
                 continue
@@ -193,7 +234,8 @@ class GroupedBatchSampler(Sampler):
 
 
 class AspectRatioBatchSampler(GroupedBatchSampler):
-    """Batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68 times the area.
+    """Batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68
+    times the area.
 
     `images` are those of the split, in the order of the data set.
     """
@@ -203,7 +245,8 @@ class AspectRatioBatchSampler(GroupedBatchSampler):
 
 
 class DistributedBatchSampler(Sampler):
-    """One process's part of each batch of another sampler: the same batches, however many processes there are.
+    """One process's part of each batch of another sampler: the same batches, however many processes
+    there are.
 
     Args:
         batches: of all processes together.
@@ -229,7 +272,10 @@ class EvalBatches(Sampler):
     def __init__(self, images: Sequence[ImageRecord], size: int) -> None:
         self.size = size
         order = sorted(range(len(images)), key=lambda i: (images[i].height / images[i].width, i))
-        self.batches = [[(index, 0) for index in order[start : start + size]] for start in range(0, len(order), size)]
+        self.batches = [
+            [(index, 0) for index in order[start : start + size]]
+            for start in range(0, len(order), size)
+        ]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -245,17 +291,25 @@ def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:
     return landscape, portrait
 
 
-def make_loader(split: CocoSplit, view: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0) -> DataLoader:
+def make_loader(
+    split: CocoSplit, view: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0
+) -> DataLoader:
     """Batches of `split` in the order of `batches`."""
     return DataLoader(
-        DetectionDataset(split, view, cache_bytes), batch_sampler=batches, collate_fn=_collate, num_workers=workers,
-        persistent_workers=workers > 0, pin_memory=workers > 0 and torch.cuda.is_available(),
-    )  # fmt: skip
+        DetectionDataset(split, view, cache_bytes),
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=workers > 0 and torch.cuda.is_available(),
+    )
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """A `DataError` of a loader's process comes with a traceback in its text, which is taken off."""
+    """A `DataError` of a loader's process comes with a traceback in its text, which is taken
+    off.
+    """
     try:
         yield
     except DataError as error:
@@ -268,14 +322,17 @@ def _collate(items: list[tuple[Tensor, Target, SampledTransform]]) -> Batch:
 
 
 def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[int, int, int, int]:
-    """[B, 3, H, W] of the largest batch that training can meet, padded to the stride as detectors pad it.
+    """[B, 3, H, W] of the largest batch that training can meet, padded to the stride as detectors
+    pad it.
 
     A bound: the tallest and the widest image of an aspect group are taken to meet in one batch.
     """
     shapes = []
     for group in aspect_groups(images):
         sides = {(images[i].height, images[i].width) for i in group}
-        sizes = [resized(h, w, short, recipe.long_side) for h, w in sides for short in recipe.short_sides]
+        sizes = [
+            resized(h, w, short, recipe.long_side) for h, w in sides for short in recipe.short_sides
+        ]
         if sizes:
             shapes.append(tuple(_padded(max(side)) for side in zip(*sizes, strict=True)))
     height, width = max(shapes, key=math.prod)

@@ -1,7 +1,7 @@
 """A small real data set made on the spot: scikit-learn's handwritten digits on its two photographs.
 
-Digits that appear in validation images never appear in training images, and the photographs are cut apart in the same way: the
-left part is for training, the right part for validation.
+Digits that appear in validation images never appear in training images, and the photographs are cut
+apart in the same way: the left part is for training, the right part for validation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ STROKE = 0.25  # ink below this share of the full stroke does not count for the 
 
 
 def make_digits(root: Path, *, train: int, val: int, size: int, seed: int) -> None:
-    """Write a COCO-format data set of `train` and `val` images of `size` x `size` pixels, ten classes.
+    """Write a COCO-format data set of `train` and `val` images of `size` x `size` pixels, ten
+    classes.
 
     Raises:
         DataError: `root` exists and is not empty.
@@ -36,11 +37,16 @@ def make_digits(root: Path, *, train: int, val: int, size: int, seed: int) -> No
     border = int(len(digits) * TRAIN_SHARE)
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for split, count, chosen in (("train", train, slice(0, border)), ("val", val, slice(border, None))):
+    for split, count, chosen in (
+        ("train", train, slice(0, border)),
+        ("val", val, slice(border, None)),
+    ):
         rng = np.random.default_rng([seed, split == "val"])
         grounds = [_part(photograph, split) for photograph in photographs]
         (partial / split).mkdir(parents=True)
-        coco = _write_split(partial / split, rng, count, size, digits[chosen], labels[chosen], grounds)
+        coco = _write_split(
+            partial / split, rng, count, size, digits[chosen], labels[chosen], grounds
+        )
         (partial / f"instances_{split}.json").write_text(json.dumps(coco))
     if root.exists():
         root.rmdir()
@@ -75,10 +81,16 @@ def _write_split(
     for image_id in range(1, count + 1):
         canvas = _background(rng, grounds[rng.integers(len(grounds))], size)
         for box, label in _paste_digits(rng, canvas, digits, labels):
-            annotations.append({
-                "id": len(annotations) + 1, "image_id": image_id, "category_id": int(label) + 1, "bbox": box,
-                "area": box[2] * box[3], "iscrowd": 0,
-            })  # fmt: skip
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(label) + 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
         name = f"{image_id:05d}.jpg"
         Image.fromarray(canvas.round().astype(np.uint8)).save(folder / name, quality=92)
         images.append({"id": image_id, "file_name": name, "width": size, "height": size})
@@ -91,24 +103,38 @@ def _background(rng: np.random.Generator, photograph: np.ndarray, size: int) -> 
     height, width = photograph.shape[:2]
     side = int(rng.integers(min(height, width) // 2, min(height, width) + 1))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    crop = Image.fromarray(photograph[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BILINEAR)
+    crop = Image.fromarray(photograph[top : top + side, left : left + side]).resize(
+        (size, size), Image.Resampling.BILINEAR
+    )
     return np.asarray(crop, dtype=np.float64).copy()
 
 
 def _paste_digits(
     rng: np.random.Generator, canvas: np.ndarray, digits: np.ndarray, labels: np.ndarray
 ) -> list[tuple[list[int], int]]:
-    """Draw digits in random colours where they hardly overlap; their boxes (x, y, width, height) and labels."""
+    """Draw digits in random colours where they hardly overlap; their boxes (x, y, width, height)
+    and labels.
+    """
     size = len(canvas)
     pasted: list[tuple[list[int], int]] = []
     for _ in range(rng.integers(PER_IMAGE[0], PER_IMAGE[1] + 1)):
         index, side = rng.integers(len(digits)), int(rng.uniform(*SIDE) * size)
-        ink = Image.fromarray((digits[index] * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
+        ink = Image.fromarray((digits[index] * 255).astype(np.uint8)).resize(
+            (side, side), Image.Resampling.BICUBIC
+        )
         alpha = np.asarray(ink, dtype=np.float64) / 255
-        rows, columns = np.where(alpha.max(axis=1) > STROKE)[0], np.where(alpha.max(axis=0) > STROKE)[0]
+        rows, columns = (
+            np.where(alpha.max(axis=1) > STROKE)[0],
+            np.where(alpha.max(axis=0) > STROKE)[0],
+        )
         for _ in range(20):
             x, y = (int(v) for v in rng.integers(0, size - side + 1, 2))
-            box = [x + int(columns[0]), y + int(rows[0]), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1]
+            box = [
+                x + int(columns[0]),
+                y + int(rows[0]),
+                int(np.ptp(columns)) + 1,
+                int(np.ptp(rows)) + 1,
+            ]
             if all(_overlap(box, other) < MAX_OVERLAP for other, _ in pasted):
                 region = canvas[y : y + side, x : x + side]
                 colour = _contrasting(rng, region.mean(axis=(0, 1)))

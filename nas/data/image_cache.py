@@ -1,9 +1,12 @@
-"""Decoded images of a split, resized once and kept on this machine's disk for all candidates, epochs and searches.
+"""Decoded images of a split, resized once and kept on this machine's disk for all candidates,
+epochs and searches.
 
-A cache is a folder of two files that processes map into memory: `pixels`, a slot of 8-bit RGB for each image (the file is
-sparse: what was not written takes no room), and `table`, which says what is in the slots. An entry counts only if the image
-file still has the size and time that it had, and if the slot's checksum is right, which each process tests once. So candidates
-need no lock between them, and neither a killed process nor a machine without power leaves pixels that are wrong.
+A cache is a folder of two files that processes map into memory: `pixels`, a slot of 8-bit RGB for
+each image (the file is
+sparse: what was not written takes no room), and `table`, which says what is in the slots. An entry
+counts only if the image file still has the size and time that it had, and if the slot's checksum is
+right, which each process tests once. So candidates need no lock between them, and neither a killed
+process nor a machine without power leaves pixels that are wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from nas.utils.paths import cache_folder
 
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])
 _FORMAT = 1
-_FREE_SHARE = 2  # a cache takes at most 1 / this of the disk that is free: checkpoints need some of it
+_FREE_SHARE = (
+    2  # a cache takes at most 1 / this of the disk that is free: checkpoints need some of it
+)
 
 
 class PixelCache:
@@ -41,13 +46,16 @@ class PixelCache:
     Args:
         split: the images.
         short_side, long_side: their size in pixels, as `resized` gives it.
-        limit_bytes: what all caches of this machine may take together; 0 keeps nothing. Images without room are decoded
-            each time, caches that nobody uses are removed, the longest unused first.
+        limit_bytes: what all caches of this machine may take together; 0 keeps nothing. Images
+            without room are decoded each time, caches that nobody uses are removed, the longest
+            unused first.
     """
 
     def __init__(self, split: CocoSplit, short_side: int, long_side: int, limit_bytes: int) -> None:
         self.split = split
-        self.sizes = [resized(image.height, image.width, short_side, long_side) for image in split.images]
+        self.sizes = [
+            resized(image.height, image.width, short_side, long_side) for image in split.images
+        ]
         self.ends = np.cumsum([3 * height * width for height, width in self.sizes])
         self.key = _key(split, short_side, long_side)
         self.limit_bytes = limit_bytes
@@ -73,7 +81,10 @@ class PixelCache:
                 found = self.decode(index)
                 self._maps.put(index, version, found)
         except BrokenImage as error:
-            raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
+            raise DataError(
+                f"image {str(path)!r} was sound when the data set was checked, and is not now: "
+                f"{error}"
+            ) from None
         return torch.from_numpy(found).view(3, height, width)
 
     def decode(self, index: int) -> np.ndarray:
@@ -83,8 +94,15 @@ class PixelCache:
             BrokenImage: it cannot be decoded.
         """
         record = self.split.images[index]
-        pixels = F.pil_to_tensor(read_rgb(self.split.folder / record.file_name, (record.width, record.height)))
-        return F.resize_image(pixels, list(self.sizes[index]), antialias=True).contiguous().numpy().reshape(-1)
+        pixels = F.pil_to_tensor(
+            read_rgb(self.split.folder / record.file_name, (record.width, record.height))
+        )
+        return (
+            F.resize_image(pixels, list(self.sizes[index]), antialias=True)
+            .contiguous()
+            .numpy()
+            .reshape(-1)
+        )
 
     @property
     def kept(self) -> int:
@@ -106,7 +124,9 @@ class _Maps:
         root = cache_folder() / "pixels"
         folder = root / key
         with suppress(OSError), _locked(root):
-            self._open(folder, min(int(ends[-1]), _free_bytes(root, folder, int(ends[-1]), limit_bytes)))
+            self._open(
+                folder, min(int(ends[-1]), _free_bytes(root, folder, int(ends[-1]), limit_bytes))
+            )
 
     def _open(self, folder: Path, room_bytes: int) -> None:
         if room_bytes <= 0:
@@ -131,7 +151,9 @@ class _Maps:
         return descriptor
 
     def get(self, index: int, version: tuple[int, int]) -> np.ndarray | None:
-        """A copy of the pixels; None where they are not there, or of another version of the file."""
+        """A copy of the pixels; None where they are not there, or of another version of the
+        file.
+        """
         if self.ends[index] > self.room_bytes:
             return None
         checksum, mtime_ns, file_bytes = self.table[index].tolist()
@@ -145,7 +167,9 @@ class _Maps:
         return found
 
     def put(self, index: int, version: tuple[int, int], pixels: np.ndarray) -> None:
-        """Keep the pixels; whoever decodes the same image at the same time writes the same bytes."""
+        """Keep the pixels; whoever decodes the same image at the same time writes the same
+        bytes.
+        """
         if self.ends[index] > self.room_bytes:
             return
         try:
@@ -168,7 +192,9 @@ def _version(path: Path) -> tuple[int, int]:
     try:
         found = path.stat()
     except OSError as error:
-        raise BrokenImage("is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)) from None
+        raise BrokenImage(
+            "is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        ) from None
     return found.st_mtime_ns, found.st_size
 
 
@@ -187,12 +213,17 @@ def _locked(root: Path) -> Iterator[None]:
 
 def _free_bytes(root: Path, mine: Path, wanted_bytes: int, limit_bytes: int) -> int:
     """What the cache in `mine` may take, after unused ones have made room for it."""
-    others = sorted((f for f in root.iterdir() if f.is_dir() and f != mine), key=lambda folder: folder.stat().st_mtime)
+    others = sorted(
+        (f for f in root.iterdir() if f.is_dir() and f != mine),
+        key=lambda folder: folder.stat().st_mtime,
+    )
     taken = {folder: _taken_bytes(folder) for folder in others}
     for folder in others:
         if wanted_bytes + sum(taken.values()) > limit_bytes and _removed(folder):
             del taken[folder]
-    free = shutil.disk_usage(root).free // _FREE_SHARE + (_taken_bytes(mine) if mine.exists() else 0)
+    free = shutil.disk_usage(root).free // _FREE_SHARE + (
+        _taken_bytes(mine) if mine.exists() else 0
+    )
     return min(limit_bytes - sum(taken.values()), free)
 
 
@@ -212,6 +243,8 @@ def _removed(folder: Path) -> bool:
 
 
 def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width after the resize: the short side as asked for, unless the long side would pass its limit."""
+    """Height and width after the resize: the short side as asked for, unless the long side would
+    pass its limit.
+    """
     ratio = min(short_side / min(height, width), long_side / max(height, width))
     return max(1, int(height * ratio)), max(1, int(width * ratio))

@@ -1,5 +1,5 @@
-"""Images for classification on the way in, in train/CLASS and val/CLASS: found as torchvision's `ImageFolder` finds them, each
-looked into. Folders below a class belong to it.
+"""Images for classification on the way in, in train/CLASS and val/CLASS: found as torchvision's
+`ImageFolder` finds them, each looked into. Folders below a class belong to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from nas.errors import DataError
 
 SPLITS = ("train", "val")
 SHOWN = 5  # of what an error names
-Progress = Callable[[str, int, int], None]  # split, how many images were looked into, how many there are
+Progress = Callable[
+    [str, int, int], None
+]  # split, how many images were looked into, how many there are
 
 
 @dataclass(frozen=True)
@@ -36,25 +38,43 @@ def find_classes(root: Path) -> tuple[str, ...]:
     """The names of the classes, sorted: folders that both splits have. Hidden folders are none.
 
     Raises:
-        DataError: a folder is missing, a split has a class that the other has not, or there are fewer than two classes.
+        DataError: a folder is missing, a split has a class that the other has not, or there are
+            fewer than two classes.
     """
     if not root.is_dir():
-        raise DataError(f"data set folder {str(root)!r} does not exist" if not root.exists() else f"{str(root)!r} is no folder")
+        raise DataError(
+            f"data set folder {str(root)!r} does not exist"
+            if not root.exists()
+            else f"{str(root)!r} is no folder"
+        )
     found = {split: _folders(root, split) for split in SPLITS}
     for split, other in (SPLITS, SPLITS[::-1]):
         if not found[split]:
-            raise DataError(f"split {split!r} of {str(root)!r} has no class: images must be in {split}/CLASS/")
+            raise DataError(
+                f"split {split!r} of {str(root)!r} has no class: images must be in {split}/CLASS/"
+            )
         if alone := sorted(found[split] - found[other]):
-            raise DataError(f"splits of {str(root)!r} must have the same classes; only in {split!r}: {_shown(alone)}")
+            raise DataError(
+                f"splits of {str(root)!r} must have the same classes; only in {split!r}: "
+                f"{_shown(alone)}"
+            )
     if len(found["train"]) < 2:
-        raise DataError(f"{str(root)!r} must have at least 2 classes; got {', '.join(found['train'])}")
+        raise DataError(
+            f"{str(root)!r} must have at least 2 classes; got {', '.join(found['train'])}"
+        )
     return tuple(sorted(found["train"]))
 
 
 def _folders(root: Path, split: str) -> set[str]:
     if not (root / split).is_dir():
-        raise DataError(f"no split {split!r} in {str(root)!r}; looked for {split}/CLASS/ with images")
-    return {entry.name for entry in (root / split).iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+        raise DataError(
+            f"no split {split!r} in {str(root)!r}; looked for {split}/CLASS/ with images"
+        )
+    return {
+        entry.name
+        for entry in (root / split).iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
 
 
 def read_split(root: Path, split: str, classes: tuple[str, ...]) -> LabelledImages:
@@ -67,12 +87,20 @@ def read_split(root: Path, split: str, classes: tuple[str, ...]) -> LabelledImag
 
     folder = root / split
     found = make_dataset(
-        folder, {name: label for label, name in enumerate(classes)}, extensions=IMG_EXTENSIONS, allow_empty=True
+        folder,
+        {name: label for label, name in enumerate(classes)},
+        extensions=IMG_EXTENSIONS,
+        allow_empty=True,
     )
     labels = tuple(label for _, label in found)
     if empty := [classes[label] for label in sorted(set(range(len(classes))) - set(labels))]:
-        raise DataError(f"each class of {str(folder)!r} must have an image ({', '.join(IMG_EXTENSIONS)}); not: {_shown(empty)}")
-    return LabelledImages(folder, tuple(str(Path(path).relative_to(folder)) for path, _ in found), labels)
+        raise DataError(
+            f"each class of {str(folder)!r} must have an image ({', '.join(IMG_EXTENSIONS)}); "
+            f"not: {_shown(empty)}"
+        )
+    return LabelledImages(
+        folder, tuple(str(Path(path).relative_to(folder)) for path, _ in found), labels
+    )
 
 
 def check_images(images: LabelledImages, progress: Progress | None = None) -> None:
@@ -92,7 +120,9 @@ def check_images(images: LabelledImages, progress: Progress | None = None) -> No
 
 
 def _inspected(images: LabelledImages) -> Iterator[tuple[str, str]]:
-    """Every file with the reason why it cannot be read. Decoding leaves the interpreter: threads help."""
+    """Every file with the reason why it cannot be read. Decoding leaves the interpreter: threads
+    help.
+    """
 
     def inspect(file: str) -> tuple[str, str]:
         try:
@@ -106,7 +136,9 @@ def _inspected(images: LabelledImages) -> Iterator[tuple[str, str]]:
 
 
 def fingerprint(classes: Iterable[str], splits: Iterable[LabelledImages]) -> str:
-    """Sixteen hexadecimal digits over the classes and the name, class and size of every image file."""
+    """Sixteen hexadecimal digits over the classes and the name, class and size of every image
+    file.
+    """
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for images in splits:
         sizes = [(images.folder / file).stat().st_size for file in images.files]
@@ -115,4 +147,6 @@ def fingerprint(classes: Iterable[str], splits: Iterable[LabelledImages]) -> str
 
 
 def _shown(names: list[str]) -> str:
-    return "; ".join(names[:SHOWN]) + (f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return "; ".join(names[:SHOWN]) + (
+        f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

@@ -1,7 +1,8 @@
 """Image files: what is in them, and how they become RGB.
 
-A photograph may say in its EXIF data that it is to be turned. It is turned as viewers and annotation tools do, unless only the
-unturned size agrees with the annotation file. Grey, palette, alpha, CMYK and 16-bit images become 8-bit RGB; alpha is dropped.
+A photograph may say in its EXIF data that it is to be turned. It is turned as viewers and
+annotation tools do, unless only the unturned size agrees with the annotation file. Grey, palette,
+alpha, CMYK and 16-bit images become 8-bit RGB; alpha is dropped.
 """
 
 from __future__ import annotations
@@ -13,8 +14,20 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 _ORIENTATION = 0x0112
-_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",), "TIFF": (".tif", ".tiff")}
-_UNREADABLE = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+_UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)
 
 
 class BrokenImage(Exception):
@@ -37,7 +50,8 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
 
     Args:
         path: of the file.
-        expected: (width, height) by the annotation file, to decide whether EXIF orientation applies.
+        expected: (width, height) by the annotation file, to decide whether EXIF orientation
+            applies.
 
     Raises:
         BrokenImage: the file cannot be decoded.
@@ -91,7 +105,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
             raise ValueError(f"pixel values outside 0 to 65535 (mode {image.mode})")
         image = Image.fromarray((values / 257).round().astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("floating point pixels (mode F) have no natural scale: save as 8 or 16 bit")
+        raise ValueError(
+            "floating point pixels (mode F) have no natural scale: save as 8 or 16 bit"
+        )
     return image.convert("RGB")
 
 

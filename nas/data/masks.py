@@ -1,4 +1,6 @@
-"""Instance masks: from COCO's polygons and run-length codes to pixels, and back for results, all by pycocotools."""
+"""Instance masks: from COCO's polygons and run-length codes to pixels, and back for results, all by
+pycocotools.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ from nas.data.segmentation import Segmentation
 THRESHOLD = 0.5  # probability from which a pixel belongs to an object (He et al. 2017, section 3.1)
 
 
-def rasterized(segmentations: Sequence[Segmentation | None], original: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def rasterized(
+    segmentations: Sequence[Segmentation | None], original: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
     """Masks of one image's objects in the pixels of the image after its resize.
 
-    Polygons are resized, then drawn, so that no mask is larger than it will be used; run-length codes are decoded and resized
-    as pixels are.
+    Polygons are resized, then drawn, so that no mask is larger than it will be used; run-length
+    codes are decoded and resized as pixels are.
 
     Args:
         segmentations: of the objects, None for those without a mask: theirs is empty.
@@ -35,11 +39,15 @@ def rasterized(segmentations: Sequence[Segmentation | None], original: tuple[int
     scale = np.array([size[1] / original[1], size[0] / original[0]])
     for mask, segmentation in zip(masks, segmentations, strict=True):
         if isinstance(segmentation, list):
-            resized: Segmentation = [(np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation]
+            resized: Segmentation = [
+                (np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation
+            ]
             mask.copy_(_decoded(resized, size))
         elif segmentation is not None:
             pixels = 255 * _decoded(segmentation, original)
-            mask.copy_(F.resize_image(pixels[None], list(size), antialias=True)[0] >= 255 * THRESHOLD)
+            mask.copy_(
+                F.resize_image(pixels[None], list(size), antialias=True)[0] >= 255 * THRESHOLD
+            )
     return masks
 
 
@@ -53,7 +61,8 @@ def _decoded(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
 
 
 def encoded(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Masks of detections as COCO results have them, one after the other: together they would need gigabytes.
+    """Masks of detections as COCO results have them, one after the other: together they would need
+    gigabytes.
 
     Args:
         probabilities: [N, M, M], over a grid of cells in each box.
@@ -64,7 +73,10 @@ def encoded(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list
         Run-length codes as text, plain JSON.
     """
     codes = []
-    turned = probabilities.transpose(1, 2)[:, None, None], boxes[:, [1, 0, 3, 2]][:, None]  # codes go column by column
+    turned = (
+        probabilities.transpose(1, 2)[:, None, None],
+        boxes[:, [1, 0, 3, 2]][:, None],
+    )  # codes go column by column
     for grid, box in zip(*turned, strict=True):
         pasted = paste_masks_in_image(grid, box, size[::-1])[0, 0] >= THRESHOLD
         code = coco_mask.encode(pasted.numpy().view(np.uint8).T)

@@ -1,5 +1,6 @@
-"""Many tensors as one, for the way between two processes: each tensor that goes alone takes a file descriptor and two system
-calls with it, which for a batch of boxes and labels is more work than the pixels.
+"""Many tensors as one, for the way between two processes: each tensor that goes alone takes a file
+descriptor and two system calls with it, which for a batch of boxes and labels is more work than the
+pixels.
 """
 
 from __future__ import annotations

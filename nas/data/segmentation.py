@@ -1,8 +1,9 @@
-"""COCO's `segmentation` of an object as files have it: polygons or a run-length code, checked without decoding.
+"""COCO's `segmentation` of an object as files have it: polygons or a run-length code, checked
+without decoding.
 
-[[x, y, x, y, x, y, ...], ...]                             the area inside any of the polygons, in pixels
-{"size": [height, width], "counts": [n, n, ...]}           lengths of runs of 0 and 1 by turns, columns first
-{"size": [height, width], "counts": "..."}                 the same runs as text (pycocotools)
+[[x, y, x, y, x, y, ...], ...]                    the area inside any of the polygons, in pixels
+{"size": [height, width], "counts": [n, n, ...]}  lengths of runs of 0 and 1 by turns, by columns
+{"size": [height, width], "counts": "..."}        the same runs as text (pycocotools)
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from typing import Any
 
 Segmentation = list[list[float]] | dict[str, Any]
 MIN_NUMBERS = 6  # of a polygon: three points
-REACH = 2  # times the longer side of the image: no coordinate is larger, whoever draws them walks along every edge
+# times the longer side of the image: no coordinate is larger, whoever draws them walks along every
+# edge
+REACH = 2
 
 
 def usable(segmentation: object, height: int, width: int) -> tuple[Segmentation | None, str | None]:
-    """What can be used of a segmentation, None where there is nothing, and what is wrong with the rest.
+    """What can be used of a segmentation, None where there is nothing, and what is wrong with the
+    rest.
 
     Args:
         segmentation: as in the file; None and an empty list say that the object has no mask.
@@ -27,12 +31,20 @@ def usable(segmentation: object, height: int, width: int) -> tuple[Segmentation 
         fault = _runs_fault(segmentation, height, width)
         return (None, fault) if fault else (segmentation, None)
     if not isinstance(segmentation, list):
-        return None, f"segmentation {_short(segmentation)} is neither polygons nor a run-length code"
+        return (
+            None,
+            f"segmentation {_short(segmentation)} is neither polygons nor a run-length code",
+        )
     sound = [_is_polygon(polygon, REACH * max(height, width)) for polygon in segmentation]
     if all(sound):
         return segmentation, None
-    fault = f"polygon {_short(segmentation[sound.index(False)])} is not three or more points x, y near the image"
-    return [polygon for polygon, good in zip(segmentation, sound, strict=True) if good] or None, fault
+    fault = (
+        f"polygon {_short(segmentation[sound.index(False)])} is not three or more points x, y "
+        "near the image"
+    )
+    return [
+        polygon for polygon, good in zip(segmentation, sound, strict=True) if good
+    ] or None, fault
 
 
 def _is_polygon(polygon: object, limit: float) -> bool:
@@ -60,8 +72,8 @@ def _runs_fault(code: dict[str, Any], height: int, width: int) -> str | None:
 def _text_runs(text: str) -> list[int] | None:
     """Runs from pycocotools' text, None where it is none (`rleFrString` in its maskApi.c).
 
-    A character holds five bits of a number, the lowest first, and a sixth that says that more follow, plus 48; from the fourth
-    number on it is the difference to the one before the last.
+    A character holds five bits of a number, the lowest first, and a sixth that says that more
+    follow, plus 48; from the fourth number on it is the difference to the one before the last.
     """
     runs: list[int] = []
     value = shift = 0

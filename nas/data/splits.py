@@ -1,4 +1,6 @@
-"""What workers need of a checked data set: two index files, and the figures that memory and study are told."""
+"""What workers need of a checked data set: two index files, and the figures that memory and study
+are told.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have masks, and that the detector
-    learns them.
+    """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have
+    masks, and that the detector learns them.
     """
 
     fingerprint: str
@@ -55,8 +57,11 @@ class Splits(NamedTuple):
         return {name: split for name, split in self._asdict().items() if split}
 
 
-def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[SearchSpec, Splits, DatasetSummary]:
-    """Check the data of a request, and let it ask for what there is: no masks where they have none (`BOXES_ONLY` says so).
+def read_request(
+    spec: SearchSpec, progress: Progress | None = None
+) -> tuple[SearchSpec, Splits, DatasetSummary]:
+    """Check the data of a request, and let it ask for what there is: no masks where they have none
+    (`BOXES_ONLY` says so).
 
     Raises:
         DataError: the data set cannot be used (see `usable_splits`).
@@ -64,21 +69,26 @@ def read_request(spec: SearchSpec, progress: Progress | None = None) -> tuple[Se
     wanted = learns_masks(spec.detector)
     splits, facts = read_data(spec.data, spec.recipe, progress, masks=wanted)
     if wanted and not facts.masks:
-        spec = spec.model_copy(update={"detector": spec.detector.model_copy(update={"masks": False})})
+        spec = spec.model_copy(
+            update={"detector": spec.detector.model_copy(update={"masks": False})}
+        )
     return spec, splits, facts
 
 
 def read_data(
     spec: DataSpec, recipe: Recipe, progress: Progress | None = None, *, masks: bool = False
 ) -> tuple[Splits, DatasetSummary]:
-    """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which can take ten times the memory
-    of the boxes, unless `masks` asks for them and there are some to train on.
+    """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which
+    can take ten times the memory of the boxes, unless `masks` asks for them and there are some to
+    train on.
 
     Raises:
         DataError: the data set cannot be used (see `usable_splits`).
     """
     names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
-    checked = usable_splits(localize(spec.root), names, skip_broken=spec.skip_broken, progress=progress)
+    checked = usable_splits(
+        localize(spec.root), names, skip_broken=spec.skip_broken, progress=progress
+    )
     found = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
     masks = masks and any(box.segmentation is not None for box in found[0].boxes if not box.iscrowd)
     train, val, *test = found if masks else [split.without_masks() for split in found]
@@ -100,7 +110,12 @@ def read_data(
 
 
 def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
-    kinds = Counter(problem.kind for split in checked for problem in split.problems if problem.repaired is repaired)
+    kinds = Counter(
+        problem.kind
+        for split in checked
+        for problem in split.problems
+        if problem.repaired is repaired
+    )
     return dict(kinds)
 
 

@@ -1,10 +1,10 @@
 """The check that every data set passes on its way in: files, sizes, boxes, categories.
 
-Found and repaired, which loses no box: a size that disagrees with the file, EXIF orientation, grey, palette, alpha and 16-bit
-images, a PNG named .jpg, a box partly outside, duplicate or missing annotation ids, an image or annotation listed twice. A
-malformed mask is left out, its box is used.
-Found and named, because it cannot be repaired: a missing or broken image, one image id for two files, a box outside or of zero
-area, a malformed box, an unknown category or image.
+Found and repaired, which loses no box: a size that disagrees with the file, EXIF orientation, grey,
+palette, alpha and 16-bit images, a PNG named .jpg, a box partly outside, duplicate or missing
+annotation ids, an image or annotation listed twice. A malformed mask is left out, its box is used.
+Found and named, because it cannot be repaired: a missing or broken image, one image id for two
+files, a box outside or of zero area, a malformed box, an unknown category or image.
 """
 
 from __future__ import annotations
@@ -61,14 +61,26 @@ def check_split(root: Path, name: str, progress: Progress | None = None) -> Chec
     images: dict[int, ImageRecord] = {}
     for done, (entry, facts) in enumerate(_inspected(folder, entries), start=1):
         if isinstance(facts, str):
-            findings.lost("missing image" if facts == "is missing" else "broken image", entry["file_name"], detail=facts)
+            findings.lost(
+                "missing image" if facts == "is missing" else "broken image",
+                entry["file_name"],
+                detail=facts,
+            )
         else:
             images[entry["id"]] = _record(entry, facts, findings)
         if progress:
             progress(name, done, len(entries))
     unusable = {entry["id"] for entry in entries} - set(images)
-    annotations = [entry for entry in content["annotations"] if as_id(entry.get("image_id")) not in unusable]
-    boxes = read_boxes(annotations, images, [category for category, _ in categories], annotation_file.name, findings)
+    annotations = [
+        entry for entry in content["annotations"] if as_id(entry.get("image_id")) not in unusable
+    ]
+    boxes = read_boxes(
+        annotations,
+        images,
+        [category for category, _ in categories],
+        annotation_file.name,
+        findings,
+    )
     if not boxes:
         findings.lost("no boxes", annotation_file.name, detail="nothing to learn from or to score")
     split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories)
@@ -78,11 +90,12 @@ def check_split(root: Path, name: str, progress: Progress | None = None) -> Chec
 def usable_splits(
     root: Path, names: tuple[str, ...], *, skip_broken: bool, progress: Progress | None = None
 ) -> list[CheckedSplit]:
-    """Check splits that are to be trained on or scored, and refuse what would make their figures wrong.
+    """Check splits that are to be trained on or scored, and refuse what would make their figures
+    wrong.
 
     Raises:
-        DataError: something could not be repaired (unless `skip_broken`), a split without boxes, or splits whose
-            categories differ.
+        DataError: something could not be repaired (unless `skip_broken`), a split without boxes, or
+            splits whose categories differ.
     """
     checked = [check_split(root, name, progress) for name in names]
     for each in checked:
@@ -92,20 +105,28 @@ def usable_splits(
             shown = "; ".join(map(str, each.lost[:SHOWN]))
             more = f"; and {len(each.lost) - SHOWN} more" if len(each.lost) > SHOWN else ""
             raise DataError(
-                f"split {each.name!r} of {str(root)!r} has faults that cannot be repaired: {shown}{more}. "
+                f"split {each.name!r} of {str(root)!r} has faults that cannot be repaired: "
+                f"{shown}{more}. "
                 f"See 'nas check-data {root}', or leave them out with --set data.skip_broken=true"
             )
         if each.split.categories != checked[0].split.categories:
-            raise DataError(f"splits {checked[0].name!r} and {each.name!r} of {str(root)!r} must have the same categories")
+            raise DataError(
+                f"splits {checked[0].name!r} and {each.name!r} of {str(root)!r} must have the "
+                "same categories"
+            )
     return checked
 
 
-def _image_entries(entries: list[dict[str, Any]], source: str, findings: Findings) -> list[dict[str, Any]]:
+def _image_entries(
+    entries: list[dict[str, Any]], source: str, findings: Findings
+) -> list[dict[str, Any]]:
     kept: dict[int, dict[str, Any]] = {}
     for entry in entries:
         image_id, file = entry.get("id"), entry.get("file_name")
         if type(image_id) is not int or not isinstance(file, str) or not file:
-            raise DataError(f"{source}: an image needs a whole number as id and a file_name; got {entry!r}")
+            raise DataError(
+                f"{source}: an image needs a whole number as id and a file_name; got {entry!r}"
+            )
         if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
             raise DataError(f"{source}: file_name must stay inside the image folder; got {file!r}")
         if image_id not in kept:
@@ -113,12 +134,18 @@ def _image_entries(entries: list[dict[str, Any]], source: str, findings: Finding
         elif kept[image_id]["file_name"] == file:
             findings.repaired("image listed twice", file)
         else:
-            findings.lost("duplicate image id", file, detail=f"id {image_id} is {kept[image_id]['file_name']}")
+            findings.lost(
+                "duplicate image id", file, detail=f"id {image_id} is {kept[image_id]['file_name']}"
+            )
     return list(kept.values())
 
 
-def _inspected(folder: Path, entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], ImageFacts | str]]:
-    """Every entry with its facts, or with the reason why it has none. Decoding leaves the interpreter: threads help."""
+def _inspected(
+    folder: Path, entries: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], ImageFacts | str]]:
+    """Every entry with its facts, or with the reason why it has none. Decoding leaves the
+    interpreter: threads help.
+    """
 
     def inspect(entry: dict[str, Any]) -> ImageFacts | str:
         try:
@@ -145,5 +172,9 @@ def _record(entry: dict[str, Any], facts: ImageFacts, findings: Findings) -> Ima
         findings.repaired("name of another format", file, detail=f"is {facts.misnamed}")
     if stated != (facts.width, facts.height):
         said = "no size" if stated is None else f"{stated[0]}x{stated[1]}"
-        findings.repaired("size disagrees with the file", file, detail=f"{said} stated, {facts.width}x{facts.height} used")
+        findings.repaired(
+            "size disagrees with the file",
+            file,
+            detail=f"{said} stated, {facts.width}x{facts.height} used",
+        )
     return ImageRecord(entry["id"], file, facts.width, facts.height)

@@ -23,55 +23,93 @@ from nas.reports import CocoMetrics
 from nas.utils.distributed import World, all_gather_object, broadcast
 
 _FIGURES = (
-    "map", "map_50", "map_75", "map_small", "map_medium", "map_large",
-    "ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large",
-)  # fmt: skip
+    "map",
+    "map_50",
+    "map_75",
+    "map_small",
+    "map_medium",
+    "map_large",
+    "ar_1",
+    "ar_10",
+    "ar_100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
 
 
 def coco_metrics(
-    ground_truth: str | Path | dict[str, Any], detections: Sequence[dict[str, Any]], iou_type: str = "bbox"
+    ground_truth: str | Path | dict[str, Any],
+    detections: Sequence[dict[str, Any]],
+    iou_type: str = "bbox",
 ) -> CocoMetrics:
     """COCO's twelve figures and the mAP of every class.
 
     Args:
         ground_truth: COCO instances, a file or its content; it is not changed.
-        detections: COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels) or `segmentation`, `score`.
-        iou_type: `bbox` or `segm`. Of an object without a mask nobody knows which pixels are its own: for `segm` its box is
-            as a crowd, inside which detections are neither right nor wrong.
+        detections: COCO results: `image_id`, `category_id`, `bbox` (x, y, width, height in pixels)
+            or `segmentation`, `score`.
+        iou_type: `bbox` or `segm`. Of an object without a mask nobody knows which pixels are its
+            own: for `segm` its box is as a crowd, inside which detections are neither right nor
+            wrong.
 
     Raises:
         DataError: the ground truth cannot be read.
         ValueError: a detection on an image that the ground truth does not have.
     """
-    content = ground_truth if isinstance(ground_truth, dict) else read_annotations(Path(ground_truth))
+    content = (
+        ground_truth if isinstance(ground_truth, dict) else read_annotations(Path(ground_truth))
+    )
     image_ids = {image["id"] for image in content["images"]}
     if strangers := sorted({detection["image_id"] for detection in detections} - image_ids):
-        raise ValueError(f"detections must be on images of the ground truth; image_id {strangers[0]} is not")
+        raise ValueError(
+            f"detections must be on images of the ground truth; image_id {strangers[0]} is not"
+        )
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _indexed(content, [_complete(annotation, iou_type) for annotation in content["annotations"]])
+        truth = _indexed(
+            content, [_complete(annotation, iou_type) for annotation in content["annotations"]]
+        )
         # With a box, pycocotools would take that for a mask's area.
-        results = [{name: value for name, value in d.items() if iou_type == "bbox" or name != "bbox"} for d in detections]
+        results = [
+            {name: value for name, value in d.items() if iou_type == "bbox" or name != "bbox"}
+            for d in detections
+        ]
         found = truth.loadRes(results) if results else _indexed(content, [])
         scored = COCOeval(truth, found, iou_type)
         scored.evaluate()
         scored.accumulate()
         scored.summarize()
-    names = {category["id"]: str(category.get("name", category["id"])) for category in content["categories"]}
-    precision = scored.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 detections
-    per_class = {names[category]: _mean(precision[:, :, k]) for k, category in enumerate(scored.params.catIds)}
+    names = {
+        category["id"]: str(category.get("name", category["id"]))
+        for category in content["categories"]
+    }
+    precision = scored.eval["precision"][
+        :, :, :, 0, -1
+    ]  # [IoU, recall, class], all areas, 100 detections
+    per_class = {
+        names[category]: _mean(precision[:, :, k])
+        for k, category in enumerate(scored.params.catIds)
+    }
     figures = {name: _fraction(value) for name, value in zip(_FIGURES, scored.stats, strict=True)}
     return CocoMetrics(**figures, map_per_class=per_class)
 
 
 def _indexed(content: dict[str, Any], annotations: list[dict[str, Any]]) -> COCO:
     coco = COCO()
-    coco.dataset = {"info": {}, "images": content["images"], "categories": content["categories"], "annotations": annotations}
+    coco.dataset = {
+        "info": {},
+        "images": content["images"],
+        "categories": content["categories"],
+        "annotations": annotations,
+    }
     coco.createIndex()
     return coco
 
 
 def _complete(annotation: dict[str, Any], iou_type: str) -> dict[str, Any]:
-    """A copy (the evaluation writes into it) with the two keys that some tools leave out, and a mask where one is needed."""
+    """A copy (the evaluation writes into it) with the two keys that some tools leave out, and a
+    mask where one is needed.
+    """
     x, y, width, height = annotation["bbox"]
     complete = {"iscrowd": 0, "area": width * height, **annotation}
     if iou_type == "segm" and not annotation.get("segmentation"):
@@ -92,17 +130,19 @@ def _fraction(value: float) -> float | None:
 def evaluate(
     detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
-    """Run a detector over a split; of several processes each over its share, and all get the metrics of the whole.
+    """Run a detector over a split; of several processes each over its share, and all get the
+    metrics of the whole.
 
     Args:
         detector: on `device`; left in the mode it came in.
-        loader: gives every image of `split` once, resized (`EvalBatches`, or a `DistributedBatchSampler` of them).
+        loader: gives every image of `split` once, resized (`EvalBatches`, or a
+            `DistributedBatchSampler` of them).
         split: the ground truth; boxes are scored in the pixels of its images.
         device: where to run.
 
     Returns:
-        The metrics, of masks too where detector and ground truth have them, the detections as COCO results, and the images per
-        second of the detector alone.
+        The metrics, of masks too where detector and ground truth have them, the detections as COCO
+        results, and the images per second of the detector alone.
     """
     mine, busy_s = detect(detector, loader, split, device)
     world = World.current()
@@ -117,7 +157,9 @@ def _scores(truth: dict[str, Any], results: list[dict[str, Any]], masks: bool) -
     if not masks:
         return metrics
     segm = coco_metrics(truth, results, "segm")
-    return replace(metrics, **{name.replace("map", "map_segm"): getattr(segm, name) for name in _FIGURES[:6]})
+    return replace(
+        metrics, **{name.replace("map", "map_segm"): getattr(segm, name) for name in _FIGURES[:6]}
+    )
 
 
 @torch.inference_mode()
@@ -127,8 +169,8 @@ def detect(
     """Run a detector over what a loader gives of a split.
 
     Returns:
-        The detections as COCO results in the pixels of the split's images, with `segmentation` where the detector has masks,
-        and the seconds of the detector alone.
+        The detections as COCO results in the pixels of the split's images, with `segmentation`
+        where the detector has masks, and the seconds of the detector alone.
     """
     sizes = {image.id: (image.height, image.width) for image in split.images}
     categories = {label: category_id for category_id, label in split.labels.items()}
@@ -140,26 +182,40 @@ def detect(
         outputs = detector(batch.images)
         scores = [output["scores"].tolist() for output in outputs]  # waits for the device
         busy_s += time.perf_counter() - start
-        for image, target, output, score in zip(batch.images, batch.targets, outputs, scores, strict=True):
+        for image, target, output, score in zip(
+            batch.images, batch.targets, outputs, scores, strict=True
+        ):
             image_id = int(target["image_id"])
             boxes = xywh_in(output["boxes"], image.shape[-2:], sizes[image_id])
             labels = [categories[label] for label in output["labels"].tolist()]
             rows = zip(boxes, score, labels, strict=True)
-            found = [{"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows]
-            results += _with_masks(found, output["masks"].cpu(), sizes[image_id]) if "masks" in output else found
+            found = [
+                {"image_id": image_id, "category_id": c, "bbox": b, "score": s} for b, s, c in rows
+            ]
+            results += (
+                _with_masks(found, output["masks"].cpu(), sizes[image_id])
+                if "masks" in output
+                else found
+            )
     detector.train(was_training)
     return results, busy_s
 
 
-def _with_masks(found: list[dict[str, Any]], masks: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+def _with_masks(
+    found: list[dict[str, Any]], masks: Tensor, size: tuple[int, int]
+) -> list[dict[str, Any]]:
     """The same detections with their masks [N, M, M] in the pixels of their image."""
-    x, y, width, height = torch.tensor([each["bbox"] for each in found]).reshape(-1, 4).unbind(dim=1)
+    x, y, width, height = (
+        torch.tensor([each["bbox"] for each in found]).reshape(-1, 4).unbind(dim=1)
+    )
     codes = encoded(masks, torch.stack([x, y, x + width, y + height], dim=1), size)
     return [{**each, "segmentation": code} for each, code in zip(found, codes, strict=True)]
 
 
 def xywh_in(boxes: Tensor, seen: Sequence[int], original: Sequence[int]) -> list[list[float]]:
-    """Boxes (x1, y1, x2, y2) in an image seen as (height, width), as x, y, width, height in its original size."""
+    """Boxes (x1, y1, x2, y2) in an image seen as (height, width), as x, y, width, height in its
+    original size.
+    """
     scale = torch.tensor([original[1] / seen[1], original[0] / seen[0]] * 2, dtype=torch.float64)
     corners = boxes.double().cpu() * scale
     return torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()

@@ -1,4 +1,6 @@
-"""Images with their boxes: the ground truth on the left, what a detector found on the right, at the image's own pixels."""
+"""Images with their boxes: the ground truth on the left, what a detector found on the right, at the
+image's own pixels.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ _HUE_STEP = 0.618034  # the golden section: neighbouring labels get colours far 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: x, y, width, height in pixels of its image, the label that colours it, the text beside it; and the mask
-    that is tinted, if there is one.
+    """A box to draw: x, y, width, height in pixels of its image, the label that colours it, the
+    text beside it; and the mask that is tinted, if there is one.
     """
 
     bbox: Sequence[float]
@@ -43,20 +45,31 @@ class Mark:
 
 
 def sample(split: CocoSplit, count: int = SAMPLES) -> CocoSplit:
-    """At most `count` images, evenly spread over the split, with their boxes; the same ones every time."""
+    """At most `count` images, evenly spread over the split, with their boxes; the same ones every
+    time.
+    """
     total = len(split.images)
-    images = tuple(split.images[place * total // count] for place in range(count)) if total > count else split.images
+    images = (
+        tuple(split.images[place * total // count] for place in range(count))
+        if total > count
+        else split.images
+    )
     ids = {image.id for image in images}
-    return replace(split, images=images, boxes=tuple(box for box in split.boxes if box.image_id in ids))
+    return replace(
+        split, images=images, boxes=tuple(box for box in split.boxes if box.image_id in ids)
+    )
 
 
-def write_drawings(folder: Path, split: CocoSplit, detections: Sequence[Mapping[str, Any]]) -> list[Path]:
+def write_drawings(
+    folder: Path, split: CocoSplit, detections: Sequence[Mapping[str, Any]]
+) -> list[Path]:
     """Draw every image of a split into a PNG of its own, named by its id and its file.
 
     Args:
         folder: exists.
         split: images and ground truth.
-        detections: COCO results on images of the split; those with a score of at least `SHOWN_SCORE` are drawn.
+        detections: COCO results on images of the split; those with a score of at least
+            `SHOWN_SCORE` are drawn.
 
     Raises:
         DataError: an image has become unreadable.
@@ -78,20 +91,29 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
 
     Args:
         image: [3, H, W], uint8.
-        marks: inside the image; the outermost pixels of a box are coloured, of a box of less than a pixel that one.
+        marks: inside the image; the outermost pixels of a box are coloured, of a box of less than a
+            pixel that one.
     """
     if not marks:
         return image.clone()
     height, width = image.shape[-2:]
     for mark in (mark for mark in marks if mark.mask is not None):
         inside = rasterized([mark.mask], (height, width), (height, width)).bool()
-        image = draw_segmentation_masks(image, inside, alpha=MASK_OPACITY, colors=[colour_of(mark.label)])
+        image = draw_segmentation_masks(
+            image, inside, alpha=MASK_OPACITY, colors=[colour_of(mark.label)]
+        )
     colours = [colour_of(mark.label) for mark in marks]
     return draw_bounding_boxes(
-        image, torch.tensor([_outermost(mark.bbox, height, width) for mark in marks]), [mark.text for mark in marks],
-        colors=colours, width=1 + min(height, width) // 300, font=_font(), font_size=10 + min(height, width) // 100,
-        label_colors="black", fill_labels=True,
-    )  # fmt: skip
+        image,
+        torch.tensor([_outermost(mark.bbox, height, width) for mark in marks]),
+        [mark.text for mark in marks],
+        colors=colours,
+        width=1 + min(height, width) // 300,
+        font=_font(),
+        font_size=10 + min(height, width) // 100,
+        label_colors="black",
+        fill_labels=True,
+    )
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -101,7 +123,9 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 
 def _outermost(bbox: Sequence[float], height: int, width: int) -> list[int]:
-    """First and last column and row that a box touches: x1, y1, x2, y2, both included, inside the image."""
+    """First and last column and row that a box touches: x1, y1, x2, y2, both included, inside the
+    image.
+    """
     x, y, w, h = bbox
     left, top = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
     right, bottom = min(math.ceil(x + w), width) - 1, min(math.ceil(y + h), height) - 1
@@ -112,7 +136,9 @@ def _truth(split: CocoSplit) -> dict[int, list[Mark]]:
     names, marks = dict(split.categories), defaultdict(list)
     for box in split.boxes:
         text = names[box.category_id] + (" (crowd)" if box.iscrowd else "")
-        marks[box.image_id].append(Mark(box.bbox, split.labels[box.category_id], text, box.segmentation))
+        marks[box.image_id].append(
+            Mark(box.bbox, split.labels[box.category_id], text, box.segmentation)
+        )
     return marks
 
 
@@ -133,7 +159,9 @@ def _pixels(split: CocoSplit, image: ImageRecord) -> Tensor:
     try:
         return functional.pil_to_tensor(read_rgb(path, (image.width, image.height)))
     except BrokenImage as error:
-        raise DataError(f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}") from None
+        raise DataError(
+            f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}"
+        ) from None
 
 
 def _side_by_side(left: Tensor, right: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""`backbone.py`: the backbone's own source, gathered from `nas.models.backbones` into one file that needs torch and torchvision
-only.
+"""`backbone.py`: the backbone's own source, gathered from `nas.models.backbones` into one file that
+needs torch and torchvision only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ import nas.models.backbones
 from nas.models.backbones import backbone_dims
 from search_spaces.layout import Layout
 
-MODULES = ("stems", "resnet_stage", "swin_stage", "hybrid", "feature_info")  # each needs only those before it
+MODULES = (
+    "stems",
+    "resnet_stage",
+    "swin_stage",
+    "hybrid",
+    "feature_info",
+)  # each needs only those before it
 
 _HEADER = '''"""The backbone {layout}, four feature maps at strides 4, 8, 16 and 32. Needs torch and torchvision only.
 
@@ -66,7 +72,10 @@ def backbone_source(layout: Layout) -> str:
     widths = ", ".join(map(str, layout.widths))
     header = _HEADER.format(layout=layout, widths=widths, version=nas.__version__)
     dimensions = pformat(backbone_dims(layout), sort_dicts=False)
-    future, others = imports[0], sorted(imports[1:], key=lambda line: (not line.startswith("import "), line))
+    future, others = (
+        imports[0],
+        sorted(imports[1:], key=lambda line: (not line.startswith("import "), line)),
+    )
     return (
         "\n".join([header, future, "", *others])
         + "\n\n\n"
@@ -77,7 +86,9 @@ def backbone_source(layout: Layout) -> str:
 
 
 def _split(text: str) -> tuple[list[str], str]:
-    """A module's imports (those of this package left out, the one of the future first) and what comes after them."""
+    """A module's imports (those of this package left out, the one of the future first) and what
+    comes after them.
+    """
     tree, lines = ast.parse(text), text.splitlines()
     statements = tree.body[1:]  # the first is the docstring
     imports = [node for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))]

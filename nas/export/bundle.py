@@ -1,10 +1,15 @@
 """A bundle: one trained candidate as a folder, in forms that load elsewhere; and its way back.
 
-backbone.yaml          layout, dimensions, figures, origin      backbone.py            plain torch and torchvision
-backbone.safetensors   its weights                              detector.safetensors   those of the whole detector
-detector.yaml          what rebuilds the detector               README.md              the model card
-backbone.onnx          for any batch and image size             detector.onnx          one image of any size, FCOS, Faster R-CNN
-mmdet_config.py        for mmdetection 3                        mmdet_backbone.py      the backbone as its module
+backbone.yaml          layout, dimensions, figures, origin
+backbone.py            plain torch and torchvision
+backbone.safetensors   its weights
+detector.yaml          what rebuilds the detector
+detector.safetensors   weights of the whole detector
+backbone.onnx          for any batch and image size
+detector.onnx          one image of any size, FCOS and Faster R-CNN
+mmdet_config.py        for mmdetection 3
+mmdet_backbone.py      the backbone as its module
+README.md              the model card
 manifest.json          hashes of all files
 """
 
@@ -34,10 +39,20 @@ from nas.models.detectors import Detector, build_detector
 from search_spaces.layout import Layout
 
 FILES = (
-    "backbone.yaml", "backbone.py", "backbone.safetensors", "detector.safetensors", "detector.yaml", "README.md",
-    "mmdet_config.py", "mmdet_backbone.py", MANIFEST,
-)  # fmt: skip
-ONNX_FILES = ("backbone.onnx", "detector.onnx")  # where their packages are installed, and the detector can be
+    "backbone.yaml",
+    "backbone.py",
+    "backbone.safetensors",
+    "detector.safetensors",
+    "detector.yaml",
+    "README.md",
+    "mmdet_config.py",
+    "mmdet_backbone.py",
+    MANIFEST,
+)
+ONNX_FILES = (
+    "backbone.onnx",
+    "detector.onnx",
+)  # where their packages are installed, and the detector can be
 BACKBONE_PREFIX = "backbone.backbone."
 READ_FORMATS = (1, FORMAT)  # 1 had no manifest, no ONNX and nothing for mmdetection
 
@@ -55,7 +70,8 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         What was left out, and why, in sentences.
 
     Raises:
-        BundleError: the folder holds something else, the weights are not there, or ONNX gives something else than the network.
+        BundleError: the folder holds something else, the weights are not there, or ONNX gives
+            something else than the network.
     """
     check_target(folder)
     partial = folder.with_name(folder.name + ".partial")
@@ -63,7 +79,11 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     partial.mkdir(parents=True)
     state = _read_weights(weights)
     (partial / "detector.safetensors").write_bytes(save(state))
-    backbone = {name.removeprefix(BACKBONE_PREFIX): t for name, t in state.items() if name.startswith(BACKBONE_PREFIX)}
+    backbone = {
+        name.removeprefix(BACKBONE_PREFIX): t
+        for name, t in state.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
     (partial / "backbone.safetensors").write_bytes(save(backbone))
     (partial / "backbone.py").write_text(backbone_source(trained.layout))
     _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
@@ -87,9 +107,15 @@ def check_target(folder: Path, flag: str = "--out") -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{flag} {str(folder)!r} is a file; name a folder")
-    strangers = sorted({entry.name for entry in folder.iterdir()} - {*FILES, *ONNX_FILES}) if folder.exists() else []
+    strangers = (
+        sorted({entry.name for entry in folder.iterdir()} - {*FILES, *ONNX_FILES})
+        if folder.exists()
+        else []
+    )
     if strangers:
-        raise BundleError(f"{flag} {str(folder)!r} holds other files ({strangers[0]}); name a new folder")
+        raise BundleError(
+            f"{flag} {str(folder)!r} holds other files ({strangers[0]}); name a new folder"
+        )
 
 
 def read_description(folder: Path) -> Trained:
@@ -101,7 +127,10 @@ def read_description(folder: Path) -> Trained:
     """
     description = read_yaml(folder / "detector.yaml")
     if description.get("format") not in READ_FORMATS:
-        raise BundleError(f"bundle {str(folder)!r} has format {description.get('format')!r}; this version reads 1 and {FORMAT}")
+        raise BundleError(
+            f"bundle {str(folder)!r} has format {description.get('format')!r}; this version reads "
+            f"1 and {FORMAT}"
+        )
     try:
         return Trained(
             layout=Layout.from_dict(description["layout"]),
@@ -128,7 +157,9 @@ def read_bundle(folder: Path) -> tuple[Trained, Detector]:
     try:
         detector.load_state_dict(_read_weights(folder / "detector.safetensors"))
     except RuntimeError as error:
-        raise BundleError(f"bundle {str(folder)!r} is damaged: {' '.join(str(error).split())[:300]}") from None
+        raise BundleError(
+            f"bundle {str(folder)!r} is damaged: {' '.join(str(error).split())[:300]}"
+        ) from None
     return trained, detector.eval()
 
 
@@ -145,7 +176,10 @@ def _backbone_description(trained: Trained) -> dict[str, Any]:
 
 
 def _detector_description(trained: Trained) -> dict[str, Any]:
-    sections = {name: getattr(trained, name).model_dump(mode="json") for name in ("detector", "recipe", "calibration")}
+    sections = {
+        name: getattr(trained, name).model_dump(mode="json")
+        for name in ("detector", "recipe", "calibration")
+    }
     return {
         "format": FORMAT,
         "layout": trained.layout.to_dict(),
@@ -166,7 +200,8 @@ def _read_weights(path: Path) -> dict[str, Any]:
         return load(path.read_bytes())
     except FileNotFoundError:
         raise BundleError(
-            f"weights {str(path)!r} are not there: a search keeps those of the best few (run.keep_best)"
+            f"weights {str(path)!r} are not there: a search keeps those of the best few "
+            "(run.keep_best)"
         ) from None
     except (SafetensorError, OSError) as error:
         raise BundleError(f"weights {str(path)!r} cannot be read: {error}") from None

@@ -12,8 +12,8 @@ from search_spaces.layout import Layout
 
 @dataclass(frozen=True)
 class Trained:
-    """What a bundle is made of. `figures`, `origin` and `request` are plain JSON: what people will read of it, and all that was
-    asked for.
+    """What a bundle is made of. `figures`, `origin` and `request` are plain JSON: what people will
+    read of it, and all that was asked for.
     """
 
     layout: Layout

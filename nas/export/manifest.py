@@ -1,4 +1,6 @@
-"""The list of a bundle's files with their hashes. It proves that nothing has changed since it was written, not who wrote it."""
+"""The list of a bundle's files with their hashes. It proves that nothing has changed since it was
+written, not who wrote it.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,24 @@ def check_manifest(folder: Path) -> list[str]:
         files = json.loads(written)["files"]
         expected = _text(dict(files)).encode()
     except FileNotFoundError:
-        raise BundleError(f"bundle {str(folder)!r} has no {MANIFEST}, by which it could be verified") from None
+        raise BundleError(
+            f"bundle {str(folder)!r} has no {MANIFEST}, by which it could be verified"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"bundle {str(folder)!r}: {MANIFEST} cannot be read: {error}") from None
     if written != expected:  # it has one spelling, so that a changed byte shows here too
-        raise BundleError(f"bundle {str(folder)!r}: {MANIFEST} has been changed, or has a format other than {FORMAT}")
+        raise BundleError(
+            f"bundle {str(folder)!r}: {MANIFEST} has been changed, or has a format other than "
+            f"{FORMAT}"
+        )
     present = {path.name for path in folder.iterdir()} - {MANIFEST}
     if absent := sorted(set(files) - present):
         raise BundleError(f"bundle {str(folder)!r}: {absent[0]} is missing")
     if strange := sorted(present - set(files)):
-        raise BundleError(f"bundle {str(folder)!r}: {strange[0]} is not in {MANIFEST}; delete it, it was not exported")
+        raise BundleError(
+            f"bundle {str(folder)!r}: {strange[0]} is not in {MANIFEST}; delete it, it was not "
+            "exported"
+        )
     for name, entry in files.items():
         path = folder / name
         if path.is_symlink() or not path.is_file() or _entry(path) != entry:
@@ -55,4 +65,7 @@ def _text(files: dict[str, dict[str, str | int]]) -> str:
 
 def _entry(path: Path) -> dict[str, str | int]:
     with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+        }

@@ -1,7 +1,9 @@
-"""A bundle's files for mmdetection 3: a module that registers the backbone, and a configuration around it.
+"""A bundle's files for mmdetection 3: a module that registers the backbone, and a configuration
+around it.
 
-Names and defaults are those of mmdetection's published configurations (configs/fcos, configs/atss, configs/_base_/models/
-faster-rcnn_r50_fpn.py); numbers are our detector's. Only the backbone's weights travel: heads have other names there.
+Names and defaults are those of mmdetection's published configurations (configs/fcos, configs/atss,
+configs/_base_/models/ faster-rcnn_r50_fpn.py); numbers are our detector's. Only the backbone's
+weights travel: heads have other names there.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ _STRIDES = [8, 16, 32, 64, 128]
 
 
 def mmdetection_config(trained: Trained) -> str:
-    """Text of `mmdet_config.py`: the whole detector where mmdetection has it, else backbone and neck."""
+    """Text of `mmdet_config.py`: the whole detector where mmdetection has it, else backbone and
+    neck.
+    """
     kind = trained.detector.name if trained.detector.neck == "fpn" else ""
     heads = {"fcos": _fcos, "atss": _atss, "faster_rcnn": _faster_rcnn}.get(kind)
     dense = trained.detector.name in {"fcos", "atss", "reppoints_v2"}
@@ -64,7 +68,8 @@ def mmdetection_config(trained: Trained) -> str:
         said = "The backbone has its trained weights; neck and head are to be trained."
     else:
         said = (
-            f"It has no {trained.detector.name} with our {trained.detector.neck} neck: a detector type and heads are missing."
+            f"It has no {trained.detector.name} with our {trained.detector.neck} neck: a detector "
+            "type and heads are missing."
         )
     return _CONFIG.format(
         title=f"{trained.layout} in mmdetection.",
@@ -103,9 +108,14 @@ def _common(trained: Trained, *, first: int) -> dict[str, Any]:
 def _dense(trained: Trained, kind: str) -> dict[str, Any]:
     channels = trained.detector.channels
     return {
-        "type": kind, "num_classes": len(trained.categories), "in_channels": channels, "feat_channels": channels,
-        "stacked_convs": 4, "loss_cls": _FOCAL, "loss_centerness": _SIGMOID,
-    }  # fmt: skip
+        "type": kind,
+        "num_classes": len(trained.categories),
+        "in_channels": channels,
+        "feat_channels": channels,
+        "stacked_convs": 4,
+        "loss_cls": _FOCAL,
+        "loss_centerness": _SIGMOID,
+    }
 
 
 def _found(limit: float) -> dict[str, Any]:
@@ -114,21 +124,39 @@ def _found(limit: float) -> dict[str, Any]:
 
 def _fcos(trained: Trained) -> dict[str, Any]:
     head = _dense(trained, "FCOSHead") | {
-        "strides": _STRIDES, "norm_on_bbox": True, "centerness_on_reg": True, "center_sampling": True,
-        "center_sample_radius": 1.5, "loss_bbox": {"type": "GIoULoss", "loss_weight": 1.0},
-    }  # fmt: skip
-    return {"type": "FCOS", "bbox_head": head, "test_cfg": {"nms_pre": 1000, "min_bbox_size": 0, **_found(0.6)}}
+        "strides": _STRIDES,
+        "norm_on_bbox": True,
+        "centerness_on_reg": True,
+        "center_sampling": True,
+        "center_sample_radius": 1.5,
+        "loss_bbox": {"type": "GIoULoss", "loss_weight": 1.0},
+    }
+    return {
+        "type": "FCOS",
+        "bbox_head": head,
+        "test_cfg": {"nms_pre": 1000, "min_bbox_size": 0, **_found(0.6)},
+    }
 
 
 def _atss(trained: Trained) -> dict[str, Any]:
     anchors = {
-        "type": "AnchorGenerator", "ratios": [1.0], "octave_base_scale": 8, "scales_per_octave": 1, "strides": _STRIDES,
-    }  # fmt: skip
+        "type": "AnchorGenerator",
+        "ratios": [1.0],
+        "octave_base_scale": 8,
+        "scales_per_octave": 1,
+        "strides": _STRIDES,
+    }
     head = _dense(trained, "ATSSHead") | {
-        "anchor_generator": anchors, "bbox_coder": _coder([0.1, 0.1, 0.2, 0.2]),
+        "anchor_generator": anchors,
+        "bbox_coder": _coder([0.1, 0.1, 0.2, 0.2]),
         "loss_bbox": {"type": "GIoULoss", "loss_weight": 2.0},
-    }  # fmt: skip
-    training = {"assigner": {"type": "ATSSAssigner", "topk": 9}, "allowed_border": -1, "pos_weight": -1, "debug": False}
+    }
+    training = {
+        "assigner": {"type": "ATSSAssigner", "topk": 9},
+        "allowed_border": -1,
+        "pos_weight": -1,
+        "debug": False,
+    }
     tested = {"nms_pre": 1000, "min_bbox_size": 0, **_found(0.6)}
     return {"type": "ATSS", "bbox_head": head, "train_cfg": training, "test_cfg": tested}
 
@@ -136,47 +164,84 @@ def _atss(trained: Trained) -> dict[str, Any]:
 def _faster_rcnn(trained: Trained) -> dict[str, Any]:
     spec, smooth = trained.detector, {"type": "L1Loss", "loss_weight": 1.0}
     rpn = {
-        "type": "RPNHead", "in_channels": spec.channels, "feat_channels": spec.channels,
+        "type": "RPNHead",
+        "in_channels": spec.channels,
+        "feat_channels": spec.channels,
         "anchor_generator": {
-            "type": "AnchorGenerator", "scales": [8], "ratios": [0.5, 1.0, 2.0], "strides": [4, 8, 16, 32, 64],
+            "type": "AnchorGenerator",
+            "scales": [8],
+            "ratios": [0.5, 1.0, 2.0],
+            "strides": [4, 8, 16, 32, 64],
         },
-        "bbox_coder": _coder([1.0, 1.0, 1.0, 1.0]), "loss_cls": _SIGMOID, "loss_bbox": smooth,
-    }  # fmt: skip
+        "bbox_coder": _coder([1.0, 1.0, 1.0, 1.0]),
+        "loss_cls": _SIGMOID,
+        "loss_bbox": smooth,
+    }
     layer = (
         {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 2, "aligned": False}
-        if spec.roi_op == "align" else {"type": "RoIPool", "output_size": 7}
-    )  # fmt: skip
+        if spec.roi_op == "align"
+        else {"type": "RoIPool", "output_size": 7}
+    )
     box_head = {
-        "type": "Shared2FCBBoxHead", "in_channels": spec.channels, "fc_out_channels": spec.hidden, "roi_feat_size": 7,
-        "num_classes": len(trained.categories), "bbox_coder": _coder([0.1, 0.1, 0.2, 0.2]), "reg_class_agnostic": False,
-        "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0}, "loss_bbox": smooth,
-    }  # fmt: skip
+        "type": "Shared2FCBBoxHead",
+        "in_channels": spec.channels,
+        "fc_out_channels": spec.hidden,
+        "roi_feat_size": 7,
+        "num_classes": len(trained.categories),
+        "bbox_coder": _coder([0.1, 0.1, 0.2, 0.2]),
+        "reg_class_agnostic": False,
+        "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
+        "loss_bbox": smooth,
+    }
     extractor = {
-        "type": "SingleRoIExtractor", "roi_layer": layer, "out_channels": spec.channels, "featmap_strides": [4, 8, 16, 32],
-    }  # fmt: skip
+        "type": "SingleRoIExtractor",
+        "roi_layer": layer,
+        "out_channels": spec.channels,
+        "featmap_strides": [4, 8, 16, 32],
+    }
     heads = {"type": "StandardRoIHead", "bbox_roi_extractor": extractor, "bbox_head": box_head}
     limits = {"nms": {"type": "nms", "iou_threshold": 0.7}, "min_bbox_size": 0}
     training = {
         "rpn": _sampled((0.7, 0.3), low_quality=True, num=256, share=0.5, with_truth=False),
         "rpn_proposal": {"nms_pre": 2000, "max_per_img": 2000, **limits},
-        "rcnn": _sampled((0.5, 0.5), low_quality=False, num=spec.regions, share=0.25, with_truth=True),
+        "rcnn": _sampled(
+            (0.5, 0.5), low_quality=False, num=spec.regions, share=0.25, with_truth=True
+        ),
     }
     tested = {"rpn": {"nms_pre": 1000, "max_per_img": 1000, **limits}, "rcnn": _found(0.6)}
-    return {"type": "FasterRCNN", "rpn_head": rpn, "roi_head": heads, "train_cfg": training, "test_cfg": tested}
+    return {
+        "type": "FasterRCNN",
+        "rpn_head": rpn,
+        "roi_head": heads,
+        "train_cfg": training,
+        "test_cfg": tested,
+    }
 
 
 def _coder(deviations: list[float]) -> dict[str, Any]:
     return {"type": "DeltaXYWHBBoxCoder", "target_means": [0.0] * 4, "target_stds": deviations}
 
 
-def _sampled(iou: tuple[float, float], *, low_quality: bool, num: int, share: float, with_truth: bool) -> dict[str, Any]:
+def _sampled(
+    iou: tuple[float, float], *, low_quality: bool, num: int, share: float, with_truth: bool
+) -> dict[str, Any]:
     return {
         "assigner": {
-            "type": "MaxIoUAssigner", "pos_iou_thr": iou[0], "neg_iou_thr": iou[1], "min_pos_iou": iou[1],
-            "match_low_quality": low_quality, "ignore_iof_thr": -1,
+            "type": "MaxIoUAssigner",
+            "pos_iou_thr": iou[0],
+            "neg_iou_thr": iou[1],
+            "min_pos_iou": iou[1],
+            "match_low_quality": low_quality,
+            "ignore_iof_thr": -1,
         },
         "sampler": {
-            "type": "RandomSampler", "num": num, "pos_fraction": share, "neg_pos_ub": -1, "add_gt_as_proposals": with_truth,
+            "type": "RandomSampler",
+            "num": num,
+            "pos_fraction": share,
+            "neg_pos_ub": -1,
+            "add_gt_as_proposals": with_truth,
         },
-        "allowed_border": -1, "pos_weight": -1, "debug": False,
-    }  # fmt: skip
+        "allowed_border": -1,
+        "pos_weight": -1,
+        "debug": False,
+    }

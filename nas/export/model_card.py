@@ -118,11 +118,15 @@ def model_card(trained: Trained, left_out: Sequence[str]) -> str:
     return _CARD.format(
         layout=layout,
         pattern=layout.pattern,
-        start=f"from the weights in {PurePath(recipe.weights).name}" if recipe.weights else "from scratch",
+        start=f"from the weights in {PurePath(recipe.weights).name}"
+        if recipe.weights
+        else "from scratch",
         detector=trained.detector.name,
         data=trained.origin.get("data", "unknown data"),
         stages="\n".join(stages),
-        figures="\n".join(f"| {name} | {_cell(value)} |" for name, value in trained.figures.items()),
+        figures="\n".join(
+            f"| {name} | {_cell(value)} |" for name, value in trained.figures.items()
+        ),
         mean=IMAGE_MEAN,
         std=IMAGE_STD,
         widths=", ".join(map(str, layout.widths)),

@@ -23,15 +23,18 @@ def push_target(place: str) -> Path:
     try:
         check_target(target, "--push-to")
     except OSError as error:
-        raise OutputError(f"--push-to {place!r} cannot be reached: {error.strerror or error}") from error
+        raise OutputError(
+            f"--push-to {place!r} cannot be reached: {error.strerror or error}"
+        ) from error
     return target
 
 
 def push(bundle: Path, target: Path) -> None:
     """Copy a bundle; what was there before is replaced.
 
-    A folder appears whole: it is copied beside its place and renamed. Object stores cannot rename folders: there the old
-    manifest goes first and the new one comes last, and what has none is partial.
+    A folder appears whole: it is copied beside its place and renamed. Object stores cannot rename
+    folders: there the old manifest goes first and the new one comes last, and what has none is
+    partial.
 
     Raises:
         OutputError: it cannot be written; the text says what lies there now.
@@ -44,14 +47,17 @@ def push(bundle: Path, target: Path) -> None:
         else:
             shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
-        for name in sorted((path.name for path in bundle.iterdir()), key=lambda name: name == MANIFEST):
+        for name in sorted(
+            (path.name for path in bundle.iterdir()), key=lambda name: name == MANIFEST
+        ):
             (place / name).write_bytes((bundle / name).read_bytes())
         if not remote:
             shutil.rmtree(target, ignore_errors=True)
             place.rename(target)
     except Exception as error:  # file systems behind URLs have errors of their own
         raise OutputError(
-            f"--push-to {str(target)!r} cannot be written ({error}); {str(place)!r} is partial, without a {MANIFEST}"
+            f"--push-to {str(target)!r} cannot be written ({error}); {str(place)!r} is partial, "
+            f"without a {MANIFEST}"
         ) from error
 
 

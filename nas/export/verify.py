@@ -22,10 +22,18 @@ from nas.export.bundle import BACKBONE_PREFIX, read_bundle
 from nas.export.description import Trained
 from nas.export.manifest import check_manifest
 from nas.export.onnx.export import READERS, missing
-from nas.export.onnx.writer import BACKBONE, DETECTOR, compare_backbone, compare_detector, random_images, same
+from nas.export.onnx.writer import (
+    BACKBONE,
+    DETECTOR,
+    compare_backbone,
+    compare_detector,
+    random_images,
+    same,
+)
 from nas.models.detectors import Detector
 
-# What a stranger's interpreter does: our packages cannot be imported, nothing is written beside the code.
+# What a stranger's interpreter does: our packages cannot be imported, nothing is written beside the
+# code.
 _LOADED = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -69,14 +77,23 @@ def verify(folder: Path) -> tuple[Trained, Detector, list[Check]]:
     """
     names = check_manifest(folder)
     trained, detector = read_bundle(folder)
-    checks = [Check("hashes", True, f"{len(names)} files as exported"), Check("detector.safetensors", True, "loads")]
+    checks = [
+        Check("hashes", True, f"{len(names)} files as exported"),
+        Check("detector.safetensors", True, "loads"),
+    ]
     return trained, detector, [*checks, *_forms(folder, names, detector)]
 
 
 def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
     state, weights = detector.state_dict(), load_file(folder / "backbone.safetensors")
-    expected = {name.removeprefix(BACKBONE_PREFIX): x for name, x in state.items() if name.startswith(BACKBONE_PREFIX)}
-    if set(weights) != set(expected) or not all(torch.equal(x, expected[name]) for name, x in weights.items()):
+    expected = {
+        name.removeprefix(BACKBONE_PREFIX): x
+        for name, x in state.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
+    if set(weights) != set(expected) or not all(
+        torch.equal(x, expected[name]) for name, x in weights.items()
+    ):
         raise BundleError("backbone.safetensors has other weights than detector.safetensors")
     yield Check("backbone.safetensors", True, "the detector's weights")
     yield _same_elsewhere(folder, detector, "backbone.py", _BACKBONE, times=2)
@@ -92,14 +109,19 @@ def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check
         if name not in names:
             yield Check(name, False, "the bundle has none (README.md says why)")
         elif absent := missing(READERS):
-            yield Check(name, False, f"{absent[0]} is not installed: pip install 'scratch-nas[onnx]'")
+            yield Check(
+                name, False, f"{absent[0]} is not installed: pip install 'scratch-nas[onnx]'"
+            )
         else:
             compare(folder / name, detector)
             yield Check(name, True, "same outputs, in onnxruntime")
 
 
-def _same_elsewhere(folder: Path, detector: Detector, name: str, build: str, times: int = 1) -> Check:
-    """The maps that a fresh interpreter without our packages gets, `times` over, beside the network's.
+def _same_elsewhere(
+    folder: Path, detector: Detector, name: str, build: str, times: int = 1
+) -> Check:
+    """The maps that a fresh interpreter without our packages gets, `times` over, beside the
+    network's.
 
     Raises:
         BundleError: it fails there, or gives others.
@@ -113,8 +135,11 @@ def _same_elsewhere(folder: Path, detector: Detector, name: str, build: str, tim
     return Check(name, True, "same outputs, in an interpreter without scratch-nas")
 
 
-def run_elsewhere(folder: Path, build: str, given: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """What a `network` that the lines `build` make gives for images, in a fresh interpreter; `NAME.0` is the first map.
+def run_elsewhere(
+    folder: Path, build: str, given: dict[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """What a `network` that the lines `build` make gives for images, in a fresh interpreter;
+    `NAME.0` is the first map.
 
     Raises:
         BundleError: it fails.
@@ -122,7 +147,16 @@ def run_elsewhere(folder: Path, build: str, given: dict[str, Tensor], name: str)
     with tempfile.TemporaryDirectory() as scratch:
         images, maps = f"{scratch}/images.safetensors", f"{scratch}/maps.safetensors"
         save_file(given, images)
-        command = [sys.executable, "-I", "-B", "-c", _LOADED.format(build=build), str(folder.resolve()), images, maps]
+        command = [
+            sys.executable,
+            "-I",
+            "-B",
+            "-c",
+            _LOADED.format(build=build),
+            str(folder.resolve()),
+            images,
+            maps,
+        ]
         ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
         if ran.returncode:
             last = ran.stderr.strip().splitlines()[-1:] or ["no word"]

@@ -1,8 +1,10 @@
-"""Activation checkpointing: what is not kept is computed once more in the backward pass (Chen et al., 2016).
+"""Activation checkpointing: what is not kept is computed once more in the backward pass (Chen et
+al., 2016).
 
-`full`: blocks of the backbone keep their input alone and run twice. `light`: norms, GELU and the attention itself run twice,
-convolutions and linear maps do not: PyTorch ends the second run of a piece when it has everything that was kept the first time,
-and what a piece here ends with, a product, keeps only its input.
+`full`: blocks of the backbone keep their input alone and run twice. `light`: norms, GELU and the
+attention itself run twice, convolutions and linear maps do not: PyTorch ends the second run of a
+piece when it has everything that was kept the first time, and what a piece here ends with, a
+product, keeps only its input.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ def _light_tower(tower: Tower, again_in: Context, x: Tensor) -> Tensor:
     return relu(norm(x))
 
 
-def _again(piece: Callable[[Tensor], Tensor], owner: nn.Module, again_in: Context, x: Tensor) -> Tensor:
+def _again(
+    piece: Callable[[Tensor], Tensor], owner: nn.Module, again_in: Context, x: Tensor
+) -> Tensor:
     """Run a piece of `owner`, and once more in the backward pass."""
 
     @contextmanager
@@ -76,15 +80,20 @@ def _again(piece: Callable[[Tensor], Tensor], owner: nn.Module, again_in: Contex
             yield
 
     return checkpoint(
-        piece, x, use_reentrant=False, context_fn=lambda: (nullcontext(), second()),
+        piece,
+        x,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), second()),
         preserve_rng_state=False,  # blocks draw no numbers
-    )  # fmt: skip
+    )
 
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """The second run must not move the running statistics of batch norms a second time."""
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

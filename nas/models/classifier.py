@@ -18,20 +18,25 @@ HEAD_STD = 0.02  # Swin's
 
 
 class Classifier(nn.Module):
-    """The last map of a backbone, averaged over its positions, and a linear layer: [B, 3, H, W] -> [B, classes].
+    """The last map of a backbone, averaged over its positions, and a linear layer: [B, 3, H, W] ->
+    [B, classes].
 
-    Images are float in 0 to 1, normalised here as detectors do it. A last T stage has its norm before the average, as in Swin;
-    a last C stage has none, as in ResNet. The output norms of earlier stages have no part in this: they stay at identity,
-    frozen, and are what a detector begins with.
+    Images are float in 0 to 1, normalised here as detectors do it. A last T stage has its norm
+    before the average, as in Swin; a last C stage has none, as in ResNet. The output norms of
+    earlier stages have no part in this: they stay at identity, frozen, and are what a detector
+    begins with.
 
-    Called with targets too, classes [B] from 0 or shares of them [B, classes], it gives the cross-entropy as a dict of losses:
-    with smoothing e, a target t over K classes becomes (1 - e) t + e / K (Szegedy et al., CVPR 2016).
+    Called with targets too, classes [B] from 0 or shares of them [B, classes], it gives the
+    cross-entropy as a dict of losses: with smoothing e, a target t over K classes becomes (1 - e) t
+    + e / K (Szegedy et al., CVPR 2016).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: HybridBackbone, classes: int, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, backbone: HybridBackbone, classes: int, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         self.backbone, self.label_smoothing = backbone, label_smoothing
         self.memory_format = torch.contiguous_format  # of the batch
@@ -49,32 +54,48 @@ class Classifier(nn.Module):
         logits = self.head(features.mean(dim=(2, 3)))
         if targets is None:
             return logits
-        return {"cross_entropy": F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)}
+        return {
+            "cross_entropy": F.cross_entropy(
+                logits.float(), targets, label_smoothing=self.label_smoothing
+            )
+        }
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """How many of the labels [B] are among the k largest logits [B, classes]; all where there are no more than k classes."""
+    """How many of the labels [B] are among the k largest logits [B, classes]; all where there are
+    no more than k classes.
+    """
     first = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (first == labels[:, None]).any(dim=1).sum()
 
 
 @torch.inference_mode()
-def score(classifier: nn.Module, batches: Iterable[ImageBatch], device: torch.device) -> ClassificationMetrics:
-    """Run a classifier over a split; of several processes each over its share, and all get the metrics of the whole.
+def score(
+    classifier: nn.Module, batches: Iterable[ImageBatch], device: torch.device
+) -> ClassificationMetrics:
+    """Run a classifier over a split; of several processes each over its share, and all get the
+    metrics of the whole.
 
     Args:
-        classifier: on `device`; gives logits [B, classes] of images alone; left in the mode it came in.
+        classifier: on `device`; gives logits [B, classes] of images alone; left in the mode it came
+            in.
         batches: every image once.
         device: where to run.
     """
-    was_training, images, sums = classifier.training, 0, torch.zeros(3, dtype=torch.float64, device=device)
+    was_training, images, sums = (
+        classifier.training,
+        0,
+        torch.zeros(3, dtype=torch.float64, device=device),
+    )
     classifier.eval()
     for batch in batches:
         batch = batch.to(device)
         logits = classifier(batch.images)
         loss = F.cross_entropy(logits, batch.targets, reduction="sum")
         images += len(logits)
-        sums += torch.stack([top_k(logits, batch.targets, 1), top_k(logits, batch.targets, 5), loss])
+        sums += torch.stack(
+            [top_k(logits, batch.targets, 1), top_k(logits, batch.targets, 5), loss]
+        )
     classifier.train(was_training)
     top1, top5, loss, count = all_reduce_mean(torch.cat([sums, sums.new_tensor([images])])).tolist()
     return ClassificationMetrics(top1 / count, top5 / count, loss / count)

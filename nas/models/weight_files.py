@@ -1,4 +1,6 @@
-"""Tensors out of files that other people wrote: by name, plain, and without running what else such a file may hold."""
+"""Tensors out of files that other people wrote: by name, plain, and without running what else such
+a file may hold.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from nas.config.recipe import WEIGHT_FILES
 from nas.errors import SpecError
 
 CONTAINERS = ("model", "state_dict", "model_state_dict")
-_CODE = re.compile(r"GLOBAL (\S+)")  # what PyTorch's reader of tensors says that it would have had to run
+_CODE = re.compile(
+    r"GLOBAL (\S+)"
+)  # what PyTorch's reader of tensors says that it would have had to run
 
 
 def refusal(path: Path, reason: str) -> SpecError:
@@ -31,10 +35,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Names to tensors, on the CPU, at the top of a file or under one of `CONTAINERS`.
 
     Args:
-        path: `.safetensors`, or `.pt` or `.pth` as `torch.save` writes it; of this machine or a URL's.
+        path: `.safetensors`, or `.pt` or `.pth` as `torch.save` writes it; of this machine or a
+            URL's.
 
     Raises:
-        SpecError: the file is not there, damaged, would run code, or holds other things than plain tensors.
+        SpecError: the file is not there, damaged, would run code, or holds other things than plain
+            tensors.
     """
     if path.suffix not in WEIGHT_FILES:
         raise refusal(path, f"the name must end in {', '.join(WEIGHT_FILES)}")
@@ -57,11 +63,22 @@ def _unpickled(path: Path) -> Any:
             return torch.load(packed, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files fail in every way
         said = " ".join(str(error).split())
-        if code := "TorchScript" if "TorchScript" in said else (found := _CODE.search(said)) and found[1]:
-            raise refusal(path, f"reading it would run code ({code}), so it was not loaded; {_INSTEAD}") from None
+        if (
+            code := "TorchScript"
+            if "TorchScript" in said
+            else (found := _CODE.search(said)) and found[1]
+        ):
+            raise refusal(
+                path, f"reading it would run code ({code}), so it was not loaded; {_INSTEAD}"
+            ) from None
         if isinstance(error, pickle.UnpicklingError):
-            raise refusal(path, f"it is damaged, or a pickle that could run code, and was not loaded; {_INSTEAD}") from None
-        raise refusal(path, f"it is cut off or damaged ({type(error).__name__}: {said[:200]})") from None
+            raise refusal(
+                path,
+                f"it is damaged, or a pickle that could run code, and was not loaded; {_INSTEAD}",
+            ) from None
+        raise refusal(
+            path, f"it is cut off or damaged ({type(error).__name__}: {said[:200]})"
+        ) from None
 
 
 _INSTEAD = "save its tensors as .safetensors (safetensors.torch.save_file)"
@@ -69,13 +86,22 @@ _INSTEAD = "save its tensors as .safetensors (safetensors.torch.save_file)"
 
 def _plain_tensors(path: Path, content: Any) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
-        content = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content)
+        content = next(
+            (content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), content
+        )
     if not isinstance(content, Mapping) or not content:
         got = "nothing" if isinstance(content, Mapping) else type(content).__name__
-        raise refusal(path, f"it must hold tensors by name, at the top or under {', '.join(CONTAINERS)}; got {got}")
+        raise refusal(
+            path,
+            f"it must hold tensors by name, at the top or under {', '.join(CONTAINERS)}; got {got}",
+        )
     for name, value in content.items():
         if not isinstance(name, str) or not _plain(value):
-            raise refusal(path, f"it must hold plain tensors by name, nothing else; got {name!r}, {_described(value)}")
+            raise refusal(
+                path,
+                f"it must hold plain tensors by name, nothing else; got {name!r}, "
+                f"{_described(value)}",
+            )
     return dict(content)
 
 
@@ -87,4 +113,8 @@ def _plain(value: Any) -> bool:
 
 def _described(value: Any) -> str:
     """For people: what stands where a plain tensor should."""
-    return f"a tensor ({value.dtype}, {value.layout}, {value.device})" if isinstance(value, Tensor) else type(value).__name__
+    return (
+        f"a tensor ({value.dtype}, {value.layout}, {value.device})"
+        if isinstance(value, Tensor)
+        else type(value).__name__
+    )

@@ -1,8 +1,10 @@
-"""Backbone weights that others trained, for networks that do not start from scratch: put into our names, kept where they fit.
+"""Backbone weights that others trained, for networks that do not start from scratch: put into our
+names, kept where they fit.
 
-Understood are our own backbones and detectors, Swin Transformers of the first version (blocks of the second compute something
-else) as torchvision and timm name them, whose older names are those of the published code, and ResNets with bottlenecks, for
-which the two have the same names. Which of them a file is, its names decide.
+Understood are our own backbones and detectors, Swin Transformers of the first version (blocks of
+the second compute something else) as torchvision and timm name them, whose older names are those of
+the published code, and ResNets with bottlenecks, for which the two have the same names. Which of
+them a file is, its names decide.
 """
 
 from __future__ import annotations
@@ -28,15 +30,18 @@ _IN_BLOCKS = {
     ".mlp.fc1.": ".mlp.0.",
     ".mlp.fc2.": ".mlp.3.",
 }
-_BLOCK = re.compile(r"stages\.(\d)\.(?:blocks\.)?(\d+)\.(bn3|norm1)\.weight")  # one tensor of each, as long as it is wide
+_BLOCK = re.compile(
+    r"stages\.(\d)\.(?:blocks\.)?(\d+)\.(bn3|norm1)\.weight"
+)  # one tensor of each, as long as it is wide
 
 
 @dataclass(frozen=True)
 class WeightsReport:
     """What became of a file's tensors. Names are the network's, but `unused` has the file's.
 
-    `missing` and `misfits` keep their initialisation; `misfits` are names with the shape in the file and in the network.
-    Counters of batch norms (`num_batches_tracked`) go with their layer and are not listed.
+    `missing` and `misfits` keep their initialisation; `misfits` are names with the shape in the
+    file and in the network. Counters of batch norms (`num_batches_tracked`) go with their layer and
+    are not listed.
     """
 
     source: str
@@ -53,7 +58,9 @@ class WeightsReport:
             parts.append(f"not in the file: {_first_layer(self.missing)}")
         if self.misfits:
             name, theirs, ours = self.misfits[0]
-            parts.append(f"does not fit: {name} {list(theirs)} instead of {list(ours)}{_more(self.misfits)}")
+            parts.append(
+                f"does not fit: {name} {list(theirs)} instead of {list(ours)}{_more(self.misfits)}"
+            )
         if self.unused:
             parts.append(f"has no place: {_first_layer(self.unused)}")
         return "; ".join(parts)
@@ -61,7 +68,9 @@ class WeightsReport:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of file: each of `marks` matches a name below `root`; `places` are beginnings of names there, theirs to ours."""
+    """A kind of file: each of `marks` matches a name below `root`; `places` are beginnings of names
+    there, theirs to ours.
+    """
 
     source: str
     marks: tuple[str, ...]
@@ -75,7 +84,11 @@ class _Kind:
     def in_our_names(self, names: Iterable[str]) -> dict[str, str]:
         """Our names to theirs, of what belongs to a backbone."""
         below = [name for name in names if name.startswith(self.root)]
-        return {self._ours(name.removeprefix(self.root)): name for name in below if not _NO_BACKBONE.fullmatch(name)}
+        return {
+            self._ours(name.removeprefix(self.root)): name
+            for name in below
+            if not _NO_BACKBONE.fullmatch(name)
+        }
 
     def _ours(self, name: str) -> str:
         place = next((place for place in self.places if name.startswith(place)), "")
@@ -86,11 +99,23 @@ class _Kind:
 
 
 def _timm_places(merging_of: int) -> dict[str, str]:
-    """`merging_of`: 0 where a stage begins with its merging, 1 where it ends with that of the next."""
-    stem = {"patch_embed.proj.": "stem.conv.", "patch_embed.norm.": "stem.norm.", "norm.": "norms.3."}
-    stages = [(f"layers{dot}{stage}", stage) for stage in STAGES for dot in "._"]  # `features_only` has layers_0
+    """`merging_of`: 0 where a stage begins with its merging, 1 where it ends with that of the
+    next.
+    """
+    stem = {
+        "patch_embed.proj.": "stem.conv.",
+        "patch_embed.norm.": "stem.norm.",
+        "norm.": "norms.3.",
+    }
+    stages = [
+        (f"layers{dot}{stage}", stage) for stage in STAGES for dot in "._"
+    ]  # `features_only` has layers_0
     blocks = {f"{name}.blocks.": f"stages.{stage}.blocks." for name, stage in stages}
-    return stem | blocks | {f"{name}.downsample.": f"stages.{stage + merging_of}.merging." for name, stage in stages}
+    return (
+        stem
+        | blocks
+        | {f"{name}.downsample.": f"stages.{stage + merging_of}.merging." for name, stage in stages}
+    )
 
 
 _TORCHVISION = {
@@ -98,66 +123,97 @@ _TORCHVISION = {
     **{f"features.{2 * stage + 1}.": f"stages.{stage}.blocks." for stage in STAGES},
     **{f"features.{2 * stage}.": f"stages.{stage}.merging." for stage in STAGES[1:]},
 }
-_RESNET = {"conv1.": "stem.conv.", "bn1.": "stem.norm.", **{f"layer{stage + 1}.": f"stages.{stage}." for stage in STAGES}}
+_RESNET = {
+    "conv1.": "stem.conv.",
+    "bn1.": "stem.norm.",
+    **{f"layer{stage + 1}.": f"stages.{stage}." for stage in STAGES},
+}
 _OURS = r"stages\.\d\.(0\.conv3|blocks\.0\.attention\.qkv)\.weight"
 _TABLE = r"\.0\.attn\.relative_position_bias_table"  # the second version of Swin has none
 _KINDS = (
     _Kind("scratch-nas backbone", (_OURS,)),
     _Kind("scratch-nas detector", (_OURS,), root="backbone.backbone."),
     _Kind("torchvision Swin", (r"features\.1" + _TABLE,), _TORCHVISION),
-    _Kind("timm Swin with older names", (r"layers[._]0\.blocks" + _TABLE, r"layers[._]0\.downsample\..*"), _timm_places(1)),
+    _Kind(
+        "timm Swin with older names",
+        (r"layers[._]0\.blocks" + _TABLE, r"layers[._]0\.downsample\..*"),
+        _timm_places(1),
+    ),
     _Kind("timm Swin", (r"layers[._]0\.blocks" + _TABLE,), _timm_places(0)),
     _Kind("torchvision or timm ResNet", (r"layer1\.0\.conv3\.weight",), _RESNET),
 )
-_KNOWN = "a scratch-nas backbone or detector, a Swin (V1) or a ResNet (50 and deeper) of torchvision or timm"
+_KNOWN = (
+    "a scratch-nas backbone or detector, a Swin (V1) or a ResNet (50 and deeper) of torchvision "
+    "or timm"
+)
 
 
 @torch.no_grad()
 def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport:
     """Take over what has the name and the shape of a tensor of `backbone`, in place, as float32.
 
-    Running statistics go with their batch norm; the last norm of a Swin classifier is the output norm of stage 4.
+    Running statistics go with their batch norm; the last norm of a Swin classifier is the output
+    norm of stage 4.
 
     Args:
         backbone: initialised; what the file does not have stays as it is.
         path: see `nas.models.weight_files.read_tensors`.
 
     Raises:
-        SpecError: the file cannot be read (see there), is of no known kind, has values that are not finite, or nothing that
-            fits; the backbone is as before.
+        SpecError: the file cannot be read (see there), is of no known kind, has values that are not
+            finite, or nothing that fits; the backbone is as before.
     """
     state = read_tensors(path)
     kind = next((kind for kind in _KINDS if kind.recognises(state)), None)
     if not kind:
-        raise refusal(path, f"the names in it must be those of {_KNOWN}; got {_first_layer([*state])}")
+        raise refusal(
+            path, f"the names in it must be those of {_KNOWN}; got {_first_layer([*state])}"
+        )
     names = kind.in_our_names(state)
     found = {ours: _finite(path, theirs, state[theirs]) for ours, theirs in names.items()}
     network = backbone.state_dict()
     report = _compare(kind.source, names, found, network)
     if not report.loaded:
-        raise refusal(path, f"nothing of this {kind.source}, {_layout(found)}, fits {_layout(network)}: {report.summary()}")
+        raise refusal(
+            path,
+            f"nothing of this {kind.source}, {_layout(found)}, fits {_layout(network)}: "
+            f"{report.summary()}",
+        )
     for name in (*report.loaded, *_counters(report, found, network)):
         network[name].copy_(found[name])
     return report
 
 
 def _compare(
-    source: str, names: Mapping[str, str], found: Mapping[str, Tensor], network: Mapping[str, Tensor]
+    source: str,
+    names: Mapping[str, str],
+    found: Mapping[str, Tensor],
+    network: Mapping[str, Tensor],
 ) -> WeightsReport:
-    listed = {name: tuple(tensor.shape) for name, tensor in network.items() if not name.endswith(_COUNTER)}
-    theirs = {name: tuple(tensor.shape) for name, tensor in found.items() if not name.endswith(_COUNTER)}
+    listed = {
+        name: tuple(tensor.shape) for name, tensor in network.items() if not name.endswith(_COUNTER)
+    }
+    theirs = {
+        name: tuple(tensor.shape) for name, tensor in found.items() if not name.endswith(_COUNTER)
+    }
     both = [name for name in listed if name in theirs]
     return WeightsReport(
         source,
         loaded=tuple(name for name in both if listed[name] == theirs[name]),
         missing=tuple(name for name in listed if name not in theirs),
         unused=tuple(names[name] for name in theirs if name not in listed),
-        misfits=tuple((name, theirs[name], listed[name]) for name in both if listed[name] != theirs[name]),
+        misfits=tuple(
+            (name, theirs[name], listed[name]) for name in both if listed[name] != theirs[name]
+        ),
     )
 
 
-def _counters(report: WeightsReport, found: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> list[str]:
-    names = [name.replace(_STATISTICS, _COUNTER) for name in report.loaded if name.endswith(_STATISTICS)]
+def _counters(
+    report: WeightsReport, found: Mapping[str, Tensor], network: Mapping[str, Tensor]
+) -> list[str]:
+    names = [
+        name.replace(_STATISTICS, _COUNTER) for name in report.loaded if name.endswith(_STATISTICS)
+    ]
     return [name for name in names if name in found and found[name].shape == network[name].shape]
 
 
@@ -174,8 +230,14 @@ def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
 
 def _layout(tensors: Mapping[str, Tensor]) -> str:
     """Kinds, depths and widths of the stages, as a layout's text has them."""
-    blocks = sorted((int(m[1]), int(m[2]), m[3], tensors[m[0]].numel()) for m in map(_BLOCK.fullmatch, tensors) if m)
-    last = {stage: f"{'C' if leaf == 'bn3' else 'T'}{block + 1}" for stage, block, leaf, _ in blocks}
+    blocks = sorted(
+        (int(m[1]), int(m[2]), m[3], tensors[m[0]].numel())
+        for m in map(_BLOCK.fullmatch, tensors)
+        if m
+    )
+    last = {
+        stage: f"{'C' if leaf == 'bn3' else 'T'}{block + 1}" for stage, block, leaf, _ in blocks
+    }
     widths = {stage: str(width) for stage, _, _, width in blocks}
     return f"{'-'.join(last.values())}@{','.join(widths.values())}"
 

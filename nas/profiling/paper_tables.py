@@ -1,7 +1,8 @@
 """The paper's tables beside what this package counts and predicts for the same layouts.
 
-Counts are of one image of 800 x 1280 pixels, the input that reproduces the printed figures; memory is of the paper's training:
-4 images a GPU, padded to 800 x 1344, fp32, AdamW. The tables print neither; both were worked out from their figures.
+Counts are of one image of 800 x 1280 pixels, the input that reproduces the printed figures; memory
+is of the paper's training: 4 images a GPU, padded to 800 x 1344, fp32, AdamW. The tables print
+neither; both were worked out from their figures.
 """
 
 from __future__ import annotations
@@ -37,25 +38,31 @@ def paper_rows(
 ) -> list[dict[str, Any]]:
     """The rows of the paper's tables, as plain JSON.
 
-    `printed` holds the paper's figures in its own units, but for `map`, a fraction; `counted` ours, None where the detector is
-    not there yet (`missing`); `deviation` is printed minus counted, in the units of the paper. `on_row` is told after each.
-    `measured` are GiB by detector and layout (`measured_memory`).
+    `printed` holds the paper's figures in its own units, but for `map`, a fraction; `counted` ours,
+    None where the detector is not there yet (`missing`); `deviation` is printed minus counted, in
+    the units of the paper. `on_row` is told after each. `measured` are GiB by detector and layout
+    (`measured_memory`).
     """
     text = (resources.files("nas.profiling") / "paper_tables.yaml").read_text()
     known = {number: table for number, table in yaml.safe_load(text).items() if number in tables}
-    chosen = [(number, table["title"], row) for number, table in known.items() for row in table["rows"]]
+    chosen = [
+        (number, table["title"], row) for number, table in known.items() for row in table["rows"]
+    ]
     rows = []
     for number, title, row in chosen:
         beside = _beside(row)
         if beside["counted"] and row.get("roi_op", "align") == "align":
-            beside["counted"]["memory_measured_gib"] = (measured or {}).get((row["detector"], row["layout"]))
+            beside["counted"]["memory_measured_gib"] = (measured or {}).get(
+                (row["detector"], row["layout"])
+            )
         rows.append({"table": number, "title": title, **beside})
         on_row("the rows", len(rows), len(chosen))
     return rows
 
 
 def measured_memory(path: Path) -> dict[tuple[str, str], float]:
-    """GiB of the paper's training by detector and layout, from what `benchmarks/memory.py` wrote on a GPU.
+    """GiB of the paper's training by detector and layout, from what `benchmarks/memory.py` wrote on
+    a GPU.
 
     Raises:
         SpecError: the file cannot be read, or is something else.
@@ -67,18 +74,24 @@ def measured_memory(path: Path) -> dict[tuple[str, str], float]:
             (row["detector"], row["layout"]): gib(row["measured_bytes"])
             for row in rows
             if asked.items() <= row.items()
-        }  # fmt: skip
+        }
     except OSError as error:
         raise SpecError(f"--measured {str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise SpecError(f"--measured {str(path)!r} is not what benchmarks/memory.py writes") from None
+        raise SpecError(
+            f"--measured {str(path)!r} is not what benchmarks/memory.py writes"
+        ) from None
 
 
 def _beside(row: dict[str, Any]) -> dict[str, Any]:
     printed = {name: row[name] for name in ("params_m", "flops_g", "memory_g") if name in row}
     known = row["detector"] in DETECTORS
     counted = _count(row) if known else None
-    ours = {"params_m": counted["params"] / 1e6, "flops_g": counted["paper_flops"] / 1e9} if counted else {}
+    ours = (
+        {"params_m": counted["params"] / 1e6, "flops_g": counted["paper_flops"] / 1e9}
+        if counted
+        else {}
+    )
     return {
         "detector": row["detector"],
         "roi_op": row.get("roi_op"),
@@ -86,7 +99,9 @@ def _beside(row: dict[str, Any]) -> dict[str, Any]:
         "trained": row["trained"],
         "printed": {"map": row["map"] / 100, **printed} if "map" in row else printed,
         "counted": counted,
-        "deviation": {name: round(printed[name] - value, 4) for name, value in ours.items() if name in printed},
+        "deviation": {
+            name: round(printed[name] - value, 4) for name, value in ours.items() if name in printed
+        },
         "missing": not known,
         "note": row.get("note"),
     }
@@ -97,7 +112,8 @@ def _count(row: dict[str, Any]) -> dict[str, Any]:
     detector = DetectorSpec(name=row["detector"], roi_op=row.get("roi_op", "align"))
     cost = count_cost(layout, detector, CLASSES, COUNTED_SIZE)
     memory, reference = (
-        predict_memory(which, detector, CLASSES, Training(TRAINED_SHAPE)) for which in (layout, Layout.parse(SWIN_T))
+        predict_memory(which, detector, CLASSES, Training(TRAINED_SHAPE))
+        for which in (layout, Layout.parse(SWIN_T))
     )
     return {
         "params": cost.params,

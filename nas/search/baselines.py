@@ -1,7 +1,9 @@
-"""Published backbones that the best of a search is held against: each as wide as the same memory allows.
+"""Published backbones that the best of a search is held against: each as wide as the same memory
+allows.
 
-The memory is the search's budget or, where no layout of the space needs so much, what its largest one needs: a space of small
-networks is held against small ones. A published backbone whose prediction is within the budget's tolerance stays as it is.
+The memory is the search's budget or, where no layout of the space needs so much, what its largest
+one needs: a space of small networks is held against small ones. A published backbone whose
+prediction is within the budget's tolerance stays as it is.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ def equalized(budget: Budget) -> list[Baseline]:
     """The baselines of a search. One whose narrowest form does not fit is left out.
 
     Args:
-        budget: the limit, the tolerance, and the space, whose norm the C stages take where it names one.
+        budget: the limit, the tolerance, and the space, whose norm the C stages take where it names
+            one.
     """
     largest = max(budget.predicted_bytes(layout) for layout in budget.space.deepest())
     allowed = min(budget.limit_bytes, largest)
@@ -59,4 +62,6 @@ def _equalized(name: str, text: str, budget: Budget, allowed: int) -> Baseline:
 
 def _at_width(published: Layout, channels: int) -> Layout:
     widths = zip(published.stages, doubled(channels), strict=True)
-    return Layout(tuple(replace(stage, width=width) for stage, width in widths), norm=published.norm)
+    return Layout(
+        tuple(replace(stage, width=width) for stage, width in widths), norm=published.norm
+    )

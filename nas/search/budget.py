@@ -1,4 +1,6 @@
-"""The budget of a search: the limit in bytes, what candidates are predicted to need, and what a search would choose from."""
+"""The budget of a search: the limit in bytes, what candidates are predicted to need, and what a
+search would choose from.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ SAMPLED = 100  # layouts of a preview
 
 
 class Budget:
-    """Peak allocated memory of a training step: what a search allows, and what layouts are predicted to need.
+    """Peak allocated memory of a training step: what a search allows, and what layouts are
+    predicted to need.
 
-    Predictions are corrected by what was measured (`learn`); before that they are those of `nas.profiling.memory`.
+    Predictions are corrected by what was measured (`learn`); before that they are those of
+    `nas.profiling.memory`.
     """
 
     def __init__(self, spec: SearchSpec, facts: DatasetSummary) -> None:
@@ -38,25 +42,35 @@ class Budget:
         self._apply_correction()
 
     def predicted_bytes(self, layout: Layout) -> int:
-        """Peak training memory of a candidate on the largest batch that this data set and recipe can give."""
+        """Peak training memory of a candidate on the largest batch that this data set and recipe
+        can give.
+        """
         traced = self._traced_bytes(layout)
         return self.correction(traced) if self.correction else traced
 
     def cost(self, layout: Layout) -> Cost:
         """Parameters of a candidate, and multiply-adds of one image of the largest batch."""
-        return count_cost(layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:])
+        return count_cost(
+            layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:]
+        )
 
     def figures(self, layout: Layout) -> dict[str, Any]:
         """What is known of a candidate before it is trained, by the names of its attributes."""
         cost = self.cost(layout)
         return {
-            "layout": str(layout), "layout_id": layout.layout_id, "detector": self.spec.detector.name, "params": cost.params,
-            "flops": cost.flops, "memory_predicted_gib": gib(self.predicted_bytes(layout)),
+            "layout": str(layout),
+            "layout_id": layout.layout_id,
+            "detector": self.spec.detector.name,
+            "params": cost.params,
+            "flops": cost.flops,
+            "memory_predicted_gib": gib(self.predicted_bytes(layout)),
             "memory_parts_gib": self.parts_gib(layout),
-        }  # fmt: skip
+        }
 
     def parts_gib(self, layout: Layout) -> dict[str, float]:
-        """What the prediction of a candidate consists of, before it is corrected; see `MemoryEstimate.parts`."""
+        """What the prediction of a candidate consists of, before it is corrected; see
+        `MemoryEstimate.parts`.
+        """
         return {part: gib(size) for part, size in self._traced(layout).parts().items()}
 
     def fit_correction(self, device: str, measured: Sequence[tuple[Layout, int]]) -> Correction:
@@ -73,14 +87,18 @@ class Budget:
         return f"the budget is {least}{gib(self.limit_bytes)} GiB{like}"
 
     def check(self, settled: Callable[[Layout], Layout | None]) -> None:
-        """Find out before the search whether there is anything to train. `settled` gives what is trained for a suggestion.
+        """Find out before the search whether there is anything to train. `settled` gives what is
+        trained for a suggestion.
 
         Raises:
             StudyError: nothing in the space meets the budget, or a layout of `search.try` does not.
         """
         for text in self.spec.search.try_first:
             if settled(layout := Layout.parse(text)) != layout:
-                raise StudyError(f"search.try: {text} needs {gib(self.predicted_bytes(layout))} GiB, {self.describe()}")
+                raise StudyError(
+                    f"search.try: {text} needs {gib(self.predicted_bytes(layout))} GiB, "
+                    f"{self.describe()}"
+                )
         if self.equalizer:
             self._check_patterns(self.equalizer)
             return
@@ -88,8 +106,10 @@ class Budget:
         smallest = min(shallowest, key=shallowest.__getitem__)
         if shallowest[smallest] > self.limit_bytes:
             raise StudyError(
-                f"no layout of space {self.space.name!r} fits into {gib(self.limit_bytes)} GiB: the smallest is {smallest} "
-                f"with {gib(shallowest[smallest])} GiB; raise budget.memory, or lower recipe.image_size or "
+                f"no layout of space {self.space.name!r} fits into {gib(self.limit_bytes)} GiB: "
+                f"the smallest is {smallest} "
+                f"with {gib(shallowest[smallest])} GiB; raise budget.memory, or lower "
+                "recipe.image_size or "
                 "recipe.images_per_gpu"
             )
 
@@ -99,8 +119,10 @@ class Budget:
         if len(self.unsolved) == len(fits):
             nearest = min(fits, key=lambda fit: abs(fit.peak_bytes - self.limit_bytes))
             raise StudyError(
-                f"no layout of space {self.space.name!r} meets the budget: {self.describe()}; the nearest is {nearest.layout} "
-                f"with {gib(nearest.peak_bytes)} GiB; raise budget.tolerance, or set budget.vary to the other of depth and "
+                f"no layout of space {self.space.name!r} meets the budget: {self.describe()}; the "
+                f"nearest is {nearest.layout} "
+                f"with {gib(nearest.peak_bytes)} GiB; raise budget.tolerance, or set budget.vary "
+                "to the other of depth and "
                 "width"
             )
 
@@ -113,11 +135,19 @@ class Budget:
     def _apply_correction(self) -> None:
         """Everything that follows from the correction."""
         asked = self.spec.budget
-        self.limit_bytes = self.predicted_bytes(Layout.parse(asked.like)) if asked.like else parse_bytes(asked.memory)
+        self.limit_bytes = (
+            self.predicted_bytes(Layout.parse(asked.like))
+            if asked.like
+            else parse_bytes(asked.memory)
+        )
         self.equalizer = None
         if asked.mode == "equalize":
             self.equalizer = Equalizer(
-                self.space, self.limit_bytes, tolerance=asked.tolerance, vary=asked.vary, predict=self.predicted_bytes
+                self.space,
+                self.limit_bytes,
+                tolerance=asked.tolerance,
+                vary=asked.vary,
+                predict=self.predicted_bytes,
             )
 
 
@@ -135,7 +165,8 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
 
 
 def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: Progress) -> dict[str, Any]:
-    """Size of the space, and from a random sample of its layouts the share that fits and the memory needed.
+    """Size of the space, and from a random sample of its layouts the share that fits and the memory
+    needed.
 
     In mode `equalize` also, for each pattern, the layout nearest to the budget.
     """
@@ -145,7 +176,9 @@ def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: Progress) -> dic
     sizes, usable = [], 0
     for done, layout in enumerate(sampled, start=1):
         sizes.append(budget.predicted_bytes(layout))
-        usable += equalizer.solve(layout) is not None if equalizer else sizes[-1] <= budget.limit_bytes
+        usable += (
+            equalizer.solve(layout) is not None if equalizer else sizes[-1] <= budget.limit_bytes
+        )
         on_layout("layouts", done, len(sampled))
     return {
         "study": spec.study,
@@ -159,7 +192,9 @@ def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: Progress) -> dic
         "memory_predicted_gib_min": gib(min(sizes)),
         "memory_predicted_gib_median": gib(statistics.median(sizes)),
         "memory_predicted_gib_max": gib(max(sizes)),
-        "patterns": [_pattern_row(fit, budget.limit_bytes) for fit in equalizer.patterns()] if equalizer else [],
+        "patterns": [_pattern_row(fit, budget.limit_bytes) for fit in equalizer.patterns()]
+        if equalizer
+        else [],
         "largest_batch_shape": list(facts.batch_shape),
         "train_images": facts.train_images,
         "val_images": facts.val_images,

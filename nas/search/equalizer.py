@@ -1,9 +1,10 @@
-"""Every candidate at the same memory: what Hong et al. (CVPR 2022, section 5.1.1) did by hand when they gave C2-C2-T12-T4 the
-memory of Swin-T.
+"""Every candidate at the same memory: what Hong et al. (CVPR 2022, section 5.1.1) did by hand when
+they gave C2-C2-T12-T4 the memory of Swin-T.
 
-For a suggested layout one quantity is solved so that its prediction is the nearest below the budget. `depth`: the third stage
-is made as deep as it can be, the fourth keeps its share of it. `width`: the C stages are made as wide as they can be, doubling
-from stage to stage; T stages keep their widths. A layout that is within the tolerance stays as it is.
+For a suggested layout one quantity is solved so that its prediction is the nearest below the
+budget. `depth`: the third stage is made as deep as it can be, the fourth keeps its share of it.
+`width`: the C stages are made as wide as they can be, doubling from stage to stage; T stages keep
+their widths. A layout that is within the tolerance stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TRIED = 24  # layouts of a pattern, before it is said to have no solution
 
 @dataclass(frozen=True)
 class PatternFit:
-    """The layout of a pattern whose memory is nearest to the budget; `solved` if it is within the tolerance, below."""
+    """The layout of a pattern whose memory is nearest to the budget; `solved` if it is within the
+    tolerance, below.
+    """
 
     pattern: str
     layout: Layout
@@ -41,7 +44,13 @@ class Equalizer:
     """
 
     def __init__(
-        self, space: SearchSpace, budget_bytes: int, *, tolerance: float, vary: str, predict: Callable[[Layout], int]
+        self,
+        space: SearchSpace,
+        budget_bytes: int,
+        *,
+        tolerance: float,
+        vary: str,
+        predict: Callable[[Layout], int],
     ) -> None:
         self.space, self.budget_bytes, self.predict = space, budget_bytes, predict
         self.least_bytes = budget_bytes * (1 - tolerance)
@@ -49,7 +58,9 @@ class Equalizer:
         self._known: dict[Layout, tuple[Layout, int]] = {}
 
     def solve(self, layout: Layout) -> Layout | None:
-        """What to train for a suggestion; None where nothing of its family comes within the tolerance."""
+        """What to train for a suggestion; None where nothing of its family comes within the
+        tolerance.
+        """
         nearest, peak_bytes = self.nearest(layout)
         return nearest if self.within(peak_bytes) else None
 
@@ -64,25 +75,31 @@ class Equalizer:
         return self._known[layout]
 
     def patterns(self) -> list[PatternFit]:
-        """For every pattern of the space a layout within the tolerance or, where the ends of the space or `TRIED` random
-        suggestions give none, the nearest seen.
+        """For every pattern of the space a layout within the tolerance or, where the ends of the
+        space or `TRIED` random suggestions give none, the nearest seen.
         """
         return [self._fit(pattern) for pattern in self.space.patterns]
 
     def _fit(self, pattern: str) -> PatternFit:
         ends = [list(self.space.shallowest()), list(self.space.deepest())]
-        smallest, largest = ([self.nearest(layout) for layout in end if layout.pattern == pattern] for end in ends)
+        smallest, largest = (
+            [self.nearest(layout) for layout in end if layout.pattern == pattern] for end in ends
+        )
         out_of_reach = all(size > self.budget_bytes for _, size in smallest) or all(
             size < self.least_bytes for _, size in largest
         )
-        suggestions = [] if out_of_reach else (x for x in self.space.shuffled(0) if x.pattern == pattern)
+        suggestions = (
+            [] if out_of_reach else (x for x in self.space.shuffled(0) if x.pattern == pattern)
+        )
         seen = []
         for layout in itertools.islice(suggestions, TRIED):
             nearest, peak_bytes = self.nearest(layout)
             if self.within(peak_bytes):
                 return PatternFit(pattern, nearest, peak_bytes, solved=True)
             seen.append((nearest, peak_bytes))
-        nearest, peak_bytes = min([*seen, *smallest, *largest], key=lambda one: abs(self.budget_bytes - one[1]))
+        nearest, peak_bytes = min(
+            [*seen, *smallest, *largest], key=lambda one: abs(self.budget_bytes - one[1])
+        )
         return PatternFit(pattern, nearest, peak_bytes, self.within(peak_bytes))
 
     def _nearest(self, layout: Layout) -> tuple[Layout, int]:
@@ -115,8 +132,12 @@ class Equalizer:
         return family
 
 
-def largest_that_fits(family: Sequence[Layout], budget_bytes: int, predict: Callable[[Layout], int]) -> tuple[Layout, int]:
-    """The last of a family, ascending in what it needs, that fits, or else the first; with its predicted bytes."""
+def largest_that_fits(
+    family: Sequence[Layout], budget_bytes: int, predict: Callable[[Layout], int]
+) -> tuple[Layout, int]:
+    """The last of a family, ascending in what it needs, that fits, or else the first; with its
+    predicted bytes.
+    """
     low, high = 0, len(family) - 1
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,6 @@
-"""What a search trains beside its candidates: published baselines, and its best candidates once more, with other seeds."""
+"""What a search trains beside its candidates: published baselines, and its best candidates once
+more, with other seeds.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +34,37 @@ class ExtraTrials:
         baselines: their layouts, asked for when they are needed.
     """
 
-    def __init__(self, spec: SearchSpec, ledger: TrialTable, baselines: Callable[[], Sequence[Layout]]) -> None:
+    def __init__(
+        self, spec: SearchSpec, ledger: TrialTable, baselines: Callable[[], Sequence[Layout]]
+    ) -> None:
         self.spec, self.ledger, self.baselines = spec, ledger, baselines
 
     def next(self) -> ExtraTrial | None:
-        """The first that is missing. Which candidates are the best is known when none is in training any more."""
+        """The first that is missing. Which candidates are the best is known when none is in
+        training any more.
+        """
         settled = self.ledger.finished_keys(self.spec.run.retries)
-        extras = (extra for extra in self._wanted() if (extra.layout.layout_id, extra.replicate) not in settled)
+        extras = (
+            extra
+            for extra in self._wanted()
+            if (extra.layout.layout_id, extra.replicate) not in settled
+        )
         return next(extras, None)
 
     def _wanted(self) -> Iterator[ExtraTrial]:
         again = range(1, self.spec.search.replicates)
         if self.spec.wants_baselines:
             layouts = self.baselines()
-            yield from (ExtraTrial(layout, BASELINE, replicate) for replicate in (0, *again) for layout in layouts)
+            yield from (
+                ExtraTrial(layout, BASELINE, replicate)
+                for replicate in (0, *again)
+                for layout in layouts
+            )
         if again and not any(trial.state == TrialState.RUNNING for trial in self.ledger.candidates):
-            best = [Layout.parse(trial.user_attrs["layout"]) for trial in ranked(self.ledger.trials)[:TOP]]
-            yield from (ExtraTrial(layout, REPLICATE, replicate) for replicate in again for layout in best)
+            best = [
+                Layout.parse(trial.user_attrs["layout"])
+                for trial in ranked(self.ledger.trials)[:TOP]
+            ]
+            yield from (
+                ExtraTrial(layout, REPLICATE, replicate) for replicate in again for layout in best
+            )

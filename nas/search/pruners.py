@@ -1,8 +1,9 @@
 """What ends a candidate early: Optuna's pruners, on epochs or on what training has cost.
 
-Candidates differ in the cost of an epoch. Pruners at equal cost hold a candidate against what others had reached after as many
-multiply-adds (epochs x the trial's `flops`), so that a cheap layout is not judged by an expensive one that has used several
-times as much. The study reports by epoch as ever: only what the pruner sees is laid out anew.
+Candidates differ in the cost of an epoch. Pruners at equal cost hold a candidate against what
+others had reached after as many multiply-adds (epochs x the trial's `flops`), so that a cheap
+layout is not judged by an expensive one that has used several times as much. The study reports by
+epoch as ever: only what the pruner sees is laid out anew.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from nas.search.forecast.candidates import uniform_sample
 from nas.search.forecast.runtime_model import MEDIAN_STARTUP, REDUCTION
 
 
-def make_pruner(name: str, warmup_epochs: int, epochs: int, at_cost_in: Budget | None = None) -> BasePruner:
-    """A pruner by its name in `search_spaces.catalog.PRUNERS`, for candidates of `epochs`; it spares the warm-up.
+def make_pruner(
+    name: str, warmup_epochs: int, epochs: int, at_cost_in: Budget | None = None
+) -> BasePruner:
+    """A pruner by its name in `search_spaces.catalog.PRUNERS`, for candidates of `epochs`; it
+    spares the warm-up.
 
     Args:
         name, warmup_epochs, epochs: see above.
@@ -49,28 +53,37 @@ def warmup_epochs(warmup_steps: int, images: int, batch: int) -> int:
 
 
 def typical_flops(budget: Budget) -> float:
-    """Median multiply-adds of one image, of a uniform sample of the layouts that a search may train.
+    """Median multiply-adds of one image, of a uniform sample of the layouts that a search may
+    train.
 
-    An epoch of a layout of this cost is the unit of Hyperband's rungs: half of the candidates reach a rung later than by
-    epochs, half earlier. It is known before anything is trained, so that rungs do not move.
+    An epoch of a layout of this cost is the unit of Hyperband's rungs: half of the candidates reach
+    a rung later than by epochs, half earlier. It is known before anything is trained, so that rungs
+    do not move.
     """
     return statistics.median(each.flops for each in uniform_sample(budget))
 
 
 class MedianAtCost(MedianPruner):
-    """Optuna's median rule with others' scores taken at the cost that the candidate has come to, instead of at its epoch."""
+    """Optuna's median rule with others' scores taken at the cost that the candidate has come to,
+    instead of at its epoch.
+    """
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        return trial.last_step is not None and super().prune(_AtCost(study, _stored(study, trial), trial.last_step), trial)
+        return trial.last_step is not None and super().prune(
+            _AtCost(study, _stored(study, trial), trial.last_step), trial
+        )
 
 
 class HyperbandAtCost(HyperbandPruner):
-    """Optuna's Hyperband with rungs at equal cost: at so many epochs of a layout of `typical_flops`.
+    """Optuna's Hyperband with rungs at equal cost: at so many epochs of a layout of
+    `typical_flops`.
 
-    A candidate is judged at each rung that it has passed, in order, by its score there: interpolated between its epochs, and
-    that of epoch `min_resource` where the rung lies before it, so that no score of the warm-up counts. Rungs end below
-    `max_resource`, as they do by epochs: beyond, a candidate has cost as much as a typical one that is trained in full.
-    Brackets are those by epochs. A subclass, because Optuna's samplers learn from each bracket alone if they find a Hyperband.
+    A candidate is judged at each rung that it has passed, in order, by its score there:
+    interpolated between its epochs, and that of epoch `min_resource` where the rung lies before it,
+    so that no score of the warm-up counts. Rungs end below `max_resource`, as they do by epochs:
+    beyond, a candidate has cost as much as a typical one that is trained in full. Brackets are
+    those by epochs. A subclass, because Optuna's samplers learn from each bracket alone if they
+    find a Hyperband.
     """
 
     def __init__(self, min_resource: int, max_resource: int, typical_flops: float) -> None:
@@ -83,9 +96,15 @@ class HyperbandAtCost(HyperbandPruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         if trial.last_step is None or trial.last_step < self.first_epoch:
             return False
-        judged = {epoch: score for epoch, score in trial.intermediate_values.items() if epoch >= self.first_epoch}
+        judged = {
+            epoch: score
+            for epoch, score in trial.intermediate_values.items()
+            if epoch >= self.first_epoch
+        }
         for rung in self.rungs:
-            known = _stored(study, trial)  # again each time: Optuna notes there which rungs are passed
+            known = _stored(
+                study, trial
+            )  # again each time: Optuna notes there which rungs are passed
             epoch = rung * self.typical_flops / known.user_attrs["flops"]
             if epoch > trial.last_step:
                 return False
@@ -95,15 +114,18 @@ class HyperbandAtCost(HyperbandPruner):
 
 
 class _AtCost(Study):
-    """The study as a candidate at an epoch is to see it: completed others have, at this epoch, the score that they had reached
-    at its cost; their last one where they cost less in all, none where their first epoch cost more.
+    """The study as a candidate at an epoch is to see it: completed others have, at this epoch, the
+    score that they had reached at its cost; their last one where they cost less in all, none where
+    their first epoch cost more.
     """
 
     def __init__(self, study: Study, trial: FrozenTrial, epoch: int) -> None:
         super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
         self._study, self._epoch, self._spent = study, epoch, epoch * trial.user_attrs["flops"]
 
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
         return [self._seen(trial) for trial in self._study.get_trials(deepcopy, states)]
 
     def _seen(self, trial: FrozenTrial) -> FrozenTrial:
@@ -120,7 +142,9 @@ def _interpolated(scores: dict[int, float], epoch: float) -> float:
 
 
 def _stored(study: Study, trial: FrozenTrial) -> FrozenTrial:
-    """The trial with all that was written of it, of which Optuna shows a pruner only what went through its own `Trial`."""
+    """The trial with all that was written of it, of which Optuna shows a pruner only what went
+    through its own `Trial`.
+    """
     return next(each for each in study.get_trials(deepcopy=False) if each.number == trial.number)
 
 

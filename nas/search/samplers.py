@@ -1,6 +1,8 @@
-"""What is known is filtered, not learned: any Optuna sampler, made to suggest only layouts that fit and were not trained yet.
+"""What is known is filtered, not learned: any Optuna sampler, made to suggest only layouts that fit
+and were not trained yet.
 
-A refused suggestion costs no trial. After a few of them the layout is drawn uniformly from what is left of the space.
+A refused suggestion costs no trial. After a few of them the layout is drawn uniformly from what is
+left of the space.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace
 
 RESAMPLES = 16
-NSGA2_POPULATION = 12  # Optuna's 50 would leave a search of 40 trials in its first, random generation
+NSGA2_POPULATION = (
+    12  # Optuna's 50 would leave a search of 40 trials in its first, random generation
+)
 INSISTED = 3  # times that a sampler may suggest the same refused layout for one trial
 
 
@@ -39,17 +43,22 @@ class LayoutFilter:
     """Which layouts may be suggested, and a count of those that were not.
 
     Args:
-        budget: the limit, the space and the prediction, which is asked for as seldom as possible, because depth only adds:
-            what does not fit settles every deeper layout of the same kinds and widths, what fits settles every shallower one.
+        budget: the limit, the space and the prediction, which is asked for as seldom as possible,
+            because depth only adds: what does not fit settles every deeper layout of the same kinds
+            and widths, what fits settles every shallower one.
         taken: ids of the layouts that must not be suggested again, asked for anew each time.
         listed: layouts of the space; where there are any, nothing else remains to be suggested.
     """
 
-    def __init__(self, budget: BudgetLike, taken: Callable[[], set[str]], listed: Sequence[Layout] = ()) -> None:
+    def __init__(
+        self, budget: BudgetLike, taken: Callable[[], set[str]], listed: Sequence[Layout] = ()
+    ) -> None:
         self.budget, self.space, self.taken, self.listed = budget, budget.space, taken, listed
         self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
-        self._spare: Layout | None = None  # one that may still be suggested, when somebody last looked
+        self._spare: Layout | None = (
+            None  # one that may still be suggested, when somebody last looked
+        )
         self.clear_cache()
 
     def clear_cache(self) -> None:
@@ -64,13 +73,17 @@ class LayoutFilter:
             if all(mine <= other if fit else mine >= other for mine, other in pairs):
                 return fit
         peak_bytes = self.budget.predicted_bytes(layout)
-        if peak_bytes > self.budget.limit_bytes and (self.nearest is None or peak_bytes < self.nearest[0]):
+        if peak_bytes > self.budget.limit_bytes and (
+            self.nearest is None or peak_bytes < self.nearest[0]
+        ):
             self.nearest = (peak_bytes, str(layout))
         known[layout.depths] = peak_bytes <= self.budget.limit_bytes
         return known[layout.depths]
 
     def resolve(self, layout: Layout) -> Layout | None:
-        """What is trained for a suggestion: the layout itself, or the one that the equalizer makes of it."""
+        """What is trained for a suggestion: the layout itself, or the one that the equalizer makes
+        of it.
+        """
         if self.budget.equalizer:
             return self.budget.equalizer.solve(layout)
         return layout if self.fits(layout) else None
@@ -88,12 +101,14 @@ class LayoutFilter:
         return chosen
 
     def parameters_of(self, suggestion: Layout, chosen: Layout) -> dict[str, Any]:
-        """What a trial records: the parameters of what is trained or, where it has widths of its own, of the suggestion."""
+        """What a trial records: the parameters of what is trained or, where it has widths of its
+        own, of the suggestion.
+        """
         return self.space.encode(chosen if chosen in self.space else suggestion)
 
     def remaining(self, seed: int | None) -> Iterator[dict[str, Any]]:
-        """Parameters of what may still be suggested: those listed, in that order; else in random order or, without a seed, in
-        that of the space.
+        """Parameters of what may still be suggested: those listed, in that order; else in random
+        order or, without a seed, in that of the space.
         """
         taken = self.taken()
         for layout in self.listed or (self.space if seed is None else self.space.shuffled(seed)):
@@ -107,13 +122,23 @@ class LayoutFilter:
         taken = self.taken()
         if self._spare is None or self._spare.layout_id in taken or not self.resolve(self._spare):
             parameters = next(self.remaining(seed=0), None)
-            self._spare = None if parameters is None else self.resolve(self.space.decode(parameters))
+            self._spare = (
+                None if parameters is None else self.resolve(self.space.decode(parameters))
+            )
         return self._spare is None
 
     def refusals(self) -> dict[str, Any]:
         """The counts, as they go into the study."""
-        nearest = {"layout": self.nearest[1], "memory_predicted_gib": gib(self.nearest[0])} if self.nearest else None
-        counts = {"over_budget": self.over_budget, "unequal": self.unequal, "repeated": self.repeated}
+        nearest = (
+            {"layout": self.nearest[1], "memory_predicted_gib": gib(self.nearest[0])}
+            if self.nearest
+            else None
+        )
+        counts = {
+            "over_budget": self.over_budget,
+            "unequal": self.unequal,
+            "repeated": self.repeated,
+        }
         return {**counts, "nearest_over_budget": nearest}
 
 
@@ -126,15 +151,21 @@ class BudgetedSampler(BaseSampler):
         first: layouts to suggest before anything else, as far as the filter accepts them.
     """
 
-    def __init__(self, base: BaseSampler | None, allowed: LayoutFilter, first: Sequence[Layout]) -> None:
+    def __init__(
+        self, base: BaseSampler | None, allowed: LayoutFilter, first: Sequence[Layout]
+    ) -> None:
         self.base, self.allowed, self.first = base or RandomSampler(), allowed, list(first)
         self.in_order = base is None
         self.distributions = distributions(allowed.space)
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         return self.distributions
 
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         while self.first:
             layout = self.first.pop(0)
             if chosen := self.allowed.accept(layout):
@@ -156,14 +187,22 @@ class BudgetedSampler(BaseSampler):
         known = self.base.infer_relative_search_space(study, trial)
         values = self.base.sample_relative(study, trial, known)
         return {
-            name: values[name] if name in values else self.base.sample_independent(study, trial, name, distribution)
+            name: values[name]
+            if name in values
+            else self.base.sample_independent(study, trial, name, distribution)
             for name, distribution in self.distributions.items()
         }
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
-        return self.base.sample_independent(_unwrap_bracket(study), trial, param_name, param_distribution)
+        return self.base.sample_independent(
+            _unwrap_bracket(study), trial, param_name, param_distribution
+        )
 
     def reseed_rng(self) -> None:
         self.base.reseed_rng()
@@ -171,20 +210,26 @@ class BudgetedSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self.base.before_trial(_unwrap_bracket(study), trial)
 
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
         self.base.after_trial(_unwrap_bracket(study), trial, state, values)
 
 
 def _unwrap_bracket(study: Study) -> Study:
-    """The study itself, which knows its candidates, in place of the bracket that Optuna makes of it for Hyperband.
+    """The study itself, which knows its candidates, in place of the bracket that Optuna makes of it
+    for Hyperband.
 
-    Samplers read the whole study through a bracket, too, but as the database has it, with baselines and replicates.
+    Samplers read the whole study through a bracket, too, but as the database has it, with baselines
+    and replicates.
     """
     return getattr(study, "_study", study)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Optuna's view of a space: evenly spaced whole numbers are ordered, everything else is categorical."""
+    """Optuna's view of a space: evenly spaced whole numbers are ordered, everything else is
+    categorical.
+    """
     return {name: _distribution(values) for name, values in space.parameters().items()}
 
 
@@ -205,7 +250,9 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler | None:
-    """A sampler by its name in `search_spaces.catalog.SAMPLERS`; `grid` is none, but the order of the space."""
+    """A sampler by its name in `search_spaces.catalog.SAMPLERS`; `grid` is none, but the order of
+    the space.
+    """
     if name == "grid":
         return None
     if name == "nsga2":

@@ -1,9 +1,10 @@
 """The study is the truth: it decides what is trained next and keeps everything that came of it.
 
-A driver asks `next`, trains what it is given, calls `report` after every epoch and one of `complete`, `prune`, `fail` and
-`infeasible` at the end. States mean what they say: COMPLETE ended by its recipe, PRUNED was stopped by the pruner or proved too
-large for the budget (`infeasible_reason`), FAIL is an error and releases its layout. Trials that a dead driver left RUNNING are
-handed out again first, under their own number, with their checkpoint.
+A driver asks `next`, trains what it is given, calls `report` after every epoch and one of
+`complete`, `prune`, `fail` and `infeasible` at the end. States mean what they say: COMPLETE ended
+by its recipe, PRUNED was stopped by the pruner or proved too large for the budget
+(`infeasible_reason`), FAIL is an error and releases its layout. Trials that a dead driver left
+RUNNING are handed out again first, under their own number, with their checkpoint.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ _MAXIMIZED = ("map", "fps")
 
 @dataclass(frozen=True)
 class TrialAssignment:
-    """One candidate to train: its trial number, its layout, its seed and the folder of its files."""
+    """One candidate to train: its trial number, its layout, its seed and the folder of its
+    files.
+    """
 
     number: int
     layout: Layout
@@ -63,11 +66,12 @@ class Search:
         spec: the request.
         facts: of the checked data set.
         on_event: told of everything that happens to a trial.
-        storage: in place of the database that the request names: Optuna's in memory, for searches that nobody keeps.
+        storage: in place of the database that the request names: Optuna's in memory, for searches
+            that nobody keeps.
 
     Raises:
-        StudyError: a study of that name exists and is no search, or was made from another request; or nothing in the space
-            fits into the budget; or the output folder cannot be written.
+        StudyError: a study of that name exists and is no search, or was made from another request;
+            or nothing in the space fits into the budget; or the output folder cannot be written.
     """
 
     def __init__(
@@ -82,10 +86,14 @@ class Search:
         self.space = self.budget.space
         self.stop_reason: str | None = None  # why there are fewer candidates than asked for
         self.failed = False  # too many in a row: nothing more is started
-        self.halted: str | None = None  # why nothing more can be started, though the search is not over
+        self.halted: str | None = (
+            None  # why nothing more can be started, though the search is not over
+        )
         first = [Layout.parse(text) for text in spec.search.try_first]
         listed = first if spec.search.try_only else []
-        self.filter = LayoutFilter(self.budget, lambda: self.ledger.trained_layout_ids(spec.run.retries), listed)
+        self.filter = LayoutFilter(
+            self.budget, lambda: self.ledger.trained_layout_ids(spec.run.retries), listed
+        )
         self.budget.check(self.filter.resolve)
         earlier = earlier_studies(spec)
         check_output(spec.run.output)
@@ -93,19 +101,31 @@ class Search:
         at_cost_in = self.budget if spec.search.prune_at == "cost" else None
         warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
         optuna.create_study(
-            study_name=spec.study, storage=self.storage, load_if_exists=True,
-            directions=["maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives],
-        )  # fmt: skip
+            study_name=spec.study,
+            storage=self.storage,
+            load_if_exists=True,
+            directions=[
+                "maximize" if name in _MAXIMIZED else "minimize" for name in spec.search.objectives
+            ],
+        )
         pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in)
         self.study = CandidateStudy(spec.study, self.storage, pruner=pruner)
         self.ledger = TrialTable(self.study, self.storage)
         self.beside = ExtraTrials(spec, self.ledger, self._baselines)
         self._lease = lease_of(self.storage, spec.study)
         with self._lease.exclusive():
-            match_or_describe(self.study, bool(self.ledger.trials), spec, facts, self.budget.limit_bytes)
+            match_or_describe(
+                self.study, bool(self.ledger.trials), spec, facts, self.budget.limit_bytes
+            )
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
-        self.files = TrialFiles(spec.run.output, spec.study, self._lease.study_uuid, self._lease.token)
-        base = None if listed else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.candidates))
+        self.files = TrialFiles(
+            spec.run.output, spec.study, self._lease.study_uuid, self._lease.token
+        )
+        base = (
+            None
+            if listed
+            else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.candidates))
+        )
         self.study.sampler = BudgetedSampler(base, self.filter, [] if listed else first)
         self._mine: dict[int, Trial] = {}
         self._known: dict[int, dict[str, Any]] = {}  # attributes of the trials in our hands
@@ -115,11 +135,13 @@ class Search:
         self._learn_memory()
         self._warm_start(earlier)
 
-    # ------------------------------------------------------------------------------------------------ what is next
+    # ----------------------------------------------------------------------------------------------
 
     @retry_while_unreachable
     def ask(self) -> TrialAssignment | None:
-        """The next candidate, or None when there is nothing to start now: see `finished` and `stop_reason`."""
+        """The next candidate, or None when there is nothing to start now: see `finished` and
+        `stop_reason`.
+        """
         with self._lease.exclusive():
             self.ledger.read()
             if self.halted:
@@ -150,8 +172,13 @@ class Search:
 
     def refusals(self) -> dict[str, Any]:
         """What was not trained, and why: see `nas.study.schema`."""
-        unsolved = [(fit.pattern, str(fit.layout), gib(fit.peak_bytes)) for fit in self.budget.unsolved]
-        patterns = {pattern: {"layout": layout, "memory_predicted_gib": size} for pattern, layout, size in unsolved}
+        unsolved = [
+            (fit.pattern, str(fit.layout), gib(fit.peak_bytes)) for fit in self.budget.unsolved
+        ]
+        patterns = {
+            pattern: {"layout": layout, "memory_predicted_gib": size}
+            for pattern, layout, size in unsolved
+        }
         return {**self.filter.refusals(), "patterns": patterns}
 
     @property
@@ -174,12 +201,12 @@ class Search:
         """Be known as a driver of the study; see `Lease.held`."""
         return self._lease.held()
 
-    # --------------------------------------------------------------------------------------------- what came of it
+    # ---------------------------------------------------------------------------------------------
 
     @retry_while_unreachable
     def report(self, number: int, report: EpochReport, *, gpus: float = 0.0) -> bool:
-        """Keep an epoch's results. Returns whether the trial is to go on: not after the last epoch, or when it was pruned or
-        belongs to another driver by now.
+        """Keep an epoch's results. Returns whether the trial is to go on: not after the last epoch,
+        or when it was pruned or belongs to another driver by now.
         """
         if self._lost(number):
             return False
@@ -191,21 +218,33 @@ class Search:
         over = peak_bytes is not None and peak_bytes > self.budget.limit_bytes
         values = {
             **report.metrics.precisions(),
-            "epochs": report.epoch, "fps": report.fps, "train_s": report.train_s, "gpu_s": report.elapsed_s * gpus,
-            "device": report.device, "memory_peak_gib": None if peak_bytes is None else gib(peak_bytes),
-            "calibration": report.calibration, "hardware": report.hardware, **report.test_scores,
-        }  # fmt: skip
+            "epochs": report.epoch,
+            "fps": report.fps,
+            "train_s": report.train_s,
+            "gpu_s": report.elapsed_s * gpus,
+            "device": report.device,
+            "memory_peak_gib": None if peak_bytes is None else gib(peak_bytes),
+            "calibration": report.calibration,
+            "hardware": report.hardware,
+            **report.test_scores,
+        }
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))
         self.ledger.set(trial, **values)
         self._tell_watcher("epoch", number, report)
         if over:
             budget = gib(self.budget.limit_bytes)
-            self._infeasible(number, f"needs {values['memory_peak_gib']} GiB, the budget is {budget} GiB", peak_bytes or 0)
+            self._infeasible(
+                number,
+                f"needs {values['memory_peak_gib']} GiB, the budget is {budget} GiB",
+                peak_bytes or 0,
+            )
         elif report.last:
             if peak_bytes is not None:
                 self.ledger.constrain(trial, "memory_peak", peak_bytes - self.budget.limit_bytes)
-            self._finish(number, TrialState.COMPLETE, self._objectives(self._known[number] | values))
+            self._finish(
+                number, TrialState.COMPLETE, self._objectives(self._known[number] | values)
+            )
             self._learn_memory()
             self._tell_watcher("complete", number, report)
         elif alone and self._known[number]["role"] == CANDIDATE and trial.should_prune():
@@ -221,14 +260,16 @@ class Search:
 
     @retry_while_unreachable
     def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
-        """The candidate was measured to need more than the budget: never the best, never tried again."""
+        """The candidate was measured to need more than the budget: never the best, never tried
+        again.
+        """
         if not self._lost(number):
             self._infeasible(number, reason, peak_bytes)
 
     @retry_while_unreachable
     def requeue(self, number: int, reason: str) -> None:
-        """The candidate's worker died, perhaps through no fault of its own: it goes on from its checkpoint, `run.retries` times
-        at most.
+        """The candidate's worker died, perhaps through no fault of its own: it goes on from its
+        checkpoint, `run.retries` times at most.
         """
         if self._lost(number):
             return
@@ -244,12 +285,14 @@ class Search:
         self._note(f"the database is away ({reason}); trying again in {pause_s} s")
 
     def suspend(self, number: int, reason: str) -> None:
-        """Put a trial down, as it is, for the next driver: what stops it would stop every other one."""
+        """Put a trial down, as it is, for the next driver: what stops it would stop every other
+        one.
+        """
         self.halted = reason
         del self._mine[number]
         self._tell_watcher("halted", number, reason=reason)
 
-    # ------------------------------------------------------------------------------------------------------ inside
+    # ----------------------------------------------------------------------------------------------
 
     def _fail(self, number: int, reason: str) -> None:
         self.ledger.set(self._mine[number], fail_reason=reason)
@@ -257,7 +300,9 @@ class Search:
         self._tell_watcher("failed", number, reason=reason)
         if self.ledger.fails_in_a_row() >= FAILS_IN_A_ROW:
             self.failed = True
-            self.stop_reason = f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
+            self.stop_reason = (
+                f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
+            )
 
     def _infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         trial = self._mine[number]
@@ -267,7 +312,9 @@ class Search:
         self._tell_watcher("infeasible", number, reason=reason)
 
     def _lost(self, number: int) -> bool:
-        """This driver was taken for dead, and another one has the trial: what comes of it here does not count."""
+        """This driver was taken for dead, and another one has the trial: what comes of it here does
+        not count.
+        """
         if number not in self._mine:
             return True
         if self._lease.owns(number):
@@ -277,23 +324,41 @@ class Search:
         return True
 
     def _learn_memory(self) -> None:
-        """Correct the prediction by what completed trials were measured to need, on the card of the latest."""
-        done = [t for t in self.ledger.trained if t.state == TrialState.COMPLETE and t.user_attrs.get("memory_peak_gib")]
+        """Correct the prediction by what completed trials were measured to need, on the card of the
+        latest.
+        """
+        done = [
+            t
+            for t in self.ledger.trained
+            if t.state == TrialState.COMPLETE and t.user_attrs.get("memory_peak_gib")
+        ]
         if not done:
             return
-        device = max((trial.datetime_complete, trial.number, trial.user_attrs["device"]) for trial in done)[2]
+        device = max(
+            (trial.datetime_complete, trial.number, trial.user_attrs["device"]) for trial in done
+        )[2]
         seen = [trial.user_attrs for trial in done if trial.user_attrs["device"] == device]
-        pairs = [(Layout.parse(known["layout"]), round(known["memory_peak_gib"] * GIB)) for known in seen]
-        self.study.set_user_attr("nas_memory_correction", asdict(self.budget.fit_correction(device, pairs)))
+        pairs = [
+            (Layout.parse(known["layout"]), round(known["memory_peak_gib"] * GIB)) for known in seen
+        ]
+        self.study.set_user_attr(
+            "nas_memory_correction", asdict(self.budget.fit_correction(device, pairs))
+        )
         self.filter.clear_cache()
 
     def _warm_start(self, studies: list[optuna.Study]) -> None:
-        """Every time: what was taken over is not taken again, what has been trained there since is."""
+        """Every time: what was taken over is not taken again, what has been trained there since
+        is.
+        """
         for earlier in studies:
             with self._lease.exclusive():
                 self.ledger.read()
                 fingerprint = self.facts.fingerprint
-                self._note(take_over(self.ledger, earlier, self.spec, fingerprint, self.filter, self._objectives))
+                self._note(
+                    take_over(
+                        self.ledger, earlier, self.spec, fingerprint, self.filter, self._objectives
+                    )
+                )
             self.ledger.read()
 
     def _objectives(self, known: dict[str, Any]) -> list[float]:
@@ -318,7 +383,12 @@ class Search:
     def _describe(self, trial: Trial) -> TrialAssignment:
         layout = self.filter.resolve(self.space.decode(trial.params))
         assert layout
-        known = {**self.budget.figures(layout), "role": CANDIDATE, "replicate": 0, "seed": self.spec.search.seed}
+        known = {
+            **self.budget.figures(layout),
+            "role": CANDIDATE,
+            "replicate": 0,
+            "seed": self.spec.search.seed,
+        }
         self.ledger.set(trial, **known)
         self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(layout))
         return self._assign(trial, layout, known, set())
@@ -326,9 +396,16 @@ class Search:
     def _begin(self, extra: ExtraTrial) -> TrialAssignment:
         """A trial that no sampler chose, described from its first moment."""
         seed = (self.spec.search.seed + extra.replicate) % 2**31
-        known = {**self.budget.figures(extra.layout), "role": extra.role, "replicate": extra.replicate, "seed": seed}
+        known = {
+            **self.budget.figures(extra.layout),
+            "role": extra.role,
+            "replicate": extra.replicate,
+            "seed": seed,
+        }
         template = create_trial(state=TrialState.RUNNING, user_attrs=known)
-        trial = Trial(self.study, self.study._storage.create_new_trial(self.study._study_id, template))
+        trial = Trial(
+            self.study, self.study._storage.create_new_trial(self.study._study_id, template)
+        )
         self._lease.take(trial.number)
         self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(extra.layout))
         return self._assign(trial, extra.layout, known, set())
@@ -339,7 +416,9 @@ class Search:
     def _baselines(self) -> list[Layout]:
         """Chosen once in a study: what it measures may change predictions later."""
         if "nas_baselines" not in self.study.user_attrs:
-            self.study.set_user_attr("nas_baselines", [baseline.to_dict() for baseline in equalized(self.budget)])
+            self.study.set_user_attr(
+                "nas_baselines", [baseline.to_dict() for baseline in equalized(self.budget)]
+            )
         return [Layout.parse(known["layout"]) for known in self.study.user_attrs["nas_baselines"]]
 
     def _adopt(self, left_behind: FrozenTrial) -> TrialAssignment | None:
@@ -350,20 +429,29 @@ class Search:
             self.files.inherit(trial.number, before)
         if "layout" in left_behind.user_attrs:
             layout = Layout.parse(left_behind.user_attrs["layout"])
-            return self._assign(trial, layout, left_behind.user_attrs, set(left_behind.intermediate_values))
+            return self._assign(
+                trial, layout, left_behind.user_attrs, set(left_behind.intermediate_values)
+            )
         # Its driver died while it was choosing: choose what is missing.
-        parameters = {name: suggest(trial, name, distribution) for name, distribution in distributions(self.space).items()}
+        parameters = {
+            name: suggest(trial, name, distribution)
+            for name, distribution in distributions(self.space).items()
+        }
         if self.filter.accept(self.space.decode(parameters)):
             return self._describe(trial)
         self._mine[trial.number], self._known[trial.number] = trial, {}
         self._fail(trial.number, "the driver died before it had chosen a layout")
         return None
 
-    def _assign(self, trial: Trial, layout: Layout, known: dict[str, Any], reported: set[int]) -> TrialAssignment:
+    def _assign(
+        self, trial: Trial, layout: Layout, known: dict[str, Any], reported: set[int]
+    ) -> TrialAssignment:
         number, predicted_bytes = trial.number, self.budget.predicted_bytes(layout)
         self._mine[number], self._known[number], self._reported[number] = trial, known, reported
         self._tell_watcher("started", number, memory_predicted_bytes=predicted_bytes)
-        return TrialAssignment(number, layout, known["seed"], self.files.folder(number), predicted_bytes)
+        return TrialAssignment(
+            number, layout, known["seed"], self.files.folder(number), predicted_bytes
+        )
 
     def _left_behind(self) -> list[FrozenTrial]:
         """Trials of dead drivers, and of this one's dead workers."""
@@ -379,10 +467,22 @@ class Search:
     def _note(self, text: str) -> None:
         self.on_event(Event("note", -1, "", reason=text))
 
-    def _tell_watcher(self, kind: str, number: int, report: EpochReport | None = None, **more: Any) -> None:
+    def _tell_watcher(
+        self, kind: str, number: int, report: EpochReport | None = None, **more: Any
+    ) -> None:
         known = self._known[number]
         role, replicate = known.get("role", CANDIDATE), known.get("replicate", 0)
-        self.on_event(Event(kind, number, known.get("layout", ""), report, role=role, replicate=replicate, **more))
+        self.on_event(
+            Event(
+                kind,
+                number,
+                known.get("layout", ""),
+                report,
+                role=role,
+                replicate=replicate,
+                **more,
+            )
+        )
 
     def _tidy(self, number: int) -> None:
         """Checkpoints are for running trials, weights and drawn detections for the best few."""

@@ -1,4 +1,6 @@
-"""Results of earlier studies that count as known in a new one: never trained again, and the sampler learns from them."""
+"""Results of earlier studies that count as known in a new one: never trained again, and the sampler
+learns from them.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def earlier_studies(spec: SearchSpec) -> list[optuna.Study]:
 def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optuna.Study:
     others = [other for other in optuna.get_all_study_names(storage) if other != into]
     if name not in others:
-        said = one_of("search.warm_start", name, others) if others else f"the database has no other study; got {name!r}"
+        said = (
+            one_of("search.warm_start", name, others)
+            if others
+            else f"the database has no other study; got {name!r}"
+        )
         raise StudyError(said)
     earlier = optuna.load_study(study_name=name, storage=storage)
     search_uuid(earlier)
@@ -52,7 +58,8 @@ def take_over(
     allowed: LayoutFilter,
     objectives: Callable[[dict[str, Any]], list[float]],
 ) -> str:
-    """Add the completed trials of an earlier study whose layouts this space has and this budget allows; each once.
+    """Add the completed trials of an earlier study whose layouts this space has and this budget
+    allows; each once.
 
     Args:
         ledger: of the study that takes.
@@ -62,11 +69,15 @@ def take_over(
         objectives: values of a trial, from its attributes.
 
     Returns:
-        What was done, or why nothing was: scores of another recipe or other data are not comparable.
+        What was done, or why nothing was: scores of another recipe or other data are not
+        comparable.
     """
     changed = differences(spec, fingerprint, earlier.user_attrs, SAME)
     if changed:
-        return f"warning: nothing taken over from {earlier.study_name!r}, its scores are not comparable: {'; '.join(changed)}"
+        return (
+            f"warning: nothing taken over from {earlier.study_name!r}, its scores are not "
+            f"comparable: {'; '.join(changed)}"
+        )
     known = distributions(allowed.space)
     taken = left = 0
     for trial in _trained(earlier):
@@ -86,17 +97,32 @@ def take_over(
                 params=parameters,
                 distributions=known,
                 values=objectives(trial.user_attrs),
-                user_attrs={**trial.user_attrs, "role": TAKEN_OVER, "origin": f"{earlier.study_name} trial {trial.number}"},
-                intermediate_values=trial.intermediate_values if len(ledger.study.directions) == 1 else {},
+                user_attrs={
+                    **trial.user_attrs,
+                    "role": TAKEN_OVER,
+                    "origin": f"{earlier.study_name} trial {trial.number}",
+                },
+                intermediate_values=trial.intermediate_values
+                if len(ledger.study.directions) == 1
+                else {},
                 constraints={"taken_over": 0.0},  # within the budget: the filter has just said so
             )
         )
         ledger.read()
         taken += 1
-    return f"taken over from {earlier.study_name!r}: {taken} results; {left} others are not in this space or budget"
+    return (
+        f"taken over from {earlier.study_name!r}: {taken} results; {left} others are not in this "
+        "space or budget"
+    )
 
 
 def _trained(study: optuna.Study) -> list[FrozenTrial]:
-    """Completed there with the seed of its search, and not taken over in its turn: the origin is asked, nobody else."""
+    """Completed there with the seed of its search, and not taken over in its turn: the origin is
+    asked, nobody else.
+    """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if role_of(trial) != TAKEN_OVER and not trial.user_attrs.get("replicate")]
+    return [
+        trial
+        for trial in trials
+        if role_of(trial) != TAKEN_OVER and not trial.user_attrs.get("replicate")
+    ]

@@ -1,4 +1,6 @@
-"""What happened in a search, line by line, in its database: readable from any machine that reaches it."""
+"""What happened in a search, line by line, in its database: readable from any machine that reaches
+it.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class EventLog:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Write while the search runs. What cannot be written waits: a log must not end a search."""
+        """Write while the search runs. What cannot be written waits: a log must not end a
+        search.
+        """
         stop = threading.Event()
 
         def keep() -> None:
@@ -91,7 +95,9 @@ class EventLog:
         texts = list(self._waiting)
         if not texts:
             return
-        rows: list[dict[str, Any]] = [{"study_uuid": self.study_uuid, "driver": driver_name(), "text": text} for text in texts]
+        rows: list[dict[str, Any]] = [
+            {"study_uuid": self.study_uuid, "driver": driver_name(), "text": text} for text in texts
+        ]
         with self.engine.begin() as connection:
             connection.execute(sa.insert(LOG).values(at=sa.func.now()), rows)
         for _ in texts:
@@ -104,7 +110,9 @@ def summary(event: Event) -> str:
         return event.reason or ""
     parts = [f"trial {event.number}", event.what, STATES.get(event.kind, event.kind)]
     if event.report:
-        scores = f"mAP {percent(event.report.metrics.map)}, mAP50 {percent(event.report.metrics.map_50)}"
+        scores = (
+            f"mAP {percent(event.report.metrics.map)}, mAP50 {percent(event.report.metrics.map_50)}"
+        )
         parts.append(f"epoch {event.report.epoch}/{event.report.epochs}, {scores}")
     elif event.memory_predicted_bytes is not None:
         parts.append(f"{gib_text(gib(event.memory_predicted_bytes))} GiB")

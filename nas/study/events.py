@@ -13,7 +13,8 @@ class Event:
     """Its `kind` is one of
 
     `started`, `epoch`, `complete`, `pruned`, `failed`, `infeasible`: as the states of trials say;
-    `requeued`: its worker died; `lost`: another driver has it; `halted`: the disk is full, or an image has become unreadable;
+    `requeued`: its worker died; `lost`: another driver has it; `halted`: the disk is full, or an
+        image has become unreadable;
     `note`: of no trial, something to know, while the database is away for example.
 
     `role` and `replicate` are those of the trial, see `nas.study.schema`.

@@ -25,11 +25,16 @@ def leaderboard(study: optuna.Study) -> list[FrozenTrial]:
 def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The same of trials that have been read, baselines and replicates among them.
 
-    The order is that of mAP; that of the first `TOP` is, as far as all before were trained again, that of the mean of their
-    replicates, because the score by which a candidate was found to be the best is likely to be a lucky one.
+    The order is that of mAP; that of the first `TOP` is, as far as all before were trained again,
+    that of the mean of their replicates, because the score by which a candidate was found to be the
+    best is likely to be a lucky one.
     """
     known = repetitions(trials)
-    complete = [trial for trial in trials if is_candidate(trial) and trial.state == TrialState.COMPLETE and feasible(trial)]
+    complete = [
+        trial
+        for trial in trials
+        if is_candidate(trial) and trial.state == TrialState.COMPLETE and feasible(trial)
+    ]
     board = sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
     again = list(takewhile(lambda trial: trial.user_attrs.get("layout_id") in known, board[:TOP]))
     again.sort(key=lambda trial: -statistics.fmean(known[trial.user_attrs["layout_id"]]))
@@ -40,13 +45,19 @@ def repetitions(trials: Iterable[FrozenTrial]) -> dict[str, list[float]]:
     """By layout id the mAP of the trainings with other seeds than the first."""
     found = defaultdict(list)
     for trial in trials:
-        if trial.user_attrs.get("replicate") and trial.state == TrialState.COMPLETE and feasible(trial):
+        if (
+            trial.user_attrs.get("replicate")
+            and trial.state == TrialState.COMPLETE
+            and feasible(trial)
+        ):
             found[str(trial.user_attrs["layout_id"])].append(trial.values[0])
     return dict(found)
 
 
 def pareto_front(study: optuna.Study) -> set[int]:
-    """Numbers of the candidates within the budget that no other beats in every objective; empty with one objective."""
+    """Numbers of the candidates within the budget that no other beats in every objective; empty
+    with one objective.
+    """
     if len(study.directions) == 1:
         return set()
     return {trial.number for trial in CandidateStudy(study.study_name, study._storage).best_trials}
@@ -60,7 +71,12 @@ def feasible(trial: FrozenTrial) -> bool:
 def trial_row(trial: FrozenTrial) -> dict[str, Any]:
     """One trial as plain JSON: Optuna's number, state and (first) value, and our attributes."""
     state = "INFEASIBLE" if "infeasible_reason" in trial.user_attrs else trial.state.name
-    return {"number": trial.number, "state": state, "value": trial.values[0] if trial.values else None, **trial.user_attrs}
+    return {
+        "number": trial.number,
+        "state": state,
+        "value": trial.values[0] if trial.values else None,
+        **trial.user_attrs,
+    }
 
 
 def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
@@ -76,7 +92,10 @@ def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     chosen = next((trial for trial in trials if trial.number == number), None)
     if chosen is None or chosen.state != TrialState.COMPLETE:
-        complete = ", ".join(str(trial.number) for trial in trials if trial.state == TrialState.COMPLETE) or "none"
+        complete = (
+            ", ".join(str(trial.number) for trial in trials if trial.state == TrialState.COMPLETE)
+            or "none"
+        )
         said = "there is none" if chosen is None else f"it is {chosen.state.name}"
         raise StudyError(f"--trial must be one that completed ({complete}); got {number}, {said}")
     return chosen
@@ -94,7 +113,11 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
     if name is None:
         raise StudyError(f"--study is needed: the database has {', '.join(names) or 'no studies'}")
     if name not in names:
-        raise StudyError(one_of("--study", name, names) if names else f"the database has no studies; got --study {name!r}")
+        raise StudyError(
+            one_of("--study", name, names)
+            if names
+            else f"the database has no studies; got --study {name!r}"
+        )
     return optuna.load_study(study_name=name, storage=storage)
 
 

@@ -1,7 +1,9 @@
-"""Who drives a study, and whose its running trials are: two tables of ours in the study's own database, by its own clock.
+"""Who drives a study, and whose its running trials are: two tables of ours in the study's own
+database, by its own clock.
 
-SQLite serves one driver. PostgreSQL and MySQL serve many: they decide one after the other what is next (`exclusive`), and each
-trial that runs belongs to one of them. What belongs to nobody alive may be taken.
+SQLite serves one driver. PostgreSQL and MySQL serve many: they decide one after the other what is
+next (`exclusive`), and each trial that runs belongs to one of them. What belongs to nobody alive
+may be taken.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ RENEW_S = 15
 LOOK_S = 2  # for a request to stop
 
 _METADATA = sa.MetaData()
-LOCKS = sa.Table("nas_locks", _METADATA, sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False))
+LOCKS = sa.Table(
+    "nas_locks", _METADATA, sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False)
+)
 DRIVERS = sa.Table(
     "nas_drivers",
     _METADATA,
@@ -78,23 +82,29 @@ class Lease:
             yield
             return
         with self.engine.begin() as connection:
-            connection.execute(sa.select(LOCKS).where(LOCKS.c.study_id == self.study_id).with_for_update()).all()
+            connection.execute(
+                sa.select(LOCKS).where(LOCKS.c.study_id == self.study_id).with_for_update()
+            ).all()
             yield
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be known as a driver: renewed every 15 s, given back at the end, lost to nobody for 60 s after a crash.
+        """Be known as a driver: renewed every 15 s, given back at the end, lost to nobody for 60 s
+        after a crash.
 
         Raises:
             StudyError: the database serves one driver, and another one lives.
         """
         with self.exclusive(), self.engine.begin() as connection:
-            self._register(connection)  # before the look: of two that come at once, SQLite makes the second wait here
+            self._register(
+                connection
+            )  # before the look: of two that come at once, SQLite makes the second wait here
             others = self._living(connection)
             if others and not self._shared:
                 where = driver_name(others[0].pid, others[0].host)
                 raise StudyError(
-                    f"study {self.study_name!r} is being run by {where}; stop it, or wait {LEASE_S} s if it died. SQLite "
+                    f"study {self.study_name!r} is being run by {where}; stop it, or wait "
+                    f"{LEASE_S} s if it died. SQLite "
                     "serves one driver; several need PostgreSQL or MySQL"
                 )
             alive = [self.token, *(row.token for row in others)]
@@ -109,7 +119,10 @@ class Lease:
         finally:
             stop.set()
             renewer.join()
-            with suppress(SQLAlchemyError), self.engine.begin() as connection:  # away: the lease ends by itself
+            with (
+                suppress(SQLAlchemyError),
+                self.engine.begin() as connection,
+            ):  # away: the lease ends by itself
                 connection.execute(sa.delete(DRIVERS).where(DRIVERS.c.token == self.token))
 
     def others(self) -> list[str]:
@@ -120,7 +133,11 @@ class Lease:
     def ask_to_stop(self) -> None:
         """Ask all drivers of the study to stop; each looks every two seconds."""
         with self.engine.begin() as connection:
-            connection.execute(sa.update(DRIVERS).where(DRIVERS.c.study_uuid == self.study_uuid).values(asked_to_stop=True))
+            connection.execute(
+                sa.update(DRIVERS)
+                .where(DRIVERS.c.study_uuid == self.study_uuid)
+                .values(asked_to_stop=True)
+            )
 
     def take(self, number: int) -> str | None:
         """Make a trial this driver's. Returns the token of the one whose it was."""
@@ -128,25 +145,45 @@ class Lease:
         with self.engine.begin() as connection:
             before = connection.execute(sa.select(OWNERS.c.token).where(this)).scalar_one_or_none()
             connection.execute(sa.delete(OWNERS).where(this))
-            connection.execute(sa.insert(OWNERS).values(study_uuid=self.study_uuid, number=number, token=self.token))
+            connection.execute(
+                sa.insert(OWNERS).values(
+                    study_uuid=self.study_uuid, number=number, token=self.token
+                )
+            )
         return before
 
     def owns(self, number: int) -> bool:
-        """Whether a trial is still this driver's: one that slept through its lease may have lost it."""
+        """Whether a trial is still this driver's: one that slept through its lease may have lost
+        it.
+        """
         this = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.number == number)
         with self.engine.connect() as connection:
-            return connection.execute(sa.select(OWNERS.c.token).where(this)).scalar_one_or_none() == self.token
+            return (
+                connection.execute(sa.select(OWNERS.c.token).where(this)).scalar_one_or_none()
+                == self.token
+            )
 
     def of_others(self) -> set[int]:
         """Numbers of the trials that belong to other living drivers."""
         with self.engine.connect() as connection:
             tokens = [row.token for row in self._living(connection)]
             theirs = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.token.in_(tokens))
-            return set(connection.execute(sa.select(OWNERS.c.number).where(theirs)).scalars()) if tokens else set()
+            return (
+                set(connection.execute(sa.select(OWNERS.c.number).where(theirs)).scalars())
+                if tokens
+                else set()
+            )
 
     def _register(self, connection: Connection) -> None:
-        values = {"token": self.token, "study_uuid": self.study_uuid, "host": host_id(), "pid": os.getpid()}
-        connection.execute(sa.insert(DRIVERS).values(**values, renewed_at=sa.func.now(), asked_to_stop=False))
+        values = {
+            "token": self.token,
+            "study_uuid": self.study_uuid,
+            "host": host_id(),
+            "pid": os.getpid(),
+        }
+        connection.execute(
+            sa.insert(DRIVERS).values(**values, renewed_at=sa.func.now(), asked_to_stop=False)
+        )
 
     def _renew(self, stop: threading.Event) -> None:
         renewed = time.monotonic()
@@ -161,14 +198,20 @@ class Lease:
 
     def _renew_once(self) -> None:
         with self.engine.begin() as connection:
-            mine = sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=sa.func.now())
+            mine = (
+                sa.update(DRIVERS)
+                .where(DRIVERS.c.token == self.token)
+                .values(renewed_at=sa.func.now())
+            )
             if not connection.execute(mine).rowcount:  # taken for dead meanwhile
                 self._register(connection)
 
     def _is_asked_to_stop(self) -> bool:
         with self.engine.connect() as connection:
             return bool(
-                connection.execute(sa.select(DRIVERS.c.asked_to_stop).where(DRIVERS.c.token == self.token)).scalar_one_or_none()
+                connection.execute(
+                    sa.select(DRIVERS.c.asked_to_stop).where(DRIVERS.c.token == self.token)
+                ).scalar_one_or_none()
             )
 
     def _living(self, connection: Connection) -> list[Any]:
@@ -180,7 +223,9 @@ class Lease:
 
 
 class SoleLease:
-    """The place at a study in the memory of a process, which nobody else can drive; what it does see `Lease`."""
+    """The place at a study in the memory of a process, which nobody else can drive; what it does
+    see `Lease`.
+    """
 
     def __init__(self) -> None:
         self.token, self.study_uuid = str(uuid.uuid4()), ""
@@ -213,7 +258,8 @@ def make_tables(engine: Engine, tables: sa.MetaData) -> None:
     for _ in tables.tables:
         with suppress(OperationalError, ProgrammingError, IntegrityError):
             return tables.create_all(engine)
-        # Another driver has made the same table in the same moment: there is one less to quarrel about.
+        # Another driver has made the same table in the same moment: there is one less to quarrel
+        # about.
     return tables.create_all(engine)
 
 
@@ -225,7 +271,9 @@ def driver_name(pid: int | None = None, host: str | None = None) -> str:
 def _alive(driver: Any) -> bool:
     if driver.host == host_id() and not _process_exists(driver.pid):
         return False
-    now = driver.now if isinstance(driver.now, datetime) else datetime.fromisoformat(str(driver.now))
+    now = (
+        driver.now if isinstance(driver.now, datetime) else datetime.fromisoformat(str(driver.now))
+    )
     return now.replace(tzinfo=None) - driver.renewed_at < timedelta(seconds=LEASE_S)
 
 

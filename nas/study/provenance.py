@@ -1,4 +1,6 @@
-"""Where a study comes from: its request, the software, and whether a new request may continue it."""
+"""Where a study comes from: its request, the software, and whether a new request may continue
+it.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,21 @@ def git_commit() -> str | None:
     """Of the checkout this package runs from."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def differences(spec: SearchSpec, fingerprint: str, known: dict[str, Any], sections: tuple[str, ...] = MUST_MATCH) -> list[str]:
-    """What a study was made from and this request disagree about in some sections, as `recipe.epochs was 8, now 9`.
+def differences(
+    spec: SearchSpec,
+    fingerprint: str,
+    known: dict[str, Any],
+    sections: tuple[str, ...] = MUST_MATCH,
+) -> list[str]:
+    """What a study was made from and this request disagree about in some sections, as
+    `recipe.epochs was 8, now 9`.
 
     Args:
         spec, fingerprint: the request, and its data's.
@@ -56,14 +66,23 @@ def differences(spec: SearchSpec, fingerprint: str, known: dict[str, Any], secti
         sections: of the request.
     """
     before, now = _completed(known["nas_spec"]), spec.to_dict()
-    found = [line for section in sections for line in _compare(section, _part(before, section), _part(now, section))]
+    found = [
+        line
+        for section in sections
+        for line in _compare(section, _part(before, section), _part(now, section))
+    ]
     return found + _compare("the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint)
 
 
 def match_or_describe(
-    study: optuna.Study, has_trials: bool, spec: SearchSpec, facts: DatasetSummary, budget_bytes: int
+    study: optuna.Study,
+    has_trials: bool,
+    spec: SearchSpec,
+    facts: DatasetSummary,
+    budget_bytes: int,
 ) -> None:
-    """Put into a new study what it is made from; an existing one must have been made from the same request.
+    """Put into a new study what it is made from; an existing one must have been made from the same
+    request.
 
     Raises:
         StudyError: it was not, or is no search.
@@ -101,5 +120,9 @@ def _part(request: dict[str, Any], key: str) -> Any:
 def _compare(key: str, before: Any, now: Any) -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(set(before) | set(now))
-        return [line for name in names for line in _compare(f"{key}.{name}", before.get(name), now.get(name))]
+        return [
+            line
+            for name in names
+            for line in _compare(f"{key}.{name}", before.get(name), now.get(name))
+        ]
     return [] if before == now else [f"{key} was {before!r}, now {now!r}"]

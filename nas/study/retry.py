@@ -1,4 +1,6 @@
-"""A database that is away for a while, and an end that comes in the middle of a call to it: Ctrl-C, or SIGTERM."""
+"""A database that is away for a while, and an end that comes in the middle of a call to it: Ctrl-C,
+or SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,16 @@ from nas.errors import StudyError
 
 AWAY = (StorageInternalError, OperationalError, InterfaceError)
 ENDS = (signal.SIGINT, signal.SIGTERM)
-PAUSES_S = (1, 2, 4, 8, 15, 30, 30, 30)  # two minutes, then the search ends; the same command goes on
+PAUSES_S = (
+    1,
+    2,
+    4,
+    8,
+    15,
+    30,
+    30,
+    30,
+)  # two minutes, then the search ends; the same command goes on
 
 
 class ReportsOutages(Protocol):
@@ -33,8 +44,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def retry_while_unreachable(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[Self, P], R]:
-    """Repeat a method while the database is away, uninterrupted each time. The method must bear being repeated.
+def retry_while_unreachable(
+    method: Callable[Concatenate[Self, P], R],
+) -> Callable[Concatenate[Self, P], R]:
+    """Repeat a method while the database is away, uninterrupted each time. The method must bear
+    being repeated.
 
     Raises:
         StudyError: by then it is away for two minutes.
@@ -54,7 +68,8 @@ def retry_while_unreachable(method: Callable[Concatenate[Self, P], R]) -> Callab
                 return method(self, *args, **kwargs)
         except AWAY as error:
             raise StudyError(
-                f"the database has been away for {sum(PAUSES_S)} s ({_cause(error)}); the same command goes on where this one "
+                f"the database has been away for {sum(PAUSES_S)} s ({_cause(error)}); the same "
+                "command goes on where this one "
                 "stopped"
             ) from error
 
@@ -63,8 +78,8 @@ def retry_while_unreachable(method: Callable[Concatenate[Self, P], R]) -> Callab
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block has ended; inside a call SQLAlchemy would report them as a fault of the
-    connection.
+    """Hold Ctrl-C and SIGTERM back until the block has ended; inside a call SQLAlchemy would report
+    them as a fault of the connection.
 
     Only the main thread is ever interrupted; elsewhere this does nothing.
     """
@@ -77,8 +92,9 @@ def defer_signals() -> Iterator[None]:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM is Ctrl-C inside: it comes from `nas stop`, from job systems and before a machine is taken away, and it reaches
-    processes in the background too, for which shells have SIGINT ignored.
+    """SIGTERM is Ctrl-C inside: it comes from `nas stop`, from job systems and before a machine is
+    taken away, and it reaches processes in the background too, for which shells have SIGINT
+    ignored.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -89,8 +105,12 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def _handling(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Another handler for a while; outside the main thread, which cannot have any, the same ones."""
+def _handling(
+    signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Another handler for a while; outside the main thread, which cannot have any, the same
+    ones.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

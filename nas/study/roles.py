@@ -17,7 +17,9 @@ def role_of(trial: FrozenTrial) -> str:
 
 
 def role_label(role: str, replicate: int) -> str:
-    """The role in words; later trainings of a layout are known by their seed, the first one's being 1."""
+    """The role in words; later trainings of a layout are known by their seed, the first one's being
+    1.
+    """
     return f"{role}, seed {replicate + 1}" if replicate else role
 
 
@@ -27,9 +29,18 @@ def is_candidate(trial: FrozenTrial) -> bool:
 
 
 class CandidateStudy(optuna.Study):
-    """A study whose baselines and replicates nobody sees: they have no parameters, and were not chosen for their scores."""
+    """A study whose baselines and replicates nobody sees: they have no parameters, and were not
+    chosen for their scores.
+    """
 
     def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        return [trial for trial in super()._get_trials(deepcopy, states, use_cache) if is_candidate(trial)]
+        return [
+            trial
+            for trial in super()._get_trials(deepcopy, states, use_cache)
+            if is_candidate(trial)
+        ]

@@ -1,4 +1,6 @@
-"""The database: any SQLAlchemy URL that Optuna takes, opened with errors that a person can use and never a password."""
+"""The database: any SQLAlchemy URL that Optuna takes, opened with errors that a person can use and
+never a password.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from sqlalchemy.exc import (
     OperationalError,
     ProgrammingError,
     SQLAlchemyError,
-)  # fmt: skip
+)
 
 from nas.errors import MissingDependency, StudyError
 
@@ -27,8 +29,22 @@ _READ_ONLY = {
     "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
     "mysql": "SET SESSION TRANSACTION READ ONLY",
 }
-# Where file locks, and the shared memory of WAL mode, do not hold between machines: https://sqlite.org/wal.html
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "ceph", "lustre", "gpfs", "beegfs", "fuse.glusterfs", "afs"}
+# Where file locks, and the shared memory of WAL mode, do not hold between machines:
+# https://sqlite.org/wal.html
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "fuse.sshfs",
+    "ceph",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "fuse.glusterfs",
+    "afs",
+}
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # commands say themselves what they do
 _EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "pymysql": "mysql", "MySQLdb": "mysql"}
 
@@ -54,21 +70,25 @@ def check_storage(text: str) -> None:
     """Find out early whether a database can be used, without creating anything.
 
     Raises:
-        StudyError: the folder of an SQLite file does not exist or is on a network, or a server cannot be reached.
+        StudyError: the folder of an SQLite file does not exist or is on a network, or a server
+            cannot be reached.
         MissingDependency: the database's driver is not installed.
     """
     url = parse_url(text)
     if url.get_backend_name() == "sqlite":
         path = sqlite_path(url)
         if path is None:
-            raise StudyError("storage sqlite:// without a file is lost at the end: name one, sqlite:///nas.db")
+            raise StudyError(
+                "storage sqlite:// without a file is lost at the end: name one, sqlite:///nas.db"
+            )
         if not path.parent.is_dir():
             raise StudyError(f"storage {redacted(url)}: folder {str(path.parent)!r} does not exist")
         if path.is_dir():
             raise StudyError(f"storage {redacted(url)}: {str(path)!r} is a folder")
         if (kind := file_system(path.parent)) in _NETWORK:
             raise StudyError(
-                f"storage {redacted(url)}: SQLite files break on network file systems, and {str(path.parent)!r} is {kind}: "
+                f"storage {redacted(url)}: SQLite files break on network file systems, and "
+                f"{str(path.parent)!r} is {kind}: "
                 "use a "
                 "local folder, or PostgreSQL or MySQL"
             )
@@ -85,16 +105,25 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     except OSError:
         return ""
     above = {Path(point.replace("\\040", " ")): kind for point, kind in rows}
-    return next((above[parent] for parent in (folder.resolve(), *folder.resolve().parents) if parent in above), "")
+    return next(
+        (
+            above[parent]
+            for parent in (folder.resolve(), *folder.resolve().parents)
+            if parent in above
+        ),
+        "",
+    )
 
 
 def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.storages.RDBStorage:
-    """Connect, and make Optuna's tables where they are missing. SQLite runs in WAL mode: readers do not block the search.
+    """Connect, and make Optuna's tables where they are missing. SQLite runs in WAL mode: readers do
+    not block the search.
 
     With `read_only` the database itself refuses to be changed, and nothing is made or set.
 
     Raises:
-        StudyError: see `check_storage`; also a file that is not there (unless `create`) or no database.
+        StudyError: see `check_storage`; also a file that is not there (unless `create`) or no
+            database.
         MissingDependency: the database's driver is not installed.
     """
     check_storage(text)
@@ -104,7 +133,9 @@ def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.
         raise StudyError(f"storage {redacted(url)}: there is no file {str(path)!r}")
     if read_only:
         return _guarded(url, lambda: _connect_to_read(url, path))
-    arguments: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
+    arguments: dict[str, Any] = (
+        {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
+    )
     storage = _guarded(url, lambda: _connect(text, arguments))
     if path:
         _guarded(url, lambda: _use_wal(storage.engine))
@@ -112,13 +143,17 @@ def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.
 
 
 def _use_wal(engine: sqlalchemy.Engine) -> None:
-    """The file's owner for a moment: SQLite does not wait for its other users here, whatever the timeout."""
+    """The file's owner for a moment: SQLite does not wait for its other users here, whatever the
+    timeout.
+    """
     until = time.monotonic() + _LOCK_TIMEOUT_S
     # Outside a transaction, where alone the mode can change.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         while True:
             try:
-                connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL")).scalar_one()  # runs when it is read
+                connection.execute(
+                    sqlalchemy.text("PRAGMA journal_mode=WAL")
+                ).scalar_one()  # runs when it is read
                 return
             except OperationalError:
                 if time.monotonic() > until:
@@ -131,9 +166,13 @@ def _connect_to_read(url: URL, path: Path | None) -> optuna.storages.RDBStorage:
         address = f"file:{quote(str(path.resolve()))}"
         url = url.set(database=address, query={"mode": "ro", "uri": "true"})
         arguments = {"connect_args": {"timeout": _LOCK_TIMEOUT_S}}
-        return optuna.storages.RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=arguments)
+        return optuna.storages.RDBStorage(
+            url.render_as_string(hide_password=False), engine_kwargs=arguments
+        )
     text = url.render_as_string(hide_password=False)
-    storage = optuna.storages.RDBStorage(text, engine_kwargs={"pool_pre_ping": True}, skip_table_creation=True)
+    storage = optuna.storages.RDBStorage(
+        text, engine_kwargs={"pool_pre_ping": True}, skip_table_creation=True
+    )
 
     def forbid_changes(connection: Any, record: object) -> None:
         connection.cursor().execute(_READ_ONLY[url.get_backend_name()])
@@ -165,7 +204,8 @@ def _guarded(url: URL, act: Any) -> Any:
         return act()
     except NoSuchModuleError:
         raise StudyError(
-            f"storage {redacted(url)}: unknown kind of database {url.drivername!r}; for example {EXAMPLES}"
+            f"storage {redacted(url)}: unknown kind of database {url.drivername!r}; for example "
+            f"{EXAMPLES}"
         ) from None
     except ImportError as error:
         package = getattr(error, "name", None) or url.drivername

@@ -1,1 +1,3 @@
-"""Training from scratch: the loop, its optimizer and schedule, its checkpoints, weights to start from instead."""
+"""Training from scratch: the loop, its optimizer and schedule, its checkpoints, weights to start
+from instead.
+"""

@@ -1,13 +1,17 @@
-"""Gradient calibration: weights scaled so that the gradients of all layers have similar size before training starts.
+"""Gradient calibration: weights scaled so that the gradients of all layers have similar size before
+training starts.
 
-Hong et al. (CVPR 2022), section 4.3, Algorithm 1, after Kraehenbuehl et al. (arXiv 1511.06856): with C_k the mean square of the
-gradient of layer k, r_k = (C_k / geometric mean of C)^alpha and W_k <- r_k W_k. A positive power is right: in a chain of
-homogeneous layers scaling W_k by r leaves its own gradient alone and multiplies every other by r.
+Hong et al. (CVPR 2022), section 4.3, Algorithm 1, after Kraehenbuehl et al. (arXiv 1511.06856):
+with C_k the mean square of the gradient of layer k, r_k = (C_k / geometric mean of C)^alpha and W_k
+<- r_k W_k. A positive power is right: in a chain of homogeneous layers scaling W_k by r leaves its
+own gradient alone and multiplies every other by r.
 
-Stated here because the paper leaves it open: a layer is the weight of one convolution or linear map (q, k and v are one); the
-loss is the detector's own on real images, one batch, fp32, batch norm in training mode, its running statistics restored
-afterwards; layers without a gradient are skipped and named. `definition="relative"` divides C_k by the mean square of W_k,
-which is the ratio of the cited source. More than one pass spreads the layers of residual branches again: the best pass is kept.
+Stated here because the paper leaves it open: a layer is the weight of one convolution or linear map
+(q, k and v are one); the loss is the detector's own on real images, one batch, fp32, batch norm in
+training mode, its running statistics restored afterwards; layers without a gradient are skipped and
+named. `definition="relative"` divides C_k by the mean square of W_k, which is the ratio of the
+cited source. More than one pass spreads the layers of residual branches again: the best pass is
+kept.
 """
 
 from __future__ import annotations
@@ -54,7 +58,9 @@ class _Measurement:
 
 
 def calibration_layers(detector: Detector, scope: str) -> dict[str, Tensor]:
-    """Trainable weights of convolutions and linear maps by name: of the backbone, or of all but the predictors."""
+    """Trainable weights of convolutions and linear maps by name: of the backbone, or of all but the
+    predictors.
+    """
     root = "backbone.backbone." if scope == "backbone" else ""
     excluded = {id(predictor) for predictor in detector.predictors()}
     return {
@@ -67,15 +73,19 @@ def calibration_layers(detector: Detector, scope: str) -> dict[str, Tensor]:
     }
 
 
-def calibrate(detector: Detector, batches: Sequence[Batch], spec: CalibrationSpec) -> CalibrationReport:
+def calibrate(
+    detector: Detector, batches: Sequence[Batch], spec: CalibrationSpec
+) -> CalibrationReport:
     """Scale the weights of `detector` in place.
 
-    The first pass always counts, as in Algorithm 1; later ones as long as they make the spread smaller.
+    The first pass always counts, as in Algorithm 1; later ones as long as they make the spread
+    smaller.
 
     Args:
-        detector: initialised, untrained; its mode and running statistics are as before on return, gradients are dropped.
-        batches: on the detector's device; their gradients are averaged, so that together they need no more memory than one,
-            and over the processes that train together.
+        detector: initialised, untrained; its mode and running statistics are as before on return,
+            gradients are dropped.
+        batches: on the detector's device; their gradients are averaged, so that together they need
+            no more memory than one, and over the processes that train together.
         spec: definition, alpha, passes and scope.
 
     Raises:
@@ -89,7 +99,10 @@ def calibrate(detector: Detector, batches: Sequence[Batch], spec: CalibrationSpe
             factors = dict.fromkeys(before.log_c, 0.0)  # logarithms, since the start
             best, kept, passes = before, factors, 0
             for number in range(1, spec.passes + 1):
-                factors = {name: factor + _log_step(name, current, spec.alpha) for name, factor in factors.items()}
+                factors = {
+                    name: factor + _log_step(name, current, spec.alpha)
+                    for name, factor in factors.items()
+                }
                 _set_weights(layers, original, factors)
                 current = _measure(detector, layers, batches, spec.definition)
                 if passes and current.spread >= best.spread:
@@ -103,31 +116,53 @@ def calibrate(detector: Detector, batches: Sequence[Batch], spec: CalibrationSpe
 
 
 def _log_step(name: str, measured: _Measurement, alpha: float) -> float:
-    """log r_k = alpha (log C_k - mean of log C); 0 for a layer that lost its gradient on the way."""
-    return alpha * (measured.log_c[name] - statistics.fmean(measured.log_c.values())) if name in measured.log_c else 0.0
+    """log r_k = alpha (log C_k - mean of log C); 0 for a layer that lost its gradient on the
+    way.
+    """
+    return (
+        alpha * (measured.log_c[name] - statistics.fmean(measured.log_c.values()))
+        if name in measured.log_c
+        else 0.0
+    )
 
 
 @torch.no_grad()
-def _set_weights(layers: dict[str, Tensor], original: dict[str, Tensor], factors: dict[str, float]) -> None:
+def _set_weights(
+    layers: dict[str, Tensor], original: dict[str, Tensor], factors: dict[str, float]
+) -> None:
     for name, weight in layers.items():
         weight.copy_(original[name] * math.exp(factors.get(name, 0.0)))
 
 
-def _measure(detector: Detector, layers: dict[str, Tensor], batches: Sequence[Batch], definition: str) -> _Measurement:
-    """One backward pass of the detector's loss; the same random draws (of proposals, say) every time."""
+def _measure(
+    detector: Detector, layers: dict[str, Tensor], batches: Sequence[Batch], definition: str
+) -> _Measurement:
+    """One backward pass of the detector's loss; the same random draws (of proposals, say) every
+    time.
+    """
     detector.zero_grad(set_to_none=True)
     total = 0.0
-    devices = [layers_device] if (layers_device := next(iter(layers.values())).device).type == "cuda" else []
+    devices = (
+        [layers_device]
+        if (layers_device := next(iter(layers.values())).device).type == "cuda"
+        else []
+    )
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)
         for batch in batches:
-            loss = torch.stack(list(detector(batch.images, batch.targets).values())).sum() / len(batches)
+            loss = torch.stack(list(detector(batch.images, batch.targets).values())).sum() / len(
+                batches
+            )
             loss.backward()
             total += loss.item()
     total = all_reduce_mean(torch.tensor(total)).item()
     log_c = {}
     for name, weight in layers.items():
-        c = 0.0 if weight.grad is None else all_reduce_mean(weight.grad).double().square().mean().item()
+        c = (
+            0.0
+            if weight.grad is None
+            else all_reduce_mean(weight.grad).double().square().mean().item()
+        )
         if definition == "relative":
             c /= weight.detach().double().square().mean().item()
         if not math.isfinite(c) or not math.isfinite(total):
@@ -161,7 +196,12 @@ def _group(name: str) -> str:
 
 
 def _report(
-    before: _Measurement, after: _Measurement, factors: dict[str, float], passes: int, *, skipped: list[str]
+    before: _Measurement,
+    after: _Measurement,
+    factors: dict[str, float],
+    passes: int,
+    *,
+    skipped: list[str],
 ) -> CalibrationReport:
     return CalibrationReport(
         layers=len(before.log_c),

@@ -1,7 +1,9 @@
-"""One candidate from its layout to its scores: build, calibrate, train, evaluate, checkpoint; the order of it all.
+"""One candidate from its layout to its scores: build, calibrate, train, evaluate, checkpoint; the
+order of it all.
 
-The file to read first. `train_candidate` is a generator: it gives a report after each epoch and goes on when asked for the
-next, so that whoever runs it (a Ray worker, the local backend, `nas train`) decides whether there is one.
+The file to read first. `train_candidate` is a generator: it gives a report after each epoch and
+goes on when asked for the next, so that whoever runs it (a Ray worker, the local backend, `nas
+train`) decides whether there is one.
 """
 
 from __future__ import annotations
@@ -55,10 +57,11 @@ DRAWN = 4  # validation images that a search draws of each complete candidate
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a GPU.
+    """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a
+    GPU.
 
-    A checkpoint is written after each epoch and, within one, `checkpoint_s` seconds after the one before. `cache_bytes` is
-    what decoded images may take of this machine's disk.
+    A checkpoint is written after each epoch and, within one, `checkpoint_s` seconds after the one
+    before. `cache_bytes` is what decoded images may take of this machine's disk.
     """
 
     layout: Layout
@@ -76,19 +79,29 @@ class Candidate:
     @property
     def key(self) -> str:
         """Names the run inside its checkpoints: equal for runs that would do the same."""
-        sections = [section.model_dump(mode="json") for section in (self.detector, self.recipe, self.calibration)]
+        sections = [
+            section.model_dump(mode="json")
+            for section in (self.detector, self.recipe, self.calibration)
+        ]
         what = json.dumps([*sections, self.num_classes, self.seed], sort_keys=True)
         return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
 def train_candidate(
-    candidate: Candidate, train: CocoSplit, val: CocoSplit, test: CocoSplit | None = None, *, on_step: OnStep | None = None
+    candidate: Candidate,
+    train: CocoSplit,
+    val: CocoSplit,
+    test: CocoSplit | None = None,
+    *,
+    on_step: OnStep | None = None,
 ) -> Iterator[EpochReport]:
-    """Train from scratch, from the recipe's weights, or from the checkpoint in `candidate.folder`; report after each epoch.
+    """Train from scratch, from the recipe's weights, or from the checkpoint in `candidate.folder`;
+    report after each epoch.
 
-    A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it. The weights are in
-    `detector.safetensors` when the last report comes; `log.jsonl` has a line for every epoch that was trained, repeated ones
-    too; `reports.jsonl` and `curves.csv` have every epoch once; `detections` has a few drawn images of the last one.
+    A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it.
+    The weights are in `detector.safetensors` when the last report comes; `log.jsonl` has a line for
+    every epoch that was trained, repeated ones too; `reports.jsonl` and `curves.csv` have every
+    epoch once; `detections` has a few drawn images of the last one.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
@@ -111,8 +124,12 @@ def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iter
         yield report
 
 
-def begin(candidate: Candidate, splits: Splits, on_step: OnStep | None = None) -> tuple[Epochs, EpochReport | None]:
-    """Everything before the next epoch: build and calibrate, or go on from the checkpoint, whose last report comes too."""
+def begin(
+    candidate: Candidate, splits: Splits, on_step: OnStep | None = None
+) -> tuple[Epochs, EpochReport | None]:
+    """Everything before the next epoch: build and calibrate, or go on from the checkpoint, whose
+    last report comes too.
+    """
     device, world = torch.device(candidate.device), World.current()
     torch.manual_seed(candidate.seed)
     detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
@@ -121,7 +138,9 @@ def begin(candidate: Candidate, splits: Splits, on_step: OnStep | None = None) -
     if candidate.recipe.channels_last:
         channels_last_(detector)
     optimizer = make_optimizer(detector, candidate.recipe)
-    run = CandidateTrainer(candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s)
+    run = CandidateTrainer(
+        candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s
+    )
     report = run.resume()
     if not report and not run.begun:
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
@@ -134,36 +153,61 @@ class Epochs:
     """Trains and scores one epoch after the other."""
 
     def __init__(
-        self, candidate: Candidate, splits: Splits, run: CandidateTrainer, device: torch.device, on_step: OnStep | None
+        self,
+        candidate: Candidate,
+        splits: Splits,
+        run: CandidateTrainer,
+        device: torch.device,
+        on_step: OnStep | None,
     ) -> None:
         self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
         self.candidate, self.on_step = candidate, on_step
         if self.recipe.compile:  # after calibration, which looks into the blocks
             compile_blocks(run.network)
         self.network = wrap_ddp(run.network, run.world)
-        self.order = AspectRatioBatchSampler(splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed)
-        self.train_loader = self._loader(splits.train, train_view(self.recipe), DistributedBatchSampler(self.order, run.world))
+        self.order = AspectRatioBatchSampler(
+            splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed
+        )
+        self.train_loader = self._loader(
+            splits.train, train_view(self.recipe), DistributedBatchSampler(self.order, run.world)
+        )
         self.val_loader = self._scoring_loader(splits.val)
 
     def next(self) -> EpochReport:
         """The epoch after those that the run has done."""
         run = self.run
-        loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
+        loss, lr = run.train(
+            self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step
+        )
         broadcast_buffers(run.network, run.world)
-        metrics, detections, fps = evaluate(run.network, self.val_loader, self.splits.val, self.device)
+        metrics, detections, fps = evaluate(
+            run.network, self.val_loader, self.splits.val, self.device
+        )
         saturation = run.saturation.after(metrics.map or 0.0, self.recipe)
         run.progress.saturation = asdict(saturation)
         report = EpochReport(
-            epoch=run.epoch + 1, epochs=self.recipe.epochs, loss=loss, lr=lr, metrics=metrics, fps=fps,
-            train_s=run.progress.train_s, elapsed_s=0.0,
-            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
-            device=device_name(self.device), calibration=run.progress.calibration, converged=saturation.converged,
+            epoch=run.epoch + 1,
+            epochs=self.recipe.epochs,
+            loss=loss,
+            lr=lr,
+            metrics=metrics,
+            fps=fps,
+            train_s=run.progress.train_s,
+            elapsed_s=0.0,
+            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device)
+            if self.device.type == "cuda"
+            else None,
+            device=device_name(self.device),
+            calibration=run.progress.calibration,
+            converged=saturation.converged,
             hardware=hardware(self.device),
-        )  # fmt: skip
+        )
         if report.last and run.world.first:
             self._draw(detections)
         if report.last and self.splits.test:
-            test, _, _ = evaluate(run.network, self._scoring_loader(self.splits.test), self.splits.test, self.device)
+            test, _, _ = evaluate(
+                run.network, self._scoring_loader(self.splits.test), self.splits.test, self.device
+            )
             report = replace(report, test=test)
         run.tick(training=False)
         return replace(report, elapsed_s=run.progress.elapsed_s)
@@ -178,14 +222,24 @@ class Epochs:
 
     def _scoring_loader(self, split: CocoSplit) -> DataLoader:
         order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))
-        return self._loader(split, eval_view(self.recipe), DistributedBatchSampler(order, self.run.world))
+        return self._loader(
+            split, eval_view(self.recipe), DistributedBatchSampler(order, self.run.world)
+        )
 
-    def _loader(self, split: CocoSplit, view: ResizeFlip, order: DistributedBatchSampler) -> DataLoader:
-        return make_loader(split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes)
+    def _loader(
+        self, split: CocoSplit, view: ResizeFlip, order: DistributedBatchSampler
+    ) -> DataLoader:
+        return make_loader(
+            split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes
+        )
 
 
 def _prepare(
-    candidate: Candidate, detector: Detector, run: CandidateTrainer, train: CocoSplit, device: torch.device
+    candidate: Candidate,
+    detector: Detector,
+    run: CandidateTrainer,
+    train: CocoSplit,
+    device: torch.device,
 ) -> dict[str, Any] | None:
     """What a run starts from: a file's weights as they are, or its own, calibrated."""
     if not candidate.recipe.weights:
@@ -195,22 +249,32 @@ def _prepare(
     return None
 
 
-def _calibrate(candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device) -> dict[str, Any] | None:
-    """Calibrate on one batch of training images, in pieces that take no more memory than a training step."""
+def _calibrate(
+    candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device
+) -> dict[str, Any] | None:
+    """Calibrate on one batch of training images, in pieces that take no more memory than a training
+    step.
+    """
     if not candidate.calibration.enabled:
         return None
     recipe, world = candidate.recipe, World.current()
     size = recipe.images_at_once(world.size)
     if recipe.precision == "bf16" and size % (2 * world.size) == 0:
         size //= 2  # calibration runs in fp32
-    order = DistributedBatchSampler(AspectRatioBatchSampler(train.images, size, candidate.seed), world)
-    loader = make_loader(train, train_view(recipe), order, workers=0, cache_bytes=candidate.cache_bytes)
+    order = DistributedBatchSampler(
+        AspectRatioBatchSampler(train.images, size, candidate.seed), world
+    )
+    loader = make_loader(
+        train, train_view(recipe), order, workers=0, cache_bytes=candidate.cache_bytes
+    )
     batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()
 
 
 def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
-    """Processes that decode images: none beside training on the CPU, which needs the cores itself."""
+    """Processes that decode images: none beside training on the CPU, which needs the cores
+    itself.
+    """
     if recipe.loader_workers != "auto":
         return recipe.loader_workers
     return min(most, os.cpu_count() or 1) if device.type == "cuda" else 0

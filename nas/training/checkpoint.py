@@ -1,4 +1,6 @@
-"""Checkpoints: all of a training run's state in one file that is there whole or not at all, read without unpickling code."""
+"""Checkpoints: all of a training run's state in one file that is there whole or not at all, read
+without unpickling code.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def save_checkpoint(
     extra: dict[str, Any],
     rng: list[Tensor],
 ) -> None:
-    """Write weights, optimizer, random states and `extra` (plain JSON) after `epoch` epochs; `rng` has one state a process.
+    """Write weights, optimizer, random states and `extra` (plain JSON) after `epoch` epochs; `rng`
+    has one state a process.
 
     `key` names the run; `load_checkpoint` refuses another.
 
@@ -61,10 +64,14 @@ def load_checkpoint(
     except Exception as error:
         raise CandidateError(f"checkpoint {path} cannot be read: {error}") from error
     if content["key"] != key:
-        raise CandidateError(f"checkpoint {path} belongs to another run ({content['key']}, expected {key})")
+        raise CandidateError(
+            f"checkpoint {path} belongs to another run ({content['key']}, expected {key})"
+        )
     detector.load_state_dict(content["detector"])
     optimizer.load_state_dict(content["optimizer"])
-    if rank < len(content["rng"]):  # else there are more processes than before: the new ones keep their own
+    if rank < len(
+        content["rng"]
+    ):  # else there are more processes than before: the new ones keep their own
         torch.set_rng_state(content["rng"][rank])
     if content["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["cuda_rng"])

@@ -1,6 +1,7 @@
 """One candidate on several GPUs of a machine: a process for each, which this one supervises.
 
-Reports come through a pipe from the first process. When one of them ends early, or nobody wants the next report, the others are
+Reports come through a pipe from the first process. When one of them ends early, or nobody wants the
+next report, the others are
 killed: none is left waiting for the rest.
 """
 
@@ -31,8 +32,11 @@ from nas.utils.distributed import World
 POLL_S = 0.2
 
 
-def train_on(processes: int, candidate: Candidate, splits: Splits, on_step: OnStep | None = None) -> Iterator[EpochReport]:
-    """`train_candidate` by several processes, on `cuda:0`, `cuda:1` and so on, or all on the CPU; one trains in this process.
+def train_on(
+    processes: int, candidate: Candidate, splits: Splits, on_step: OnStep | None = None
+) -> Iterator[EpochReport]:
+    """`train_candidate` by several processes, on `cuda:0`, `cuda:1` and so on, or all on the CPU;
+    one trains in this process.
 
     `on_step` hears of several processes' steps a few times a second only.
 
@@ -45,7 +49,9 @@ def train_on(processes: int, candidate: Candidate, splits: Splits, on_step: OnSt
     with tempfile.TemporaryDirectory(prefix="scratch-nas-") as meeting:
         receiver, sender = mp.get_context("spawn").Pipe(duplex=False)
         arguments = (processes, f"file://{meeting}/store", candidate, splits, sender)
-        started: Any = mp.start_processes(_process, arguments, nprocs=processes, join=False, start_method="spawn")
+        started: Any = mp.start_processes(
+            _process, arguments, nprocs=processes, join=False, start_method="spawn"
+        )
         sender.close()
         try:
             yield from _received(receiver, started, on_step)
@@ -71,10 +77,14 @@ def _received(receiver: Connection, started: Any, on_step: OnStep | None) -> Ite
                 continue
         dead = [process.exitcode for process in started.processes if process.exitcode is not None]
         if dead and not receiver.poll():
-            raise CandidateError(f"a process of {len(started.processes)} that trained together ended with {dead[0]}")
+            raise CandidateError(
+                f"a process of {len(started.processes)} that trained together ended with {dead[0]}"
+            )
 
 
-def _process(rank: int, processes: int, store: str, candidate: Candidate, splits: Splits, sender: Connection) -> None:
+def _process(
+    rank: int, processes: int, store: str, candidate: Candidate, splits: Splits, sender: Connection
+) -> None:
     try:
         device = f"cuda:{rank}" if candidate.device == "cuda" else candidate.device
         join(rank, processes, device, store)
@@ -104,7 +114,9 @@ class _Telling:
 
 
 def started_by_torchrun(device: str) -> tuple[World, str]:
-    """Join the processes that torchrun has started, if it has: this one among them, and its device."""
+    """Join the processes that torchrun has started, if it has: this one among them, and its
+    device.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World(), device
@@ -120,4 +132,9 @@ def join(rank: int, processes: int, device: str, store: str) -> None:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", init_method=store, rank=rank, world_size=processes)
+    dist.init_process_group(
+        "nccl" if device.startswith("cuda") else "gloo",
+        init_method=store,
+        rank=rank,
+        world_size=processes,
+    )

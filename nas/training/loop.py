@@ -1,4 +1,6 @@
-"""One epoch: data, loss, backward, clip, finite check, step; in that order, and without waiting for a GPU."""
+"""One epoch: data, loss, backward, clip, finite check, step; in that order, and without waiting for
+a GPU.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from nas.errors import NonFiniteLoss
 from nas.utils.distributed import all_reduce_mean
 
-OnStep = Callable[[int, int, Tensor | float], None]  # step of the epoch from 1, steps of the epoch, loss (on the device)
+OnStep = Callable[
+    [int, int, Tensor | float], None
+]  # step of the epoch from 1, steps of the epoch, loss (on the device)
 CHECK_S = 1.0  # to read a value from a GPU waits for all of its work
 
 
@@ -53,28 +57,36 @@ def train_epoch(
     """Train for one epoch, or for what is left of one.
 
     Args:
-        network: on `device`; `network(images, targets)` gives a dict of losses, as torchvision's detectors do. Perhaps one of
-            several processes' (`wrap_ddp`).
+        network: on `device`; `network(images, targets)` gives a dict of losses, as torchvision's
+            detectors do. Perhaps one of several processes' (`wrap_ddp`).
         batches: `len(lrs) * accumulate` of them, the last group perhaps smaller.
         optimizer: of the network's parameters, a fused one.
         lrs: learning rate of every step of this epoch.
         accumulate: how many batches make one step; their gradients are averaged.
         clip_norm: limit of the gradient's norm over all parameters.
-        precision: `bf16` runs the forward pass under autocast on CUDA; on the CPU it is fp32 as well.
+        precision: `bf16` runs the forward pass under autocast on CUDA; on the CPU it is fp32 as
+            well.
         on_step: called after every update.
-        done: updates of this epoch that a checkpoint holds, and the sum of their losses; `batches` begins after them.
-        check_s: seconds between looks at what is not finite; every step on the CPU, `CHECK_S` on a GPU.
+        done: updates of this epoch that a checkpoint holds, and the sum of their losses; `batches`
+            begins after them.
+        check_s: seconds between looks at what is not finite; every step on the CPU, `CHECK_S` on a
+            GPU.
 
     Returns:
         The mean loss, over all processes.
 
     Raises:
-        NonFiniteLoss: a loss or a gradient was not a number; the weights are those before that step.
+        NonFiniteLoss: a loss or a gradient was not a number; the weights are those before that
+            step.
     """
     network.train()
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda")
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda"
+    )
     first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
-    watch = NonFiniteGuard(device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s)
+    watch = NonFiniteGuard(
+        device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s
+    )
     rng = torch.get_rng_state()
     stream = iter(batches)
     if first:  # a loader draws a number when it starts, which this epoch has done before
@@ -106,21 +118,31 @@ def train_epoch(
 
 def _gradients_kept(network: nn.Module, more_follow: bool) -> AbstractContextManager[None]:
     """Processes exchange gradients once a step, not after each of its batches."""
-    return network.no_sync() if more_follow and isinstance(network, DistributedDataParallel) else nullcontext()
+    return (
+        network.no_sync()
+        if more_follow and isinstance(network, DistributedDataParallel)
+        else nullcontext()
+    )
 
 
 class NonFiniteGuard:
-    """Whether all losses and gradients were finite, known on the device: from the first that was not, updates are void there,
-    and the host looks now and then.
+    """Whether all losses and gradients were finite, known on the device: from the first that was
+    not, updates are void there, and the host looks now and then.
     """
 
     def __init__(self, device: torch.device, check_s: float) -> None:
-        self.bad_step, self.check_s, self.checked_s = torch.zeros((), device=device), check_s, time.perf_counter()
+        self.bad_step, self.check_s, self.checked_s = (
+            torch.zeros((), device=device),
+            check_s,
+            time.perf_counter(),
+        )
         self.values: Tensor | None = None
         self.names: list[str] = []
 
     def see(self, step: int, parts: dict[str, Tensor], loss: Tensor, norm: Tensor) -> Tensor:
-        """1.0 where this update, or one before, must not count; fused optimizers know it as `found_inf`."""
+        """1.0 where this update, or one before, must not count; fused optimizers know it as
+        `found_inf`.
+        """
         values = torch.stack([*parts.values(), loss, norm])
         bad = ~values.isfinite().all() & (self.bad_step == 0)
         self.names, before = list(parts), values if self.values is None else self.values
@@ -136,7 +158,11 @@ class NonFiniteGuard:
         if not step or self.values is None:
             return
         *values, loss, norm = self.values.tolist()
-        parts = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.names, values, strict=True))
+        parts = ", ".join(
+            f"{name} {value:.4g}" for name, value in zip(self.names, values, strict=True)
+        )
         if math.isfinite(loss):
-            raise NonFiniteLoss(f"the gradient is not finite at step {step} of the epoch: norm {norm}")
+            raise NonFiniteLoss(
+                f"the gradient is not finite at step {step} of the epoch: norm {norm}"
+            )
         raise NonFiniteLoss(f"the loss is not finite at step {step} of the epoch: {parts}")

@@ -1,5 +1,5 @@
-"""The paper's schedule (Hong et al., section 4.4): train at the initial rate until the validation mAP saturates, decay, go on
-until it saturates again.
+"""The paper's schedule (Hong et al., section 4.4): train at the initial rate until the validation
+mAP saturates, decay, go on until it saturates again.
 
 The paper gives neither the patience nor the number of decays; here both are settings of the recipe.
 """
@@ -13,7 +13,9 @@ from nas.config.recipe import Recipe
 
 @dataclass(frozen=True)
 class Saturation:
-    """What has been seen: the best mAP (a fraction), the epochs since then, the decays so far, and whether it is over."""
+    """What has been seen: the best mAP (a fraction), the epochs since then, the decays so far, and
+    whether it is over.
+    """
 
     best: float = 0.0
     waited: int = 0
@@ -21,10 +23,11 @@ class Saturation:
     converged: bool = False
 
     def after(self, value: float, recipe: Recipe) -> Saturation:
-        """The state after an epoch with validation mAP `value`; only `schedule: saturate` ever changes it.
+        """The state after an epoch with validation mAP `value`; only `schedule: saturate` ever
+        changes it.
 
-        Saturated: for `patience` epochs no gain of `min_gain` over the best. The first `decays` times the rate falls, then
-        training has converged.
+        Saturated: for `patience` epochs no gain of `min_gain` over the best. The first `decays`
+        times the rate falls, then training has converged.
         """
         if recipe.schedule != "saturate":
             return self

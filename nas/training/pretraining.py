@@ -1,4 +1,5 @@
-"""A layout pre-trained by image classification, for baselines that are fine-tuned: build, train, score, checkpoint.
+"""A layout pre-trained by image classification, for baselines that are fine-tuned: build, train,
+score, checkpoint.
 
 The counterpart of `nas.training.candidate`, with the same loop, checkpoints and reports.
 """
@@ -45,8 +46,9 @@ MOST_WORKERS = 16  # JPEG files are decoded anew in every epoch
 class Pretraining:
     """What is pre-trained, how, and where its files go.
 
-    `out` is the file of weights that is written in the end, `folder` has the rest until then. `data_fingerprint` and `origin`,
-    plain JSON, are for those who find the file. A checkpoint is written as often as that of a `Candidate`.
+    `out` is the file of weights that is written in the end, `folder` has the rest until then.
+    `data_fingerprint` and `origin`, plain JSON, are for those who find the file. A checkpoint is
+    written as often as that of a `Candidate`.
     """
 
     layout: Layout
@@ -63,19 +65,29 @@ class Pretraining:
     @property
     def key(self) -> str:
         """Names the run inside its checkpoints: equal for runs that would do the same."""
-        what = json.dumps([self.recipe.model_dump(mode="json"), self.classes, self.data_fingerprint, self.seed])
+        what = json.dumps(
+            [self.recipe.model_dump(mode="json"), self.classes, self.data_fingerprint, self.seed]
+        )
         return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
 class PretrainingTrainer(Trainer[PretrainingReport]):
-    """Of a classifier with fresh weights; what is kept of it is the backbone, with metadata that describe it: text, or JSON."""
+    """Of a classifier with fresh weights; what is kept of it is the backbone, with metadata that
+    describe it: text, or JSON.
+    """
 
     kind = PretrainingReport
 
     def __init__(self, pretraining: Pretraining, world: World) -> None:
-        self.pretraining, recipe, device = pretraining, pretraining.recipe, torch.device(pretraining.device)
+        self.pretraining, recipe, device = (
+            pretraining,
+            pretraining.recipe,
+            torch.device(pretraining.device),
+        )
         torch.manual_seed(pretraining.seed)
-        network: nn.Module = Classifier(build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing)
+        network: nn.Module = Classifier(
+            build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing
+        )
         network = synchronised(network, pretraining.layout.norm, device, world).to(device)
         checkpoint_blocks(network, recipe.checkpointing)
         if recipe.channels_last:
@@ -83,16 +95,28 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
         if recipe.compile:
             compile_blocks(network)
         optimizer = make_optimizer(network, recipe)
-        super().__init__(pretraining.folder, pretraining.key, network, optimizer, world, pretraining.checkpoint_s)
+        super().__init__(
+            pretraining.folder, pretraining.key, network, optimizer, world, pretraining.checkpoint_s
+        )
 
     def keep_weights(self, report: PretrainingReport) -> None:
         done = self.pretraining
         facts = {
-            "layout": str(done.layout), "classes": done.classes, **asdict(report.metrics), "epochs": report.epoch,
-            "seed": done.seed, "recipe": done.recipe.model_dump(mode="json"), "data_fingerprint": done.data_fingerprint,
-            "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD, **(done.origin or {}),
-        }  # fmt: skip
-        metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+            "layout": str(done.layout),
+            "classes": done.classes,
+            **asdict(report.metrics),
+            "epochs": report.epoch,
+            "seed": done.seed,
+            "recipe": done.recipe.model_dump(mode="json"),
+            "data_fingerprint": done.data_fingerprint,
+            "image_mean": IMAGE_MEAN,
+            "image_std": IMAGE_STD,
+            **(done.origin or {}),
+        }
+        metadata = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in facts.items()
+        }
         save_weights(done.out, self.backbone, {"format": "pt", **metadata})
 
     @property
@@ -102,12 +126,18 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
 
 
 def pretrain(
-    pretraining: Pretraining, train: LabelledImages, val: LabelledImages, *, on_step: OnStep | None = None
+    pretraining: Pretraining,
+    train: LabelledImages,
+    val: LabelledImages,
+    *,
+    on_step: OnStep | None = None,
 ) -> Iterator[PretrainingReport]:
-    """Train from scratch, from the recipe's weights, or from the checkpoint in `pretraining.folder`; report after each epoch.
+    """Train from scratch, from the recipe's weights, or from the checkpoint in
+    `pretraining.folder`; report after each epoch.
 
-    There is no calibration: what is to be fine-tuned is trained in the usual way. The weights are in `pretraining.out` when the
-    last report comes. What was recorded, and what is repeated after an interruption, is as in `train_candidate`.
+    There is no calibration: what is to be fine-tuned is trained in the usual way. The weights are
+    in `pretraining.out` when the last report comes. What was recorded, and what is repeated after
+    an interruption, is as in `train_candidate`.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
@@ -129,7 +159,11 @@ def _pretrain(
     if report:
         yield report
     elif not run.begun and pretraining.recipe.weights:
-        run.log(weights=load_backbone_weights(run.backbone, to_path(pretraining.recipe.weights)).summary())
+        run.log(
+            weights=load_backbone_weights(
+                run.backbone, to_path(pretraining.recipe.weights)
+            ).summary()
+        )
     epochs = _Epochs(run, train, val, on_step)
     while not (report and report.last):
         report = run.end_epoch(epochs.next())
@@ -139,26 +173,50 @@ def _pretrain(
 class _Epochs:
     """Trains and scores one epoch after the other."""
 
-    def __init__(self, run: PretrainingTrainer, train: LabelledImages, val: LabelledImages, on_step: OnStep | None) -> None:
+    def __init__(
+        self,
+        run: PretrainingTrainer,
+        train: LabelledImages,
+        val: LabelledImages,
+        on_step: OnStep | None,
+    ) -> None:
         self.run, self.on_step, self.device = run, on_step, torch.device(run.pretraining.device)
         recipe, classes = run.pretraining.recipe, len(run.pretraining.classes)
-        self.network, workers = wrap_ddp(run.network, run.world), loader_workers(recipe, self.device, MOST_WORKERS)
+        self.network, workers = (
+            wrap_ddp(run.network, run.world),
+            loader_workers(recipe, self.device, MOST_WORKERS),
+        )
         self.order = shuffled(train, recipe, run.world, run.pretraining.seed)
-        self.recipe = recipe.over(recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch))
-        self.train_loader = train_loader(train, classes, recipe, DistributedBatchSampler(self.order, run.world), workers)
+        self.recipe = recipe.over(
+            recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch)
+        )
+        self.train_loader = train_loader(
+            train, classes, recipe, DistributedBatchSampler(self.order, run.world), workers
+        )
         self.val_loader = eval_loader(val, classes, recipe, run.world, workers)
 
     def next(self) -> PretrainingReport:
         """The epoch after those that the run has done."""
         run = self.run
-        loss, lr = run.train(self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step)
+        loss, lr = run.train(
+            self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step
+        )
         broadcast_buffers(run.network, run.world)
         metrics = score(run.network, self.val_loader, self.device)
         saturation = run.saturation.after(metrics.top1, self.recipe)
         run.progress.saturation = asdict(saturation)
         run.tick(training=False)
         return PretrainingReport(
-            epoch=run.epoch + 1, epochs=self.recipe.epochs, loss=loss, lr=lr, metrics=metrics, train_s=run.progress.train_s,
-            elapsed_s=run.progress.elapsed_s, device=device_name(self.device), converged=saturation.converged,
-            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
-        )  # fmt: skip
+            epoch=run.epoch + 1,
+            epochs=self.recipe.epochs,
+            loss=loss,
+            lr=lr,
+            metrics=metrics,
+            train_s=run.progress.train_s,
+            elapsed_s=run.progress.elapsed_s,
+            device=device_name(self.device),
+            converged=saturation.converged,
+            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device)
+            if self.device.type == "cuda"
+            else None,
+        )

@@ -1,4 +1,6 @@
-"""A training run's state and files: what a checkpoint holds beside the tensors, when one is written, how it goes on."""
+"""A training run's state and files: what a checkpoint holds beside the tensors, when one is
+written, how it goes on.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ Kind = TypeVar("Kind", bound=Report)
 
 
 class Trainer(ABC, Generic[Kind]):
-    """A training run that can be saved between any two steps. Of several processes the first one writes.
+    """A training run that can be saved between any two steps. Of several processes the first one
+    writes.
 
     Args:
         folder: of its files.
@@ -57,9 +60,21 @@ class Trainer(ABC, Generic[Kind]):
     kind: ClassVar[type[Report]]  # of its reports
 
     def __init__(
-        self, folder: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer, world: World, checkpoint_s: float
+        self,
+        folder: Path,
+        key: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        world: World,
+        checkpoint_s: float,
     ) -> None:
-        self.folder, self.key, self.network, self.optimizer, self.world = folder, key, network, optimizer, world
+        self.folder, self.key, self.network, self.optimizer, self.world = (
+            folder,
+            key,
+            network,
+            optimizer,
+            world,
+        )
         self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, TrainerState()
         self._losses = torch.zeros(())  # of this epoch's steps, on the device
         self._mark_s = self._saved_s = time.perf_counter()
@@ -76,7 +91,13 @@ class Trainer(ABC, Generic[Kind]):
         Returns:
             The last report before that.
         """
-        resumed = load_checkpoint(self.folder / CHECKPOINT, self.network, self.optimizer, key=self.key, rank=self.world.rank)
+        resumed = load_checkpoint(
+            self.folder / CHECKPOINT,
+            self.network,
+            self.optimizer,
+            key=self.key,
+            rank=self.world.rank,
+        )
         if not resumed:
             return None
         self.epoch, self.progress = resumed[0], TrainerState(**resumed[1])
@@ -104,9 +125,14 @@ class Trainer(ABC, Generic[Kind]):
         self.progress.loss_sum = float(self._losses)
         if self.world.first:
             save_checkpoint(
-                self.folder / CHECKPOINT, self.network, self.optimizer,
-                epoch=self.epoch, key=self.key, extra=asdict(self.progress), rng=rng,
-            )  # fmt: skip
+                self.folder / CHECKPOINT,
+                self.network,
+                self.optimizer,
+                epoch=self.epoch,
+                key=self.key,
+                extra=asdict(self.progress),
+                rng=rng,
+            )
         self._saved_s = time.perf_counter()
 
     def tick(self, *, training: bool) -> None:
@@ -124,7 +150,13 @@ class Trainer(ABC, Generic[Kind]):
             self.save()
 
     def train(
-        self, network: nn.Module, batches: Batches, order: GroupedBatchSampler, recipe: Recipe, *, on_step: OnStep | None
+        self,
+        network: nn.Module,
+        batches: Batches,
+        order: GroupedBatchSampler,
+        recipe: Recipe,
+        *,
+        on_step: OnStep | None,
     ) -> tuple[float, float]:
         """Train for what is left of an epoch, the first that has not ended.
 
@@ -140,7 +172,10 @@ class Trainer(ABC, Generic[Kind]):
         """
         accumulate = recipe.batch // order.size
         steps = math.ceil(len(order) / accumulate)
-        lrs = [lr_at(self.epoch * steps + step, steps, recipe, self.saturation.decays) for step in range(steps)]
+        lrs = [
+            lr_at(self.epoch * steps + step, steps, recipe, self.saturation.decays)
+            for step in range(steps)
+        ]
         order.epoch, order.skipped = self.epoch, self.progress.steps * accumulate
 
         def after_step(step: int, of: int, loss: Tensor | float) -> None:
@@ -149,13 +184,26 @@ class Trainer(ABC, Generic[Kind]):
                 on_step(step, of, loss)
 
         self.tick(training=False)
-        device, done = next(network.parameters()).device, (self.progress.steps, self.progress.loss_sum)
+        device, done = (
+            next(network.parameters()).device,
+            (self.progress.steps, self.progress.loss_sum),
+        )
         loss = train_epoch(
-            network, batches, self.optimizer, lrs=lrs, accumulate=accumulate, clip_norm=recipe.clip_norm,
-            precision=recipe.precision, device=device, on_step=after_step, done=done,
-        )  # fmt: skip
+            network,
+            batches,
+            self.optimizer,
+            lrs=lrs,
+            accumulate=accumulate,
+            clip_norm=recipe.clip_norm,
+            precision=recipe.precision,
+            device=device,
+            on_step=after_step,
+            done=done,
+        )
         self.tick(training=True)
-        self.log(epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=round(self.progress.train_s, 3))
+        self.log(
+            epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=round(self.progress.train_s, 3)
+        )
         return loss, lrs[-1]
 
     def log(self, **values: float | str) -> None:
@@ -168,7 +216,9 @@ class Trainer(ABC, Generic[Kind]):
         self.progress.report, self.progress.steps, self._losses = asdict(report), 0, torch.zeros(())
         self.epoch = report.epoch
         if self.world.first:
-            append_report(self.folder, report)  # before the checkpoint: an epoch that is not saved comes again
+            append_report(
+                self.folder, report
+            )  # before the checkpoint: an epoch that is not saved comes again
         self.save()
         if report.last and self.world.first:
             self.keep_weights(report)

@@ -1,6 +1,8 @@
-"""What was traced or measured once is kept on disk, by a key that names everything it depends on, PyTorch and our code too.
+"""What was traced or measured once is kept on disk, by a key that names everything it depends on,
+PyTorch and our code too.
 
-The cache only saves time: a file that cannot be written or read, or holds something else, is as good as none.
+The cache only saves time: a file that cannot be written or read, or holds something else, is as
+good as none.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _SOURCES = ("profiling/memory", "models")  # folders of this package that decide
 
 
 def cached(kind: str, key: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `make` gives, plain JSON: from disk where `kind` and `key`, plain JSON too, were asked for before."""
+    """What `make` gives, plain JSON: from disk where `kind` and `key`, plain JSON too, were asked
+    for before.
+    """
     value = kept(kind, key)
     if value is None:
         keep(kind, key, value := make())

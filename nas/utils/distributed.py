@@ -1,6 +1,8 @@
-"""Several processes that train one candidate together, each with its share of every batch (PyTorch's DistributedDataParallel).
+"""Several processes that train one candidate together, each with its share of every batch
+(PyTorch's DistributedDataParallel).
 
-With `World()`, one process alone, every function here does nothing, so that there is one way to train.
+With `World()`, one process alone, every function here does nothing, so that there is one way to
+train.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class World:
 
 
 def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
-    """The network whose gradients are averaged over the processes; the same network for one process alone."""
+    """The network whose gradients are averaged over the processes; the same network for one process
+    alone.
+    """
     if world.size == 1:
         return network
     device = next(network.parameters()).device
@@ -47,7 +51,9 @@ def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
 
 
 def synchronised(network: nn.Module, norm: str, device: torch.device, world: World) -> nn.Module:
-    """The network with batch norms over the images of all processes, if `norm` says so; PyTorch has none for the CPU."""
+    """The network with batch norms over the images of all processes, if `norm` says so; PyTorch has
+    none for the CPU.
+    """
     if norm == "syncbn" and world.size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     return network
@@ -82,7 +88,9 @@ def all_gather_object(world: World, value: Any) -> list[Any]:
 
 @torch.no_grad()
 def broadcast_buffers(network: nn.Module, world: World) -> None:
-    """Give every process the first one's buffers: running statistics differ by the images that each has seen."""
+    """Give every process the first one's buffers: running statistics differ by the images that each
+    has seen.
+    """
     if world.size > 1:
         for buffer in network.buffers():
             dist.broadcast(buffer, src=0)

@@ -1,4 +1,6 @@
-"""Sizes of memory as people write them, in bytes as code wants them; figures as people read them."""
+"""Sizes of memory as people write them, in bytes as code wants them; figures as people read
+them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,16 @@ import re
 from nas.errors import SpecError
 
 MIB, GIB = 2**20, 2**30
-_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS = {
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+}
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -20,7 +31,10 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(str(text))
     units = {unit.lower(): size for unit, size in _UNITS.items()}
     if not match or match[2].lower() not in units:
-        raise SpecError(f"a size of memory is a number and a unit ({', '.join(_UNITS)}), for example 16GiB; got {text!r}")
+        raise SpecError(
+            f"a size of memory is a number and a unit ({', '.join(_UNITS)}), for example 16GiB; "
+            f"got {text!r}"
+        )
     size = int(float(match[1]) * units[match[2].lower()])
     if size <= 0:
         raise SpecError(f"a size of memory must be above 0; got {text!r}")
@@ -54,5 +68,11 @@ def gib_text(value: float | None) -> str:
 
 def duration_text(seconds: float) -> str:
     """Seconds, minutes or hours, whichever suits."""
-    value, unit = (seconds, "s") if seconds < 100 else (seconds / 60, "min") if seconds < 6000 else (seconds / 3600, "h")
+    value, unit = (
+        (seconds, "s")
+        if seconds < 100
+        else (seconds / 60, "min")
+        if seconds < 6000
+        else (seconds / 3600, "h")
+    )
     return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"

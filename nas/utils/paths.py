@@ -1,4 +1,6 @@
-"""Where data and checkpoints are: a path of this machine, or a URL of any file system that fsspec knows (s3://, gs://, ...)."""
+"""Where data and checkpoints are: a path of this machine, or a URL of any file system that fsspec
+knows (s3://, gs://, ...).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def to_path(place: str) -> Path:
         path = UPath(place)
         path.fs  # noqa: B018  (imports the file system)
     except ImportError as error:
-        raise MissingDependency(f"for {place.partition('://')[0]}:// URLs ({error})", "all") from None
+        raise MissingDependency(
+            f"for {place.partition('://')[0]}:// URLs ({error})", "all"
+        ) from None
     except ValueError as error:
         raise SpecError(f"{place!r} is no URL that fsspec knows: {error}") from None
     return cast(Path, path)
@@ -127,19 +131,24 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def os_errors_as_output_error(path: Path) -> Iterator[None]:
-    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error of its own."""
+    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error
+    of its own.
+    """
     try:
         yield
     except Exception as error:
         refused = error if isinstance(error, OSError) else error.__context__
         if not isinstance(refused, OSError):
             raise
-        raise OutputError(f"{str(path)!r} cannot be written: {refused.strerror or refused}") from error
+        raise OutputError(
+            f"{str(path)!r} cannot be written: {refused.strerror or refused}"
+        ) from error
 
 
 @cache
 def localize(root: str) -> Path:
-    """The folder of a data set on this machine: the folder itself, or for a URL a copy in the cache, made once.
+    """The folder of a data set on this machine: the folder itself, or for a URL a copy in the
+    cache, made once.
 
     A process asks what is there once, so that a search does not change its data in the middle.
 
@@ -155,17 +164,26 @@ def localize(root: str) -> Path:
         raise DataError(f"data set {root!r} cannot be read: {error}") from None
     if not found:
         raise DataError(f"data set {root!r} is empty or not there")
-    listing = sorted((name, info["size"], str(info.get("ETag") or info.get("mtime"))) for name, info in found.items())
-    folder = cache_folder() / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
+    listing = sorted(
+        (name, info["size"], str(info.get("ETag") or info.get("mtime")))
+        for name, info in found.items()
+    )
+    folder = (
+        cache_folder() / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process copies, the others of this machine wait for it
+        fcntl.flock(
+            lock, fcntl.LOCK_EX
+        )  # one process copies, the others of this machine wait for it
         if not folder.is_dir():
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 remote.fs.get(remote.path.rstrip("/") + "/", f"{partial}/", recursive=True)
             except OSError as error:
-                raise DataError(f"data set {root!r} cannot be copied to {str(partial)!r}: {error}") from None
+                raise DataError(
+                    f"data set {root!r} cannot be copied to {str(partial)!r}: {error}"
+                ) from None
             partial.rename(folder)
     return folder

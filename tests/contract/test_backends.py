@@ -1,4 +1,6 @@
-"""Every backend, Ray Tune's workers, this process and the simulator, runs the same search in the same way."""
+"""Every backend, Ray Tune's workers, this process and the simulator, runs the same search in the
+same way.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,20 @@ from workers.trial_config import run_job
 
 def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:
     base = {
-        "data.root": str(digits), "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db", "detector.name": "fcos",
-        "run.output": str(tmp_path / "runs"), "recipe.epochs": 2, "recipe.image_size": 32, "search.trials": 3,
+        "data.root": str(digits),
+        "space": "tiny",
+        "storage": f"sqlite:///{tmp_path}/nas.db",
+        "detector.name": "fcos",
+        "run.output": str(tmp_path / "runs"),
+        "recipe.epochs": 2,
+        "recipe.image_size": 32,
+        "search.trials": 3,
         "search.baselines": False,
-        "search.sampler": "random", "run.concurrent": 2, "search.try": ["C1-C1-T2-T1@16"], "data.test": "val",
-    }  # fmt: skip
+        "search.sampler": "random",
+        "run.concurrent": 2,
+        "search.try": ["C1-C1-T2-T1@16"],
+        "data.test": "val",
+    }
     return load_spec(None, {**base, **flags})
 
 
@@ -42,11 +53,21 @@ def search(request: SearchSpec, backend: str) -> tuple[Search, list[Event]]:
 
 
 def replayed(request: SearchSpec, events: list[Event]) -> Search:
-    """The search on a table of its space, in which a learning rate of 1e30 makes every training fail."""
+    """The search on a table of its space, in which a learning rate of 1e30 makes every training
+    fail.
+    """
     request, _, facts = read_request(request)
-    diverges = {"fail_reason": "NonFiniteLoss: in step 3", "elapsed_s": (2.0,)} if request.recipe.lr > 1 else {}
+    diverges = (
+        {"fail_reason": "NonFiniteLoss: in step 3", "elapsed_s": (2.0,)}
+        if request.recipe.lr > 1
+        else {}
+    )
     maps = () if diverges else (0.1, 0.2)
-    table = table_of(lambda layout: [run(str(layout), maps, sum(layout.depths), **diverges)], facts, request.to_dict())
+    table = table_of(
+        lambda layout: [run(str(layout), maps, sum(layout.depths), **diverges)],
+        facts,
+        request.to_dict(),
+    )
     study = Search(request, facts, events.append)
     with study.lease():
         Simulation(study, table, workers=2).run()
@@ -74,7 +95,11 @@ def test_a_search_and_its_continuation(tmp_path: Path, digits: Path, backend: st
         absent = {name for name in attributes.TRIAL if "map_segm" in name}
         if backend == "simulator":  # which has no test split and no weights
             absent |= {name for name in attributes.TRIAL if name.startswith("test_")}
-        assert set(trial.user_attrs) == set(attributes.TRIAL) - absent - {"fail_reason", "infeasible_reason", "origin"}
+        assert set(trial.user_attrs) == set(attributes.TRIAL) - absent - {
+            "fail_reason",
+            "infeasible_reason",
+            "origin",
+        }
         assert Path(trial.user_attrs["checkpoint"]).name == WEIGHTS
         assert Path(trial.user_attrs["checkpoint"]).is_file() == (backend != "simulator")
     assert not list(tmp_path.rglob(CHECKPOINT))
@@ -84,25 +109,36 @@ def test_a_search_and_its_continuation(tmp_path: Path, digits: Path, backend: st
     again, events = search(spec(tmp_path, digits, **{"search.trials": 4}), backend)
     assert [trial.number for trial in again.study.trials] == [0, 1, 2, 3]
     assert {event.number for event in events} == {3}
-    assert [t.datetime_complete for t in again.study.trials[:3]] == [t.datetime_complete for t in trials]
+    assert [t.datetime_complete for t in again.study.trials[:3]] == [
+        t.datetime_complete for t in trials
+    ]
     assert len(leaderboard(again.study)) == 4
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_candidates_that_fail_do_not_end_the_search_until_ten_in_a_row(tmp_path: Path, digits: Path, backend: str):
-    study, events = search(spec(tmp_path, digits, **{"recipe.lr": 1e30, "calibration.enabled": False}), backend)
+def test_candidates_that_fail_do_not_end_the_search_until_ten_in_a_row(
+    tmp_path: Path, digits: Path, backend: str
+):
+    study, events = search(
+        spec(tmp_path, digits, **{"recipe.lr": 1e30, "calibration.enabled": False}), backend
+    )
     states = [trial.state for trial in study.study.trials]
     assert states[:10] == [TrialState.FAIL] * 10
     assert len(states) <= 11  # one more was running beside the tenth
     assert "10 candidates in a row failed" in study.stop_reason
     reason = study.study.trials[0].user_attrs["fail_reason"]
     assert reason.startswith("NonFiniteLoss: ")
-    assert {event.kind for event in events} == {"started", "failed"} or {"epoch"} & {event.kind for event in events}
+    assert {event.kind for event in events} == {"started", "failed"} or {"epoch"} & {
+        event.kind for event in events
+    }
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_pruned_candidates_make_room(tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch):
-    # Every fifth and later candidate falls below the median of nothing found: prune by a rule that the test decides.
+def test_pruned_candidates_make_room(
+    tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+):
+    # Every fifth and later candidate falls below the median of nothing found: prune by a rule that
+    # the test decides.
     monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: trial.number > 0)
     study, _ = search(spec(tmp_path, digits), backend)
     states = [trial.state.name for trial in study.study.trials]
@@ -114,10 +150,14 @@ def test_the_same_candidate_trains_alike_on_both(tmp_path: Path, digits: Path):
     pytest.importorskip("ray")
     values = []
     for name, backend in (("a", "local"), ("b", "ray")):
-        request = spec(tmp_path, digits, **{"search.trials": 1, "study": name, "run.cpus_per_trial": 1})
+        request = spec(
+            tmp_path, digits, **{"search.trials": 1, "study": name, "run.cpus_per_trial": 1}
+        )
         study, _ = search(request, backend)
         values.append(study.study.trials[0].user_attrs["map"])
-    assert values[0] == pytest.approx(values[1], abs=5e-3)  # threads differ, and with them the order of sums
+    assert values[0] == pytest.approx(
+        values[1], abs=5e-3
+    )  # threads differ, and with them the order of sums
 
 
 def test_ray_refuses_what_the_machine_has_not(tmp_path: Path, digits: Path):
@@ -127,7 +167,9 @@ def test_ray_refuses_what_the_machine_has_not(tmp_path: Path, digits: Path):
     assert not (tmp_path / "nas.db").exists()
 
 
-def test_out_of_memory_is_infeasible_and_not_tried_again(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch):
+def test_out_of_memory_is_infeasible_and_not_tried_again(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+):
     tried: list[str] = []
 
     def first_runs_out(job: dict) -> Iterator[EpochReport]:
@@ -139,7 +181,11 @@ def test_out_of_memory_is_infeasible_and_not_tried_again(tmp_path: Path, digits:
     monkeypatch.setattr("workers.local.run_job", first_runs_out)
     study, events = search(spec(tmp_path, digits), "local")
     trials = study.study.trials
-    assert [trial.state for trial in trials] == [TrialState.PRUNED, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert [trial.state for trial in trials] == [
+        TrialState.PRUNED,
+        TrialState.COMPLETE,
+        TrialState.COMPLETE,
+    ]
     assert trials[0].user_attrs["infeasible_reason"] == "out of memory at 17.0 GiB on a card"
     assert trials[0].user_attrs["memory_peak_gib"] == 17
     assert tried == [trial.user_attrs["layout"] for trial in trials]

@@ -37,20 +37,32 @@ SPECS = [
     DetectorSpec(name="cascade_mask_rcnn", channels=32, hidden=128, regions=64),
     DetectorSpec(name="sparse_rcnn", channels=32, proposals=20),
 ]
-EACH_ONCE = [spec for number, spec in enumerate(SPECS) if spec.name not in {other.name for other in SPECS[:number]}]
+EACH_ONCE = [
+    spec
+    for number, spec in enumerate(SPECS)
+    if spec.name not in {other.name for other in SPECS[:number]}
+]
 LEAST_SCORE = {"sparse_rcnn": 0.0}  # of a detection, 0.05 where there is no other
-LARGEST_STD = {"sparse_rcnn": 0.26}  # of a predictor's weights, 0.013 where they begin small; here Xavier's, 0.24 for 4 offsets
+LARGEST_STD = {
+    "sparse_rcnn": 0.26
+}  # of a predictor's weights, 0.013 where they begin small; here Xavier's, 0.24 for 4 offsets
 LAYOUTS = ["C1-C1-T2-T1@16", "T1-T1-T1-T1@16", "C1-C1-C1-C1@16"]
 
-# To overfit: two images of 64 x 64 pixels, corners and labels; sizes differ, so that several pyramid levels have some.
+# To overfit: two images of 64 x 64 pixels, corners and labels; sizes differ, so that several
+# pyramid levels have some.
 OVERFIT_SIZE = 64
 SCENE = [
     [((4, 4, 24, 24), 1), ((26, 8, 60, 40), 2), ((6, 28, 22, 60), 3)],
     [((40, 2, 60, 22), 3), ((2, 18, 38, 62), 1), ((42, 30, 62, 50), 2)],
 ]
-# Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96 and more.
+# Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96
+# and more.
 SLOW = ("cascade_mask_rcnn", "sparse_rcnn")  # half a minute each
-SCHEDULES = {"faster_rcnn": (120, 2e-3), "cascade_mask_rcnn": (100, 5e-3), "sparse_rcnn": (400, 2e-3)}
+SCHEDULES = {
+    "faster_rcnn": (120, 2e-3),
+    "cascade_mask_rcnn": (100, 5e-3),
+    "sparse_rcnn": (400, 2e-3),
+}
 
 
 @pytest.fixture(params=SPECS, ids=lambda spec: f"{spec.name}-{spec.roi_op}-{spec.neck}")
@@ -71,7 +83,10 @@ def target(*boxes: tuple[float, ...], labels: list[int] | None = None) -> Target
 
 def masked(batch: list[Tensor], targets: list[Target]) -> list[Target]:
     """The same targets with masks, all of them rectangles; who has no use for them ignores them."""
-    return [{**each, "masks": rectangles(each["boxes"], image.shape[1:])} for image, each in zip(batch, targets, strict=True)]
+    return [
+        {**each, "masks": rectangles(each["boxes"], image.shape[1:])}
+        for image, each in zip(batch, targets, strict=True)
+    ]
 
 
 def rectangles(boxes: Tensor, size: torch.Size) -> Tensor:
@@ -124,7 +139,10 @@ def test_output_format(spec: DetectorSpec):
         [target(), target()],
         [target(), target((3, 3, 40, 40))],
         [target((-5, -5, 500, 500)), target((10, 10, 11, 11))],
-        [target(*[(x, y, x + 30, y + 20) for x in range(0, 60, 3) for y in range(0, 60, 3)]), target()],
+        [
+            target(*[(x, y, x + 30, y + 20) for x in range(0, 60, 3) for y in range(0, 60, 3)]),
+            target(),
+        ],
     ],
     ids=["no boxes", "one box", "larger than the image and one pixel", "400 boxes"],
 )
@@ -145,7 +163,9 @@ def test_images_are_not_resized_and_padding_does_not_move_boxes(spec: DetectorSp
     assert batch.tensors.shape == (2, 3, 96, 160)
     assert batch.image_sizes == [(96, 96), (40, 130)]
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    assert torch.allclose(batch.tensors[0, :, :, :96], (image - mean[:, None, None]) / std[:, None, None], atol=1e-6)
+    assert torch.allclose(
+        batch.tensors[0, :, :, :96], (image - mean[:, None, None]) / std[:, None, None], atol=1e-6
+    )
     assert not batch.tensors[0, :, :, 96:].any()
 
 
@@ -177,7 +197,10 @@ def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
     write_bundle(tmp_path / "bundle", trained, tmp_path / "weights.safetensors", onnx=False)
     said, again = read_bundle(tmp_path / "bundle")
     assert said == trained
-    batch, targets = images((96, 96), (64, 128)), [target((5, 5, 60, 70)), target((20, 10, 100, 50), labels=[3])]
+    batch, targets = (
+        images((96, 96), (64, 128)),
+        [target((5, 5, 60, 70)), target((20, 10, 100, 50), labels=[3])],
+    )
     losses = []
     for each in (detector, again.train()):
         torch.manual_seed(0)  # the sampling of proposals
@@ -189,15 +212,36 @@ def test_a_bundle_brings_the_detector_back(spec: DetectorSpec, tmp_path: Path):
 def scene() -> tuple[Batch, CocoSplit]:
     """Two images with coloured rectangles on noise, for training and as ground truth."""
     batch, targets = images(*[(OVERFIT_SIZE, OVERFIT_SIZE)] * len(SCENE)), []
-    coco: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)]}
+    coco: dict[str, list] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": str(i)} for i in (1, 2, 3)],
+    }
     for number, (image, boxes) in enumerate(zip(batch, SCENE, strict=True), start=1):
         for (x1, y1, x2, y2), label in boxes:
             image[:, y1:y2, x1:x2] = 0.05
             image[label - 1, y1:y2, x1:x2] = 0.95
-            shape = {"bbox": (x1, y1, x2 - x1, y2 - y1), "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]}
+            shape = {
+                "bbox": (x1, y1, x2 - x1, y2 - y1),
+                "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+            }
             box = {**shape, "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
-            coco["annotations"].append({"id": len(coco["annotations"]) + 1, "image_id": number, "category_id": label, **box})
-        coco["images"].append({"id": number, "file_name": f"{number}.png", "height": OVERFIT_SIZE, "width": OVERFIT_SIZE})
+            coco["annotations"].append(
+                {
+                    "id": len(coco["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": label,
+                    **box,
+                }
+            )
+        coco["images"].append(
+            {
+                "id": number,
+                "file_name": f"{number}.png",
+                "height": OVERFIT_SIZE,
+                "width": OVERFIT_SIZE,
+            }
+        )
         truth = target(*[corners for corners, _ in boxes], labels=[label for _, label in boxes])
         targets.append({**truth, "image_id": torch.tensor(number)})
     return Batch(batch, masked(batch, targets)), CocoSplit.from_coco(Path(), coco)
@@ -208,20 +252,37 @@ def overfit(spec: DetectorSpec, layout: str) -> CocoMetrics:
     detector = build_detector(Layout.parse(layout), spec, num_classes=3)
     batch, truth = scene()
     steps, lr = SCHEDULES.get(spec.name, (80, 5e-3))
-    recipe = Recipe(epochs=1, image_size=OVERFIT_SIZE, batch=2, lr=lr, schedule="cosine", warmup_steps=10, clip_norm=1)
+    recipe = Recipe(
+        epochs=1,
+        image_size=OVERFIT_SIZE,
+        batch=2,
+        lr=lr,
+        schedule="cosine",
+        warmup_steps=10,
+        clip_norm=1,
+    )
     train_epoch(
-        detector, itertools.repeat(batch, steps), make_optimizer(detector, recipe),
-        lrs=[lr_at(step, steps, recipe) for step in range(steps)], accumulate=1, clip_norm=recipe.clip_norm, precision="fp32",
+        detector,
+        itertools.repeat(batch, steps),
+        make_optimizer(detector, recipe),
+        lrs=[lr_at(step, steps, recipe) for step in range(steps)],
+        accumulate=1,
+        clip_norm=recipe.clip_norm,
+        precision="fp32",
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     for name, module in detector.named_modules():  # two images: their own statistics
-        if isinstance(module, torch.nn.BatchNorm2d) and not name.startswith("roi_heads."):  # those of boxes are of many
+        if isinstance(module, torch.nn.BatchNorm2d) and not name.startswith(
+            "roi_heads."
+        ):  # those of boxes are of many
             module.track_running_stats, module.running_mean, module.running_var = False, None, None
     return evaluate(detector, [batch], truth, torch.device("cpu"))[0]
 
 
 def overfits() -> Iterator[Any]:
-    """Every detector with every layout; what takes half a minute, with the second and third in the long tests only."""
+    """Every detector with every layout; what takes half a minute, with the second and third in the
+    long tests only.
+    """
     for spec, layout in itertools.product(EACH_ONCE, LAYOUTS):
         marks = [pytest.mark.long] if spec.name in SLOW and layout != LAYOUTS[0] else []
         yield pytest.param(spec, layout, id=f"{spec.name}-{layout}", marks=marks)

@@ -1,4 +1,6 @@
-"""Every form of a bundle is the same network, for every kind of layout, in an interpreter that does not have this package."""
+"""Every form of a bundle is the same network, for every kind of layout, in an interpreter that does
+not have this package.
+"""
 
 from __future__ import annotations
 
@@ -33,21 +35,34 @@ from nas.models.detectors import Detector, build_detector
 from nas.training.checkpoint import save_weights
 from search_spaces.layout import Layout
 
-SIZES = [(1, 32, 32), (2, 64, 96), (1, 70, 101), (3, 33, 47), (1, 17, 230), (1, 225, 113)]  # windows are 28 pixels and up
+SIZES = [
+    (1, 32, 32),
+    (2, 64, 96),
+    (1, 70, 101),
+    (3, 33, 47),
+    (1, 17, 230),
+    (1, 225, 113),
+]  # windows are 28 pixels and up
 KINDS = {"C1-C1-T2-T1@16": "fcos", "T1-T2-T1-T1@16": "faster_rcnn", "C1-C1-C1-C1@16": "atss"}
 FORMS = ("backbone.py", "features_only", "BackboneWithFPN's body", "mmdetection", "onnx")
 # How a stranger loads each form; `network` gives a list of four maps.
 LOADED = {
-    "backbone.py": "from backbone import load_backbone\nnetwork = load_backbone('backbone.safetensors').eval()",
-    "features_only": "from backbone import load_features\nnetwork = load_features('backbone.safetensors').eval()",
+    "backbone.py": "from backbone import load_backbone\nnetwork = "
+    "load_backbone('backbone.safetensors').eval()",
+    "features_only": "from backbone import load_features\nnetwork = "
+    "load_features('backbone.safetensors').eval()",
     "BackboneWithFPN's body": "from backbone import NamedFeatures, load_backbone\n"
-    "body = NamedFeatures(load_backbone('backbone.safetensors')).eval()\nnetwork = lambda images: list(body(images).values())",
-    "mmdetection": "sys.path.insert(0, '.')\nfrom mmengine.config import Config\nfrom mmengine.registry import MODELS\n"
-    "backbone = Config.fromfile('mmdet_config.py').model.backbone\nbackbone.out_indices = (0, 1, 2, 3)\n"
+    "body = NamedFeatures(load_backbone('backbone.safetensors')).eval()\nnetwork = lambda images: "
+    "list(body(images).values())",
+    "mmdetection": "sys.path.insert(0, '.')\nfrom mmengine.config import Config\nfrom "
+    "mmengine.registry import MODELS\n"
+    "backbone = Config.fromfile('mmdet_config.py').model.backbone\nbackbone.out_indices = (0, 1, "
+    "2, 3)\n"
     "network = MODELS.build(backbone).eval()",
     "onnx": "import onnxruntime\nsession = onnxruntime.InferenceSession('backbone.onnx')\n"
-    "network = lambda images: [torch.from_numpy(x) for x in session.run(None, {'images': images.numpy()})]",
-}  # fmt: skip
+    "network = lambda images: [torch.from_numpy(x) for x in session.run(None, {'images': "
+    "images.numpy()})]",
+}
 SCRIPT = """
 import sys
 sys.path.insert(0, ".")
@@ -57,7 +72,9 @@ import torch
 from safetensors.torch import load_file, save_file
 {loaded}
 with torch.no_grad():
-    found = {{f"{{name}}.{{i}}": x for name, images in load_file(sys.argv[1]).items() for i, x in enumerate(network(images))}}
+    inputs = load_file(sys.argv[1])
+    maps = {{name: network(images) for name, images in inputs.items()}}
+    found = {{f"{{name}}.{{i}}": x for name in maps for i, x in enumerate(maps[name])}}
 save_file({{name: x.contiguous() for name, x in found.items()}}, sys.argv[2])
 """
 
@@ -67,9 +84,14 @@ def candidate(layout: str, detector: str) -> tuple[Trained, Detector]:
     spec = DetectorSpec(name=detector, channels=64, hidden=64)
     recipe = parse_model(Recipe, load_recipe("tiny"))
     trained = Trained(
-        Layout.parse(layout), spec, recipe, CalibrationSpec(), ("ant", "bee", "cow"),
-        figures={"map": 0.5}, origin={"data": "zoo", "seed": 0, "data_fingerprint": "f"},
-    )  # fmt: skip
+        Layout.parse(layout),
+        spec,
+        recipe,
+        CalibrationSpec(),
+        ("ant", "bee", "cow"),
+        figures={"map": 0.5},
+        origin={"data": "zoo", "seed": 0, "data_fingerprint": "f"},
+    )
     network = build_detector(trained.layout, spec, 3).eval()
     with torch.no_grad():
         randomize(network.backbone.backbone)
@@ -93,21 +115,32 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def images() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return {str(n): torch.rand(b, 3, h, w, generator=generator) for n, (b, h, w) in enumerate(SIZES)}
+    return {
+        str(n): torch.rand(b, 3, h, w, generator=generator) for n, (b, h, w) in enumerate(SIZES)
+    }
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_form_gives_the_networks_maps(bundle: Path, images: dict[str, torch.Tensor], tmp_path: Path, form: str):
+def test_a_form_gives_the_networks_maps(
+    bundle: Path, images: dict[str, torch.Tensor], tmp_path: Path, form: str
+):
     given, found = tmp_path / "given.safetensors", tmp_path / "found.safetensors"
     save_file(images, given)
     script = SCRIPT.format(loaded=LOADED[form])
-    subprocess.run([sys.executable, "-I", "-B", "-W", "ignore", "-c", script, given, found], check=True, cwd=bundle)
+    subprocess.run(
+        [sys.executable, "-I", "-B", "-W", "ignore", "-c", script, given, found],
+        check=True,
+        cwd=bundle,
+    )
     maps, (_, network) = load_file(found), read_bundle(bundle)
     for name, batch in images.items():
         with torch.no_grad():
             expected = network.backbone.backbone(batch)
         for i, x in enumerate(expected):
-            assert torch.allclose(maps[f"{name}.{i}"], x, atol=TOLERANCE, rtol=TOLERANCE), (form, batch.shape)
+            assert torch.allclose(maps[f"{name}.{i}"], x, atol=TOLERANCE, rtol=TOLERANCE), (
+                form,
+                batch.shape,
+            )
 
 
 def test_detections_are_the_networks(bundle: Path, images: dict[str, torch.Tensor]):
@@ -123,7 +156,9 @@ def test_detections_are_the_networks(bundle: Path, images: dict[str, torch.Tenso
             (expected,) = network([batch[0]])
         found = model(batch[:1])
         counts.append(len(found[0]))
-        assert matched_share(found, [expected[name] for name in ("boxes", "scores", "labels")]) >= 0.95
+        assert (
+            matched_share(found, [expected[name] for name in ("boxes", "scores", "labels")]) >= 0.95
+        )
     assert max(counts) > 10
     assert len(set(counts)) > 1
 
@@ -141,13 +176,25 @@ def test_the_bundle_is_whole_and_passes(bundle: Path):
 def test_the_cards_examples_run(bundle: Path, tmp_path: Path):
     blocks = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 4
-    script = "import sys; sys.path.insert(0, '.')\nimport torch\nimages = torch.rand(2, 3, 64, 96)\n" + "\n".join(blocks)
+    script = (
+        "import sys; sys.path.insert(0, '.')\nimport torch\nimages = torch.rand(2, 3, 64, 96)\n"
+        + "\n".join(blocks)
+    )
     script += "\nmodel.transform.min_size = (64,)\n"
-    script += "assert set(model.eval()([torch.rand(3, 64, 96)])[0]) == {'boxes', 'labels', 'scores'}\n"
-    script += "losses = model.train()([torch.rand(3, 64, 96)], [{'boxes': torch.tensor([[1., 2., 30., 40.]]), "
+    script += (
+        "assert set(model.eval()([torch.rand(3, 64, 96)])[0]) == {'boxes', 'labels', 'scores'}\n"
+    )
+    script += (
+        "losses = model.train()([torch.rand(3, 64, 96)], [{'boxes': torch.tensor([[1., 2., 30., "
+        "40.]]), "
+    )
     script += "'labels': torch.tensor([1])}])\nsum(losses.values()).backward()\n"
     ran = subprocess.run(
-        [sys.executable, "-I", "-B", "-W", "ignore", "-c", script], cwd=bundle, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-B", "-W", "ignore", "-c", script],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("[32, 64, 128] [8, 16, 32]")
@@ -161,13 +208,17 @@ def test_feature_info_says_what_timms_says():
     for chosen in ((0, 1, 2, 3), (1, 3), (-1,)):
         features = scope["BackboneFeatures"](scope["build_backbone"](), chosen).eval()
         info = features.feature_info
-        theirs = FeatureInfo([dict(entry) for entry in info.info], tuple(range(4)[index] for index in chosen))
+        theirs = FeatureInfo(
+            [dict(entry) for entry in info.info], tuple(range(4)[index] for index in chosen)
+        )
         for name in ("channels", "reduction", "module_name", "get_dicts"):
             assert getattr(info, name)() == getattr(theirs, name)()
         assert (info.out_indices, len(info)) == (theirs.out_indices, len(chosen))
         with torch.no_grad():
             maps = features(torch.rand(1, 3, 64, 64))
-        assert [(x.shape[1], 64 // x.shape[2]) for x in maps] == list(zip(info.channels(), info.reduction(), strict=True))
+        assert [(x.shape[1], 64 // x.shape[2]) for x in maps] == list(
+            zip(info.channels(), info.reduction(), strict=True)
+        )
 
 
 def test_onnx_of_an_unusual_layout(images: dict[str, torch.Tensor]):
@@ -192,18 +243,25 @@ def test_what_is_wrong_with_onnx_is_found(bundle: Path):
         compare_detector(bundle / "detector.onnx", network)
 
 
-def test_without_its_packages_onnx_is_left_out_and_skipped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_its_packages_onnx_is_left_out_and_skipped(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     _, network = read_bundle(bundle)
     with monkeypatch.context() as patch:
         patch.setattr("nas.export.onnx.export.find_spec", lambda package: None)
         patch.setattr("nas.errors.find_spec", lambda package: None)
         (said,) = write_onnx(tmp_path, network)
-        assert said == "ONNX files need the package onnx: pip install 'scratch-nas[onnx]', and export again."
+        assert (
+            said == "ONNX files need the package onnx: pip install 'scratch-nas[onnx]', and export "
+            "again."
+        )
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(MissingDependency, match=r"pip install 'scratch-nas\[onnx\]'"):
             backbone_onnx(network.backbone.backbone)
         patch.setattr("nas.export.verify.find_spec", lambda package: None)
-        patch.setattr("nas.export.verify._same_elsewhere", lambda *_, **__: Check("backbone.py", True, ""))
+        patch.setattr(
+            "nas.export.verify._same_elsewhere", lambda *_, **__: Check("backbone.py", True, "")
+        )
         _, _, checks = verify(bundle)
     said = {check.name: check.said for check in checks if not check.passed}
     assert said["mmdet_config.py"] == "mmengine is not installed"
@@ -221,7 +279,9 @@ def test_a_changed_byte_is_refused_in_every_file(bundle: Path, tmp_path: Path):
         content = path.read_bytes()
         for place in (0, len(content) // 2, len(content) - 1):
             path.write_bytes(flipped(content, place))
-            with pytest.raises(BundleError, match=re.escape(path.name) if path.name != MANIFEST else None):
+            with pytest.raises(
+                BundleError, match=re.escape(path.name) if path.name != MANIFEST else None
+            ):
                 verify(copy)
         path.write_bytes(content)
     check_manifest(copy)
@@ -275,5 +335,7 @@ def test_what_pytorch_cannot_write_is_one_line():
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * 2 if x.sum() > 0 else x
 
-    with pytest.raises(BundleError, match=r"cannot write Counting as ONNX .* --no-onnx leaves it out"):
+    with pytest.raises(
+        BundleError, match=r"cannot write Counting as ONNX .* --no-onnx leaves it out"
+    ):
         traced(Counting(), [torch.rand(2, 3, 4, 5)], channels=1)

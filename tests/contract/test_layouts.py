@@ -25,8 +25,15 @@ VARIANTS = [
 
 def layouts() -> list[str]:
     """All sixteen patterns, and every variant on the four that mix kinds in different ways."""
-    plain = ["-".join(f"{kind}{depth}" for kind, depth in zip(p, (2, 1, 3, 2), strict=True)) + "@16" for p in PATTERNS]
-    mixed = [text + variant for text in ("C2-C1-T2-T1", "T1-T2-T1-T1", "C1-C1-C1-C1", "T1-C2-T2-C1") for variant in VARIANTS]
+    plain = [
+        "-".join(f"{kind}{depth}" for kind, depth in zip(p, (2, 1, 3, 2), strict=True)) + "@16"
+        for p in PATTERNS
+    ]
+    mixed = [
+        text + variant
+        for text in ("C2-C1-T2-T1", "T1-T2-T1-T1", "C1-C1-C1-C1", "T1-C2-T2-C1")
+        for variant in VARIANTS
+    ]
     return plain + mixed
 
 
@@ -54,7 +61,9 @@ def test_shapes_gradients_and_independence_of_the_batch(text: str):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_padding_does_not_magnify_gradients(pattern: str):
-    """Batches pad smaller images with zeros, of which a layer norm may make a factor of 1/sqrt(eps), 316, in every block."""
+    """Batches pad smaller images with zeros, of which a layer norm may make a factor of
+    1/sqrt(eps), 316, in every block.
+    """
     torch.manual_seed(0)
     backbone = build_backbone(Layout.parse("-".join(f"{kind}2" for kind in pattern) + "@16"))
     norms = []
@@ -63,16 +72,25 @@ def test_padding_does_not_magnify_gradients(pattern: str):
         images[1, :, :, shown:] = 0
         backbone.zero_grad()
         sum((x * torch.randn_like(x)).mean() for x in backbone(images)).backward()
-        norms.append(torch.stack([parameter.grad.norm() for parameter in backbone.parameters()]).norm())
+        norms.append(
+            torch.stack([parameter.grad.norm() for parameter in backbone.parameters()]).norm()
+        )
     assert norms[1] < 30 * norms[0]
 
 
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (4, 300), (224, 7)])
 def test_any_size(size: tuple[int, int]):
-    for text in ("T2-T2-T2-T2@16", "C1-C1-T2-T2@16", "T1-C1-T2-C1@16", "T1-C1-T1-C1@16+stem=dsod+dense=true"):
+    for text in (
+        "T2-T2-T2-T2@16",
+        "C1-C1-T2-T2@16",
+        "T1-C1-T2-C1@16",
+        "T1-C1-T1-C1@16+stem=dsod+dense=true",
+    ):
         with torch.no_grad():
             maps = build_backbone(Layout.parse(text)).eval()(torch.rand(1, 3, *size))
-        assert [x.shape[2:] for x in maps] == [tuple(math.ceil(side / s) for side in size) for s in (4, 8, 16, 32)]
+        assert [x.shape[2:] for x in maps] == [
+            tuple(math.ceil(side / s) for side in size) for s in (4, 8, 16, 32)
+        ]
         assert all(x.isfinite().all() for x in maps)
 
 
@@ -83,7 +101,10 @@ def test_he_initialisation():
         if parameter.ndim > 1 and not name.endswith("position_table"):
             expected = math.sqrt(2 / parameter[0].numel())
             assert abs(parameter.std().item() / expected - 1) < 0.03, name
-            assert abs(parameter.mean().item()) < 0.02 * expected * math.sqrt(1e4 / parameter.numel()) + 0.01 * expected, name
+            assert (
+                abs(parameter.mean().item())
+                < 0.02 * expected * math.sqrt(1e4 / parameter.numel()) + 0.01 * expected
+            ), name
         elif name.endswith("bias"):
             assert not parameter.any(), name
         elif name.endswith("position_table"):

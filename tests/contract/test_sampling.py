@@ -1,4 +1,6 @@
-"""Every sampler behind the filter: only layouts that fit and were not trained, no trial for a refusal, the space to its end."""
+"""Every sampler behind the filter: only layouts that fit and were not trained, no trial for a
+refusal, the space to its end.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from search_spaces.space import SearchSpace, load_space
 def cost(layout: Layout) -> int:
     """Grows with every depth, as memory does."""
     return sum(
-        depth * (3 if stage.kind == "T" else 2) * stage.width for depth, stage in zip(layout.depths, layout.stages, strict=True)
+        depth * (3 if stage.kind == "T" else 2) * stage.width
+        for depth, stage in zip(layout.depths, layout.stages, strict=True)
     )
 
 
@@ -37,7 +40,9 @@ class Search:
         self.predicted: list[Layout] = []
         self.space, self.limit_bytes, self.equalizer = space, budget, equalizer
         self.filter = LayoutFilter(self, self.taken)
-        sampler_ = BudgetedSampler(make_sampler(sampler, seed=0), self.filter, [Layout.parse(text) for text in first])
+        sampler_ = BudgetedSampler(
+            make_sampler(sampler, seed=0), self.filter, [Layout.parse(text) for text in first]
+        )
         self.study = optuna.create_study(sampler=sampler_, direction="maximize")
 
     def taken(self) -> set[str]:
@@ -66,7 +71,9 @@ def test_what_is_suggested_fits_and_is_new(sampler: str):
     assert all(cost(layout) <= budget for layout in layouts)
     assert len(search.study.trials) == count
     refusals = search.filter.refusals()
-    assert (refusals["over_budget"] > 0) == (sampler != "grid")  # which suggests nothing, but takes what is left
+    assert (refusals["over_budget"] > 0) == (
+        sampler != "grid"
+    )  # which suggests nothing, but takes what is left
     nearest = refusals["nearest_over_budget"]
     assert cost(Layout.parse(nearest["layout"])) > budget
 
@@ -86,7 +93,9 @@ def test_at_equal_memory_every_suggestion_uses_the_budget(sampler: str, vary: st
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_last_layout_of_a_space_is_found(sampler: str):
-    space = SearchSpace("small", kinds=(("C", "T"),) * 4, depths=((1, 2), (1,), (1,), (1,)), channels=(16,))
+    space = SearchSpace(
+        "small", kinds=(("C", "T"),) * 4, depths=((1, 2), (1,), (1,), (1,)), channels=(16,)
+    )
     search = Search(space, sampler, budget=10**9)
     assert {search.step() for _ in range(len(space))} == set(space)
     assert next(search.filter.remaining(seed=0), None) is None
@@ -94,7 +103,9 @@ def test_the_last_layout_of_a_space_is_found(sampler: str):
 
 def test_layouts_to_try_come_first_and_once():
     space = load_space("tiny")
-    search = Search(space, "tpe", 10**9, first=("C1-C1-T2-T1@16", "T1-T1-T1-T1@24", "C1-C1-T2-T1@16"))
+    search = Search(
+        space, "tpe", 10**9, first=("C1-C1-T2-T1@16", "T1-T1-T1-T1@24", "C1-C1-T2-T1@16")
+    )
     assert [str(search.step()) for _ in range(2)] == ["C1-C1-T2-T1@16", "T1-T1-T1-T1@24"]
     assert str(search.step()) not in ("C1-C1-T2-T1@16", "T1-T1-T1-T1@24")
 
@@ -105,9 +116,14 @@ def test_samplers_learn_through_the_filter(sampler: str):
     learnt, chance = Search(space, sampler, 10**9), Search(space, "random", 10**9)
     for search in (learnt, chance):
         for _ in range(25):
-            search.step(lambda layout: (layout.pattern == "C-C-T-T") + 0.1 * (layout.widths[0] == 24))
+            search.step(
+                lambda layout: (layout.pattern == "C-C-T-T") + 0.1 * (layout.widths[0] == 24)
+            )
     # Its first ten are random.
-    share = [sum(layout.pattern == "C-C-T-T" for layout in search.asked[10:]) for search in (learnt, chance)]
+    share = [
+        sum(layout.pattern == "C-C-T-T" for layout in search.asked[10:])
+        for search in (learnt, chance)
+    ]
     assert share[0] > 2 * share[1]
 
 
@@ -122,7 +138,12 @@ def test_depth_settles_its_neighbours_without_asking(name: str):
 
 
 def test_distributions_of_ordered_and_unordered_choices():
-    space = SearchSpace("s", kinds=(("C", "T"),) * 4, depths=((1, 2, 3), (2, 4, 6), (1, 2, 4), (1,)), channels=(16, 48))
+    space = SearchSpace(
+        "s",
+        kinds=(("C", "T"),) * 4,
+        depths=((1, 2, 3), (2, 4, 6), (1, 2, 4), (1,)),
+        channels=(16, 48),
+    )
     found = distributions(space)
     assert found["depth_1"] == optuna.distributions.IntDistribution(1, 3)
     assert found["depth_2"] == optuna.distributions.IntDistribution(2, 6, step=2)

@@ -29,12 +29,15 @@ FUNCTION = """
 from search_spaces import SearchSpace
 
 def make():
-    return SearchSpace("made", kinds=(("C",), ("C",), ("T",), ("T",)), depths=((1,), (1, 2), (2, 4, 8), (1,)), channels=(16,))
+    return SearchSpace("made", kinds=(("C",), ("C",), ("T",), ("T",)),
+        depths=((1,), (1, 2), (2, 4, 8), (1,)), channels=(16,))
 """
 
 
 @pytest.fixture(params=[*preset_names(), "own.yaml", "my_space:make"])
-def space(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SearchSpace:
+def space(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SearchSpace:
     (tmp_path / "own.yaml").write_text(OWN)
     (tmp_path / "my_space.py").write_text(FUNCTION)
     monkeypatch.chdir(tmp_path)
@@ -48,7 +51,12 @@ def sample(space: SearchSpace, count: int = 300) -> list[Layout]:
 
 def test_size_is_the_number_of_different_layouts(space: SearchSpace):
     layouts = list(space)
-    assert len(space) == len(layouts) == len(set(layouts)) == len({layout.layout_id for layout in layouts})
+    assert (
+        len(space)
+        == len(layouts)
+        == len(set(layouts))
+        == len({layout.layout_id for layout in layouts})
+    )
 
 
 def test_shuffling_is_a_permutation_that_the_seed_decides(space: SearchSpace):
@@ -68,9 +76,13 @@ def test_encode_is_the_inverse_of_decode(space: SearchSpace):
 def test_every_choice_decodes_to_a_layout_that_meets_the_conditions(space: SearchSpace):
     names = space.parameters()
     for position in range(max(len(values) for values in names.values())):
-        layout = space.decode({name: values[position % len(values)] for name, values in names.items()})
+        layout = space.decode(
+            {name: values[position % len(values)] for name, values in names.items()}
+        )
         assert layout.pattern in space.patterns
-        assert all(depth in allowed for depth, allowed in zip(layout.depths, space.depths, strict=True))
+        assert all(
+            depth in allowed for depth, allowed in zip(layout.depths, space.depths, strict=True)
+        )
 
 
 def test_survives_its_yaml_form(space: SearchSpace):
@@ -78,7 +90,9 @@ def test_survives_its_yaml_form(space: SearchSpace):
 
 
 def test_nothing_is_shallower_than_shallowest(space: SearchSpace):
-    shallowest = {(layout.pattern, layout.widths, layout.stem): layout.depths for layout in space.shallowest()}
+    shallowest = {
+        (layout.pattern, layout.widths, layout.stem): layout.depths for layout in space.shallowest()
+    }
     for layout in sample(space):
         smallest = shallowest[(layout.pattern, layout.widths, layout.stem)]
         assert all(mine >= least for mine, least in zip(layout.depths, smallest, strict=True))
@@ -88,7 +102,9 @@ def test_strangers_are_refused(space: SearchSpace):
     with pytest.raises(SpaceError, match="is not in space"):
         space.encode(Layout.parse("C99-C99-C99-C99@4"))
     with pytest.raises(SpaceError, match="must be one of"):
-        space.decode({**{name: values[0] for name, values in space.parameters().items()}, "depth_3": 1000})
+        space.decode(
+            {**{name: values[0] for name, values in space.parameters().items()}, "depth_3": 1000}
+        )
     with pytest.raises(SpaceError, match="also needs a value"):
         space.decode({})
 
@@ -121,17 +137,29 @@ def test_free_and_tiny_spaces():
         ("name: [", "is not YAML"),
         ("- 1", "must be a mapping"),
         (OWN.replace("channels", "chanels"), "did you mean 'channels'"),
-        (OWN.replace("T never after C", "T before C"), "a condition must be one of C never after T"),
+        (
+            OWN.replace("T never after C", "T before C"),
+            "a condition must be one of C never after T",
+        ),
         (OWN.replace("[T, C]", "[T, X]"), "kinds must be one of C, T; got 'X'"),
         (OWN.replace("depths: [1]", "depths: []"), "depths must be a list of whole numbers"),
-        (OWN.replace("depths: [1]", "depths: {low: 3, high: 1}"), "depths must be a list of whole numbers"),
+        (
+            OWN.replace("depths: [1]", "depths: {low: 3, high: 1}"),
+            "depths must be a list of whole numbers",
+        ),
         (OWN.replace("depths: [1]", "depths: {low: a, high: 1}"), "not well formed|whole numbers"),
-        (OWN.replace("depths: [1]", "depths: {low: 1, high: 3, step: 0}"), "not well formed|whole numbers"),
+        (
+            OWN.replace("depths: [1]", "depths: {low: 1, high: 3, step: 0}"),
+            "not well formed|whole numbers",
+        ),
         (OWN.replace("depths: [1, 3]", "depths: [0, 3]"), "whole numbers from 1"),
         (OWN.replace("[16, 32]", "[16, 33]"), "multiple of 4"),
         (OWN.replace("window: 8", "windows: 8"), "a key of layout must be one of"),
         (OWN.replace("  - {kinds: [T], depths: [1]}\n", ""), "list of 4"),
-        (OWN.replace("kinds: [T, C]", "kinds: [C]").replace("kinds: [C, T]", "kinds: [T]"), "no pattern"),
+        (
+            OWN.replace("kinds: [T, C]", "kinds: [C]").replace("kinds: [C, T]", "kinds: [T]"),
+            "no pattern",
+        ),
     ],
 )
 def test_files_that_are_wrong_say_why(tmp_path: Path, change: str, words: str):

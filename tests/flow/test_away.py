@@ -22,7 +22,9 @@ SMALL = ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--sampl
 
 def nas(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
     program = BIN / str(words[0])
-    return subprocess.run([program, *map(str, words[1:])], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [program, *map(str, words[1:])], capture_output=True, text=True, check=False, **options
+    )
 
 
 def status(*words: object) -> list[dict]:
@@ -42,9 +44,23 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(tmp_path: Path, di
     where = tmp_path / "here"
     where.mkdir()
     begun = nas(
-        "nas-submit", "--data", os.path.relpath(digits, where), "--output", "runs", *storage, *SMALL, "--epochs", "40",
-        "--no-baselines", "--trials", "2", "--local", "--detach", "--json", cwd=where,
-    )  # fmt: skip
+        "nas-submit",
+        "--data",
+        os.path.relpath(digits, where),
+        "--output",
+        "runs",
+        *storage,
+        *SMALL,
+        "--epochs",
+        "40",
+        "--no-baselines",
+        "--trials",
+        "2",
+        "--local",
+        "--detach",
+        "--json",
+        cwd=where,
+    )
     assert begun.returncode == 0, begun.stderr
     said = json.loads(begun.stdout)
     wait_for(lambda: any(row.get("epochs", 0) >= 2 for row in status(*storage)))
@@ -57,10 +73,14 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(tmp_path: Path, di
     assert "The same command goes on" in Path(said["log"]).read_text()
     (row,) = status(*storage)
     assert row["state"] == "RUNNING"  # left to the next driver
-    told = nas("nas", "logs", "--follow", *storage)  # comes to its end, because nobody runs the search
+    told = nas(
+        "nas", "logs", "--follow", *storage
+    )  # comes to its end, because nobody runs the search
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
-    assert lines[0].endswith(f"process {said['pid']} on {socket.gethostname()}  search begins with 0 of 2 trials")
+    assert lines[0].endswith(
+        f"process {said['pid']} on {socket.gethostname()}  search begins with 0 of 2 trials"
+    )
     assert f"trial 0  {row['layout']}  training  epoch 2/40, mAP " in told.stdout
     assert lines[-1].endswith("search stopped")
     resumed = nas("nas", "resume", *storage, "--trials", "1", "--local", cwd=tmp_path)
@@ -107,10 +127,22 @@ def head() -> Iterator[str]:
         "OMP_NUM_THREADS": "1",
     }
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        words = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--num-gpus=0"]
+        words = [
+            "--head",
+            f"--port={port}",
+            f"--dashboard-port={dashboard}",
+            "--num-cpus=2",
+            "--num-gpus=0",
+        ]
         words += [f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={folder}"]
         words += ["--object-store-memory=100000000", "--disable-usage-stats"]
-        started = subprocess.run([BIN / "ray", "start", *words], env=environment, capture_output=True, text=True, check=False)
+        started = subprocess.run(
+            [BIN / "ray", "start", *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert started.returncode == 0, started.stdout + started.stderr
         yield f"http://127.0.0.1:{dashboard}"
         for process in psutil.process_iter(["cmdline"]):
@@ -122,14 +154,26 @@ def head() -> Iterator[str]:
 def test_as_a_job_on_a_cluster(head: str, tmp_path: Path, digits: Path):
     server = PostgresServer(tmp_path / "server")
     storage = ["--storage", server.url]
-    command = ["nas-submit", "--cluster", head, "--data", digits, *storage, "--output", tmp_path / "runs", *SMALL]
+    command = [
+        "nas-submit",
+        "--cluster",
+        head,
+        "--data",
+        digits,
+        *storage,
+        "--output",
+        tmp_path / "runs",
+        *SMALL,
+    ]
     command += ["--epochs", "2", "--no-baselines", "--trials", "2"]
     try:
         followed = nas(*command, cwd=tmp_path, timeout=250)
         assert followed.returncode == 0, followed.stdout + followed.stderr
         assert "Leaderboard of digits" in followed.stdout
         assert [row["state"] for row in status(*storage)] == ["COMPLETE"] * 2
-        detached = nas("nas", "resume", *storage, "--trials", "3", "--detach", "--json", cwd=tmp_path)
+        detached = nas(
+            "nas", "resume", *storage, "--trials", "3", "--detach", "--json", cwd=tmp_path
+        )
         assert detached.returncode == 0, detached.stderr
         assert json.loads(detached.stdout)["cluster"] == head
         wait_for(lambda: [row["state"] for row in status(*storage)] == ["COMPLETE"] * 3)

@@ -27,16 +27,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def words(folder: Path, digits: Path) -> list[str]:
     return [
-        "submit", "--data", str(digits), "--space", "tiny", "--detector", "fcos", "--image-size", "32", "--epochs", "1",
-        "--local", "--storage", f"sqlite:///{folder}/nas.db", "--output", str(folder / "runs"), "--replicates", "2",
-        "--set", "detector.channels=32", "--set", "run.keep_best=1",
-    ]  # fmt: skip
+        "submit",
+        "--data",
+        str(digits),
+        "--space",
+        "tiny",
+        "--detector",
+        "fcos",
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--local",
+        "--storage",
+        f"sqlite:///{folder}/nas.db",
+        "--output",
+        str(folder / "runs"),
+        "--replicates",
+        "2",
+        "--set",
+        "detector.channels=32",
+        "--set",
+        "run.keep_best=1",
+    ]
 
 
 @pytest.fixture(scope="module")
 def searched(words: list[str]) -> subprocess.CompletedProcess[str]:
     """Two candidates, both trained again, and three baselines, each trained twice."""
-    return subprocess.run([BIN / "nas", *words, "--trials", "2"], check=False, capture_output=True, text=True)
+    return subprocess.run(
+        [BIN / "nas", *words, "--trials", "2"], check=False, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -59,7 +80,9 @@ def test_what_a_search_prints(nas: Run, searched: subprocess.CompletedProcess[st
     assert "baseline, seed 2" in nas("status", "--storage", storage)[1]
 
 
-def test_the_same_command_trains_nothing_twice_and_says_the_same(nas: Run, words: list[str], storage: str):
+def test_the_same_command_trains_nothing_twice_and_says_the_same(
+    nas: Run, words: list[str], storage: str
+):
     before = json.loads(nas("status", "--storage", storage, "--json")[1])
     code, out, _ = nas(*words, "--trials", "2", "--json")
     after = json.loads(nas("status", "--storage", storage, "--json")[1])
@@ -77,7 +100,16 @@ def test_the_first_of_the_leaderboard_is_exported_though_one_was_to_be_kept(
     assert board[0]["map_again"] >= board[1]["map_again"]
     for place, row in enumerate(board):
         chosen = [] if place == 0 else ["--trial", row["number"]]
-        code, out, _ = nas("export", "--storage", storage, "--out", folder / f"best{place}", "--no-onnx", "--json", *chosen)
+        code, out, _ = nas(
+            "export",
+            "--storage",
+            storage,
+            "--out",
+            folder / f"best{place}",
+            "--no-onnx",
+            "--json",
+            *chosen,
+        )
         assert (code, json.loads(out)["layout"]) == (0, row["layout"])
         card = (folder / f"best{place}" / "README.md").read_text()
         assert "mean with other seeds, trainings: 1" in card
@@ -105,6 +137,8 @@ def test_optuna_dashboard_is_given_candidates_alone(storage: str):
 
 
 def test_without_baselines_there_is_no_table(nas: Run, words: list[str], tmp_path: Path):
-    code, out, _ = nas(*words, "--trials", "1", "--storage", f"sqlite:///{tmp_path}/nas.db", "--no-baselines")
+    code, out, _ = nas(
+        *words, "--trials", "1", "--storage", f"sqlite:///{tmp_path}/nas.db", "--no-baselines"
+    )
     assert code == 0
     assert "published backbones" not in out

@@ -1,4 +1,6 @@
-"""A real browser logs in, looks at a study that was really searched, and opens the report from disk."""
+"""A real browser logs in, looks at a study that was really searched, and opens the report from
+disk.
+"""
 
 from __future__ import annotations
 
@@ -21,32 +23,55 @@ BIN = Path(sys.executable).parent
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "device_scale_factor": 2},
+    "phone": {
+        "viewport": {"width": 390, "height": 844},
+        "is_mobile": True,
+        "device_scale_factor": 2,
+    },
 }
 PLOTS = 8
 
 
 @pytest.fixture(scope="module")
 def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
-    flags = {"recipe.epochs": 3, "search.trials": 5, "search.baselines": False, "study": "<img src=x onerror=alert(1)>"}
+    flags = {
+        "recipe.epochs": 3,
+        "search.trials": 5,
+        "search.baselines": False,
+        "study": "<img src=x onerror=alert(1)>",
+    }
     return trained_search(tmp_path_factory.mktemp("browsed"), digits, **flags)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
         pytest.skip("needs chromium, of Debian's package of that name")
     with api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.getuid() == 0 else [])
+        yield playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox"] if os.getuid() == 0 else []
+        )
 
 
 @pytest.fixture(scope="module", params=["", "/nas"], ids=["root", "prefix"])
 def address(request: pytest.FixtureRequest, study: Search) -> Iterator[str]:
     """What the command printed."""
-    words = ["--storage", study.spec.storage, "--port", "0", *(["--prefix", request.param] if request.param else [])]
-    process = subprocess.Popen([str(BIN / "nas-dashboard"), *words], stdout=subprocess.PIPE, text=True)
+    words = [
+        "--storage",
+        study.spec.storage,
+        "--port",
+        "0",
+        *(["--prefix", request.param] if request.param else []),
+    ]
+    process = subprocess.Popen(
+        [str(BIN / "nas-dashboard"), *words], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     yield process.stdout.readline().split()[0]
     process.terminate()
@@ -67,8 +92,14 @@ class Page:
         self.complaints: list[str] = []
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.tab.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-        self.tab.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.tab.on(
+            "console",
+            lambda said: self.complaints.append(said.text) if said.type == "error" else None,
+        )
+        self.tab.on(
+            "dialog",
+            lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()),
+        )
 
     def drawn(self, count: int) -> None:
         """All figures are there, and nothing is wider than the screen."""
@@ -144,16 +175,24 @@ def test_a_wrong_token_and_a_way_out(chromium: Any, address: str):
     page.context.close()
 
 
-def test_another_site_gets_nothing_from_this_browser(chromium: Any, address: str, study: Search, tmp_path: Path):
-    """A page on another host, opened by somebody who is logged in here: it shows nothing and deletes nothing."""
+def test_another_site_gets_nothing_from_this_browser(
+    chromium: Any, address: str, study: Search, tmp_path: Path
+):
+    """A page on another host, opened by somebody who is logged in here: it shows nothing and
+    deletes nothing.
+    """
     page, base = Page(chromium, "desktop"), base_of(address)
     page.tab.goto(address)
     page.tab.wait_for_url(f"{base}/")
-    page.context.route("http://other.example/**", lambda route: route.fulfill(content_type="text/html", body="<p>other</p>"))
+    page.context.route(
+        "http://other.example/**",
+        lambda route: route.fulfill(content_type="text/html", body="<p>other</p>"),
+    )
     page.tab.goto("http://other.example/")
     for method in ("GET", "POST", "DELETE"):
         call = (
-            f"fetch('{base}/api/studies', {{method: '{method}', credentials: 'include'}}).then(() => 'read', () => 'refused')"
+            f"fetch('{base}/api/studies', {{method: '{method}', credentials: 'include'}}).then(() "
+            "=> 'read', () => 'refused')"
         )
         assert page.tab.evaluate(call) == "refused"
     page.tab.set_content(f"<iframe src='{base}/studies/1'></iframe>")
@@ -164,9 +203,15 @@ def test_another_site_gets_nothing_from_this_browser(chromium: Any, address: str
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_the_report_opens_from_disk_and_asks_for_nothing(chromium: Any, study: Search, tmp_path: Path, screen: str):
+def test_the_report_opens_from_disk_and_asks_for_nothing(
+    chromium: Any, study: Search, tmp_path: Path, screen: str
+):
     out = tmp_path / "report.html"
-    subprocess.run([BIN / "nas", "report", "--storage", study.spec.storage, "--out", out], check=True, capture_output=True)
+    subprocess.run(
+        [BIN / "nas", "report", "--storage", study.spec.storage, "--out", out],
+        check=True,
+        capture_output=True,
+    )
     page = Page(chromium, screen)
     page.tab.goto(out.as_uri())
     page.drawn(PLOTS)
@@ -175,6 +220,8 @@ def test_the_report_opens_from_disk_and_asks_for_nothing(chromium: Any, study: S
     assert (background == "rgb(255, 255, 255)") == (screen != "dark")
     text = page.tab.evaluate("getComputedStyle(document.querySelector('.plot .xtick text')).fill")
     assert (text == "rgb(27, 31, 36)") == (screen != "dark")
-    assert {url for url in page.requests if not url.startswith(("data:", "blob:"))} == {out.as_uri()}
+    assert {url for url in page.requests if not url.startswith(("data:", "blob:"))} == {
+        out.as_uri()
+    }
     assert page.complaints == []
     page.context.close()

@@ -22,7 +22,9 @@ CLIENTS, TRIALS = 10, 6
 PATHS = ("/", "/studies/{id}", "/studies/{id}/trials/0", "/api/studies/{id}", "/csv/{id}")
 
 
-def look(browser: Browser, study_id: int, ended: threading.Event, seen: list[tuple[str, int]]) -> None:
+def look(
+    browser: Browser, study_id: int, ended: threading.Event, seen: list[tuple[str, int]]
+) -> None:
     """Page after page until the search is over, once at least."""
     while True:
         for path in PATHS:
@@ -41,7 +43,9 @@ def search_while_ten_look(driver: Driver) -> None:
     ended, seen = threading.Event(), []
     clients = [Browser(guarded, dict(OWN)) for _ in range(CLIENTS)]
     assert {client.log_in("correct-horse-battery").status for client in clients} == {303}
-    threads = [threading.Thread(target=look, args=(client, study_id, ended, seen)) for client in clients]
+    threads = [
+        threading.Thread(target=look, args=(client, study_id, ended, seen)) for client in clients
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -57,9 +61,16 @@ def search_while_ten_look(driver: Driver) -> None:
         storage.engine.dispose()  # the connections of those threads
     assert {status for _, status in seen} == {200}, [entry for entry in seen if entry[1] != 200]
     assert len(seen) >= CLIENTS * len(PATHS)
-    states = [trial.state for trial in optuna.load_study(study_name=driver.spec.study, storage=driver.study.storage).trials]
+    states = [
+        trial.state
+        for trial in optuna.load_study(
+            study_name=driver.spec.study, storage=driver.study.storage
+        ).trials
+    ]
     assert states == [TrialState.COMPLETE] * TRIALS
-    assert "away" not in " ".join(event.reason or "" for event in driver.events)  # no write had to be repeated
+    assert "away" not in " ".join(
+        event.reason or "" for event in driver.events
+    )  # no write had to be repeated
     assert slowest_s < 20, "a writer that waits for readers waits for a lock: 30 s"
     driver.study.storage.engine.dispose()
 
@@ -69,4 +80,6 @@ def test_on_sqlite(tmp_path: Path):
 
 
 def test_on_a_server(tmp_path: Path, database: str):
-    search_while_ten_look(Driver(tmp_path, **{"search.trials": TRIALS, "storage": database, "study": "browsed"}))
+    search_while_ten_look(
+        Driver(tmp_path, **{"search.trials": TRIALS, "storage": database, "study": "browsed"})
+    )

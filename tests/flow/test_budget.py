@@ -1,4 +1,6 @@
-"""The budget in a whole search: what is predicted not to fit never reaches a worker, whatever sampler suggests it."""
+"""The budget in a whole search: what is predicted not to fit never reaches a worker, whatever
+sampler suggests it.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,17 @@ def spec(tmp_path: Path, **flags: object) -> SearchSpec:
     return load_spec(
         None,
         {
-            "data.root": "cells", "space": "free", "storage": f"sqlite:///{tmp_path}/nas.db", "recipe": "tiny",
-            "recipe.epochs": 1, "run.output": str(tmp_path / "runs"), "search.trials": TRIALS,
-            "search.baselines": False, **flags,
+            "data.root": "cells",
+            "space": "free",
+            "storage": f"sqlite:///{tmp_path}/nas.db",
+            "recipe": "tiny",
+            "recipe.epochs": 1,
+            "run.output": str(tmp_path / "runs"),
+            "search.trials": TRIALS,
+            "search.baselines": False,
+            **flags,
         },
-    )  # fmt: skip
+    )
 
 
 class CountingWorker:
@@ -46,8 +54,13 @@ class CountingWorker:
                 continue
             self.sizes.append(self.budget.predicted_bytes(assignment.layout))
             value = assignment.layout.depths[2] / 100
-            metrics = CocoMetrics(value, value, value, None, value, value, 0.1, 0.2, 0.3, None, 0.3, 0.3, {})
-            self.study.report(assignment.number, EpochReport(1, 1, 1.0, 0.1, metrics, 20.0, 10.0, 12.0, None, "cpu", None))
+            metrics = CocoMetrics(
+                value, value, value, None, value, value, 0.1, 0.2, 0.3, None, 0.3, 0.3, {}
+            )
+            self.study.report(
+                assignment.number,
+                EpochReport(1, 1, 1.0, 0.1, metrics, 20.0, 10.0, 12.0, None, "cpu", None),
+            )
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +72,18 @@ def median_bytes(tmp_path_factory: pytest.TempPathFactory) -> int:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_over_budget_candidate_reaches_a_worker(tmp_path: Path, median_bytes: int, sampler: str):
-    request = spec(tmp_path, **{"search.sampler": sampler, "budget.memory": f"{median_bytes / 2**20:.2f}MiB"})
+    request = spec(
+        tmp_path, **{"search.sampler": sampler, "budget.memory": f"{median_bytes / 2**20:.2f}MiB"}
+    )
     assert 0.3 < preview(request, FACTS, lambda *_: None)["share_that_fits"] < 0.7
     study = Search(request, FACTS)
     worker = CountingWorker(study)
     worker.run()
     assert len(worker.sizes) == TRIALS
     assert max(worker.sizes) <= study.budget.limit_bytes
-    assert (study.refusals()["over_budget"] > 0) == (sampler != "grid")  # which only takes what fits
+    assert (study.refusals()["over_budget"] > 0) == (
+        sampler != "grid"
+    )  # which only takes what fits
     trials = study.study.trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * TRIALS
     assert len({trial.user_attrs["layout_id"] for trial in trials}) == TRIALS
@@ -76,13 +93,19 @@ def test_no_over_budget_candidate_reaches_a_worker(tmp_path: Path, median_bytes:
 def test_equal_memory_from_start_to_end(tmp_path: Path, vary: str):
     like = "C2-C2-T12-T4"
     flags = {
-        "space": "paper", "budget.like": like, "budget.mode": "equalize", "budget.vary": vary, "search.trials": 4,
+        "space": "paper",
+        "budget.like": like,
+        "budget.mode": "equalize",
+        "budget.vary": vary,
+        "search.trials": 4,
         "search.try": [like],
-    }  # fmt: skip
+    }
     study = Search(spec(tmp_path, **flags), FACTS)
     worker = CountingWorker(study)
     worker.run()
-    assert all(0.95 * study.budget.limit_bytes <= size <= study.budget.limit_bytes for size in worker.sizes)
+    assert all(
+        0.95 * study.budget.limit_bytes <= size <= study.budget.limit_bytes for size in worker.sizes
+    )
     assert worker.sizes[0] == study.budget.limit_bytes
     assert study.study.trials[0].user_attrs["layout"] == like
     again = Search(spec(tmp_path, **{**flags, "search.trials": 5}), FACTS)
@@ -93,14 +116,21 @@ def test_equal_memory_from_start_to_end(tmp_path: Path, vary: str):
 
 
 def test_what_cannot_be_is_said(tmp_path: Path):
-    with pytest.raises(StudyError, match="no layout of space 'free' fits into 0.0488 GiB: the smallest is C1-C1-C2-C1 with"):
+    with pytest.raises(
+        StudyError,
+        match="no layout of space 'free' fits into 0.0488 GiB: the smallest is C1-C1-C2-C1 with",
+    ):
         Search(spec(tmp_path, **{"budget.memory": "50MiB"}), FACTS)
     flags = {"budget.mode": "equalize", "budget.memory": "8TiB"}
-    with pytest.raises(StudyError, match="no layout of space 'free' meets the budget.*the nearest is T.*budget.tolerance"):
+    with pytest.raises(
+        StudyError,
+        match="no layout of space 'free' meets the budget.*the nearest is T.*budget.tolerance",
+    ):
         Search(spec(tmp_path, **flags), FACTS)
     flags = {"budget.mode": "equalize", "budget.like": "T2-T2-T6-T2", "search.try": ["C1-C1-C2-C1"]}
     with pytest.raises(
-        StudyError, match=r"search.try: C1-C1-C2-C1 needs .* GiB, the budget is .* to .*\(that of T2-T2-T6-T2\)"
+        StudyError,
+        match=r"search.try: C1-C1-C2-C1 needs .* GiB, the budget is .* \(that of T2-T2-T6-T2\)",
     ):
         Search(spec(tmp_path, **flags), FACTS)
     assert not (tmp_path / "nas.db").exists()

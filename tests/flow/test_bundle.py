@@ -1,4 +1,6 @@
-"""The winner goes home: exported, loaded in a fresh interpreter without us, scored again, trained again."""
+"""The winner goes home: exported, loaded in a fresh interpreter without us, scored again, trained
+again.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,18 @@ from search_spaces.layout import Layout
 @pytest.fixture(scope="module")
 def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     """A finished search of two candidates."""
-    return trained_search(tmp_path_factory.mktemp("search"), digits, **{"search.try": ["C1-C1-T2-T1@16"]})
+    return trained_search(
+        tmp_path_factory.mktemp("search"), digits, **{"search.try": ["C1-C1-T2-T1@16"]}
+    )
 
 
 @pytest.fixture(scope="module")
 def bundle(study: Search, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "best"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["nas-export", "--storage", study.spec.storage, "--out", str(out)])
+        patch.setattr(
+            sys, "argv", ["nas-export", "--storage", study.spec.storage, "--out", str(out)]
+        )
         with pytest.raises(SystemExit) as ended:
             export.main()
     assert ended.value.code == 0
@@ -82,7 +88,8 @@ images = torch.rand(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():
     maps = load_backbone({str(bundle / "backbone.safetensors")!r}).eval()(images)
 torch.save(maps, {str(tmp_path / "maps.pt")!r})
-ours = [name for name in sys.modules if name.split(".")[0] in ("nas", "search_spaces", "workers", "dashboards")]
+packages = ("nas", "search_spaces", "workers", "dashboards")
+ours = [name for name in sys.modules if name.split(".")[0] in packages]
 assert not ours, ours
 """
     subprocess.run([sys.executable, "-I", "-c", script], check=True, cwd=tmp_path)
@@ -95,7 +102,9 @@ assert not ours, ours
     assert [x.shape[1] for x in expected] == list(trained.layout.widths)
 
 
-@pytest.mark.parametrize("text", ["C2-T1-T3-C1@16", "T2-T2-T6-T2+window=8", "C1-C1-C1-C1@20,16,40,24+norm=gn+stem=patch"])
+@pytest.mark.parametrize(
+    "text", ["C2-T1-T3-C1@16", "T2-T2-T6-T2+window=8", "C1-C1-C1-C1@20,16,40,24+norm=gn+stem=patch"]
+)
 def test_written_source_is_the_same_network_for_every_layout(text: str):
     layout, scope = Layout.parse(text), {"__name__": "backbone"}
     exec(compile(backbone_source(layout), "backbone.py", "exec"), scope)
@@ -107,12 +116,20 @@ def test_written_source_is_the_same_network_for_every_layout(text: str):
 
 
 def test_weights_in_both_files_agree(bundle: Path):
-    detector, backbone = load_file(bundle / "detector.safetensors"), load_file(bundle / "backbone.safetensors")
+    detector, backbone = (
+        load_file(bundle / "detector.safetensors"),
+        load_file(bundle / "backbone.safetensors"),
+    )
     assert backbone
-    assert all(torch.equal(detector[f"backbone.backbone.{name}"], tensor) for name, tensor in backbone.items())
+    assert all(
+        torch.equal(detector[f"backbone.backbone.{name}"], tensor)
+        for name, tensor in backbone.items()
+    )
 
 
-def test_evaluation_of_the_bundle_repeats_the_score(bundle: Path, study: Search, digits: Path, nas: Callable):
+def test_evaluation_of_the_bundle_repeats_the_score(
+    bundle: Path, study: Search, digits: Path, nas: Callable
+):
     metrics = nas("evaluate", bundle, "--data", digits)
     best = leaderboard(study.study)[0]
     assert metrics["map"] == pytest.approx(best.value, abs=1e-4)
@@ -121,7 +138,9 @@ def test_evaluation_of_the_bundle_repeats_the_score(bundle: Path, study: Search,
     assert metrics["images"] == 8
 
 
-def test_other_categories_are_refused(bundle: Path, bccd: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_other_categories_are_refused(
+    bundle: Path, bccd: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["nas", "evaluate", str(bundle), "--data", str(bccd)])
     with pytest.raises(SystemExit) as ended:
         main.main()
@@ -129,7 +148,9 @@ def test_other_categories_are_refused(bundle: Path, bccd: Path, monkeypatch: pyt
     assert "must have the bundle's categories" in capsys.readouterr().err
 
 
-def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: Search, tmp_path: Path, nas: Callable):
+def test_a_bundle_is_replaced_and_nothing_else_is(
+    bundle: Path, study: Search, tmp_path: Path, nas: Callable
+):
     out = tmp_path / "best"
     for _ in range(2):
         said = nas("export", "--storage", study.spec.storage, "--out", out, "--no-onnx")
@@ -140,9 +161,16 @@ def test_a_bundle_is_replaced_and_nothing_else_is(bundle: Path, study: Search, t
 def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas: Callable):
     second = leaderboard(study.study)[1]
     assert (
-        nas("export", "--storage", study.spec.storage, "--out", tmp_path / "b", "--trial", str(second.number), "--no-onnx")[
-            "number"
-        ]
+        nas(
+            "export",
+            "--storage",
+            study.spec.storage,
+            "--out",
+            tmp_path / "b",
+            "--trial",
+            str(second.number),
+            "--no-onnx",
+        )["number"]
         == second.number
     )
     assert str(read_description(tmp_path / "b").layout) == second.user_attrs["layout"]
@@ -153,13 +181,26 @@ def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas: Cal
     [
         (lambda folder: (folder / "detector.yaml").unlink(), "cannot be read"),
         (lambda folder: (folder / "detector.yaml").write_text("a: ["), "is not YAML"),
-        (lambda folder: (folder / "detector.yaml").write_text("format: 3"), "has format 3; this version reads 1 and 2"),
+        (
+            lambda folder: (folder / "detector.yaml").write_text("format: 3"),
+            "has format 3; this version reads 1 and 2",
+        ),
         (lambda folder: (folder / "detector.yaml").write_text("format: 1"), "is damaged"),
-        (lambda folder: (folder / "detector.safetensors").write_bytes(b"x" * 100), "cannot be read"),
-        (lambda folder: (folder / "backbone.safetensors").rename(folder / "detector.safetensors"), "is damaged"),
+        (
+            lambda folder: (folder / "detector.safetensors").write_bytes(b"x" * 100),
+            "cannot be read",
+        ),
+        (
+            lambda folder: (folder / "backbone.safetensors").rename(
+                folder / "detector.safetensors"
+            ),
+            "is damaged",
+        ),
     ],
 )
-def test_damaged_bundles_say_so(bundle: Path, tmp_path: Path, damage: Callable[[Path], object], words: str):
+def test_damaged_bundles_say_so(
+    bundle: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
+):
     import shutil
 
     copy = tmp_path / "copy"
@@ -169,20 +210,47 @@ def test_damaged_bundles_say_so(bundle: Path, tmp_path: Path, damage: Callable[[
         read_bundle(copy)
 
 
-def test_train_goes_on_from_a_layout_and_from_a_bundle(bundle: Path, digits: Path, tmp_path: Path, nas: Callable):
+def test_train_goes_on_from_a_layout_and_from_a_bundle(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Callable
+):
     from_layout = nas(
-        "train", "C1-C1-T1-T1@16", "--data", digits, "--recipe", "tiny", "--detector", "faster_rcnn", "--epochs", "1",
-        "--image-size", "48", "--set", "detector.channels=32", "--set", "detector.hidden=64", "--no-onnx",
-        "--out", tmp_path / "one",
-    )  # fmt: skip
+        "train",
+        "C1-C1-T1-T1@16",
+        "--data",
+        digits,
+        "--recipe",
+        "tiny",
+        "--detector",
+        "faster_rcnn",
+        "--epochs",
+        "1",
+        "--image-size",
+        "48",
+        "--set",
+        "detector.channels=32",
+        "--set",
+        "detector.hidden=64",
+        "--no-onnx",
+        "--out",
+        tmp_path / "one",
+    )
     assert from_layout["layout"] == "C1-C1-T1-T1@16"
-    assert nas("evaluate", tmp_path / "one", "--data", digits)["map"] == pytest.approx(from_layout["map"], abs=1e-4)
-    again = nas("train", bundle, "--data", digits, "--out", tmp_path / "two", "--epochs", "1", "--no-onnx")
+    assert nas("evaluate", tmp_path / "one", "--data", digits)["map"] == pytest.approx(
+        from_layout["map"], abs=1e-4
+    )
+    again = nas(
+        "train", bundle, "--data", digits, "--out", tmp_path / "two", "--epochs", "1", "--no-onnx"
+    )
     trained = read_description(tmp_path / "two")
     assert trained.layout == read_description(bundle).layout
     assert (trained.recipe.epochs, trained.recipe.image_size) == (1, 64)
     assert again["epochs"] == 1
-    assert {entry.name for entry in tmp_path.iterdir()} == {"one", "one.curves", "two", "two.curves"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "one",
+        "one.curves",
+        "two",
+        "two.curves",
+    }
 
 
 def test_list_status_and_profile(study: Search, nas: Callable):
@@ -191,9 +259,21 @@ def test_list_status_and_profile(study: Search, nas: Callable):
     status = nas("status", "--storage", study.spec.storage)
     assert [trial["state"] for trial in status["trials"]] == ["COMPLETE", "COMPLETE"]
     assert status["nas_data"]["fingerprint"] == study.facts.fingerprint
-    swin, hybrid = nas("profile", "T2-T2-T6-T2", "C2-C2-T12-T4", "--detector", "fcos", "--image-size", "224", "--images", "1")
+    swin, hybrid = nas(
+        "profile",
+        "T2-T2-T6-T2",
+        "C2-C2-T12-T4",
+        "--detector",
+        "fcos",
+        "--image-size",
+        "224",
+        "--images",
+        "1",
+    )
     assert (swin["params"], hybrid["params"]) == (35734548, 59509898)
-    assert swin["memory_predicted_gib"] == pytest.approx(sum(swin["memory_by_part_gib"].values()), abs=1e-3)
+    assert swin["memory_predicted_gib"] == pytest.approx(
+        sum(swin["memory_by_part_gib"].values()), abs=1e-3
+    )
 
 
 def test_a_searchs_candidate_is_reproduced_to_the_digit(bundle: Path, digits: Path, nas: Callable):

@@ -62,7 +62,9 @@ def comparable(report: EpochReport) -> EpochReport:
 def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str):
     steps: list[tuple[int, int]] = []
     spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
-    run = train_candidate(candidate(tmp_path, detector=spec), *splits, on_step=lambda *step: steps.append(step[:2]))
+    run = train_candidate(
+        candidate(tmp_path, detector=spec), *splits, on_step=lambda *step: steps.append(step[:2])
+    )
     reports = list(run)
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert [report.last for report in reports] == [False, False, True]
@@ -73,7 +75,9 @@ def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], 
     assert reports[0].memory_peak_bytes is None
     assert reports[0].device == "cpu"
     assert 0 < reports[0].train_s < reports[2].train_s < reports[2].elapsed_s
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([CHECKPOINT, LOG, WEIGHTS, REPORTS, CURVES, DETECTIONS])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
+        [CHECKPOINT, LOG, WEIGHTS, REPORTS, CURVES, DETECTIONS]
+    )
     assert len(list((tmp_path / DETECTIONS).glob("*.png"))) == 4
     assert read_reports(tmp_path) == reports
 
@@ -81,7 +85,9 @@ def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], 
 def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     reports = list(train_candidate(candidate(tmp_path), *splits))
     lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
-    assert [(line["epoch"], line["loss"], line["lr"]) for line in lines] == [(r.epoch, r.loss, r.lr) for r in reports]
+    assert [(line["epoch"], line["loss"], line["lr"]) for line in lines] == [
+        (r.epoch, r.loss, r.lr) for r in reports
+    ]
 
 
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "sparse_rcnn"])
@@ -113,7 +119,14 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
 def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
     tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], schedule: str, stopped_after: int
 ):
-    keys = {"schedule": schedule, "epochs": 4, "decay_epochs": (2,), "patience": 1, "min_gain": 0.9, "lr": 1e-3}
+    keys = {
+        "schedule": schedule,
+        "epochs": 4,
+        "decay_epochs": (2,),
+        "patience": 1,
+        "min_gain": 0.9,
+        "lr": 1e-3,
+    }
     rule = candidate(tmp_path).recipe.model_copy(update=keys)
     whole, broken = (candidate(tmp_path / name, recipe=rule) for name in ("whole", "broken"))
     expected = list(train_candidate(whole, *splits))
@@ -122,8 +135,12 @@ def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
         pass
     first.close()
     list(train_candidate(broken, *splits))
-    assert (tmp_path / "broken" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
-    assert [report.epoch for report in expected] == ([1, 2] if schedule == "saturate" else [1, 2, 3, 4])
+    assert (tmp_path / "broken" / WEIGHTS).read_bytes() == (
+        tmp_path / "whole" / WEIGHTS
+    ).read_bytes()
+    assert [report.epoch for report in expected] == (
+        [1, 2] if schedule == "saturate" else [1, 2, 3, 4]
+    )
     assert expected[-1].converged == (schedule == "saturate")
 
 
@@ -148,7 +165,9 @@ def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
     assert steps == [1, 2, 3] * 3
     heard = [comparable(report) for report in again]
     assert heard == [comparable(report) for report in whole][3 - len(heard) :]
-    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (
+        tmp_path / "whole" / WEIGHTS
+    ).read_bytes()
 
 
 def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
@@ -157,7 +176,10 @@ def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
     run = train_candidate(candidate(tmp_path), *splits)
     next(run)
     with monkeypatch.context() as patch:
-        patch.setattr("nas.training.trainer.save_checkpoint", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "nas.training.trainer.save_checkpoint",
+            lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
         with pytest.raises(KeyboardInterrupt):
             next(run)
     assert [report.epoch for report in read_reports(tmp_path)] == [1, 2]
@@ -166,23 +188,31 @@ def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
 
 
 @pytest.mark.parametrize("kept", ["light", "full"])
-def test_checkpointing_changes_nothing_but_memory(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], kept: str):
+def test_checkpointing_changes_nothing_but_memory(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], kept: str
+):
     plain = candidate(tmp_path / "plain")
     recipe = plain.recipe.model_copy(update={"checkpointing": kept})
     checkpointed = dataclasses.replace(plain, folder=tmp_path / "checkpointed", recipe=recipe)
     expected = list(train_candidate(plain, *splits))
-    assert [comparable(report) for report in train_candidate(checkpointed, *splits)] == list(map(comparable, expected))
+    assert [comparable(report) for report in train_candidate(checkpointed, *splits)] == list(
+        map(comparable, expected)
+    )
     mine, yours = (load_file(run.folder / WEIGHTS) for run in (checkpointed, plain))
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
 def test_sgd_learns(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
-    recipe = candidate(tmp_path).recipe.model_copy(update={"optimizer": "sgd", "lr": 1e-2, "clip_norm": 1.0})
+    recipe = candidate(tmp_path).recipe.model_copy(
+        update={"optimizer": "sgd", "lr": 1e-2, "clip_norm": 1.0}
+    )
     reports = list(train_candidate(candidate(tmp_path, recipe=recipe), *splits))
     assert reports[-1].loss < reports[0].loss
 
 
-def test_a_finished_run_only_repeats_its_last_report(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+def test_a_finished_run_only_repeats_its_last_report(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
     expected = list(train_candidate(candidate(tmp_path), *splits))
     assert list(train_candidate(candidate(tmp_path), *splits)) == expected[-1:]
 
@@ -201,12 +231,15 @@ def test_a_finished_run_taken_over_in_another_folder_leaves_its_weights_there(
 
 def test_the_seed_decides(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
     runs = [
-        next(train_candidate(candidate(tmp_path / str(index), seed=seed), *splits)).loss for index, seed in enumerate((0, 0, 1))
+        next(train_candidate(candidate(tmp_path / str(index), seed=seed), *splits)).loss
+        for index, seed in enumerate((0, 0, 1))
     ]
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_another_recipe_does_not_go_on_with_this_checkpoint(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+def test_another_recipe_does_not_go_on_with_this_checkpoint(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
     run = train_candidate(candidate(tmp_path), *splits)
     next(run)
     run.close()
@@ -215,7 +248,9 @@ def test_another_recipe_does_not_go_on_with_this_checkpoint(tmp_path: Path, spli
         next(train_candidate(candidate(tmp_path, recipe=recipe), *splits))
 
 
-def test_the_test_split_is_scored_once_at_the_end(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+def test_the_test_split_is_scored_once_at_the_end(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
     reports = list(train_candidate(candidate(tmp_path), *splits, splits[1]))
     assert [report.test is None for report in reports] == [True, True, False]
     assert reports[-1].test == reports[-1].metrics  # here it is the validation split
@@ -223,7 +258,9 @@ def test_the_test_split_is_scored_once_at_the_end(tmp_path: Path, splits: tuple[
 
 
 def test_calibration_can_be_off(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
-    report = next(train_candidate(candidate(tmp_path, calibration=CalibrationSpec(enabled=False)), *splits))
+    report = next(
+        train_candidate(candidate(tmp_path, calibration=CalibrationSpec(enabled=False)), *splits)
+    )
     assert report.calibration is None
 
 
@@ -233,23 +270,42 @@ def with_weights(folder: Path, path: Path) -> Candidate:
     return candidate(folder, recipe=recipe)
 
 
-def test_weights_from_a_file_are_trained_on_uncalibrated(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+def test_weights_from_a_file_are_trained_on_uncalibrated(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
     list(train_candidate(candidate(tmp_path / "first"), *splits))
-    file, second = tmp_path / "first" / WEIGHTS, with_weights(tmp_path / "second", tmp_path / "first" / WEIGHTS)
+    file, second = (
+        tmp_path / "first" / WEIGHTS,
+        with_weights(tmp_path / "second", tmp_path / "first" / WEIGHTS),
+    )
     run = train_candidate(second, *splits)
     assert next(run).calibration is None
     run.close()
     expected = load_file(file)
     moved = torch.load(second.folder / CHECKPOINT, weights_only=True)["detector"]
-    names = [name for name in expected if name.startswith("backbone.backbone.") and name.endswith(("weight", "bias"))]
+    names = [
+        name
+        for name in expected
+        if name.startswith("backbone.backbone.") and name.endswith(("weight", "bias"))
+    ]
     assert all(torch.allclose(moved[name], expected[name], atol=1e-6) for name in names)
-    count = len([name for name in expected if name.startswith("backbone.backbone.") and "num_batches" not in name])
+    count = len(
+        [
+            name
+            for name in expected
+            if name.startswith("backbone.backbone.") and "num_batches" not in name
+        ]
+    )
     lines = [json.loads(line) for line in (second.folder / LOG).read_text().splitlines()]
-    assert lines[0] == {"weights": f"taken over {count} of {count} tensors from scratch-nas detector"}
+    assert lines[0] == {
+        "weights": f"taken over {count} of {count} tensors from scratch-nas detector"
+    }
     assert [line["epoch"] for line in lines[1:]] == [1]
 
 
-def test_a_run_that_goes_on_needs_its_weights_no_more(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
+def test_a_run_that_goes_on_needs_its_weights_no_more(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
     file = tmp_path / "backbone.pt"
     torch.save(build_backbone(Layout.parse("C1-C1-T2-T1@16")).state_dict(), file)
     run = train_candidate(with_weights(tmp_path / "run", file), *splits)
@@ -276,10 +332,16 @@ def test_divergence_keeps_the_last_checkpoint(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"])
-def test_on_a_gpu(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, precision: str):
+@pytest.mark.parametrize(
+    "detector", ["fcos", "faster_rcnn", "atss", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"]
+)
+def test_on_a_gpu(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, precision: str
+):
     recipe = candidate(tmp_path).recipe.model_copy(update={"precision": precision})
     spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
-    reports = list(train_candidate(candidate(tmp_path, detector=spec, recipe=recipe, device="cuda"), *splits))
+    reports = list(
+        train_candidate(candidate(tmp_path, detector=spec, recipe=recipe, device="cuda"), *splits)
+    )
     assert reports[-1].loss < reports[0].loss
     assert reports[-1].memory_peak_bytes > 0

@@ -32,18 +32,39 @@ class Cluster:
         self.port = free_port()
         self.folder = folder
         self.environment = {**os.environ, **QUIET}
-        common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats"]
+        common = [
+            "--num-cpus=1",
+            "--num-gpus=0",
+            "--object-store-memory=100000000",
+            "--disable-usage-stats",
+        ]
         # Short: sockets have long names.
-        head = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={folder}"]
-        self.nodes = [self._start(*common, *head), self._start(*common, f"--address=127.0.0.1:{self.port}")]
+        head = [
+            "--head",
+            f"--port={self.port}",
+            "--include-dashboard=false",
+            f"--temp-dir={folder}",
+        ]
+        self.nodes = [
+            self._start(*common, *head),
+            self._start(*common, f"--address=127.0.0.1:{self.port}"),
+        ]
         self.environment["RAY_ADDRESS"] = f"127.0.0.1:{self.port}"
 
     def _start(self, *words: str) -> psutil.Process:
         """Returns its raylet."""
         before = set(raylets())
-        done = subprocess.run([BIN / "ray", "start", *words], env=self.environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [BIN / "ray", "start", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
-        (pid,) = [pid for pid, words in raylets().items() if pid not in before and str(self.port) in words]
+        (pid,) = [
+            pid for pid, words in raylets().items() if pid not in before and str(self.port) in words
+        ]
         return psutil.Process(pid)
 
     def kill(self, raylet: psutil.Process) -> None:
@@ -55,7 +76,11 @@ class Cluster:
     def end(self) -> None:
         for process in psutil.process_iter(["cmdline"]):
             words = " ".join(process.info["cmdline"] or [])
-            if f"127.0.0.1:{self.port}" in words or f"={self.port}" in words or str(self.folder) in words:
+            if (
+                f"127.0.0.1:{self.port}" in words
+                or f"={self.port}" in words
+                or str(self.folder) in words
+            ):
                 process.kill()
 
 
@@ -70,7 +95,11 @@ def arguments(process: psutil.Process) -> str:
 def raylets() -> dict[int, str]:
     """Arguments by process id."""
     found = {process.pid: process.info for process in psutil.process_iter(["name", "cmdline"])}
-    return {pid: " ".join(info["cmdline"] or []) for pid, info in found.items() if info["name"] == "raylet"}
+    return {
+        pid: " ".join(info["cmdline"] or [])
+        for pid, info in found.items()
+        if info["name"] == "raylet"
+    }
 
 
 @pytest.fixture
@@ -92,7 +121,17 @@ def trials(storage: str) -> list[FrozenTrial]:
 
 def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, digits: Path):
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [BIN / "nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs", "--space", "tiny"]
+    command = [
+        BIN / "nas-submit",
+        "--data",
+        digits,
+        "--storage",
+        storage,
+        "--output",
+        tmp_path / "runs",
+        "--space",
+        "tiny",
+    ]
     command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "8", "--trials", "3", "--sampler", "random"]
     with (tmp_path / "log").open("wb") as log:
@@ -118,13 +157,25 @@ def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, di
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
     assert all(set(trial.intermediate_values) == set(range(1, 9)) for trial in found)
     assert "requeued" in (tmp_path / "log").read_text()
-    epochs = [json.loads(line)["epoch"] for path in tmp_path.rglob("log.jsonl") for line in path.read_text().splitlines()]
+    epochs = [
+        json.loads(line)["epoch"]
+        for path in tmp_path.rglob("log.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert len(epochs) <= 3 * 8 + 1
     assert len(leaderboard(load_study(open_storage(storage, create=False), "digits"))) == 3
 
 
 def test_a_search_without_a_machine_ends(cluster: Cluster, tmp_path: Path, digits: Path):
-    command = [BIN / "nas-submit", "--data", digits, "--storage", f"sqlite:///{tmp_path}/nas.db", "--space", "tiny"]
+    command = [
+        BIN / "nas-submit",
+        "--data",
+        digits,
+        "--storage",
+        f"sqlite:///{tmp_path}/nas.db",
+        "--space",
+        "tiny",
+    ]
     command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "400", "--trials", "2", "--output", tmp_path / "runs"]
     with (tmp_path / "log").open("wb") as log:
@@ -136,5 +187,8 @@ def test_a_search_without_a_machine_ends(cluster: Cluster, tmp_path: Path, digit
         cluster.kill(node)
     assert search.wait(timeout=120) == 2
     last = (tmp_path / "log").read_text(errors="replace").splitlines()[-1]
-    assert last == "nas-submit: Ray has lost its last machine. Nothing else is lost: the same command goes on"
+    assert (
+        last == "nas-submit: Ray has lost its last machine. Nothing else is lost: the same command "
+        "goes on"
+    )
     assert {trial.state for trial in trials(f"sqlite:///{tmp_path}/nas.db")} == {TrialState.RUNNING}

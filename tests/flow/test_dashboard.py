@@ -1,4 +1,6 @@
-"""Behind the dashboard's door: what nobody may do, that nothing is written by looking, where it is served."""
+"""Behind the dashboard's door: what nobody may do, that nothing is written by looking, where it is
+served.
+"""
 
 from __future__ import annotations
 
@@ -68,15 +70,21 @@ def test_a_server_refuses_changes_too(database: str):
 
 
 FOREIGN = [
-    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Sec-Fetch-Site": "none"},
-    {"Sec-Fetch-Site": None, "Origin": "https://evil.example"}, {"Sec-Fetch-Site": None, "Origin": "null"},
-    {"Sec-Fetch-Site": None, "Origin": "http://127.0.0.1:9999"}, {"Sec-Fetch-Site": None, "Origin": None},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Site": None, "Origin": "https://evil.example"},
+    {"Sec-Fetch-Site": None, "Origin": "null"},
+    {"Sec-Fetch-Site": None, "Origin": "http://127.0.0.1:9999"},
+    {"Sec-Fetch-Site": None, "Origin": None},
     {"Origin": "https://evil.example"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
-def test_another_site_changes_nothing_even_where_editing_is_allowed(searched: Driver, headers: dict[str, str | None]):
+def test_another_site_changes_nothing_even_where_editing_is_allowed(
+    searched: Driver, headers: dict[str, str | None]
+):
     editor, before = browser_of(searched, allow_edit=True), content(searched)
     editor.headers |= headers
     for method, path in routes(searched):
@@ -90,15 +98,23 @@ def test_another_site_can_link_here_but_not_embed(inside: Browser):
     link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Origin": None}
     assert inside.get("/", Sec_Fetch_Dest="document", **link).status == 200
     assert inside.get("/", Sec_Fetch_Dest="iframe", **link).status == 403
-    assert inside.get("/api/studies", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status == 403
+    assert (
+        inside.get("/api/studies", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors").status
+        == 403
+    )
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[::1", "localhost.evil"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[::1", "localhost.evil"],
+)
 def test_a_name_that_is_not_ours_is_refused(inside: Browser, host: str):
     assert inside.get("/api/studies", Host=host).status == 403
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8080", "10.0.0.7:8080", "[::1]:8080", "search.example"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost:8080", "10.0.0.7:8080", "[::1]:8080", "search.example"]
+)
 def test_our_names_are_known(searched: Driver, host: str):
     named = browser_of(searched, hosts=frozenset({"localhost", "search.example"}))
     assert named.get("/api/studies", Host=host).status == 200
@@ -120,14 +136,25 @@ def test_editing_is_for_who_asks(tmp_path: Path):
 
 
 def test_every_answer_has_the_headers(inside: Browser):
-    for path in ("/", "/studies/1", "/api/studies", "/dashboard", "/static/bundle.js", "/nothing", "/login", "/csv/1"):
+    for path in (
+        "/",
+        "/studies/1",
+        "/api/studies",
+        "/dashboard",
+        "/static/bundle.js",
+        "/nothing",
+        "/login",
+        "/csv/1",
+    ):
         headers = inside.get(path).headers
         assert headers["X-Frame-Options"] == "DENY"
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"] == "same-origin"
         policy = headers["Content-Security-Policy"]
         assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
-        assert headers["Cache-Control"] == ("no-cache" if path.startswith("/static") else "no-store")
+        assert headers["Cache-Control"] == (
+            "no-cache" if path.startswith("/static") else "no-store"
+        )
     assert "default-src 'none'" in inside.get("/").headers["Content-Security-Policy"]
     assert "default-src 'self'" in inside.get("/dashboard").headers["Content-Security-Policy"]
 
@@ -139,7 +166,9 @@ def test_the_dashboard_shows_the_study(searched: Driver, inside: Browser):
     attributes = {entry["key"]: entry["value"] for entry in shown["trials"][0]["user_attrs"]}
     assert attributes["layout"] == searched.trial(0).user_attrs["layout"]
     # what the prediction leaves of the budget, in the form that this version reads
-    assert shown["trials"][0]["constraints"] == pytest.approx([searched.trial(0).constraints["memory_predicted"]])
+    assert shown["trials"][0]["constraints"] == pytest.approx(
+        [searched.trial(0).constraints["memory_predicted"]]
+    )
     assert 'id="nas-beside" href="/"' in inside.get("/dashboard").text
 
 
@@ -157,7 +186,10 @@ def test_everything_works_below_a_path(searched: Driver, cut: bool):
     assert not re.search(r"[`\"'](/api|/csv|/artifacts|/static|/dashboard)/", text)
     assert below.get(f"{at}/api/studies").status == 200
     answer = browser_of(searched, prefix="/nas", logged_in=False).log_in(TOKEN, "/studies/1")
-    assert (answer.headers["Location"], "Path=/nas;" in answer.headers["Set-Cookie"]) == ("/nas/studies/1", True)
+    assert (answer.headers["Location"], "Path=/nas;" in answer.headers["Set-Cookie"]) == (
+        "/nas/studies/1",
+        True,
+    )
 
 
 def test_a_later_dashboard_that_cannot_move_is_refused():
@@ -165,7 +197,10 @@ def test_a_later_dashboard_that_cannot_move_is_refused():
         moved("fetch('/api/meta')", "/nas")
 
 
-@pytest.mark.parametrize(("given", "prefix"), [("", ""), ("/", ""), ("nas", "/nas"), ("/nas/", "/nas"), ("/a/b-c", "/a/b-c")])
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [("", ""), ("/", ""), ("nas", "/nas"), ("/nas/", "/nas"), ("/a/b-c", "/a/b-c")],
+)
 def test_prefixes_are_normal(given: str, prefix: str):
     assert checked_prefix(given) == prefix
 
@@ -180,8 +215,26 @@ def test_odd_prefixes_are_refused(given: str):
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += [
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return cert, key
 
@@ -200,12 +253,18 @@ def encrypted(searched: Driver, certificate: tuple[Path, Path]) -> Iterator[int]
 def test_tls_and_a_slow_client_that_delays_nobody(encrypted: int, certificate: tuple[Path, Path]):
     context = ssl.create_default_context(cafile=certificate[0])
     with socket.create_connection(("127.0.0.1", encrypted)):  # says nothing
-        with urllib.request.urlopen(f"https://localhost:{encrypted}/healthz", context=context, timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"https://localhost:{encrypted}/healthz", context=context, timeout=10
+        ) as answer:
             assert answer.read() == b"ok\n"
         form = urllib.request.Request(
-            f"https://localhost:{encrypted}/login", f"token={TOKEN}".encode(), {"Origin": f"https://localhost:{encrypted}"}
+            f"https://localhost:{encrypted}/login",
+            f"token={TOKEN}".encode(),
+            {"Origin": f"https://localhost:{encrypted}"},
         )
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor())
+        opener = urllib.request.build_opener(
+            urllib.request.HTTPSHandler(context=context), urllib.request.HTTPCookieProcessor()
+        )
         with opener.open(form, timeout=10) as answer:
             assert b"<h1>Studies</h1>" in answer.read()
 
@@ -218,10 +277,16 @@ def test_a_certificate_that_is_none_is_one_line(certificate: tuple[Path, Path], 
         tls_context(tmp_path / "text", certificate[1])
 
 
-def test_a_taken_port_is_one_line(searched: Driver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_taken_port_is_one_line(
+    searched: Driver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(sys, "argv", ["nas", "dashboard", "--storage", searched.spec.storage, "--port", str(port)])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["nas", "dashboard", "--storage", searched.spec.storage, "--port", str(port)],
+        )
         with pytest.raises(SystemExit) as ended:
             main.main()
     assert ended.value.code == 2
@@ -234,9 +299,18 @@ def test_the_command_says_where_it_is(searched: Driver, tmp_path: Path, how: str
     token.write_text(TOKEN)
     token.chmod(0o600)
     words = ["--token-file", str(token)] if how == "file" else []
-    command = [str(Path(sys.executable).parent / "nas-dashboard"), "--storage", searched.spec.storage, "--port", "0"]
+    command = [
+        str(Path(sys.executable).parent / "nas-dashboard"),
+        "--storage",
+        searched.spec.storage,
+        "--port",
+        "0",
+    ]
     process = subprocess.Popen(
-        [*command, *words, "--host", "0.0.0.0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *words, "--host", "0.0.0.0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout

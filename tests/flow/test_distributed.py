@@ -23,12 +23,17 @@ from nas.training.launch import train_on
 from nas.training.trainer import CHECKPOINT, WEIGHTS
 from search_spaces.layout import Layout
 
-LAYOUTS = ["C1-C1-T2-T1@16+norm=gn", "T1-T1-T1-T1@16"]  # the statistics of a batch norm are those of one process's images
+LAYOUTS = [
+    "C1-C1-T2-T1@16+norm=gn",
+    "T1-T1-T1-T1@16",
+]  # the statistics of a batch norm are those of one process's images
 
 
 @pytest.fixture(scope="module")
 def splits(digits: Path) -> Splits:
-    """Eight images, so that an epoch is one step and its loss that of the step; and few to evaluate, which takes longest."""
+    """Eight images, so that an epoch is one step and its loss that of the step; and few to
+    evaluate, which takes longest.
+    """
     train, val = check_split(digits, "train").split, check_split(digits, "val").split
     kept = {image.id for image in train.images[:8]}
     boxes = tuple(box for box in train.boxes if box.image_id in kept)
@@ -36,10 +41,23 @@ def splits(digits: Path) -> Splits:
 
 
 def candidate(folder: Path, **changes: object) -> Candidate:
-    keys = {"epochs": 10, "image_size": 64, "train_sizes": [48, 64], "batch": 8, "lr": 1e-3, "schedule": "constant"}
+    keys = {
+        "epochs": 10,
+        "image_size": 64,
+        "train_sizes": [48, 64],
+        "batch": 8,
+        "lr": 1e-3,
+        "schedule": "constant",
+    }
     return Candidate(
         layout=Layout.parse(str(changes.pop("layout", LAYOUTS[0]))),
-        detector=DetectorSpec(name=str(changes.pop("detector", "fcos")), channels=32, hidden=32, regions=64, proposals=20),
+        detector=DetectorSpec(
+            name=str(changes.pop("detector", "fcos")),
+            channels=32,
+            hidden=32,
+            regions=64,
+            proposals=20,
+        ),
         recipe=Recipe.model_validate(keys | changes),
         calibration=CalibrationSpec(),
         num_classes=10,
@@ -52,10 +70,16 @@ def losses(reports: list[EpochReport]) -> list[float]:
     return [report.loss for report in reports]
 
 
-# RepPoints v2 and Sparse R-CNN match what they have predicted, so that rounding changes their targets: see their own tests.
-@pytest.mark.parametrize(("layout", "detector"), [(LAYOUTS[0], "fcos"), (LAYOUTS[1], "fcos"), (LAYOUTS[0], "atss")])
-def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path, splits: Splits, layout: str, detector: str):
-    # The paper's rate. Rounding differs between one process and two, and Adam magnifies it: at 1e-3 to 2e-3 in ten steps.
+# RepPoints v2 and Sparse R-CNN match what they have predicted, so that rounding changes their
+# targets: see their own tests.
+@pytest.mark.parametrize(
+    ("layout", "detector"), [(LAYOUTS[0], "fcos"), (LAYOUTS[1], "fcos"), (LAYOUTS[0], "atss")]
+)
+def test_two_processes_equal_one_with_the_same_batch(
+    tmp_path: Path, splits: Splits, layout: str, detector: str
+):
+    # The paper's rate. Rounding differs between one process and two, and Adam magnifies it: at 1e-3
+    # to 2e-3 in ten steps.
     how = {"layout": layout, "detector": detector, "lr": 1e-4}
     alone = list(train_on(1, candidate(tmp_path / "one", **how), splits))
     together = list(train_on(2, candidate(tmp_path / "two", **how), splits))
@@ -63,7 +87,9 @@ def test_two_processes_equal_one_with_the_same_batch(tmp_path: Path, splits: Spl
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
     assert alone[-1].loss < 0.99 * alone[0].loss  # there was something to agree on
     for name in ("factor_min", "factor_max", "spread_before", "spread_after", "loss_before"):
-        assert together[0].calibration[name] == pytest.approx(alone[0].calibration[name], rel=1e-4), name
+        assert together[0].calibration[name] == pytest.approx(
+            alone[0].calibration[name], rel=1e-4
+        ), name
     for mine, yours in zip(together, alone, strict=True):
         assert mine.metrics.map == pytest.approx(yours.metrics.map, abs=1e-3)
     mine, yours = (load_file(tmp_path / name / WEIGHTS) for name in ("two", "one"))
@@ -78,10 +104,14 @@ def gradient(folder: Path) -> torch.Tensor:
 
 def test_two_processes_equal_one_in_the_step_after_a_matching(tmp_path: Path, splits: Splits):
     how = {"detector": "sparse_rcnn", "optimizer": "sgd", "epochs": 1}
-    alone, together = (list(train_on(size, candidate(tmp_path / str(size), **how), splits)) for size in (1, 2))
+    alone, together = (
+        list(train_on(size, candidate(tmp_path / str(size), **how), splits)) for size in (1, 2)
+    )
     assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
     mine, yours = gradient(tmp_path / "2"), gradient(tmp_path / "1")
-    assert (mine - yours).norm() < 0.1 * yours.norm()  # a proposal on the edge of two boxes, or of two levels, may change sides
+    assert (
+        (mine - yours).norm() < 0.1 * yours.norm()
+    )  # a proposal on the edge of two boxes, or of two levels, may change sides
 
 
 def test_accumulated_batches_of_two_processes_equal_one_large_batch(tmp_path: Path, splits: Splits):
@@ -91,8 +121,12 @@ def test_accumulated_batches_of_two_processes_equal_one_large_batch(tmp_path: Pa
 
 
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "cascade_mask_rcnn"])
-def test_two_processes_go_on_exactly_where_they_were_stopped(tmp_path: Path, splits: Splits, detector: str):
-    whole, broken = (candidate(tmp_path / name, epochs=3, detector=detector) for name in ("whole", "broken"))
+def test_two_processes_go_on_exactly_where_they_were_stopped(
+    tmp_path: Path, splits: Splits, detector: str
+):
+    whole, broken = (
+        candidate(tmp_path / name, epochs=3, detector=detector) for name in ("whole", "broken")
+    )
     expected = list(train_on(2, whole, splits))
     first = train_on(2, broken, splits)
     next(first)
@@ -103,7 +137,11 @@ def test_two_processes_go_on_exactly_where_they_were_stopped(tmp_path: Path, spl
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(child.cmdline())]
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
 
 
 def test_a_process_that_dies_ends_the_candidate_and_the_others(tmp_path: Path, splits: Splits):

@@ -1,9 +1,10 @@
-"""Every command of the README and of each page in `docs`, in its order: with fewer images and epochs here, as written in the
-long test.
+"""Every command of the README and of each page in `docs`, in its order: with fewer images and
+epochs here, as written in the long test.
 
-A page has a folder of its own, with the data sets `digits` and, where it speaks of it, `bccd`. Blocks `sh` hold commands that
-must succeed, `console` commands with what they say on stderr, `python` code, `yaml` a request or the file that its first line
-names, `text` parts of a message. Blocks without a language are not run: they need a cluster or the network.
+A page has a folder of its own, with the data sets `digits` and, where it speaks of it, `bccd`.
+Blocks `sh` hold commands that must succeed, `console` commands with what they say on stderr,
+`python` code, `yaml` a request or the file that its first line names, `text` parts of a message.
+Blocks without a language are not run: they need a cluster or the network.
 """
 
 from __future__ import annotations
@@ -51,13 +52,17 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path) -> list[str]:
-    return [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
+    return [
+        line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()
+    ]
 
 
 def messages(block: Block) -> list[tuple[str, str]]:
     """Commands of a console and what each says."""
     parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
-    return [(command, said.strip()) for command, _, said in (part.partition("\n") for part in parts)]
+    return [
+        (command, said.strip()) for command, _, said in (part.partition("\n") for part in parts)
+    ]
 
 
 def write_file(block: Block, folder: Path) -> None:
@@ -85,19 +90,25 @@ def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.filterwarnings("ignore")  # those of the programs
 def test_every_command_runs(page: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("wsgiref.simple_server.WSGIServer.serve_forever", lambda server: server.server_close())
+    monkeypatch.setattr(
+        "wsgiref.simple_server.WSGIServer.serve_forever", lambda server: server.server_close()
+    )
     monkeypatch.setattr("nas.search.forecast.forecast.MEASURED", 2)
     for block in blocks(page):
         if block.language == "sh":
             for command in set_apart(block.text.splitlines()):
-                more = next((extra for start, extra in SHORTER.items() if command.startswith(start)), "")
+                more = next(
+                    (extra for start, extra in SHORTER.items() if command.startswith(start)), ""
+                )
                 code, _, said = nas(*subcommand(command.replace(" --detach", "")), *more.split())
                 assert code == 0, (command, said)
         elif block.language == "console":
             for command, expected in messages(block):
                 check_message(command, expected, tmp_path, nas)
         elif block.language == "python":
-            subprocess.run([sys.executable, "-c", block.text], check=True, cwd=tmp_path, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-c", block.text], check=True, cwd=tmp_path, capture_output=True
+            )
         elif block.language == "yaml":
             write_file(block, tmp_path)
 
@@ -121,15 +132,26 @@ def check_message(command: str, expected: str, folder: Path, nas: Run) -> None:
     assert code == (2 if expected else 0), (command, said)
     if expected:
         program = shlex.split(command)[0]
-        shown = re.sub(r"^nas:", f"{program}:", said.strip().splitlines()[-1].replace(str(folder), HOME))
-        assert re.fullmatch(re.escape(expected).replace("SIZE", r"\d+\.\d+"), shown), (command, shown)
+        shown = re.sub(
+            r"^nas:", f"{program}:", said.strip().splitlines()[-1].replace(str(folder), HOME)
+        )
+        assert re.fullmatch(re.escape(expected).replace("SIZE", r"\d+\.\d+"), shown), (
+            command,
+            shown,
+        )
 
 
 def test_parts_of_messages_are_in_the_code():
-    code = "".join(path.read_text() for folder in ("nas", "workers") for path in (ROOT / folder).rglob("*.py"))
+    code = "".join(
+        path.read_text() for folder in ("nas", "workers") for path in (ROOT / folder).rglob("*.py")
+    )
     code = re.sub(r'"\s*\n\s*f?"', "", code)  # one string in two lines
     parts = [
-        part.strip() for page in PAGES for block in blocks(page) if block.language == "text" for part in block.text.split("…")
+        part.strip()
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == "text"
+        for part in block.text.split("…")
     ]
     assert len(parts) > 5
     assert [part for part in parts if part not in code] == []
@@ -142,7 +164,10 @@ def test_links_lead_somewhere(page: Path):
         place = (page.parent / file) if file else page
         assert place.exists(), target
         if heading:
-            anchors = [re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-") for line in headings(place)]
+            anchors = [
+                re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+                for line in headings(place)
+            ]
             assert heading in anchors, target
 
 
@@ -152,12 +177,18 @@ def headings(page: Path) -> list[str]:
 
 def test_the_reference_is_that_of_the_code():
     written = runpy.run_path(str(ROOT / "docs" / "reference.py"))
-    assert (ROOT / "docs" / "reference.md").read_text() == written["reference"](), "run python docs/reference.py"
+    assert (ROOT / "docs" / "reference.md").read_text() == written["reference"](), (
+        "run python docs/reference.py"
+    )
     for section, model in written["SECTIONS"].items():
-        assert set(written["described"](model)) == {field.alias or name for name, field in model.model_fields.items()}, section
+        assert set(written["described"](model)) == {
+            field.alias or name for name, field in model.model_fields.items()
+        }, section
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_shipped_requests_are_valid(path: Path):
     load_spec(path, {"data.root": "x"})
 

@@ -1,4 +1,6 @@
-"""A disk that is full or an image that breaks in the middle of a search: it stops with one line, and goes on afterwards."""
+"""A disk that is full or an image that breaks in the middle of a search: it stops with one line,
+and goes on afterwards.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if (
         os.getuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", folder], check=False).returncode
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", folder], check=False
+        ).returncode
     ):
         pytest.skip("needs root, to mount a small disk")
     yield folder
@@ -39,7 +43,17 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     if backend == "ray":
         pytest.importorskip("ray")
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [BIN / "nas-submit", "--data", digits, "--storage", storage, "--output", small_disk / "runs", "--space", "tiny"]
+    command = [
+        BIN / "nas-submit",
+        "--data",
+        digits,
+        "--storage",
+        storage,
+        "--output",
+        small_disk / "runs",
+        "--space",
+        "tiny",
+    ]
     command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "2", "--trials", "3", "--sampler", "random"]
     command += ["--local"] if backend == "local" else ["--concurrent", "2"]
@@ -54,7 +68,10 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     assert full.returncode == 2, full.stdout + full.stderr
     last = full.stderr.strip().splitlines()[-1]
     assert last.startswith("nas-submit: ")
-    assert "checkpoint.pt' cannot be written: No space left on device. Nothing is lost: once that is mended, the same" in last
+    assert (
+        "checkpoint.pt' cannot be written: No space left on device. Nothing is lost: once that is "
+        "mended, the same" in last
+    )
     assert "Traceback" not in full.stderr
     trials = load_study(open_storage(storage, create=False), "digits").trials
     assert {trial.state for trial in trials} == {TrialState.RUNNING}
@@ -66,7 +83,11 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     trials = load_study(open_storage(storage, create=False), "digits").trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     assert all(set(trial.intermediate_values) == {1, 2} for trial in trials)
-    epochs = [json.loads(line)["epoch"] for path in small_disk.rglob("log.jsonl") for line in path.read_text().splitlines()]
+    epochs = [
+        json.loads(line)["epoch"]
+        for path in small_disk.rglob("log.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert len(epochs) <= 3 * 2 + 2  # the epochs whose checkpoints had no room
 
 
@@ -75,7 +96,17 @@ def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader
     data = tmp_path / "data"
     shutil.copytree(digits, data)
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [BIN / "nas-submit", "--data", data, "--storage", storage, "--output", tmp_path / "runs", "--space", "tiny"]
+    command = [
+        BIN / "nas-submit",
+        "--data",
+        data,
+        "--storage",
+        storage,
+        "--output",
+        tmp_path / "runs",
+        "--space",
+        "tiny",
+    ]
     command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "6", "--trials", "2", "--sampler", "random", "--local"]
     command += ["--set", f"recipe.loader_workers={loader_workers}"]
@@ -89,12 +120,16 @@ def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader
     image.write_bytes(sound[:100])
     assert search.wait(timeout=100) == 2
     last = (tmp_path / "log").read_text().splitlines()[-1]
-    assert last.startswith(f"nas-submit: image '{image}' was sound when the data set was checked, and is not now: ")
+    assert last.startswith(
+        f"nas-submit: image '{image}' was sound when the data set was checked, and is not now: "
+    )
     assert "the same command goes on" in last
     trials = load_study(open_storage(storage, create=False), "data").trials
     assert trials[-1].state == TrialState.RUNNING
     assert TrialState.FAIL not in {trial.state for trial in trials}
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)  # still broken: said at the start
+    refused = subprocess.run(
+        command, capture_output=True, text=True, check=False
+    )  # still broken: said at the start
     assert refused.returncode == 2
     assert image.name in refused.stderr
     image.write_bytes(sound)

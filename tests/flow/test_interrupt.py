@@ -27,19 +27,49 @@ class Search:
     def __init__(self, folder: Path, digits: Path, *more: str) -> None:
         self.folder = folder
         self.storage = f"sqlite:///{folder}/nas.db"
-        self.command = [sys.executable, "-c", START, "--data", str(digits), "--storage", self.storage]
-        self.command += ["--output", str(folder / "runs"), "--space", "tiny", "--detector", "fcos", "--sampler", "random"]
-        self.command += ["--image-size", "32", "--epochs", "3", "--no-baselines", "--trials", "4", *more]
+        self.command = [
+            sys.executable,
+            "-c",
+            START,
+            "--data",
+            str(digits),
+            "--storage",
+            self.storage,
+        ]
+        self.command += [
+            "--output",
+            str(folder / "runs"),
+            "--space",
+            "tiny",
+            "--detector",
+            "fcos",
+            "--sampler",
+            "random",
+        ]
+        self.command += [
+            "--image-size",
+            "32",
+            "--epochs",
+            "3",
+            "--no-baselines",
+            "--trials",
+            "4",
+            *more,
+        ]
 
     def start(self, signals: str = "--default-signal=INT") -> subprocess.Popen[str]:
         """Interrupts are heard, also where the tests themselves run in the background."""
         with open(self.folder / "log", "a") as log:
             command = ["env", signals, *self.command]
-            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+            return subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
 
     def trials(self) -> list[FrozenTrial]:
         try:
-            return optuna.load_study(study_name="digits", storage=open_storage(self.storage, create=False)).get_trials()
+            return optuna.load_study(
+                study_name="digits", storage=open_storage(self.storage, create=False)
+            ).get_trials()
         except KeyError:
             return []
 
@@ -81,7 +111,9 @@ def test_the_same_command_goes_on(tmp_path: Path, digits: Path, backend: str):
     for before, after in zip(interrupted, finished, strict=False):
         assert before.user_attrs["layout"] == after.user_attrs["layout"]
         assert before.datetime_start == after.datetime_start
-        assert before.intermediate_values.items() <= after.intermediate_values.items()  # what was paid for is kept
+        assert (
+            before.intermediate_values.items() <= after.intermediate_values.items()
+        )  # what was paid for is kept
         if before.state == TrialState.COMPLETE:
             assert before == after
     assert len(leaderboard(optuna.load_study(study_name="digits", storage=search.storage))) == 4
@@ -92,7 +124,10 @@ def test_the_same_command_goes_on(tmp_path: Path, digits: Path, backend: str):
 def test_a_killed_driver_leaves_a_study_that_goes_on(tmp_path: Path, digits: Path):
     search = Search(tmp_path, digits, "--local")
     process = search.start()
-    search.wait_for(lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials), process)
+    search.wait_for(
+        lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials),
+        process,
+    )
     process.kill()
     process.wait()
     assert search.start().wait(timeout=200) == 0, (tmp_path / "log").read_text()
@@ -105,7 +140,9 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path, digits
     search = Search(tmp_path, digits, "--local")
     process = search.start()
     search.wait_for(lambda trials: any(t.state == TrialState.RUNNING for t in trials), process)
-    second = subprocess.run(search.command, capture_output=True, text=True, check=False, timeout=100)
+    second = subprocess.run(
+        search.command, capture_output=True, text=True, check=False, timeout=100
+    )
     assert second.returncode == 2
     assert f"is being run by process {process.pid}" in second.stderr.splitlines()[-1]
     os.killpg(process.pid, signal.SIGINT)
@@ -115,8 +152,13 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path, digits
 def test_stop_and_resume_from_elsewhere(tmp_path: Path, digits: Path):
     pytest.importorskip("ray")
     search = Search(tmp_path, digits, "--epochs", "12")
-    process = search.start("--ignore-signal=INT")  # as shells do with what they start in the background
-    search.wait_for(lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials), process)
+    process = search.start(
+        "--ignore-signal=INT"
+    )  # as shells do with what they start in the background
+    search.wait_for(
+        lambda trials: any(t.state == TrialState.RUNNING and t.intermediate_values for t in trials),
+        process,
+    )
 
     def nas(*words: str) -> subprocess.CompletedProcess[str]:
         script = "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"
@@ -151,8 +193,15 @@ def test_a_killed_workers_candidate_goes_on_from_its_checkpoint(tmp_path: Path, 
     workers[0].kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "log").read_text()
     trials = search.trials()
-    assert [(trial.number, trial.state) for trial in trials] == [(0, TrialState.COMPLETE), (1, TrialState.COMPLETE)]
+    assert [(trial.number, trial.state) for trial in trials] == [
+        (0, TrialState.COMPLETE),
+        (1, TrialState.COMPLETE),
+    ]
     assert all(set(trial.intermediate_values) == set(range(1, 9)) for trial in trials)
-    epochs = [json.loads(line)["epoch"] for log in tmp_path.rglob("log.jsonl") for line in log.read_text().splitlines()]
+    epochs = [
+        json.loads(line)["epoch"]
+        for log in tmp_path.rglob("log.jsonl")
+        for line in log.read_text().splitlines()
+    ]
     assert len(epochs) <= 2 * 8 + 1  # at most the epoch that was running is trained twice
     assert "requeued" in (tmp_path / "log").read_text()

@@ -34,7 +34,10 @@ def test_the_door_itself_is_open(searched: Driver):
     for path in ("/login", "/assets/page.css", "/assets/login.js"):
         assert outside.get(path).status == 200
     for host in (HOST, "attacker.example", ""):
-        assert (outside.get("/healthz", Host=host).status, outside.get("/healthz").text) == (200, "ok\n")
+        assert (outside.get("/healthz", Host=host).status, outside.get("/healthz").text) == (
+            200,
+            "ok\n",
+        )
     assert outside("POST", "/healthz").status == 401
     said = outside.get("/dashboard/studies/1?a=1")
     assert 'value="/dashboard/studies/1?a=1"' in said.text
@@ -73,17 +76,25 @@ def test_a_session_is_a_cookie_that_no_script_and_no_other_site_sees(searched: D
 def test_cookies_are_for_tls_where_there_is_tls(searched: Driver):
     secure = browser_of(searched, logged_in=False, encrypted=True).log_in(TOKEN)
     assert secure.headers["Set-Cookie"].endswith("; Secure")
-    proxied = browser_of(searched, logged_in=False).log_in(TOKEN, Origin=f"https://{HOST}")  # TLS ended before us
+    proxied = browser_of(searched, logged_in=False).log_in(
+        TOKEN, Origin=f"https://{HOST}"
+    )  # TLS ended before us
     assert proxied.headers["Set-Cookie"].endswith("; Secure")
 
 
-@pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil", "/a\r\nX: y", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "wanted",
+    ["//evil.example", "https://evil.example", "/\\evil", "/a\r\nX: y", "javascript:alert(1)"],
+)
 def test_a_login_leads_nowhere_else(searched: Driver, wanted: str):
     assert browser_of(searched, logged_in=False).log_in(TOKEN, wanted).headers["Location"] == "/"
 
 
 def test_a_login_is_short(searched: Driver):
-    assert browser_of(searched, logged_in=False)("POST", "/login", b"token=" + b"x" * 5000).status == 413
+    assert (
+        browser_of(searched, logged_in=False)("POST", "/login", b"token=" + b"x" * 5000).status
+        == 413
+    )
 
 
 def test_wrong_tokens_cost_time_one_after_the_other():

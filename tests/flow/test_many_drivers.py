@@ -1,4 +1,6 @@
-"""Several drivers on one study, in processes of their own, on real database servers; some of them die."""
+"""Several drivers on one study, in processes of their own, on real database servers; some of them
+die.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,21 @@ EPOCHS = 3
 
 
 def drive(url: str, folder: Path, name: str, trials: int, dies_after: int, space: str) -> None:
-    """A driver that trains nothing, two candidates at once; notes each epoch that it trains, and may kill itself after one."""
+    """A driver that trains nothing, two candidates at once; notes each epoch that it trains, and
+    may kill itself after one.
+    """
     request = {
-        "study": name, "data.root": "cells", "space": space, "storage": url, "run.output": str(folder / "runs"),
-        "recipe.epochs": EPOCHS, "search.trials": trials, "search.sampler": "tpe",
-        "search.baselines": False, "search.seed": os.getpid() % 1000,
-    }  # fmt: skip
+        "study": name,
+        "data.root": "cells",
+        "space": space,
+        "storage": url,
+        "run.output": str(folder / "runs"),
+        "recipe.epochs": EPOCHS,
+        "search.trials": trials,
+        "search.sampler": "tpe",
+        "search.baselines": False,
+        "search.seed": os.getpid() % 1000,
+    }
     study = Search(load_spec(None, request), FACTS)
     draw = random.Random(os.getpid())
     done: dict[int, int] = {}  # epochs of each trial
@@ -72,7 +83,9 @@ class Drivers:
         return subprocess.Popen([sys.executable, __file__, *map(str, words)], env=environment)
 
     def check(self, complete: int = 0) -> None:
-        """Exactly the asked trials, or as many as said, all complete, all different, every epoch reported once."""
+        """Exactly the asked trials, or as many as said, all complete, all different, every epoch
+        reported once.
+        """
         complete = complete or self.trials
         storage = optuna.storages.RDBStorage(self.url)
         trials = optuna.load_study(study_name=self.name, storage=storage).trials
@@ -84,7 +97,9 @@ class Drivers:
     def logs(self) -> list[list[tuple[int, int]]]:
         """The epochs that each driver trained."""
         paths = sorted(self.folder.glob("log-*"))
-        return [[tuple(json.loads(line)) for line in path.read_text().splitlines()] for path in paths]
+        return [
+            [tuple(json.loads(line)) for line in path.read_text().splitlines()] for path in paths
+        ]
 
 
 def test_two_drivers_share_a_study(database: str, tmp_path: Path):
@@ -100,7 +115,9 @@ def test_two_drivers_share_a_study(database: str, tmp_path: Path):
 
 
 def test_two_hundred_layouts_without_a_duplicate(database: str, tmp_path: Path):
-    """Four running at once, chosen by the default TPE, which suggests one in five again where nobody looks."""
+    """Four running at once, chosen by the default TPE, which suggests one in five again where
+    nobody looks.
+    """
     drivers = Drivers(database, tmp_path, "distinct", 200, space="paper")
     processes = [drivers.start(), drivers.start()]
     for process in processes:
@@ -130,7 +147,9 @@ def test_a_living_driver_takes_over_from_a_dead_one(database: str, tmp_path: Pat
     drivers.check()
     trained = Counter(epoch for log in drivers.logs() for epoch in log)
     assert len(trained) == 12 * EPOCHS
-    assert all(count == 1 for count in trained.values())  # its checkpoints were taken over, the unreported epoch included
+    assert all(
+        count == 1 for count in trained.values()
+    )  # its checkpoints were taken over, the unreported epoch included
 
 
 def test_a_dead_search_is_finished_by_the_same_command(database: str, tmp_path: Path):
@@ -174,4 +193,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
+    drive(
+        sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), sys.argv[6]
+    )

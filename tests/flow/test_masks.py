@@ -1,4 +1,6 @@
-"""Instance masks from a data set's file to a study, a bundle and a picture; and a data set that has none."""
+"""Instance masks from a data set's file to a study, a bundle and a picture; and a data set that has
+none.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,17 @@ from workers.driver import Watcher, run_search
 
 SIDE = 64
 FLAGS = {
-    "space": "tiny", "detector.name": "cascade_mask_rcnn", "detector.channels": 32, "detector.hidden": 32,
-    "detector.regions": 64, "recipe.epochs": 2, "recipe.batch": 4,
-    "search.trials": 1, "search.baselines": False, "search.try": ["C1-C1-C1-C1@16"],
-}  # fmt: skip
+    "space": "tiny",
+    "detector.name": "cascade_mask_rcnn",
+    "detector.channels": 32,
+    "detector.hidden": 32,
+    "detector.regions": 64,
+    "recipe.epochs": 2,
+    "recipe.batch": 4,
+    "search.trials": 1,
+    "search.baselines": False,
+    "search.try": ["C1-C1-C1-C1@16"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +53,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(1, count + 1):
             canvas = rng.integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
             for corners in (24, 3):
-                annotations.append(shape(canvas, rng, corners) | {"id": len(annotations) + 1, "image_id": number})
+                annotations.append(
+                    shape(canvas, rng, corners) | {"id": len(annotations) + 1, "image_id": number}
+                )
             Image.fromarray(canvas).save(root / split / f"{number}.png")
-            images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
+            images.append(
+                {"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE}
+            )
         del annotations[1]["segmentation"]
         categories = [{"id": 3, "name": "triangle"}, {"id": 24, "name": "disc"}]
         coco = {"images": images, "annotations": annotations, "categories": categories}
@@ -58,15 +71,22 @@ def shape(canvas: np.ndarray, rng: np.random.Generator, corners: int) -> dict[st
     """Draw a regular polygon; its annotation, every second time as a code."""
     x, y, radius = *rng.uniform(18, SIDE - 18, 2), rng.uniform(9, 16)
     angles = [2 * math.pi * corner / corners for corner in range(corners)]
-    points = [value for angle in angles for value in (x + radius * math.cos(angle), y + radius * math.sin(angle))]
+    points = [
+        value
+        for angle in angles
+        for value in (x + radius * math.cos(angle), y + radius * math.sin(angle))
+    ]
     code = coco_mask.merge(coco_mask.frPyObjects([points], SIDE, SIDE))
     inside = coco_mask.decode(code).astype(bool)
     canvas[inside] = rng.integers(150, 255, 3)
     text = {"size": [SIDE, SIDE], "counts": code["counts"].decode()}
     return {
-        "category_id": corners, "bbox": coco_mask.toBbox(code).tolist(), "area": int(inside.sum()), "iscrowd": 0,
+        "category_id": corners,
+        "bbox": coco_mask.toBbox(code).tolist(),
+        "area": int(inside.sum()),
+        "iscrowd": 0,
         "segmentation": text if rng.random() < 0.5 else [points],
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +133,34 @@ def test_masks_reach_the_study_and_come_back_from_a_bundle(
 def test_the_same_request_goes_on(study: Search):
     again = run_search(study.spec.model_copy(), Watcher(), local=True)
     assert again.ended == 1
-    boxes_only = study.spec.model_copy(update={"detector": study.spec.detector.model_copy(update={"masks": False})})
+    boxes_only = study.spec.model_copy(
+        update={"detector": study.spec.detector.model_copy(update={"masks": False})}
+    )
     with pytest.raises(Exception, match="detector.masks was True, now False"):
         run_search(boxes_only, Watcher(), local=True)
 
 
-def test_data_without_masks_train_boxes_alone_and_say_so_once(digits: Path, tmp_path: Path, nas: Callable[..., Any]):
+def test_data_without_masks_train_boxes_alone_and_say_so_once(
+    digits: Path, tmp_path: Path, nas: Callable[..., Any]
+):
     out = tmp_path / "bundle"
-    settings = [f"--set={key}={value}" for key, value in FLAGS.items() if key.startswith(("detector.", "recipe."))]
-    printed = nas("train", "C1-C1-C1-C1@16", "--data", digits, "--out", out, "--no-onnx", "--recipe", "tiny", *settings)
+    settings = [
+        f"--set={key}={value}"
+        for key, value in FLAGS.items()
+        if key.startswith(("detector.", "recipe."))
+    ]
+    printed = nas(
+        "train",
+        "C1-C1-C1-C1@16",
+        "--data",
+        digits,
+        "--out",
+        out,
+        "--no-onnx",
+        "--recipe",
+        "tiny",
+        *settings,
+    )
     assert printed.err.count(BOXES_ONLY) == 1
     trained, detector = read_bundle(out)
     assert not trained.detector.masks
@@ -140,7 +179,11 @@ def test_who_does_not_learn_masks_leaves_them_behind(shapes: Path):
     assert sum(box.segmentation is None for box in splits.train.boxes) == 1
     for flags in ({"detector.name": "faster_rcnn"}, {"detector.masks": False}):
         spec, splits, others = request(**flags)
-        assert (learns_masks(spec.detector), splits.train.has_masks, others.masks) == (False, False, False)
+        assert (learns_masks(spec.detector), splits.train.has_masks, others.masks) == (
+            False,
+            False,
+            False,
+        )
         assert others.fingerprint != facts.fingerprint
 
 
@@ -153,5 +196,10 @@ def test_masks_to_score_alone_are_none_to_learn_from(shapes: Path, tmp_path: Pat
     (root / "instances_train.json").write_text(json.dumps(coco))
     asked = load_spec(None, FLAGS | {"data.root": str(root)})
     spec, splits, facts = read_request(asked)
-    assert (asked.detector.masks, spec.detector.masks, facts.masks, splits.val.has_masks) == (True, False, False, False)
+    assert (asked.detector.masks, spec.detector.masks, facts.masks, splits.val.has_masks) == (
+        True,
+        False,
+        False,
+        False,
+    )
     assert read_request(spec)[2] == facts  # as `nas resume` asks

@@ -1,4 +1,6 @@
-"""Our pages and the report: what they say, which files they give, and that texts of a study stay texts."""
+"""Our pages and the report: what they say, which files they give, and that texts of a study stay
+texts.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,11 @@ def home(tmp_path: Path) -> tuple[Browser, Path]:
     study = optuna.create_study(study_name="cells", storage=storage, direction="maximize")
     for key, value in {**KNOWN, "nas_spec": {**SPEC, "run": {"output": str(output)}}}.items():
         study.set_user_attr(key, value)
-    for trial in (frozen(0), frozen(1, TrialState.PRUNED), frozen(2, TrialState.FAIL, fail_reason="broke")):
+    for trial in (
+        frozen(0),
+        frozen(1, TrialState.PRUNED),
+        frozen(2, TrialState.FAIL, fail_reason="broke"),
+    ):
         study.add_trial(trial)
     return Browser(pages_app(storage, "")), folder
 
@@ -64,12 +70,19 @@ def home(tmp_path: Path) -> tuple[Browser, Path]:
 def test_the_pages_show_the_study(home: tuple[Browser, Path]):
     browser, _ = home
     start = browser.get("/").text
-    assert "1 complete, 1 fail, 1 pruned; the best is C1-C1-T2-T1@16 of trial 0 with mAP 25.0 % in 0.100 GiB" in start
+    assert (
+        "1 complete, 1 fail, 1 pruned; the best is C1-C1-T2-T1@16 of trial 0 with mAP 25.0 % in "
+        "0.100 GiB" in start
+    )
     study = browser.get("/studies/1").text
     tags = Tags(study)
     assert len([figure for figure in tags.of("figure") if figure.get("class") == "plot"]) == 8
-    assert {"/studies/1/trials/0", "/studies/1/trials/2", "/dashboard/studies/1"} <= {a["href"] for a in tags.of("a")}
-    assert "Four stages: C with 1 blocks of width 16, C with 1 blocks" in study  # the best layout, drawn
+    assert {"/studies/1/trials/0", "/studies/1/trials/2", "/dashboard/studies/1"} <= {
+        a["href"] for a in tags.of("a")
+    }
+    assert (
+        "Four stages: C with 1 blocks of width 16, C with 1 blocks" in study
+    )  # the best layout, drawn
     assert "The prediction refused 7 suggestions." in study
     assert "broke" in study
 
@@ -91,16 +104,32 @@ def test_a_trial_has_its_artifacts(home: tuple[Browser, Path]):
 
 
 @pytest.mark.parametrize(
-    "path", ["/studies/2", "/studies/1/trials/9", "/studies/1/trials/0/files/nothing", "/assets/nothing.js"]
+    "path",
+    [
+        "/studies/2",
+        "/studies/1/trials/9",
+        "/studies/1/trials/0/files/nothing",
+        "/assets/nothing.js",
+    ],
 )
 def test_what_is_not_there_is_404(home: tuple[Browser, Path], path: str):
     assert home[0].get(path).status == 404
 
 
 ESCAPES = (
-    "../../../secret", "detections/../../../../secret", "/etc/passwd", "link", "detections/out/secret", "..", ".", "detections",
-    "%2e%2e/%2e%2e/secret", "..\\..\\secret", "detections/000001-a b.png/../../curves.csv", "curves.csv\0.png",
-)  # fmt: skip
+    "../../../secret",
+    "detections/../../../../secret",
+    "/etc/passwd",
+    "link",
+    "detections/out/secret",
+    "..",
+    ".",
+    "detections",
+    "%2e%2e/%2e%2e/secret",
+    "..\\..\\secret",
+    "detections/000001-a b.png/../../curves.csv",
+    "curves.csv\0.png",
+)
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -115,7 +144,11 @@ def test_a_study_cannot_name_a_folder_elsewhere(tmp_path: Path, name: str):
     (tmp_path / "runs").mkdir()
     outside = tmp_path / f"{Path(name).name}-0123abcd" / "trial-0000-x"
     outside.mkdir(parents=True)
-    view = StudyView.read(study_of([frozen(0)], name=name, nas_spec={**SPEC, "run": {"output": str(tmp_path / "runs")}}))
+    view = StudyView.read(
+        study_of(
+            [frozen(0)], name=name, nas_spec={**SPEC, "run": {"output": str(tmp_path / "runs")}}
+        )
+    )
     assert folder_of(view, 0) is None
 
 
@@ -123,7 +156,9 @@ def test_a_link_in_place_of_a_folder_leads_nowhere(tmp_path: Path):
     root = tmp_path / "runs" / "cells-0123abcd"
     root.mkdir(parents=True)
     (root / "trial-0000-x").symlink_to("/etc")
-    view = StudyView.read(study_of([frozen(0)], nas_spec={**SPEC, "run": {"output": str(tmp_path / "runs")}}))
+    view = StudyView.read(
+        study_of([frozen(0)], nas_spec={**SPEC, "run": {"output": str(tmp_path / "runs")}})
+    )
     assert folder_of(view, 0) is None
     assert files_of(None) == {}
 
@@ -132,17 +167,31 @@ def test_a_relative_output_is_found_by_the_weights(tmp_path: Path):
     folder = tmp_path / "cells-0123abcd" / "trial-0001-x"
     folder.mkdir(parents=True)
     weights = str(tmp_path / "cells-0123abcd" / "trial-0000-x" / "detector.safetensors")
-    view = StudyView.read(study_of([frozen(0, checkpoint=weights), frozen(1)], nas_spec={**SPEC, "run": {"output": "runs"}}))
+    view = StudyView.read(
+        study_of(
+            [frozen(0, checkpoint=weights), frozen(1)], nas_spec={**SPEC, "run": {"output": "runs"}}
+        )
+    )
     assert folder_of(view, 1) == folder
 
 
 def test_stages_are_drawn_with_their_share_of_memory():
-    parts = {"parameters": 1.0, "stem": 0.5, "stage_1": 1.0, "stage_2": 0.5, "stage_3": 0.75, "stage_4": 0.25}
+    parts = {
+        "parameters": 1.0,
+        "stem": 0.5,
+        "stage_1": 1.0,
+        "stage_2": 0.5,
+        "stage_3": 0.75,
+        "stage_4": 0.25,
+    }
     row = {"layout": "C1-C2-T4-T1@16", "memory_parts_gib": parts}
     drawn = stages(row)
     assert [(each["kind"], each["depth"], each["width"], each["stride"]) for each in drawn] == [
-        ("C", 1, 16, 4), ("C", 2, 32, 8), ("T", 4, 64, 16), ("T", 1, 128, 32),
-    ]  # fmt: skip
+        ("C", 1, 16, 4),
+        ("C", 2, 32, 8),
+        ("T", 4, 64, 16),
+        ("T", 1, 128, 32),
+    ]
     assert [each["share"] for each in drawn] == [0.25, 0.125, 0.1875, 0.0625]
     assert rest(row) == "parameters 25.0 %, stem 12.5 %"
     assert rest({}) == ""
@@ -152,11 +201,17 @@ def test_stages_are_drawn_with_their_share_of_memory():
 
 
 def test_the_note_is_words():
-    view = StudyView.read(study_of([frozen(0), frozen(1, role="taken over"), frozen(2, TrialState.RUNNING)]))
+    view = StudyView.read(
+        study_of([frozen(0), frozen(1, role="taken over"), frozen(2, TrialState.RUNNING)])
+    )
     text = {paragraph.title: paragraph.text for paragraph in summary_paragraphs(view)}
     assert text["Data"] == "cells: 8 images with 9 boxes to train on, 3 with 4 to score, 1 class."
-    assert text["So far"].startswith("1 complete, 1 running, 1 taken over from earlier studies; the best is")
-    assert text["Budget"].startswith("1 GiB of training memory per GPU: what needs more is not trained.")
+    assert text["So far"].startswith(
+        "1 complete, 1 running, 1 taken over from earlier studies; the best is"
+    )
+    assert text["Budget"].startswith(
+        "1 GiB of training memory per GPU: what needs more is not trained."
+    )
     assert export_command(view) == "nas-export --study cells --storage sqlite:///nas.db --out best"
     assert export_command(StudyView.read(study_of([], name="two words"))) is None
     foreign = StudyView.read(optuna.create_study())
@@ -164,16 +219,21 @@ def test_the_note_is_words():
     assert [paragraph.title for paragraph in summary_paragraphs(foreign)] == ["Study", "So far"]
 
 
-# ------------------------------------------------------------------------------------------------------ texts stay texts
+# --------------------------------------------------------------------------------------------------
 
 
 def hostile() -> optuna.Study:
     """Everything that a study can say is markup."""
     spec = {**SPEC, "study": BAD, "data": {"root": BAD}, "space": {"name": BAD}, "storage": BAD}
     data = {**KNOWN["nas_data"], "categories": [BAD], "fingerprint": BAD}
-    trials = [frozen(0, layout=BAD, device=BAD, checkpoint=BAD, role=BAD), frozen(1, TrialState.FAIL, fail_reason=BAD)]
+    trials = [
+        frozen(0, layout=BAD, device=BAD, checkpoint=BAD, role=BAD),
+        frozen(1, TrialState.FAIL, fail_reason=BAD),
+    ]
     trials += [frozen(2, TrialState.PRUNED, infeasible_reason=BAD, map_per_class={BAD: 0.1})]
-    return study_of(trials, name=BAD, nas_spec=spec, nas_data=data, nas_versions={BAD: BAD}, nas_git_commit=BAD)
+    return study_of(
+        trials, name=BAD, nas_spec=spec, nas_data=data, nas_versions={BAD: BAD}, nas_git_commit=BAD
+    )
 
 
 def harmless(html: str) -> None:
@@ -183,14 +243,18 @@ def harmless(html: str) -> None:
     ours = ("plotly", "drawAll")
     for match in re.finditer(r"<script(?P<kind>[^>]*)>(?P<body>.*?)</script>", html, re.DOTALL):
         harmless_data = "application/json" in match["kind"] and "<" not in match["body"]
-        assert harmless_data or "src=" in match["kind"] or any(word in match["body"] for word in ours)
+        assert (
+            harmless_data or "src=" in match["kind"] or any(word in match["body"] for word in ours)
+        )
     assert "<script>alert" not in html
     assert "&lt;script&gt;alert(1)" in html
 
 
 def test_markup_in_a_study_is_shown_not_run():
     view = StudyView.read(hostile())
-    harmless(page("studies.html", "", studies=[{"id": 1, "name": view.name, "said": summary(view)}]))
+    harmless(
+        page("studies.html", "", studies=[{"id": 1, "name": view.name, "said": summary(view)}])
+    )
     harmless(page("study.html", "", shown=study_context(view)))
     for number in range(3):
         harmless(page("trial.html", "", id=1, name=view.name, **_trial(view, number)))
@@ -198,7 +262,7 @@ def test_markup_in_a_study_is_shown_not_run():
     harmless(report_html(view.study))
 
 
-# ------------------------------------------------------------------------------------------------------------ the report
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_report_is_one_file_that_asks_for_nothing():
@@ -209,7 +273,11 @@ def test_a_report_is_one_file_that_asks_for_nothing():
         assert attributes.get("href") in (None, "data:,"), tag
         assert "action" not in attributes, tag
     assert html.count("* plotly.js v") == 1
-    (policy,) = [meta["content"] for meta in tags.of("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        meta["content"]
+        for meta in tags.of("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy.startswith("default-src 'none'")
     assert "unsafe-inline" not in policy.split("script-src")[1]
     assert len([figure for figure in tags.of("figure") if figure["class"] == "plot"]) == 8
@@ -219,15 +287,31 @@ def test_a_report_is_one_file_that_asks_for_nothing():
 
 @pytest.mark.parametrize("count", [0, 1, 200])
 def test_a_report_of_any_size(count: int):
-    html = report_html(study_of([frozen(number, score=(number % 9) / 10) for number in range(count)]))
+    html = report_html(
+        study_of([frozen(number, score=(number % 9) / 10) for number in range(count)])
+    )
     assert f"<summary>{count} trials</summary>" in html
     assert len(html) < 8_000_000
 
 
 def test_the_command_writes_it(home: tuple[Browser, Path], tmp_path: Path):
     out = tmp_path / "report.html"
-    words = ["nas", "report", "--storage", f"sqlite:///{tmp_path}/nas.db", "--study", "cells", "--out", str(out)]
-    done = subprocess.run([Path(sys.executable).parent / words[0], *words[1:]], capture_output=True, text=True, check=False)
+    words = [
+        "nas",
+        "report",
+        "--storage",
+        f"sqlite:///{tmp_path}/nas.db",
+        "--study",
+        "cells",
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(
+        [Path(sys.executable).parent / words[0], *words[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{out}: cells, ")
     assert "<h1>cells</h1>" in out.read_text()

@@ -34,11 +34,17 @@ ROWS = [
     for row, content in enumerate(table["rows"], start=1)
     if content["trained"] != "not in the paper"
 ]
-HEADER = re.compile(r"# (?P<places>(?:(?:Table \d, row \d+|Figure \d)(?:; )?)+): mAP (?P<map>[\d.]+|not printed)\.")
+HEADER = re.compile(
+    r"# (?P<places>(?:(?:Table \d, row \d+|Figure \d)(?:; )?)+): mAP (?P<map>[\d.]+|not printed)\."
+)
 TINY = {
-    "recipe.epochs": 1, "recipe.image_size": 64, "recipe.batch": 2, "recipe.images_per_gpu": 2, "detector.channels": 32,
+    "recipe.epochs": 1,
+    "recipe.image_size": 64,
+    "recipe.batch": 2,
+    "recipe.images_per_gpu": 2,
+    "detector.channels": 32,
     "detector.hidden": 64,
-}  # fmt: skip
+}
 TRAIN_IMAGES, VAL_IMAGES, STEPS = 4, 2, 2
 
 
@@ -69,7 +75,9 @@ def spec_of(path: Path) -> tuple[Layout, SearchSpec]:
 
 
 def tiny(layout: Layout) -> Layout:
-    stages = [Stage(stage.kind, 1, width) for stage, width in zip(layout.stages, doubled(16), strict=True)]
+    stages = [
+        Stage(stage.kind, 1, width) for stage, width in zip(layout.stages, doubled(16), strict=True)
+    ]
     return replace(layout, stages=tuple(stages), stem_width=None)
 
 
@@ -77,7 +85,9 @@ def tiny(layout: Layout) -> Layout:
 def splits(digits: Path) -> Splits:
     spec = load_spec(None, {"data.root": str(digits)})
     (train, val, _), _ = read_data(spec.data, spec.recipe)
-    return Splits(train.subset(TRAIN_IMAGES / len(train.images)), val.subset(VAL_IMAGES / len(val.images)))
+    return Splits(
+        train.subset(TRAIN_IMAGES / len(train.images)), val.subset(VAL_IMAGES / len(val.images))
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -91,21 +101,31 @@ def test_every_file_trains(path: Path, digits: Path, splits: Splits, tmp_path: P
         flags["recipe.weights"] = str(tmp_path / "weights.pt")
         torch.save(build_backbone(shrunk).state_dict(), tmp_path / "weights.pt")
     layout, spec = requested(str(path), flags)
-    recipe = spec.recipe.model_copy(update={"train_sizes": tuple(size // 10 for size in spec.recipe.train_sizes)})
+    recipe = spec.recipe.model_copy(
+        update={"train_sizes": tuple(size // 10 for size in spec.recipe.train_sizes)}
+    )
     assert tiny(layout) == shrunk
     steps: list[int] = []
     candidate = Candidate(shrunk, spec.detector, recipe, spec.calibration, 10, 0, tmp_path / "run")
-    (report,) = train_candidate(candidate, splits.train, splits.val, on_step=lambda step, of, loss: steps.append(step))
+    (report,) = train_candidate(
+        candidate, splits.train, splits.val, on_step=lambda step, of, loss: steps.append(step)
+    )
     assert len(steps) == STEPS
     assert math.isfinite(report.loss)
-    assert (report.calibration is None) == (started or written.get("calibration") == {"enabled": False})
+    assert (report.calibration is None) == (
+        started or written.get("calibration") == {"enabled": False}
+    )
     if started:
         first = json.loads((tmp_path / "run" / LOG).read_text().splitlines()[0])
         assert re.match(r"taken over (\d+) of \1 tensors", first["weights"])
 
 
-@pytest.mark.parametrize(("table", "row", "printed"), ROWS, ids=[f"{table}-{row}" for table, row, _ in ROWS])
-def test_every_row_of_the_tables_has_one_file_that_agrees(table: int, row: int, printed: dict[str, Any]):
+@pytest.mark.parametrize(
+    ("table", "row", "printed"), ROWS, ids=[f"{table}-{row}" for table, row, _ in ROWS]
+)
+def test_every_row_of_the_tables_has_one_file_that_agrees(
+    table: int, row: int, printed: dict[str, Any]
+):
     place = f"Table {table}, row {row}"
     (path,) = [path for path in FILES if place in read(path)[0].split("; ")]
     assert float(read(path)[1]) == printed["map"]
@@ -115,7 +135,10 @@ def test_every_row_of_the_tables_has_one_file_that_agrees(table: int, row: int, 
     assert layout == Layout.parse(printed["layout"])
     assert spec.detector.roi_op == printed.get("roi_op", "align")
     assert (spec.recipe.weights is None) == (printed["trained"] == "scratch")
-    assert spec.recipe.name == {1: "paper-24", 2: "paper-24", 3: "paper", 4: "paper", 5: "paper-sota"}[table]
+    assert (
+        spec.recipe.name
+        == {1: "paper-24", 2: "paper-24", 3: "paper", 4: "paper", 5: "paper-sota"}[table]
+    )
     if printed["trained"] == "scratch":
         assert spec.calibration.enabled == (table > 2)
 
@@ -126,10 +149,17 @@ def test_no_two_files_are_the_same_run():
 
 
 def test_the_index_has_every_file_once():
-    rows = [line.split(" | ") for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith("| [")]
+    rows = [
+        line.split(" | ")
+        for line in (FOLDER / "README.md").read_text().splitlines()
+        if line.startswith("| [")
+    ]
     said = [(re.search(r"\((.*)\)", row[0])[1], *row[1:4]) for row in rows]
     expected = [(path.name, *read(path)[:2], read(path)[2]["layout"]) for path in FILES]
-    assert said == [(name, places, value.replace("not printed", "-"), layout) for name, places, value, layout in expected]
+    assert said == [
+        (name, places, value.replace("not printed", "-"), layout)
+        for name, places, value, layout in expected
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""`nas pretrain`, from folders of images to a detector that is fine-tuned, and over interruptions of every kind."""
+"""`nas pretrain`, from folders of images to a detector that is fine-tuned, and over interruptions
+of every kind.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,18 @@ from nas.training.trainer import CHECKPOINT
 from search_spaces.layout import Layout
 
 LAYOUT = "C1-C1-T1-T1@16"
-CALM = ["--image-size", "32", "--batch", "10", "--lr", "0.003", "--set", "recipe.augment=light", "--set", "recipe.flip=0"]
+CALM = [
+    "--image-size",
+    "32",
+    "--batch",
+    "10",
+    "--lr",
+    "0.003",
+    "--set",
+    "recipe.augment=light",
+    "--set",
+    "recipe.flip=0",
+]
 START = "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"
 
 
@@ -70,7 +83,10 @@ def pretrained(sorted_digits: Path, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EpochProgress, "on_report", interrupt)
         assert call(*command) == 130
-    assert names(out.parent) == {"digits.safetensors.training", "digits.curves.csv"}  # no weights yet, not even half of them
+    assert names(out.parent) == {
+        "digits.safetensors.training",
+        "digits.curves.csv",
+    }  # no weights yet, not even half of them
     assert call(*command) == 0
     return out
 
@@ -106,7 +122,12 @@ def test_the_file_says_what_it_is(pretrained: Path, sorted_digits: Path):
 def test_a_backbone_takes_all_of_it(pretrained: Path):
     backbone = build_backbone(Layout.parse(LAYOUT))
     report = load_backbone_weights(backbone, pretrained)
-    assert (report.source, report.missing, report.unused, report.misfits) == ("scratch-nas backbone", (), (), ())
+    assert (report.source, report.missing, report.unused, report.misfits) == (
+        "scratch-nas backbone",
+        (),
+        (),
+        (),
+    )
     state = load_file(pretrained)
     assert set(state) == set(backbone.state_dict())
     assert all(torch.equal(tensor, state[name]) for name, tensor in backbone.state_dict().items())
@@ -114,7 +135,9 @@ def test_a_backbone_takes_all_of_it(pretrained: Path):
     assert not state["norms.3.weight"].eq(1).all()
 
 
-def test_a_detector_is_fine_tuned_from_it(pretrained: Path, digits: Path, tmp_path: Path, nas: Callable):
+def test_a_detector_is_fine_tuned_from_it(
+    pretrained: Path, digits: Path, tmp_path: Path, nas: Callable
+):
     settings = [
         "--recipe",
         "tiny",
@@ -127,7 +150,16 @@ def test_a_detector_is_fine_tuned_from_it(pretrained: Path, digits: Path, tmp_pa
         "--set",
         "detector.channels=64",
     ]
-    command = ["train", LAYOUT, "--data", digits, *settings, "--no-onnx", "--out", tmp_path / "tuned"]
+    command = [
+        "train",
+        LAYOUT,
+        "--data",
+        digits,
+        *settings,
+        "--no-onnx",
+        "--out",
+        tmp_path / "tuned",
+    ]
     code, out, err = nas(*command, "--set", f"recipe.weights={pretrained}")
     assert code == 0
     assert "mAP" in out
@@ -136,9 +168,17 @@ def test_a_detector_is_fine_tuned_from_it(pretrained: Path, digits: Path, tmp_pa
 
 def test_json(sorted_digits: Path, tmp_path: Path, nas: Callable):
     out = tmp_path / "new" / "w.safetensors"
-    code, said, _ = nas("pretrain", LAYOUT, "--data", sorted_digits, "--out", out, "--epochs", "1", *CALM, "--json")
+    code, said, _ = nas(
+        "pretrain", LAYOUT, "--data", sorted_digits, "--out", out, "--epochs", "1", *CALM, "--json"
+    )
     facts = json.loads(said)
-    assert (code, facts["out"], facts["layout"], facts["epochs"], facts["device"]) == (0, str(out), LAYOUT, 1, "cpu")
+    assert (code, facts["out"], facts["layout"], facts["epochs"], facts["device"]) == (
+        0,
+        str(out),
+        LAYOUT,
+        1,
+        "cpu",
+    )
     assert 0 <= facts["top1"] <= facts["top5"] == 1
     assert Path(facts["curves"]).is_file()
 
@@ -152,8 +192,18 @@ def data(sorted_digits: Path) -> tuple[tuple[str, ...], LabelledImages, Labelled
 def asked(folder: Path, classes: tuple[str, ...], **keys: object) -> Pretraining:
     """Three epochs of three steps."""
     settings = {"epochs": 3, "image_size": 32, "batch": 20, "lr": 2e-3, **keys}
-    spec = load_pretraining({"data": "x", **{f"recipe.{name}": value for name, value in settings.items()}})
-    return Pretraining(Layout.parse(LAYOUT), spec.recipe, classes, "f", 0, folder / "w.safetensors", folder / "work")
+    spec = load_pretraining(
+        {"data": "x", **{f"recipe.{name}": value for name, value in settings.items()}}
+    )
+    return Pretraining(
+        Layout.parse(LAYOUT),
+        spec.recipe,
+        classes,
+        "f",
+        0,
+        folder / "w.safetensors",
+        folder / "work",
+    )
 
 
 def comparable(report: PretrainingReport) -> PretrainingReport:
@@ -188,12 +238,17 @@ def test_an_interruption_after_any_step_changes_nothing(tmp_path: Path, data: tu
         except KeyboardInterrupt:
             kills += 1
         assert kills < 9
-    assert (kills, list(dict.fromkeys(map(str, reports)))) == (2 * len(expected), list(map(str, expected)))
+    assert (kills, list(dict.fromkeys(map(str, reports)))) == (
+        2 * len(expected),
+        list(map(str, expected)),
+    )
     mine, yours = load_file(killed.out), load_file(whole.out)
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
-def test_a_file_that_cannot_be_written_is_written_later(tmp_path: Path, data: tuple, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_cannot_be_written_is_written_later(
+    tmp_path: Path, data: tuple, monkeypatch: pytest.MonkeyPatch
+):
     def full(state: dict, metadata: dict) -> bytes:
         raise OSError(28, "No space left on device")
 
@@ -212,7 +267,11 @@ def test_it_can_start_from_weights(tmp_path: Path, data: tuple, pretrained: Path
     run = asked(tmp_path, data[0], epochs=1, weights=str(pretrained), lr=1e-12)
     list(pretrain(run, *data[1:]))
     before, after = load_file(pretrained), load_file(run.out)
-    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before if name.endswith(("weight", "bias")))
+    assert all(
+        torch.allclose(after[name], before[name], atol=1e-6)
+        for name in before
+        if name.endswith(("weight", "bias"))
+    )
 
 
 def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
@@ -226,7 +285,10 @@ def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(EpochProgress, "on_report", interrupt)
-        assert nas(*command)[::2] == (130, "Stopped. The same command goes on where this one stopped.\n")
+        assert nas(*command)[::2] == (
+            130,
+            "Stopped. The same command goes on where this one stopped.\n",
+        )
     before = (work / CHECKPOINT).read_bytes()
     code, said, err = nas(*command, "--seed", "1")
     assert (code, said) == (2, "")
@@ -242,7 +304,9 @@ def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
     assert not out.exists()
 
 
-def test_an_image_that_breaks_in_the_middle_is_named(sorted_digits: Path, tmp_path: Path, nas: Callable):
+def test_an_image_that_breaks_in_the_middle_is_named(
+    sorted_digits: Path, tmp_path: Path, nas: Callable
+):
     mine = tmp_path / "mine"
     shutil.copytree(sorted_digits, mine)
     victim = sorted((mine / "train" / "digit-0").iterdir())[0]
@@ -251,20 +315,36 @@ def test_an_image_that_breaks_in_the_middle_is_named(sorted_digits: Path, tmp_pa
         def on_step(self, *_: object) -> None:
             victim.write_bytes(b"bad")
 
-    command = ["pretrain", LAYOUT, "--data", mine, "--out", tmp_path / "w.safetensors", "--epochs", "9", *CALM]
+    command = [
+        "pretrain",
+        LAYOUT,
+        "--data",
+        mine,
+        "--out",
+        tmp_path / "w.safetensors",
+        "--epochs",
+        "9",
+        *CALM,
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas.cli.progress.EpochProgress", Breaking)
         code, said, err = nas(*command)
     assert (code, said) == (2, "")
     line = err.splitlines()[-1]
-    assert line == f"nas: image '{victim}' was sound when the data set was checked, and is not now: is not an image"
+    assert (
+        line
+        == f"nas: image '{victim}' was sound when the data set was checked, and is not now: is "
+        "not an image"
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("augment", ["light", "strong"])
 def test_on_a_gpu(tmp_path: Path, data: tuple, augment: str):
-    run = dataclasses.replace(asked(tmp_path, data[0], epochs=6, augment=augment, loader_workers=2), device="cuda")
+    run = dataclasses.replace(
+        asked(tmp_path, data[0], epochs=6, augment=augment, loader_workers=2), device="cuda"
+    )
     reports = list(pretrain(run, *data[1:]))
     assert reports[-1].loss < reports[0].loss
     assert reports[-1].memory_peak_bytes > 0
@@ -274,7 +354,15 @@ def test_on_a_gpu(tmp_path: Path, data: tuple, augment: str):
 @pytest.mark.long
 def test_two_processes_equal_one(sorted_digits: Path, tmp_path: Path):
     """Of torchrun; without batch norms, whose statistics are those of one process's images."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable]
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--no-python",
+        sys.executable,
+    ]
     tables = []
     for name, launcher in (("one", []), ("two", torchrun)):
         command = [

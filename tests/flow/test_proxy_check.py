@@ -13,7 +13,11 @@ import workers.local
 from nas.study.storage import open_storage
 
 SMALL = """
-stages: [{kinds: [C, T], depths: [1, 2]}, {kinds: [C], depths: [1, 2]}, {kinds: [C], depths: [1, 2]}, {kinds: [C], depths: [1]}]
+stages:
+  - {kinds: [C, T], depths: [1, 2]}
+  - {kinds: [C], depths: [1, 2]}
+  - {kinds: [C], depths: [1, 2]}
+  - {kinds: [C], depths: [1]}
 channels: [16]
 """
 
@@ -23,19 +27,41 @@ def words(tmp_path: Path, digits: Path) -> list[object]:
     space = tmp_path / "small.yaml"
     space.write_text(SMALL)
     return [
-        "proxy-check", "--data", digits, "--local", "--space", space, "--recipe", "tiny", "--detector", "fcos",
-        "--image-size", 48, "--set", "detector.channels=64", "--epochs", 1, "--times", 2,
-        "--storage", f"sqlite:///{tmp_path}/nas.db",
-        "--output", tmp_path / "runs",
-    ]  # fmt: skip
+        "proxy-check",
+        "--data",
+        digits,
+        "--local",
+        "--space",
+        space,
+        "--recipe",
+        "tiny",
+        "--detector",
+        "fcos",
+        "--image-size",
+        48,
+        "--set",
+        "detector.channels=64",
+        "--epochs",
+        1,
+        "--times",
+        2,
+        "--storage",
+        f"sqlite:///{tmp_path}/nas.db",
+        "--output",
+        tmp_path / "runs",
+    ]
 
 
 def states(tmp_path: Path, name: str) -> list[tuple[str, str]]:
-    study = optuna.load_study(study_name=name, storage=open_storage(f"sqlite:///{tmp_path}/nas.db", create=False))
+    study = optuna.load_study(
+        study_name=name, storage=open_storage(f"sqlite:///{tmp_path}/nas.db", create=False)
+    )
     return [(trial.user_attrs["layout"], trial.state.name) for trial in study.trials]
 
 
-def test_from_start_to_end(tmp_path: Path, words: list[object], nas: Run, monkeypatch: pytest.MonkeyPatch):
+def test_from_start_to_end(
+    tmp_path: Path, words: list[object], nas: Run, monkeypatch: pytest.MonkeyPatch
+):
     began: list[str] = []
     run_job = workers.local.run_job
 

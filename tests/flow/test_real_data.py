@@ -1,4 +1,6 @@
-"""Searches as a user runs them, in full: on digits with `make search`, on real photographs with `nas-submit`."""
+"""Searches as a user runs them, in full: on digits with `make search`, on real photographs with
+`nas-submit`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: object, cwd: Path) -> str:
-    return subprocess.run(list(map(str, command)), cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(
+        list(map(str, command)), cwd=cwd, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 @pytest.mark.long
@@ -25,7 +29,16 @@ def test_make_search(tmp_path: Path):
     venv = BIN.parent
     (venv / "installed-all").touch()
     run("make", "search", f"DEMO={tmp_path / 'demo'}", f"VENV={venv}", cwd=ROOT)
-    status = json.loads(run(BIN / "nas", "status", "--storage", f"sqlite:///{tmp_path}/demo/nas.db", "--json", cwd=tmp_path))
+    status = json.loads(
+        run(
+            BIN / "nas",
+            "status",
+            "--storage",
+            f"sqlite:///{tmp_path}/demo/nas.db",
+            "--json",
+            cwd=tmp_path,
+        )
+    )
     complete = [trial for trial in status["trials"] if trial["state"] == "COMPLETE"]
     assert len(complete) >= 6
     assert len({trial["layout_id"] for trial in complete}) == len(complete)
@@ -66,29 +79,41 @@ def test_blood_cells(tmp_path: Path, bccd: Path):
     assert best["map"] > 0.33
     assert best["map_50"] > 0.55
     run(BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", cwd=tmp_path)
-    again = json.loads(run(BIN / "nas", "evaluate", tmp_path / "best", "--data", bccd, "--json", cwd=tmp_path))
+    again = json.loads(
+        run(BIN / "nas", "evaluate", tmp_path / "best", "--data", bccd, "--json", cwd=tmp_path)
+    )
     assert again["map"] == pytest.approx(best["map"], abs=1e-4)
 
 
-SMALL = ["--set=detector.channels=32", "--set=detector.hidden=64", "--set=detector.regions=64", "--set=detector.proposals=50"]
+SMALL = [
+    "--set=detector.channels=32",
+    "--set=detector.hidden=64",
+    "--set=detector.regions=64",
+    "--set=detector.proposals=50",
+]
 
 
 def train(detector: str, folder: Path, data: Path, epochs: int, image_size: int = 160) -> dict:
     """The figures of a training, and the losses and mAP50 after each epoch."""
     tiny = ["--recipe", "tiny", "--image-size", str(image_size), "--epochs", str(epochs), *SMALL]
     small = ["C1-C1-T2-T1@16", "--data", data, "--detector", detector, *tiny]
-    figures = json.loads(run(BIN / "nas", "train", *small, "--out", folder / "bundle", "--json", cwd=folder))
+    figures = json.loads(
+        run(BIN / "nas", "train", *small, "--out", folder / "bundle", "--json", cwd=folder)
+    )
     with (folder / "bundle.curves" / "curves.csv").open() as file:
         curves = list(csv.DictReader(file))
     return figures | {
-        key: [float(epoch[name]) for epoch in curves] for key, name in (("losses", "loss"), ("maps_50", "map_50"))
+        key: [float(epoch[name]) for epoch in curves]
+        for key, name in (("losses", "loss"), ("maps_50", "map_50"))
     }
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_cascade_on_blood_cells(tmp_path: Path, bccd: Path):
-    figures = train("cascade_mask_rcnn", tmp_path, bccd, epochs=3)  # within three minutes on one core
+    figures = train(
+        "cascade_mask_rcnn", tmp_path, bccd, epochs=3
+    )  # within three minutes on one core
     assert figures["map_50"] > 0.5
     assert "map_segm" not in figures  # boxes alone: the cells have no masks
 
@@ -96,7 +121,9 @@ def test_cascade_on_blood_cells(tmp_path: Path, bccd: Path):
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_sparse_rcnn_on_blood_cells(tmp_path: Path, bccd: Path):
-    figures = train("sparse_rcnn", tmp_path, bccd, epochs=15, image_size=128)  # within three minutes on one core
+    figures = train(
+        "sparse_rcnn", tmp_path, bccd, epochs=15, image_size=128
+    )  # within three minutes on one core
     assert figures["maps_50"][0] < 0.1  # after 52 steps
     assert figures["map_50"] > 0.3
     assert figures["losses"][-1] < 0.5 * figures["losses"][0]

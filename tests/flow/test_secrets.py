@@ -18,7 +18,10 @@ from helpers.servers import PostgresServer, free_port
 
 PASSWORD = "s3cr@t/w:rd #%1"
 SECRETS = [text.encode() for text in (PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), "s3cr")]
-JOBS = "import sys; from ray._raylet import GcsClient; print(GcsClient(sys.argv[1]).get_all_job_info())"
+JOBS = (
+    "import sys; from ray._raylet import GcsClient; "
+    "print(GcsClient(sys.argv[1]).get_all_job_info())"
+)
 BIN = Path(sys.executable).parent
 
 
@@ -33,7 +36,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def no_secret(where: str, content: bytes) -> None:
     for secret in SECRETS:
-        assert secret not in content, f"{where}: ...{content[max(0, content.find(secret) - 80) :][:200]!r}"
+        assert secret not in content, (
+            f"{where}: ...{content[max(0, content.find(secret) - 80) :][:200]!r}"
+        )
 
 
 def no_secret_in_files(folder: Path) -> int:
@@ -45,7 +50,9 @@ def no_secret_in_files(folder: Path) -> int:
 
 
 def no_secret_in_processes(driver: psutil.Process) -> list[str]:
-    """Arguments of all processes of the machine, environments of what the driver started; returns those arguments."""
+    """Arguments of all processes of the machine, environments of what the driver started; returns
+    those arguments.
+    """
     for process in psutil.process_iter():
         with_arguments = Path(f"/proc/{process.pid}/cmdline")
         if process.pid != os.getpid() and with_arguments.exists():
@@ -63,12 +70,27 @@ def test_a_search_keeps_its_password(tmp_path: Path, digits: Path, url: str, how
     words = ["--storage", url] if how == "flag" else []
 
     def command(*arguments: str) -> bytes:
-        done = subprocess.run([BIN / arguments[0], *arguments[1:], *words], env=environment, capture_output=True, check=False)
+        done = subprocess.run(
+            [BIN / arguments[0], *arguments[1:], *words],
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         no_secret(" ".join(arguments), done.stdout + done.stderr)
         return done.stdout
 
-    submit = [BIN / "nas-submit", "--data", digits, "--study", how, "--output", tmp_path / "runs", "--space", "tiny"]
+    submit = [
+        BIN / "nas-submit",
+        "--data",
+        digits,
+        "--study",
+        how,
+        "--output",
+        tmp_path / "runs",
+        "--space",
+        "tiny",
+    ]
     submit += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
     submit += ["--epochs", "3", "--trials", "2", "--concurrent", "1", *words]
     with (tmp_path / "log").open("wb") as log:
@@ -77,10 +99,14 @@ def test_a_search_keeps_its_password(tmp_path: Path, digits: Path, url: str, how
     driver = psutil.Process(process.pid)
     arguments = no_secret_in_processes(driver)
     (gcs,) = {match[1] for match in re.finditer(r"--gcs-address=(\S+)", " ".join(arguments))}
-    (session,) = {match[0] for match in re.finditer(r"/\S*?/session_[-_\d]+(?=[/\s]|$)", " ".join(arguments))}
+    (session,) = {
+        match[0] for match in re.finditer(r"/\S*?/session_[-_\d]+(?=[/\s]|$)", " ".join(arguments))
+    }
     (raylet,) = [child for child in driver.children() if "raylet" in child.name()]
     asked = [sys.executable, "-c", JOBS, gcs]
-    jobs = subprocess.run(asked, env=raylet.environ(), capture_output=True, check=True).stdout  # it has Ray's token
+    jobs = subprocess.run(
+        asked, env=raylet.environ(), capture_output=True, check=True
+    ).stdout  # it has Ray's token
     assert b"nas-submit" in jobs
     no_secret("Ray's jobs and their environments", jobs)
     assert process.wait(timeout=120) == 0, (tmp_path / "log").read_text()
@@ -97,7 +123,10 @@ def dashboard(words: list[str], environment: dict[str, str]) -> None:
     """Its pages, also behind the login, and its arguments."""
     port = free_port()
     process = subprocess.Popen(
-        [BIN / "nas-dashboard", "--port", str(port), *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [BIN / "nas-dashboard", "--port", str(port), *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
         assert process.stdout
@@ -107,8 +136,19 @@ def dashboard(words: list[str], environment: dict[str, str]) -> None:
         no_secret("arguments of the dashboard", Path(f"/proc/{process.pid}/cmdline").read_bytes())
         at = f"http://127.0.0.1:{port}"
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        browser.open(urllib.request.Request(f"{at}/login", b"token=" + token, {"Origin": at})).close()
-        pages = ("", "studies/1", "studies/1/trials/0", "dashboard", "api/meta", "api/studies", "api/studies/1", "csv/1")
+        browser.open(
+            urllib.request.Request(f"{at}/login", b"token=" + token, {"Origin": at})
+        ).close()
+        pages = (
+            "",
+            "studies/1",
+            "studies/1/trials/0",
+            "dashboard",
+            "api/meta",
+            "api/studies",
+            "api/studies/1",
+            "csv/1",
+        )
         for page in pages:
             with browser.open(f"{at}/{page}") as answer:
                 no_secret(page, answer.read())

@@ -1,4 +1,6 @@
-"""What a person finds after `nas train`: curves and drawn images, also of a run that was interrupted."""
+"""What a person finds after `nas train`: curves and drawn images, also of a run that was
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,16 @@ from nas.export.bundle import read_description
 from nas.reports import EpochReport
 
 LAYOUT = "C1-C1-T1-T1@16"
-SETTINGS = ["--recipe", "tiny", "--detector", "fcos", "--image-size", "48", "--set", "detector.channels=64"]
+SETTINGS = [
+    "--recipe",
+    "tiny",
+    "--detector",
+    "fcos",
+    "--image-size",
+    "48",
+    "--set",
+    "detector.channels=64",
+]
 
 
 def rows(curves: Path) -> list[dict[str, str]]:
@@ -48,9 +59,22 @@ def names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()}
 
 
-def test_curves_of_an_interrupted_run_are_whole(digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
+def test_curves_of_an_interrupted_run_are_whole(
+    digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
+):
     out, curves = tmp_path / "mine", tmp_path / "mine.curves"
-    command = ("train", LAYOUT, "--data", digits, *SETTINGS, "--epochs", "3", "--no-onnx", "--out", out)
+    command = (
+        "train",
+        LAYOUT,
+        "--data",
+        digits,
+        *SETTINGS,
+        "--epochs",
+        "3",
+        "--no-onnx",
+        "--out",
+        out,
+    )
 
     def interrupt(self: EpochProgress, report: EpochReport) -> None:
         if report.epoch == 2:
@@ -82,7 +106,18 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = out.with_name("run.yaml")
     keys = "recipe: {name: tiny, epochs: 3, image_size: 48}\ndetector: {name: fcos, channels: 64}\n"
     run.write_text(f"layout: {LAYOUT}\n{keys}")
-    arguments = ["nas", "train", str(run), "--data", str(digits), "--epochs", "1", "--no-onnx", "--out", str(out)]
+    arguments = [
+        "nas",
+        "train",
+        str(run),
+        "--data",
+        str(digits),
+        "--epochs",
+        "1",
+        "--no-onnx",
+        "--out",
+        str(out),
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", arguments)
         with pytest.raises(SystemExit) as ended:
@@ -93,7 +128,9 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("key", ["recipe.name", "recipe"])
 def test_a_bundle_trains_by_the_recipe_that_is_named_alone(bundle: Path, digits: Path, key: str):
-    layout, spec = requested(str(bundle), {"data.root": str(digits), key: "paper", "recipe.batch": 8})
+    layout, spec = requested(
+        str(bundle), {"data.root": str(digits), key: "paper", "recipe.batch": 8}
+    )
     assert str(layout) == LAYOUT
     assert spec.recipe == parse_model(Recipe, {**load_recipe("paper"), "batch": 8})
     assert spec.detector.channels == 64  # still the bundle's
@@ -104,7 +141,9 @@ def test_a_bundle_trains_as_before_but_for_what_flags_say(bundle: Path, digits: 
     _, spec = requested(str(bundle), {"data.root": str(digits)})
     assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM})
     assert (spec.detector, spec.calibration) == (trained.detector, trained.calibration)
-    _, spec = requested(str(bundle), {"data.root": str(digits), "recipe.epochs": 5, "recipe.lr": 0.5})
+    _, spec = requested(
+        str(bundle), {"data.root": str(digits), "recipe.epochs": 5, "recipe.lr": 0.5}
+    )
     assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM, "epochs": 5, "lr": 0.5})
 
 
@@ -112,13 +151,28 @@ def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas
     curves = bundle.with_name("one.curves")
     assert (curves / CALIBRATION).exists()
     (curves / DETECTIONS / "of-another-data-set.png").write_bytes(b"x")
-    assert nas("train", bundle, "--data", digits, "--out", bundle, "--no-onnx", "--set", "calibration.enabled=false")[0] == 0
+    assert (
+        nas(
+            "train",
+            bundle,
+            "--data",
+            digits,
+            "--out",
+            bundle,
+            "--no-onnx",
+            "--set",
+            "calibration.enabled=false",
+        )[0]
+        == 0
+    )
     assert names(curves) == {CURVES, PLOT, EVENTS, DETECTIONS}
     assert len(names(curves / DETECTIONS)) == 8
     assert steps(curves) == [1]
 
 
-def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, tmp_path: Path, nas: Run):
+def test_a_place_for_curves_that_is_a_file_stops_before_training(
+    digits: Path, tmp_path: Path, nas: Run
+):
     (tmp_path / "mine.curves").write_text("notes")
     code, out, err = nas("train", LAYOUT, "--data", digits, *SETTINGS, "--out", tmp_path / "mine")
     assert (code, out) == (2, "")
@@ -128,29 +182,45 @@ def test_a_place_for_curves_that_is_a_file_stops_before_training(digits: Path, t
     assert names(tmp_path) == {"mine.curves"}
 
 
-def test_evaluation_draws_every_image(bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("nas.evaluation.visualization.SHOWN_SCORE", 0)  # hardly trained, the detector is sure of nothing
-    code, out, _ = nas("evaluate", bundle, "--data", digits, "--draw", tmp_path / "a" / "b", "--json")
+def test_evaluation_draws_every_image(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        "nas.evaluation.visualization.SHOWN_SCORE", 0
+    )  # hardly trained, the detector is sure of nothing
+    code, out, _ = nas(
+        "evaluate", bundle, "--data", digits, "--draw", tmp_path / "a" / "b", "--json"
+    )
     assert code == 0
     assert json.loads(out)["images"] == 8
-    assert names(tmp_path / "a" / "b") == {f"{number:06d}-{number:05d}.png" for number in range(1, 9)}
+    assert names(tmp_path / "a" / "b") == {
+        f"{number:06d}-{number:05d}.png" for number in range(1, 9)
+    }
     coco = json.loads((digits / "instances_val.json").read_text())
-    box = next(box for box in reversed(coco["annotations"]) if box["image_id"] == 1)  # the last one drawn lies above
+    box = next(
+        box for box in reversed(coco["annotations"]) if box["image_id"] == 1
+    )  # the last one drawn lies above
     x, y, _, h = map(int, box["bbox"])
     with Image.open(tmp_path / "a" / "b" / "000001-00001.png") as picture:
         shown = np.asarray(picture)
     assert shown.shape == (64, 64 + 4 + 64, 3)
-    assert (shown[y : y + h, x] == colour_of(box["category_id"])).all()  # ids of the digits are their labels
+    assert (
+        shown[y : y + h, x] == colour_of(box["category_id"])
+    ).all()  # ids of the digits are their labels
     colours = [colour_of(label) for label in range(1, 11)]
     assert any((shown[:, 68:] == colour).all(axis=-1).any() for colour in colours)
 
 
-@pytest.mark.parametrize(("folder", "words"), [("/proc/new", "No such file"), ("{tmp_path}/file", "File exists")])
+@pytest.mark.parametrize(
+    ("folder", "words"), [("/proc/new", "No such file"), ("{tmp_path}/file", "File exists")]
+)
 def test_drawings_that_cannot_be_written_are_one_line(
     bundle: Path, digits: Path, tmp_path: Path, nas: Run, folder: str, words: str
 ):
     (tmp_path / "file").write_text("mine")
-    code, out, err = nas("evaluate", bundle, "--data", digits, "--draw", folder.format(tmp_path=tmp_path))
+    code, out, err = nas(
+        "evaluate", bundle, "--data", digits, "--draw", folder.format(tmp_path=tmp_path)
+    )
     assert (code, out) == (2, "")
     (line,) = err.splitlines()
     assert f"cannot be written: {words}" in line

@@ -29,12 +29,16 @@ def s3() -> Iterator[dict[str, str]]:
     pytest.importorskip("moto")
     port = free_port()
     server = subprocess.Popen(
-        [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     variables = {
-        "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-    }  # fmt: skip
+    }
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -59,7 +63,15 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
     store = s3fs.S3FileSystem()
     store.put(f"{digits}/", "nas/digits/", recursive=True)
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [BIN / "nas-submit", "--data", "s3://nas/digits", "--output", "s3://nas/runs", "--storage", storage]
+    command = [
+        BIN / "nas-submit",
+        "--data",
+        "s3://nas/digits",
+        "--output",
+        "s3://nas/runs",
+        "--storage",
+        storage,
+    ]
     command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "3", "--trials", "3"]
     command += ["--sampler", "random", "--concurrent", "2", "--set", "run.keep_best=2"]
@@ -80,7 +92,12 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
     assert files.count("detector.safetensors") == 2  # of the best two
     assert "checkpoint.pt" not in files
     assert not any(name.endswith(".partial") for name in files)
-    epochs = [line for name in store.find("nas/runs") if name.endswith("log.jsonl") for line in store.cat(name).splitlines()]
+    epochs = [
+        line
+        for name in store.find("nas/runs")
+        if name.endswith("log.jsonl")
+        for line in store.cat(name).splitlines()
+    ]
     assert len(epochs) <= 3 * 3 + 2  # at most one epoch again for each of the two that ran
     exported = [BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", "--no-onnx"]
     exported += ["--push-to", "s3://nas/best"]
@@ -93,7 +110,13 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
 
 @pytest.mark.parametrize("kind", ["file", "memory", "path"])
 def test_files_are_whole_or_not_there(tmp_path: Path, kind: str):
-    root = to_path({"file": f"file://{tmp_path}/x", "memory": f"memory://{tmp_path.name}", "path": f"{tmp_path}/x"}[kind])
+    root = to_path(
+        {
+            "file": f"file://{tmp_path}/x",
+            "memory": f"memory://{tmp_path.name}",
+            "path": f"{tmp_path}/x",
+        }[kind]
+    )
     root.mkdir(parents=True, exist_ok=True)
     target = root / "target"
     atomic_write(target, lambda file: file.write(b"one"))
@@ -115,7 +138,9 @@ def test_files_are_whole_or_not_there(tmp_path: Path, kind: str):
 def test_a_copy_of_the_data_follows_its_origin(tmp_path: Path, digits: Path):
     url = f"file://{digits}"
     first = localize(url)
-    assert sorted(path.name for path in first.rglob("*")) == sorted(path.name for path in digits.rglob("*"))
+    assert sorted(path.name for path in first.rglob("*")) == sorted(
+        path.name for path in digits.rglob("*")
+    )
     assert first != digits
     origin = tmp_path / "data"
     origin.mkdir()

@@ -1,4 +1,6 @@
-"""A bundle after its export: verified, trained again, copied elsewhere; and what is said where that fails."""
+"""A bundle after its export: verified, trained again, copied elsewhere; and what is said where that
+fails.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,16 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--epochs",
         "3",
     ]
-    arguments += ["--image-size", "48", "--set", "detector.channels=64", "--set", "data.train_fraction=0.5", "--seed", "3"]
+    arguments += [
+        "--image-size",
+        "48",
+        "--set",
+        "detector.channels=64",
+        "--set",
+        "data.train_fraction=0.5",
+        "--seed",
+        "3",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [*arguments, "--no-onnx", "--out", str(out)])
         with pytest.raises(SystemExit) as ended:
@@ -60,7 +71,10 @@ def test_verify_says_what_it_has_checked(bundle: Path, digits: Path, nas: Run):
     code, said, _ = nas("verify", bundle, "--data", digits, "--json")
     assert code == 0
     checks = {check["name"]: check["passed"] for check in json.loads(said)["checks"]}
-    assert {name for name, passed in checks.items() if not passed} == {"backbone.onnx", "detector.onnx"}
+    assert {name for name, passed in checks.items() if not passed} == {
+        "backbone.onnx",
+        "detector.onnx",
+    }
     assert set(checks) >= {"hashes", "backbone.py", "mmdet_config.py", "mAP"}
     assert "ONNX was not asked for." in (bundle / "README.md").read_text()
 
@@ -77,7 +91,9 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(bundle: Path, tmp_path: Path,
     assert nas("verify", tmp_path / "gone")[0] == 2
 
 
-def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch):
+def test_another_map_is_found(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("nas.export.verify.check_manifest", lambda folder: [])
     monkeypatch.setattr("nas.export.verify._forms", lambda *_: ())
     claims = rewritten(bundle, tmp_path / "claims", lambda said: said["figures"].update(map=0.9))
@@ -89,7 +105,9 @@ def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: R
 def test_provenance_is_complete(bundle: Path):
     trained = read_description(bundle)
     origin = trained.origin
-    assert {"seed", "data_fingerprint", "versions", "git_commit", "hardware", "wall_s"} <= set(origin)
+    assert {"seed", "data_fingerprint", "versions", "git_commit", "hardware", "wall_s"} <= set(
+        origin
+    )
     assert {"torch", "torchvision", "python", "scratch-nas"} <= set(origin["versions"])
     assert origin["hardware"]["device"] == "cpu"
     assert origin["hardware"]["threads"] >= 1
@@ -105,16 +123,33 @@ def test_reproduction_gives_the_same_map(bundle: Path, digits: Path, tmp_path: P
     found = json.loads(said)
     assert found["map"] == found["map_before"] == read_description(bundle).figures["map"]
     assert found["map"] > 0
-    assert (found["same"], found["tolerance"], found["differing"], found["out"]) == (True, 0.0, [], None)
+    assert (found["same"], found["tolerance"], found["differing"], found["out"]) == (
+        True,
+        0.0,
+        [],
+        None,
+    )
 
 
-def test_a_reproduction_that_differs_ends_with_1(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+def test_a_reproduction_that_differs_ends_with_1(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run
+):
     def change(said: dict) -> None:
         said["origin"]["seed"] = 4
         said["origin"]["versions"]["torch"] = "2.0"
 
     other = rewritten(bundle, tmp_path / "other", change)
-    code, out, _ = nas("reproduce", other, "--data", digits, "--tolerance", "0", "--no-onnx", "--out", tmp_path / "kept")
+    code, out, _ = nas(
+        "reproduce",
+        other,
+        "--data",
+        digits,
+        "--tolerance",
+        "0",
+        "--no-onnx",
+        "--out",
+        tmp_path / "kept",
+    )
     assert code == 1
     assert "torch was 2.0, is 2." in out
     assert "not within the tolerance of 0" in out
@@ -122,7 +157,9 @@ def test_a_reproduction_that_differs_ends_with_1(bundle: Path, digits: Path, tmp
     assert nas("reproduce", other, "--data", digits, "--tolerance", "1")[0] == 0
 
 
-def test_other_data_are_refused_unless_asked_for(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+def test_other_data_are_refused_unless_asked_for(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run
+):
     data = tmp_path / "data"
     shutil.copytree(digits, data)
     coco = json.loads((data / "instances_val.json").read_text())
@@ -135,15 +172,28 @@ def test_other_data_are_refused_unless_asked_for(bundle: Path, digits: Path, tmp
 
 
 def test_what_differs_is_named_and_what_trains_nothing_is_not():
-    before = {"versions": {"torch": "2.13", "ray": "1"}, "hardware": {"device": "cpu", "threads": 2}}
+    before = {
+        "versions": {"torch": "2.13", "ray": "1"},
+        "hardware": {"device": "cpu", "threads": 2},
+    }
     now = {"versions": {"torch": "2.14"}, "hardware": {"device": "cpu", "threads": 1, "cpu": "x"}}
-    assert _differing(before, now) == ["torch was 2.13, is 2.14", "cpu was not recorded, is x", "threads was 2, is 1"]
-    assert _differing({}, {"versions": {}, "hardware": {"device": "cpu"}}) == ["device was not recorded, is cpu"]
+    assert _differing(before, now) == [
+        "torch was 2.13, is 2.14",
+        "cpu was not recorded, is x",
+        "threads was 2, is 1",
+    ]
+    assert _differing({}, {"versions": {}, "hardware": {"device": "cpu"}}) == [
+        "device was not recorded, is cpu"
+    ]
 
 
 @pytest.mark.parametrize("kind", ["path", "file", "memory"])
 def test_a_copy_elsewhere_is_whole(bundle: Path, tmp_path: Path, kind: str):
-    place = {"path": f"{tmp_path}/a/b", "file": f"file://{tmp_path}/a/b", "memory": f"memory://{tmp_path.name}/b"}[kind]
+    place = {
+        "path": f"{tmp_path}/a/b",
+        "file": f"file://{tmp_path}/a/b",
+        "memory": f"memory://{tmp_path.name}/b",
+    }[kind]
     for _ in range(2):  # the second replaces the first
         push(bundle, push_target(place))
         target = to_path(place)
@@ -156,7 +206,9 @@ def test_a_copy_elsewhere_is_whole(bundle: Path, tmp_path: Path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["path", "memory"])
-def test_a_copy_that_fails_is_named_as_partial(bundle: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_copy_that_fails_is_named_as_partial(
+    bundle: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
     place = {"path": f"{tmp_path}/copy", "memory": f"memory://{tmp_path.name}/copy"}[kind]
     target = push_target(place)
     write = type(target).write_bytes
@@ -167,7 +219,9 @@ def test_a_copy_that_fails_is_named_as_partial(bundle: Path, tmp_path: Path, kin
         return write(path, content)
 
     monkeypatch.setattr(type(target), "write_bytes", full)
-    with pytest.raises(OutputError, match=r"No space left on device.* is partial, without a manifest\.json"):
+    with pytest.raises(
+        OutputError, match=r"No space left on device.* is partial, without a manifest\.json"
+    ):
         push(bundle, target)
     assert not (target / MANIFEST).exists()
     assert not (tmp_path / "copy").exists()
@@ -182,7 +236,9 @@ def test_a_place_that_holds_something_else_is_refused(tmp_path: Path):
         push_target(str(tmp_path / "notes"))
 
 
-def test_bundles_of_the_first_format_still_train(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+def test_bundles_of_the_first_format_still_train(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run
+):
     def change(said: dict) -> None:
         said["format"] = 1
         del said["request"], said["origin"]["hardware"]

@@ -17,11 +17,16 @@ from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
 
 COMMAND = (
-    "nas train C1-C1-T1-T1@16 --recipe tiny --detector fcos --epochs 1 --image-size 48 --set detector.channels=64 "
+    "nas train C1-C1-T1-T1@16 --recipe tiny --detector fcos --epochs 1 --image-size 48 --set "
+    "detector.channels=64 "
     "--set recipe.weights=resnet.pt --out tuned"
 )
-# C: a stem of 5 tensors, blocks of 15 and, with a projection, 20; T: blocks of 13, mergings of 3, output norms of 2.
-SUMMARY = "taken over 40 of 76 tensors from scratch-nas backbone; not in the file: stages.2.merging.norm (+19); has no place: "
+# C: a stem of 5 tensors, blocks of 15 and, with a projection, 20; T: blocks of 13, mergings of 3,
+# output norms of 2.
+SUMMARY = (
+    "taken over 40 of 76 tensors from scratch-nas backbone; not in the file: "
+    "stages.2.merging.norm (+19); has no place: "
+)
 
 
 @pytest.fixture
@@ -33,7 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+def nas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[str, str]]:
     def call(*arguments: str) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", [*COMMAND.split(), *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -69,7 +76,12 @@ def test_a_request_keeps_the_whole_path(folder: Path, digits: Path):
 
 
 def test_the_candidates_of_a_search_start_from_them(folder: Path, digits: Path):
-    flags = {"recipe.epochs": 1, "recipe.image_size": 48, "search.trials": 1, "search.try": ["C1-C1-T2-T1@16"]}
+    flags = {
+        "recipe.epochs": 1,
+        "recipe.image_size": 48,
+        "search.trials": 1,
+        "search.try": ["C1-C1-T2-T1@16"],
+    }
     study = trained_search(folder, digits, **flags, **{"recipe.weights": str(folder / "resnet.pt")})
     (trial,) = study.study.trials
     assert trial.user_attrs["calibration"] is None

@@ -1,4 +1,6 @@
-"""Parameter counts, to the parameter. The integers are checked against published and worked-out figures here as well."""
+"""Parameter counts, to the parameter. The integers are checked against published and worked-out
+figures here as well.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from search_spaces.layout import Layout
 GOLDEN = json.loads((Path(__file__).parent / "counts.json").read_text())
 DETECTORS = GOLDEN["detector, 80 classes"]
 
-# Millions, from an independent count of the paper's designs (four digits) where they agree with Table 2 of the paper.
+# Millions, from an independent count of the paper's designs (four digits) where they agree with
+# Table 2 of the paper.
 WORKED_OUT = {
     ("fcos", "T2-T2-T6-T2"): 35.7345,
     ("fcos", "C2-C2-T6-T2"): 34.6671,
@@ -35,7 +38,8 @@ WORKED_OUT = {
     ("reppoints_v2", "C2-C2-T6-T2"): 43.85,
     ("reppoints_v2", "C2-C2-T12-T4"): 68.7,
     ("reppoints_v2", "C3-C4-C6-C3@256"): 42.1325,
-    # Faster R-CNN's with 54.7852M of three stages (tests/golden/test_cascade.py) for 14.3067M of two layers.
+    # Faster R-CNN's with 54.7852M of three stages (tests/golden/test_cascade.py) for 14.3067M of
+    # two layers.
     ("cascade_mask_rcnn", "T2-T2-T6-T2"): 85.6298,
     ("cascade_mask_rcnn", "C2-C2-T6-T2"): 84.5623,
     ("cascade_mask_rcnn", "C2-C2-T12-T4"): 109.4052,
@@ -54,7 +58,10 @@ def test_backbone(text: str):
     assert sum(parameter.numel() for parameter in backbone.parameters()) == GOLDEN["backbone"][text]
 
 
-@pytest.mark.parametrize(("detector", "text"), [(detector, text) for detector in DETECTORS for text in DETECTORS[detector]])
+@pytest.mark.parametrize(
+    ("detector", "text"),
+    [(detector, text) for detector in DETECTORS for text in DETECTORS[detector]],
+)
 def test_detector(detector: str, text: str):
     with torch.device("meta"):
         network = build_detector(Layout.parse(text), DetectorSpec(name=detector), 80)
@@ -80,7 +87,8 @@ def test_differences_that_the_blocks_explain():
     [("T2-T2-T6-T2", 4.49), ("C3-C4-C6-C3@256", 4.09)],
 )
 def test_multiply_adds_of_published_backbones(text: str, published_g: float):
-    # 4.5G (Swin paper, table 1a) and 4.1G (ResNet paper, table 1) at 224 pixels, there with a classifier of a few million.
+    # 4.5G (Swin paper, table 1a) and 4.1G (ResNet paper, table 1) at 224 pixels, there with a
+    # classifier of a few million.
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
@@ -91,8 +99,9 @@ def test_multiply_adds_of_published_backbones(text: str, published_g: float):
 
 
 def test_multiply_adds_of_a_detector():
-    # ATSS with ResNet-50, whose layers are FCOS's, at 800 x 1280: 205.30G with 2 operations for each element of a norm and 1
-    # for each of a ReLU or pooling, which are left out here: 1 to 2 per cent.
+    # ATSS with ResNet-50, whose layers are FCOS's, at 800 x 1280: 205.30G with 2 operations for
+    # each element of a norm and 1 for each of a ReLU or pooling, which are left out here: 1 to 2
+    # per cent.
     cost = count_cost(Layout.parse("C3-C4-C6-C3@256"), DetectorSpec(name="fcos"), 80, (800, 1280))
     assert 0.975 * 205.30 < cost.flops / 1e9 < 205.30
     assert cost.params == DETECTORS["fcos"]["C3-C4-C6-C3@256"]

@@ -1,4 +1,6 @@
-"""Memory as it was measured, kept in benchmarks/results: today's prediction must still agree with it."""
+"""Memory as it was measured, kept in benchmarks/results: today's prediction must still agree with
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from nas.config.spec import DetectorSpec
 from nas.profiling.memory import Training, predict_memory
 from search_spaces.layout import Layout
 
-RESULTS = sorted((Path(__file__).parent.parent.parent / "benchmarks" / "results").glob("memory-*.json"))
+RESULTS = sorted(
+    (Path(__file__).parent.parent.parent / "benchmarks" / "results").glob("memory-*.json")
+)
 MEDIAN_ERROR, WORST_ERROR = {"cpu": 0.002, "cuda": 0.03}, {"cpu": 0.01, "cuda": 0.08}
 
 
@@ -23,10 +27,15 @@ def test_the_prediction_agrees_with_what_was_measured(path: Path):
     errors = []
     for row in content["rows"]:
         training = Training(
-            tuple(row["batch_shape"]), row["boxes_per_image"], row["precision"], checkpointing=row["checkpointing"],
+            tuple(row["batch_shape"]),
+            row["boxes_per_image"],
+            row["precision"],
+            checkpointing=row["checkpointing"],
             cuda=kind == "cuda",
-        )  # fmt: skip
-        predicted = predict_memory(Layout.parse(row["layout"]), DetectorSpec(name=row["detector"]), 80, training)
+        )
+        predicted = predict_memory(
+            Layout.parse(row["layout"]), DetectorSpec(name=row["detector"]), 80, training
+        )
         errors.append(abs(predicted.peak_bytes / row["measured_bytes"] - 1))
     assert len(errors) >= (20 if kind == "cpu" else 40)
     assert statistics.median(errors) <= MEDIAN_ERROR[kind]

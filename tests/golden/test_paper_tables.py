@@ -1,4 +1,6 @@
-"""The paper's tables beside our counts: Table 2 to every digit of an independent count, its misprints by their arithmetic."""
+"""The paper's tables beside our counts: Table 2 to every digit of an independent count, its
+misprints by their arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -66,24 +68,45 @@ def table_5() -> dict:
 
 def test_rows_of_table_5_are_counted_where_the_detector_is_there(table_5: dict):
     assert len(table_5) == 12
-    assert all(row["missing"] == (row["counted"] is None) == (row["detector"] not in DETECTORS) for row in table_5.values())
+    assert all(
+        row["missing"] == (row["counted"] is None) == (row["detector"] not in DETECTORS)
+        for row in table_5.values()
+    )
 
 
 def test_atss_of_table_5(table_5: dict):
-    # The independent count of the published networks: 32.295M and 205.30G with ResNet-50, 35.73M and 211.56G with Swin-T, whose
-    # printed figure has the attention products as well: query times key and weights times values in windows of 49 positions.
+    # The independent count of the published networks: 32.295M and 205.30G with ResNet-50, 35.73M
+    # and 211.56G with Swin-T, whose printed figure has the attention products as well: query times
+    # key and weights times values in windows of 49 positions.
     resnet, swin = (table_5["atss", layout] for layout in ("C3-C4-C6-C3@256", "T2-T2-T6-T2"))
-    counted = [(row["counted"]["params"] / 1e6, row["counted"]["paper_flops"] / 1e9) for row in (resnet, swin)]
-    assert counted == [pytest.approx((32.295, 205.30), abs=0.005), pytest.approx((35.73, 211.56), abs=0.005)]
-    stages = ((200, 320, 96, 2), (100, 160, 192, 2), (50, 80, 384, 6), (25, 40, 768, 2))  # height, width, channels, blocks
-    attention = sum(2 * math.ceil(h / 7) * math.ceil(w / 7) * 49**2 * c * n for h, w, c, n in stages) / 1e9
+    counted = [
+        (row["counted"]["params"] / 1e6, row["counted"]["paper_flops"] / 1e9)
+        for row in (resnet, swin)
+    ]
+    assert counted == [
+        pytest.approx((32.295, 205.30), abs=0.005),
+        pytest.approx((35.73, 211.56), abs=0.005),
+    ]
+    stages = (
+        (200, 320, 96, 2),
+        (100, 160, 192, 2),
+        (50, 80, 384, 6),
+        (25, 40, 768, 2),
+    )  # height, width, channels, blocks
+    attention = (
+        sum(2 * math.ceil(h / 7) * math.ceil(w / 7) * 49**2 * c * n for h, w, c, n in stages) / 1e9
+    )
     assert attention == pytest.approx(3.11, abs=0.005)
     printed = [(row["printed"]["params_m"], row["printed"]["flops_g"]) for row in (resnet, swin)]
     assert printed == [(32, 205), (36, 215)]
-    assert [(round(m), round(g)) for m, g in (counted[0], (counted[1][0], counted[1][1] + attention))] == printed
+    assert [
+        (round(m), round(g)) for m, g in (counted[0], (counted[1][0], counted[1][1] + attention))
+    ] == printed
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> str:
     monkeypatch.setattr(sys, "argv", ["nas", "paper-tables", *arguments])
     with pytest.raises(SystemExit) as ended:
         main.main()
@@ -91,7 +114,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
     return capsys.readouterr().out
 
 
-def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], table_5: dict):
+def test_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], table_5: dict
+):
     rows = json.loads(run(monkeypatch, capsys, "--table", "1", "--json"))
     assert [(row["trained"], row["roi_op"], row["printed"]["map"]) for row in rows[:2]] == [
         ("scratch", "pool", pytest.approx(0.266)),
@@ -100,12 +125,21 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     markdown = run(monkeypatch, capsys, "--table", "5", "--markdown").splitlines()
     assert markdown[0] == "### Table 5: Other detectors"
     assert len({line.count("|") for line in markdown[2:] if line}) == 1
-    assert sum("missing" in line for line in markdown) == sum(row["missing"] for row in table_5.values())
+    assert sum("missing" in line for line in markdown) == sum(
+        row["missing"] for row in table_5.values()
+    )
     assert "Table 2: " in run(monkeypatch, capsys, "--table", "2")
 
 
-def test_measured_memory_stands_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    paper = {"batch_shape": [4, 3, 800, 1344], "precision": "fp32", "checkpointing": "none", "measured_bytes": 12 * 2**30}
+def test_measured_memory_stands_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    paper = {
+        "batch_shape": [4, 3, 800, 1344],
+        "precision": "fp32",
+        "checkpointing": "none",
+        "measured_bytes": 12 * 2**30,
+    }
     rows = [
         {"detector": "fcos", "layout": "C2-C2-T6-T2", **paper},
         {"detector": "fcos", "layout": "T2-T2-T6-T2", **paper, "precision": "bf16"},
@@ -113,7 +147,9 @@ def test_measured_memory_stands_beside(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "memory.json"
     path.write_text(json.dumps({"rows": rows}))
     shown = json.loads(run(monkeypatch, capsys, "--table", "2", "--measured", str(path), "--json"))
-    measured = {(row["detector"], row["layout"]): row["counted"]["memory_measured_gib"] for row in shown}
+    measured = {
+        (row["detector"], row["layout"]): row["counted"]["memory_measured_gib"] for row in shown
+    }
     assert measured.pop(("fcos", "C2-C2-T6-T2")) == 12
     assert set(measured.values()) == {None}
     path.write_text("[]")

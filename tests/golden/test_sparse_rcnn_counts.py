@@ -1,17 +1,22 @@
-"""Sparse R-CNN's parameters and multiply-adds: to the last one by closed forms, and beside the printed figures.
+"""Sparse R-CNN's parameters and multiply-adds: to the last one by closed forms, and beside the
+printed figures.
 
-Table 5 of the paper prints 106M and 166G with ResNet-50, 110M and 172G with Swin-T, as Table 2c of the Swin paper does.
+Table 5 of the paper prints 106M and 166G with ResNet-50, 110M and 172G with Swin-T, as Table 2c of
+the Swin paper does.
 
 | part | parameters | multiply-adds, 800 x 1280 | |
 | --- | --- | --- | --- |
 | Swin-T and pyramid | 30.2507M | 145.765G | ResNet-50: 26.8524M and 142.120G |
-| self-attention, 6 stages | 1.5790M | 0.000G | `get_flops` does not know `nn.MultiheadAttention`: 0.472G |
-| interaction with the regions | 69.8043M | 20.966G | the products with dynamic weights are functions there: 2.890G |
+| self-attention, 6 stages | 1.5790M | 0.000G | `get_flops` does not know `nn.MultiheadAttention`:
+    0.472G |
+| interaction with the regions | 69.8043M | 20.966G | the products with dynamic weights are
+    functions there: 2.890G |
 | feed-forward layers | 6.3053M | 1.891G | |
 | towers, predictors, norms | 1.7239M | 0.519G | |
 | 300 proposals | 0.0780M | 0.000G | boxes and features |
 | sum | 109.7412M | 169.141G | ResNet-50: 106.3429M and 165.496G |
-| attention products of Swin-T, which `get_flops` leaves out | | 3.105G | 172G with them, as printed |
+| attention products of Swin-T, which `get_flops` leaves out | | 3.105G | 172G with them, as printed
+    |
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ C, D, K, P, STAGES, CELLS = 256, 64, 80, 300, 6, 49
 
 
 def cost(text: str, proposals: int = P) -> Cost:
-    return count_cost(Layout.parse(text), DetectorSpec(name="sparse_rcnn", proposals=proposals), K, SIZE)
+    return count_cost(
+        Layout.parse(text), DetectorSpec(name="sparse_rcnn", proposals=proposals), K, SIZE
+    )
 
 
 # Of all stages, but for the proposals.
@@ -46,7 +53,9 @@ PARAMS = {
 }
 FLOPS = {
     "self-attention": 0,
-    "interaction": STAGES * P * (2 * C**2 * D + CELLS * C**2 + 3 * (CELLS * (D + C) + C)),  # norms 2, ReLU 1
+    "interaction": STAGES
+    * P
+    * (2 * C**2 * D + CELLS * C**2 + 3 * (CELLS * (D + C) + C)),  # norms 2, ReLU 1
     "feed-forward": STAGES * P * (2 * 8 * C**2 + 8 * C),
     "towers": STAGES * P * (4 * (C**2 + 3 * C) + C * (K + 4) + 3 * 2 * C),
     "300 proposals": 0,
@@ -66,8 +75,13 @@ def test_the_parts_of_the_table_above():
     for part, params in PARAMS.items():
         row = next(line for line in table.splitlines() if line.startswith(f"| {part}"))
         assert f"| {params / 1e6:.4f}M | {FLOPS[part] / 1e9:.3f}G |" in row
-    rest = [((c.params - sum(PARAMS.values())) / 1e6, (c.paper_flops - sum(FLOPS.values())) / 1e9) for c in (swin, resnet)]
-    for (params_m, flops_g), join in zip((*rest, (swin.params / 1e6, swin.paper_flops / 1e9)), ("|", "and", "|"), strict=True):
+    rest = [
+        ((c.params - sum(PARAMS.values())) / 1e6, (c.paper_flops - sum(FLOPS.values())) / 1e9)
+        for c in (swin, resnet)
+    ]
+    for (params_m, flops_g), join in zip(
+        (*rest, (swin.params / 1e6, swin.paper_flops / 1e9)), ("|", "and", "|"), strict=True
+    ):
         assert f"{params_m:.4f}M {join} {flops_g:.3f}G" in table
     assert f"{resnet.params / 1e6:.4f}M and {resnet.paper_flops / 1e9:.3f}G" in table
     unknown = STAGES * P * 4 * C**2, STAGES * P * 2 * CELLS * C * D
@@ -81,8 +95,12 @@ def test_multiply_adds_of_a_proposal():
     few, many = cost(SWIN, P), cost(SWIN, 2 * P)
     assert many.paper_flops - few.paper_flops == P * STAGES * (products + 2 * normed + activated)
     dynamic, attention = 2 * CELLS * C * D, 4 * C**2
-    scores = 2 * C * ((2 * P) ** 2 - P**2)  # queries times keys and weights times values: of every proposal with every other
-    assert many.flops - few.flops == STAGES * (P * (products + dynamic + attention + 5 * normed) + scores)
+    scores = (
+        2 * C * ((2 * P) ** 2 - P**2)
+    )  # queries times keys and weights times values: of every proposal with every other
+    assert many.flops - few.flops == STAGES * (
+        P * (products + dynamic + attention + 5 * normed) + scores
+    )
 
 
 def test_printed_figures():
@@ -90,9 +108,15 @@ def test_printed_figures():
     assert (round(resnet.params / 1e6), round(swin.params / 1e6)) == (106, 110)
     pinned = GOLDEN["paper's FLOPs, 80 classes, 800 x 1280"]["sparse_rcnn"]
     assert {RESNET: resnet.paper_flops, SWIN: swin.paper_flops} == pinned
-    # mmdetection's counter prints 165.5 for the first, which rounds up. Figures with Swin have the attention products, as those
-    # of the other detectors of Table 5: query times key and weights times values, in windows of 49 positions.
+    # mmdetection's counter prints 165.5 for the first, which rounds up. Figures with Swin have the
+    # attention products, as those of the other detectors of Table 5: query times key and weights
+    # times values, in windows of 49 positions.
     assert resnet.paper_flops / 1e9 == pytest.approx(165.5, abs=0.005)
-    stages = ((200, 320, 96, 2), (100, 160, 192, 2), (50, 80, 384, 6), (25, 40, 768, 2))  # height, width, channels, blocks
+    stages = (
+        (200, 320, 96, 2),
+        (100, 160, 192, 2),
+        (50, 80, 384, 6),
+        (25, 40, 768, 2),
+    )  # height, width, channels, blocks
     windows = sum(2 * math.ceil(h / 7) * math.ceil(w / 7) * 49**2 * c * n for h, w, c, n in stages)
     assert round((swin.paper_flops + windows) / 1e9) == 172

@@ -1,4 +1,6 @@
-"""The dashboard of a study, and a browser for tests: WSGI calls with the headers and cookies that a real one sends."""
+"""The dashboard of a study, and a browser for tests: WSGI calls with the headers and cookies that a
+real one sends.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,23 @@ from helpers.untrained import Driver
 from nas.study.storage import open_storage
 
 TOKEN = "correct-horse-battery"
-OTHERS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "MOVE")  # methods that may change something
+OTHERS = (
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "MOVE",
+)  # methods that may change something
 HOST = "127.0.0.1:8080"
-OWN = {"Host": HOST, "Origin": f"http://{HOST}", "Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+OWN = {
+    "Host": HOST,
+    "Origin": f"http://{HOST}",
+    "Sec-Fetch-Site": "same-origin",
+    "Accept": "text/html",
+}
 
 
 @dataclass
@@ -48,11 +64,22 @@ class Browser:
     def __call__(self, method: str, path: str, body: bytes = b"", **headers: str | None) -> Answer:
         path, _, query = path.partition("?")
         environ: dict[str, Any] = {
-            "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "CONTENT_LENGTH": str(len(body)),
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_LENGTH": str(len(body)),
             "wsgi.input": io.BytesIO(body),
-        }  # fmt: skip
-        sent = {**self.headers, "Cookie": self.cookie, **{name.replace("_", "-"): value for name, value in headers.items()}}
-        environ |= {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in sent.items() if value is not None}
+        }
+        sent = {
+            **self.headers,
+            "Cookie": self.cookie,
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        environ |= {
+            f"HTTP_{name.upper().replace('-', '_')}": value
+            for name, value in sent.items()
+            if value is not None
+        }
         environ |= {"CONTENT_TYPE": sent.get("Content-Type") or ""}
         setup_testing_defaults(environ)
         began: list[Any] = []
@@ -67,7 +94,9 @@ class Browser:
         return self("GET", path, **headers)
 
     def log_in(self, token: str, wanted: str = "/", **headers: str | None) -> Answer:
-        return self("POST", "/login", urlencode({"token": token, "next": wanted}).encode(), **headers)
+        return self(
+            "POST", "/login", urlencode({"token": token, "next": wanted}).encode(), **headers
+        )
 
 
 def browser_of(driver: Driver, *, logged_in: bool = True, **options: object) -> Browser:
@@ -84,16 +113,24 @@ def routes(driver: Driver) -> list[tuple[str, str]]:
     """Every method and path of Optuna Dashboard and of our pages, numbers and names filled in."""
     storage = open_storage(driver.spec.storage, create=False)
     rules = [
-        (route.method, route.rule) for app in (optuna_dashboard.wsgi(storage), pages_app(storage, "")) for route in app.routes
+        (route.method, route.rule)
+        for app in (optuna_dashboard.wsgi(storage), pages_app(storage, ""))
+        for route in app.routes
     ]
     assert len(rules) > 30
     return [(method, path_of(rule)) for method, rule in rules]
 
 
 def path_of(rule: str) -> str:
-    rule = rule.replace("<:re:(/.*)?>", "/studies/1").replace("<study_id:int>", "1").replace("<trial_id:int>", "1")
+    rule = (
+        rule.replace("<:re:(/.*)?>", "/studies/1")
+        .replace("<study_id:int>", "1")
+        .replace("<trial_id:int>", "1")
+    )
     filled = re.sub(r"<(number|id):int>", "1", rule)
-    filled = filled.replace("<plot_type>", "timeline").replace("<name:re:[a-z]+[.](css|js)>", "plotly.js")
+    filled = filled.replace("<plot_type>", "timeline").replace(
+        "<name:re:[a-z]+[.](css|js)>", "plotly.js"
+    )
     filled = re.sub(r"<(artifact_id|history_id|filename|path|name)[^/]*>", "abc", filled)
     assert "<" not in filled, filled
     return filled

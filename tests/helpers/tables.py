@@ -1,4 +1,6 @@
-"""Tables of trainings that nobody did: scores and seconds by rule, for tests of what replays them; the programs around them."""
+"""Tables of trainings that nobody did: scores and seconds by rule, for tests of what replays them;
+the programs around them.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,37 @@ from search_spaces.layout import Layout
 from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
 
 PROGRAMS = Path(__file__).parents[2] / "benchmarks" / "tabular"
-SMALL = {"name": "small", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}  # 16 layouts
-REQUEST = {"study": "cells", "data": {"root": "cells"}, "space": "tiny", "recipe": {"epochs": 4, "warmup_steps": 0}}
+SMALL = {
+    "name": "small",
+    "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4,
+    "channels": [16],
+}  # 16 layouts
+REQUEST = {
+    "study": "cells",
+    "data": {"root": "cells"},
+    "space": "tiny",
+    "recipe": {"epochs": 4, "warmup_steps": 0},
+}
 
 
-def run(layout: str, maps: tuple[float, ...], second_s: float = 10.0, seed: int = 0, **changes: Any) -> RecordedRun:
+def run(
+    layout: str, maps: tuple[float, ...], second_s: float = 10.0, seed: int = 0, **changes: Any
+) -> RecordedRun:
     """A training that reports `maps`, one every `second_s`."""
     times = tuple(second_s * epoch for epoch in range(1, len(maps) + 1))
     made = RecordedRun(
-        layout=layout, seed=seed, params=1000, flops=2000, memory_predicted_gib=0.1, fps=20.0, loss=(1.5,) * len(maps),
-        lr=(0.1,) * len(maps), map=maps, train_s=tuple(0.5 * at_s for at_s in times), elapsed_s=times,
-    )  # fmt: skip
+        layout=layout,
+        seed=seed,
+        params=1000,
+        flops=2000,
+        memory_predicted_gib=0.1,
+        fps=20.0,
+        loss=(1.5,) * len(maps),
+        lr=(0.1,) * len(maps),
+        map=maps,
+        train_s=tuple(0.5 * at_s for at_s in times),
+        elapsed_s=times,
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -38,17 +60,32 @@ def quality(layout: Layout) -> float:
 
 def plain(layout: Layout) -> list[RecordedRun]:
     """One run, of as many seconds an epoch as it has blocks."""
-    return [run(str(layout), tuple(quality(layout) * epoch / 4 for epoch in range(1, 5)), sum(layout.depths))]
+    return [
+        run(
+            str(layout),
+            tuple(quality(layout) * epoch / 4 for epoch in range(1, 5)),
+            sum(layout.depths),
+        )
+    ]
 
 
 def table_of(
-    runs: Callable[[Layout], list[RecordedRun]] = plain, facts: DatasetSummary = FACTS, request: Mapping[str, Any] = REQUEST
+    runs: Callable[[Layout], list[RecordedRun]] = plain,
+    facts: DatasetSummary = FACTS,
+    request: Mapping[str, Any] = REQUEST,
 ) -> TabularBenchmark:
     """Of every layout of the space."""
     spec = load_spec(request, {})
-    sections = {name: spec.to_dict()[name] for name in ("space", "data", "detector", "recipe", "calibration")}
+    sections = {
+        name: spec.to_dict()[name]
+        for name in ("space", "data", "detector", "recipe", "calibration")
+    }
     return TabularBenchmark(
-        {"made": "by a test"}, sections, facts, "cpu", tuple(r for layout in spec.search_space() for r in runs(layout))
+        {"made": "by a test"},
+        sections,
+        facts,
+        "cpu",
+        tuple(r for layout in spec.search_space() for r in runs(layout)),
     )
 
 

@@ -21,18 +21,28 @@ def spec(tmp_path: Path, **flags: object) -> SearchSpec:
     return load_spec(
         None,
         {
-            "data.root": "cells", "space": "tiny", "storage": f"sqlite:///{tmp_path}/nas.db",
+            "data.root": "cells",
+            "space": "tiny",
+            "storage": f"sqlite:///{tmp_path}/nas.db",
             "run.output": str(tmp_path / "runs"),
-            "recipe.epochs": 2, "search.trials": 3, "search.sampler": "random", "search.baselines": False, **flags,
+            "recipe.epochs": 2,
+            "search.trials": 3,
+            "search.sampler": "random",
+            "search.baselines": False,
+            **flags,
         },
-    )  # fmt: skip
+    )
 
 
 class Driver:
     """A study and the events it told of; in its database, or in memory."""
 
     def __init__(
-        self, tmp_path: Path, facts: DatasetSummary = FACTS, memory: InMemoryStorage | None = None, **flags: object
+        self,
+        tmp_path: Path,
+        facts: DatasetSummary = FACTS,
+        memory: InMemoryStorage | None = None,
+        **flags: object,
     ) -> None:
         self.events: list[Event] = []
         self.spec = spec(tmp_path, **flags)
@@ -55,6 +65,32 @@ class Driver:
 
 
 def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> EpochReport:
-    metrics = CocoMetrics(value, value, value, None, value, value, 0.1, 0.2, 0.3, None, 0.3, 0.3, {"a": value, "b": None})
-    made = EpochReport(epoch, epochs, 1.5, 0.1, metrics, 20.0, 10.0 * epoch, 12.0 * epoch, None, "cpu", {"layers": 3})
+    metrics = CocoMetrics(
+        value,
+        value,
+        value,
+        None,
+        value,
+        value,
+        0.1,
+        0.2,
+        0.3,
+        None,
+        0.3,
+        0.3,
+        {"a": value, "b": None},
+    )
+    made = EpochReport(
+        epoch,
+        epochs,
+        1.5,
+        0.1,
+        metrics,
+        20.0,
+        10.0 * epoch,
+        12.0 * epoch,
+        None,
+        "cpu",
+        {"layers": 3},
+    )
     return dataclasses.replace(made, **changes)

@@ -1,4 +1,6 @@
-"""ATSS's assigner, box coder, losses and selection against slow, obvious versions and torchvision's."""
+"""ATSS's assigner, box coder, losses and selection against slow, obvious versions and
+torchvision's.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,13 @@ Box = tuple[float, float, float, float]
 
 def grid(height: int, width: int) -> tuple[Tensor, list[int]]:
     """Anchors [N, 4] and the locations of each level."""
-    levels = [torch.empty(1, 1, math.ceil(height / stride), math.ceil(width / stride)) for stride in STRIDES]
-    (anchors,) = PyramidAnchors(8)(ImageList(torch.empty(1, 3, height, width), [(height, width)]), levels)
+    levels = [
+        torch.empty(1, 1, math.ceil(height / stride), math.ceil(width / stride))
+        for stride in STRIDES
+    ]
+    (anchors,) = PyramidAnchors(8)(
+        ImageList(torch.empty(1, 3, height, width), [(height, width)]), levels
+    )
     return anchors, [level.numel() for level in levels]
 
 
@@ -46,8 +53,13 @@ def slow_match(anchors: list[Box], counts: list[int], boxes: list[Box]) -> list[
         candidates, start = [], 0
         for count in counts:
             level = range(start, start + count)
-            middle = {i: ((anchors[i][0] + anchors[i][2]) / 2, (anchors[i][1] + anchors[i][3]) / 2) for i in level}
-            candidates += sorted(level, key=lambda i: (middle[i][0] - cx) ** 2 + (middle[i][1] - cy) ** 2)[:9]
+            middle = {
+                i: ((anchors[i][0] + anchors[i][2]) / 2, (anchors[i][1] + anchors[i][3]) / 2)
+                for i in level
+            }
+            candidates += sorted(
+                level, key=lambda i: (middle[i][0] - cx) ** 2 + (middle[i][1] - cy) ** 2
+            )[:9]
             start += count
         found = {i: overlap(anchors[i], box) for i in candidates}
         threshold = statistics.mean(found.values()) + statistics.stdev(found.values())
@@ -82,14 +94,25 @@ def crowd(count: int, seed: int, size: tuple[int, int] = SIZE) -> Tensor:
         crowd(500, 3),
     ],
     ids=[
-        "random", "random again", "random once more", "no boxes", "one box", "larger than the image", "outside the image",
-        "between the locations, on one, without area", "three times the same", "centres equally near to four locations",
-        "neighbours", "500 boxes",
+        "random",
+        "random again",
+        "random once more",
+        "no boxes",
+        "one box",
+        "larger than the image",
+        "outside the image",
+        "between the locations, on one, without area",
+        "three times the same",
+        "centres equally near to four locations",
+        "neighbours",
+        "500 boxes",
     ],
-)  # fmt: skip
+)
 def test_the_assigner_equals_loops(boxes: Tensor):
     anchors, counts = grid(*SIZE)
-    assert match(anchors, counts, boxes).tolist() == slow_match(anchors.tolist(), counts, boxes.tolist())
+    assert match(anchors, counts, boxes).tolist() == slow_match(
+        anchors.tolist(), counts, boxes.tolist()
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -97,7 +120,9 @@ def test_the_assigner_equals_loops_where_levels_have_fewer_locations_than_candid
     anchors, counts = grid(64, 96)
     assert counts == [96, 24, 6, 2, 1]
     boxes = crowd(80, seed, (64, 96))
-    assert match(anchors, counts, boxes).tolist() == slow_match(anchors.tolist(), counts, boxes.tolist())
+    assert match(anchors, counts, boxes).tolist() == slow_match(
+        anchors.tolist(), counts, boxes.tolist()
+    )
 
 
 def test_a_location_that_two_boxes_claim_goes_to_the_larger_overlap():
@@ -110,12 +135,15 @@ def test_a_location_that_two_boxes_claim_goes_to_the_larger_overlap():
     expected = (overlaps[1] > overlaps[0]).long()
     assert torch.equal(match(anchors, counts, torch.stack([near, far]))[claimed], expected[claimed])
     # An anchor that is a box belongs to it, whatever else is there.
-    assert match(anchors, counts, torch.stack([far, near]))[(anchors == near).all(dim=1)].tolist() == [1]
+    assert match(anchors, counts, torch.stack([far, near]))[
+        (anchors == near).all(dim=1)
+    ].tolist() == [1]
 
 
 def test_a_fifth_of_the_candidates_become_positives():
-    # The paper's figure (section 4.1): about 0.2 of the 45 candidates of an object, because overlaps are nearly normal. In
-    # COCO's proportions; boxes of less than a stride or at the border have fewer.
+    # The paper's figure (section 4.1): about 0.2 of the 45 candidates of an object, because
+    # overlaps are nearly normal. In COCO's proportions; boxes of less than a stride or at the
+    # border have fewer.
     anchors, counts = grid(800, 1344)
     generator = torch.Generator().manual_seed(0)
     center = torch.rand(200, 2, generator=generator) * 500 + 150
@@ -127,12 +155,18 @@ def test_a_fifth_of_the_candidates_become_positives():
 
 def test_boxes_are_decoded_as_by_torchvision_and_encoding_comes_back():
     anchors, _ = grid(*SIZE)
-    deltas = torch.randn(2, len(anchors), 4, generator=torch.Generator().manual_seed(0)) * 20  # some beyond the limit of a size
+    deltas = (
+        torch.randn(2, len(anchors), 4, generator=torch.Generator().manual_seed(0)) * 20
+    )  # some beyond the limit of a size
     coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
     for mine, each in zip(decode_boxes(deltas, anchors), deltas, strict=True):
-        assert torch.allclose(mine, coder.decode_single(each, anchors), rtol=1e-5, atol=1e-2)  # sizes up to 60 anchors
+        assert torch.allclose(
+            mine, coder.decode_single(each, anchors), rtol=1e-5, atol=1e-2
+        )  # sizes up to 60 anchors
     boxes = crowd(len(anchors), 5)
-    assert torch.allclose(decode_boxes(coder.encode_single(boxes, anchors), anchors), boxes, atol=1e-3)
+    assert torch.allclose(
+        decode_boxes(coder.encode_single(boxes, anchors), anchors), boxes, atol=1e-3
+    )
 
 
 @pytest.fixture
@@ -142,7 +176,9 @@ def batch() -> tuple[dict[str, Tensor], Tensor, list[int], list[dict[str, Tensor
     generator = torch.Generator().manual_seed(2)
     widths = {"cls_logits": CLASSES, "bbox_regression": 4, "bbox_ctrness": 1}
     outputs = {
-        name: torch.randn(2, len(anchors), width, generator=generator, dtype=torch.float64).requires_grad_()
+        name: torch.randn(
+            2, len(anchors), width, generator=generator, dtype=torch.float64
+        ).requires_grad_()
         for name, width in widths.items()
     }
     boxes = torch.cat([crowd(5, 7, (64, 96)), torch.tensor([[8.0, 8, 72, 60]])])
@@ -184,11 +220,13 @@ def slow_losses(
                 height * torch.exp(0.2 * dh),
             )
             left, top, right, bottom = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-            shared = (right.clamp(max=x2) - left.clamp(min=x1)).clamp(min=0) * (bottom.clamp(max=y2) - top.clamp(min=y1)).clamp(
-                min=0
-            )
+            shared = (right.clamp(max=x2) - left.clamp(min=x1)).clamp(min=0) * (
+                bottom.clamp(max=y2) - top.clamp(min=y1)
+            ).clamp(min=0)
             union = w * h + (x2 - x1) * (y2 - y1) - shared
-            hull = (right.clamp(min=x2) - left.clamp(max=x1)) * (bottom.clamp(min=y2) - top.clamp(max=y1))
+            hull = (right.clamp(min=x2) - left.clamp(max=x1)) * (
+                bottom.clamp(min=y2) - top.clamp(max=y1)
+            )
             giou = giou + center * (1 - shared / union + (hull - union) / hull)
             c = torch.sigmoid(outputs["bbox_ctrness"][b, n, 0])
             bce = bce - center * torch.log(c) - (1 - center) * torch.log(1 - c)
@@ -207,7 +245,10 @@ def test_losses_and_gradients_equal_loops(batch: tuple):
     assert list(ours) == list(theirs)
     for name, loss in theirs.items():
         assert ours[name].item() == pytest.approx(loss.item(), rel=1e-5), name
-    gradients = [torch.autograd.grad(sum(losses.values()), list(outputs.values())) for losses in (ours, theirs)]
+    gradients = [
+        torch.autograd.grad(sum(losses.values()), list(outputs.values()))
+        for losses in (ours, theirs)
+    ]
     for name, mine, yours in zip(outputs, *gradients, strict=True):
         assert torch.allclose(mine, yours, rtol=1e-4, atol=1e-7), name
         assert yours.abs().max() > 1e-3, name
@@ -226,7 +267,9 @@ def test_gradients_of_the_smooth_parts():
     generator = torch.Generator().manual_seed(4)
     deltas = torch.randn(2, 6, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: giou_loss(decode_boxes(x, anchors), boxes), deltas)
-    logits = torch.randn(2, 6, CLASSES, dtype=torch.float64, generator=generator, requires_grad=True)
+    logits = torch.randn(
+        2, 6, CLASSES, dtype=torch.float64, generator=generator, requires_grad=True
+    )
     labels = torch.tensor([[0, 2, -1, 1, 1, -1], [-1] * 6])
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, labels), logits)
 
@@ -234,10 +277,14 @@ def test_gradients_of_the_smooth_parts():
 @pytest.fixture
 def detector() -> Detector:
     torch.manual_seed(0)
-    return build_detector(Layout.parse("C1-C1-C1-C1@16"), DetectorSpec(name="atss", channels=32), CLASSES).eval()
+    return build_detector(
+        Layout.parse("C1-C1-C1-C1@16"), DetectorSpec(name="atss", channels=32), CLASSES
+    ).eval()
 
 
-def slow_detections(outputs: dict[str, Tensor], anchors: Tensor, counts: list[int], per_level: int, most: int) -> list[tuple]:
+def slow_detections(
+    outputs: dict[str, Tensor], anchors: Tensor, counts: list[int], per_level: int, most: int
+) -> list[tuple]:
     """(score, label, box) of one image, the best first."""
     candidates, start = [], 0
     for count in counts:
@@ -255,7 +302,12 @@ def slow_detections(outputs: dict[str, Tensor], anchors: Tensor, counts: list[in
     kept: list[tuple] = []
     for score, label, n in sorted(candidates, reverse=True):
         x1, y1, x2, y2 = boxes[n]
-        box = (min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height))
+        box = (
+            min(max(x1, 0), width),
+            min(max(y1, 0), height),
+            min(max(x2, 0), width),
+            min(max(y2, 0), height),
+        )
         if all(label != other or overlap(box, there) <= 0.6 for _, other, there in kept):
             kept.append((score, label, box))
     return kept[:most]
@@ -272,7 +324,9 @@ def test_detections_equal_loops(detector: Detector):
     detector.topk_candidates, detector.detections_per_img = 40, 60
     levels = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
     (found,) = detector.postprocess_detections(levels, [list(anchors.split(counts))], [SIZE])
-    expected = slow_detections({name: output[0] for name, output in outputs.items()}, anchors, counts, 40, 60)
+    expected = slow_detections(
+        {name: output[0] for name, output in outputs.items()}, anchors, counts, 40, 60
+    )
     assert len(expected) == 60
     assert found["scores"].tolist() == pytest.approx([score for score, _, _ in expected], abs=1e-6)
     assert found["labels"].tolist() == [label for _, label, _ in expected]
@@ -280,9 +334,14 @@ def test_detections_equal_loops(detector: Detector):
 
 
 def test_published_thresholds_and_the_first_scores(detector: Detector):
-    assert (detector.score_thresh, detector.nms_thresh, detector.topk_candidates) == (0.05, 0.6, 1000)
+    assert (detector.score_thresh, detector.nms_thresh, detector.topk_candidates) == (
+        0.05,
+        0.6,
+        1000,
+    )
     assert detector.detections_per_img == 100
-    # At the start every class has 0.01, the prior of the focal loss: nothing is a candidate, whatever the centerness.
+    # At the start every class has 0.01, the prior of the focal loss: nothing is a candidate,
+    # whatever the centerness.
     with torch.no_grad():
         (found,) = detector([torch.rand(3, *SIZE)])
     assert len(found["scores"]) == 0

@@ -20,7 +20,10 @@ def test_bifpn_by_its_equations():
         for parameter in neck.parameters():
             if parameter.ndim == 1:
                 parameter.copy_(torch.rand_like(parameter) - 0.1)  # a few weights are negative
-    maps = {str(i): torch.randn(1, width, size, size) for i, (width, size) in enumerate(((6, 20), (10, 10), (20, 5)))}
+    maps = {
+        str(i): torch.randn(1, width, size, size)
+        for i, (width, size) in enumerate(((6, 20), (10, 10), (20, 5)))
+    }
     found = neck(maps)
 
     def pooled(x: Tensor) -> Tensor:
@@ -28,7 +31,9 @@ def test_bifpn_by_its_equations():
 
     def fused(fusion: torch.nn.Module, *inputs: Tensor) -> Tensor:
         weights = fusion.weights.clamp(min=0)
-        total = torch.stack([w * x for w, x in zip(weights, inputs, strict=True)]).sum(dim=0) / (weights.sum() + EPS)
+        total = torch.stack([w * x for w, x in zip(weights, inputs, strict=True)]).sum(dim=0) / (
+            weights.sum() + EPS
+        )
         return fusion.convolution(total * total.sigmoid())
 
     levels = list(maps.values())
@@ -56,7 +61,11 @@ def test_every_parameter_gets_a_gradient(detector: str):
     network = build_detector(Layout.parse("C1-C1-T1-T1@16"), spec, num_classes=3).train()
     boxes = torch.tensor([[5.0, 5, 25, 20], [20, 30, 90, 95], [0, 0, 120, 120], [2, 2, 250, 250]])
     assert len(network.backbone(torch.rand(1, 3, 160, 160))) == 5
-    sum(network([torch.rand(3, 256, 256)], [{"boxes": boxes, "labels": torch.tensor([1, 3, 2, 2])}]).values()).backward()
+    sum(
+        network(
+            [torch.rand(3, 256, 256)], [{"boxes": boxes, "labels": torch.tensor([1, 3, 2, 2])}]
+        ).values()
+    ).backward()
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name

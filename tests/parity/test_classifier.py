@@ -1,4 +1,6 @@
-"""Our backbones as classifiers against torchvision's Swin Transformer and ResNet: logits, loss and gradients."""
+"""Our backbones as classifiers against torchvision's Swin Transformer and ResNet: logits, loss and
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,15 @@ CLASSES = 7
 
 
 def swin() -> nn.Module:
-    return SwinTransformer([4, 4], 16, [1, 1, 2, 1], [1, 1, 2, 4], [7, 7], stochastic_depth_prob=0.0, num_classes=CLASSES)
+    return SwinTransformer(
+        [4, 4],
+        16,
+        [1, 1, 2, 1],
+        [1, 1, 2, 4],
+        [7, 7],
+        stochastic_depth_prob=0.0,
+        num_classes=CLASSES,
+    )
 
 
 def resnet() -> nn.Module:
@@ -36,7 +46,9 @@ def resnet() -> nn.Module:
         (resnet, "C1-C1-C2-C1@256", "fc", "conv1.weight"),
     ],
 )
-def test_equal_weights_give_equal_classifiers(tmp_path: Path, make: object, layout: str, head: str, stem: str):
+def test_equal_weights_give_equal_classifiers(
+    tmp_path: Path, make: object, layout: str, head: str, stem: str
+):
     theirs = make()
     with torch.no_grad():
         randomize(theirs)
@@ -56,4 +68,6 @@ def test_equal_weights_give_equal_classifiers(tmp_path: Path, make: object, layo
     loss.backward()
     expected.backward()
     gradient = theirs.get_parameter(stem).grad
-    assert torch.allclose(ours.backbone.stem.conv.weight.grad, gradient, atol=1e-4 * gradient.abs().max().item())
+    assert torch.allclose(
+        ours.backbone.stem.conv.weight.grad, gradient, atol=1e-4 * gradient.abs().max().item()
+    )

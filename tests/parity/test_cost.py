@@ -37,14 +37,17 @@ def attention(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 @pytest.mark.filterwarnings("ignore")  # of the tracer
-@pytest.mark.parametrize("text", ["C1-C1-T2-T1@32+norm=gn", "C3-C4-C6-C3@64", "C1-T1-T2-C1@32", "T1-T1-T2-T1@32"])
+@pytest.mark.parametrize(
+    "text", ["C1-C1-T2-T1@32+norm=gn", "C3-C4-C6-C3@64", "C1-T1-T2-C1@32", "T1-T1-T2-T1@32"]
+)
 def test_flops_are_fvcores(text: str):
     layout, spec = Layout.parse(text), DetectorSpec(name="fcos")
     detector = build_detector(layout, spec, 8).eval()
     analysis = flop_count.FlopCountAnalysis(Outputs(detector), torch.rand(1, 3, *SIZE))
     analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
     analysis.unsupported_ops_warnings(False).tracer_warnings("none")
-    # FCOS does not use the first map; its norm, which runs all the same, is none that fvcore's tracer sees.
+    # FCOS does not use the first map; its norm, which runs all the same, is none that fvcore's
+    # tracer sees.
     unused = 5 * layout.widths[0] * math.prod(SIZE) // 16 if text.startswith("T") else 0
     assert count_cost(layout, spec, 8, SIZE).flops == analysis.total() + unused
 
@@ -58,19 +61,30 @@ PIECES = [
 ]
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"])
+@pytest.mark.parametrize(
+    "detector", ["fcos", "faster_rcnn", "reppoints_v2", "cascade_mask_rcnn", "sparse_rcnn"]
+)
 @pytest.mark.parametrize("text", PIECES)
 def test_pieces_add_up_to_the_whole(text: str, detector: str):
     layout, spec = Layout.parse(text), DetectorSpec(name=detector, channels=64)
     cost = count_cost(layout, spec, 3, SIZE)
-    assert (cost.params, cost.flops, cost.paper_flops) == tuple(_count_detector(layout, spec, 3, SIZE))
-    assert cost.backbone_params == sum(parameter.numel() for parameter in build_backbone(layout).parameters())
+    assert (cost.params, cost.flops, cost.paper_flops) == tuple(
+        _count_detector(layout, spec, 3, SIZE)
+    )
+    assert cost.backbone_params == sum(
+        parameter.numel() for parameter in build_backbone(layout).parameters()
+    )
 
 
 def test_a_single_position_is_counted_too():
-    """One image of 32 x 32 pixels leaves one value in a channel group, which group norm refuses to normalise."""
+    """One image of 32 x 32 pixels leaves one value in a channel group, which group norm refuses to
+    normalise.
+    """
     detector, size = DetectorSpec(name="fcos", channels=32), (32, 32)
-    by_group, by_batch = (count_cost(Layout.parse(f"C1-C1-C1-C1@16+norm={norm}"), detector, 3, size) for norm in ("gn", "bn"))
+    by_group, by_batch = (
+        count_cost(Layout.parse(f"C1-C1-C1-C1@16+norm={norm}"), detector, 3, size)
+        for norm in ("gn", "bn")
+    )
     elements = []
     network = build_backbone(Layout.parse("C1-C1-C1-C1@16")).eval()
     for module in network.modules():

@@ -26,14 +26,36 @@ def perturbed(coco: dict[str, Any], seed: int) -> list[dict[str, Any]]:
     for annotation in coco["annotations"]:
         x, y, w, h = annotation["bbox"]
         for _ in range(rng.choice([0, 1, 1, 1, 2])):
-            box = [x + rng.gauss(0, 0.1) * w, y + rng.gauss(0, 0.1) * h, w * rng.uniform(0.8, 1.2), h * rng.uniform(0.8, 1.2)]
+            box = [
+                x + rng.gauss(0, 0.1) * w,
+                y + rng.gauss(0, 0.1) * h,
+                w * rng.uniform(0.8, 1.2),
+                h * rng.uniform(0.8, 1.2),
+            ]
             category = annotation["category_id"] if rng.random() < 0.9 else rng.choice(categories)
-            found.append({"image_id": annotation["image_id"], "category_id": category, "bbox": box, "score": rng.random()})
+            found.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": category,
+                    "bbox": box,
+                    "score": rng.random(),
+                }
+            )
     for image in coco["images"]:
         for _ in range(rng.choice([0, 5, 20, 120])):
-            box = [rng.uniform(0, 300), rng.uniform(0, 300), rng.uniform(1, 200), rng.uniform(1, 200)]
+            box = [
+                rng.uniform(0, 300),
+                rng.uniform(0, 300),
+                rng.uniform(1, 200),
+                rng.uniform(1, 200),
+            ]
             found.append(
-                {"image_id": image["id"], "category_id": rng.choice(categories), "bbox": box, "score": 0.5 * rng.random()}
+                {
+                    "image_id": image["id"],
+                    "category_id": rng.choice(categories),
+                    "bbox": box,
+                    "score": 0.5 * rng.random(),
+                }
             )
     return found
 
@@ -49,7 +71,9 @@ def by_hand(path: Path, detections: list[dict[str, Any]], iou_type: str = "bbox"
 
 
 @pytest.mark.parametrize(("split", "seed"), [("train", 0), ("val", 1)])
-def test_twelve_figures_equal_pycocotools(coco_mini: Path, split: str, seed: int, capsys: pytest.CaptureFixture[str]):
+def test_twelve_figures_equal_pycocotools(
+    coco_mini: Path, split: str, seed: int, capsys: pytest.CaptureFixture[str]
+):
     path = coco_mini / f"instances_{split}.json"
     coco = json.loads(path.read_text())
     detections = perturbed(coco, seed)
@@ -72,14 +96,25 @@ def test_masks_equal_pycocotools(coco_mini: Path):
     detections = []
     for annotation in coco["annotations"]:
         if not annotation["iscrowd"]:
-            moved = [[value + rng.gauss(0, 3) for value in polygon] for polygon in annotation["segmentation"]]
+            moved = [
+                [value + rng.gauss(0, 3) for value in polygon]
+                for polygon in annotation["segmentation"]
+            ]
             x, y, w, h = annotation["bbox"]
-            detections.append({
-                "image_id": annotation["image_id"], "category_id": annotation["category_id"], "score": rng.random(),
-                "segmentation": _encoded(moved, annotation["image_id"], coco), "bbox": [x, y, w, h],
-            })  # fmt: skip
+            detections.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": annotation["category_id"],
+                    "score": rng.random(),
+                    "segmentation": _encoded(moved, annotation["image_id"], coco),
+                    "bbox": [x, y, w, h],
+                }
+            )
     # pycocotools takes the area of a `bbox` for that of the mask: give it masks only.
-    masks = [{key: value for key, value in detection.items() if key != "bbox"} for detection in detections]
+    masks = [
+        {key: value for key, value in detection.items() if key != "bbox"}
+        for detection in detections
+    ]
     metrics = coco_metrics(path, detections, iou_type="segm")
     assert metrics == coco_metrics(path, masks, iou_type="segm")
     assert np.allclose(astuple(metrics)[:12], by_hand(path, masks, "segm"), rtol=0, atol=1e-12)

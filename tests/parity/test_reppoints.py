@@ -38,7 +38,12 @@ def test_moment_transform_is_mean_and_deviation():
         ys, xs = points[place][0::2].tolist(), points[place][1::2].tolist()
         halves = statistics.stdev(xs) * math.exp(0.3), statistics.stdev(ys) * math.exp(-0.2)
         center = statistics.mean(xs), statistics.mean(ys)
-        wanted = [center[0] - halves[0], center[1] - halves[1], center[0] + halves[0], center[1] + halves[1]]
+        wanted = [
+            center[0] - halves[0],
+            center[1] - halves[1],
+            center[0] + halves[0],
+            center[1] + halves[1],
+        ]
         assert found[place].tolist() == pytest.approx(wanted, abs=1e-5)
 
 
@@ -58,7 +63,9 @@ def test_moment_transform_is_smooth_and_its_scales_learn_slowly():
 
 def test_corner_transform_is_what_two_points_span():
     points = noise(7, 18)
-    for box, (y1, x1, y2, x2) in zip(CornerTransform()(points).tolist(), points[:, :4].tolist(), strict=True):
+    for box, (y1, x1, y2, x2) in zip(
+        CornerTransform()(points).tolist(), points[:, :4].tolist(), strict=True
+    ):
         assert box == [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
 
 
@@ -81,7 +88,9 @@ def test_deformable_convolution_samples_where_it_is_told():
     offsets = (moved - kernel_grid()).expand(2, 18, 7, 8)
     assert torch.allclose(layer(x, offsets)[..., :5, :5], plain[..., 1:6, 2:7], atol=1e-5)
     point = torch.zeros(1, 18, 7, 8)
-    point[0, :, 3, 3] = (torch.tensor([0.5, -1.25]).repeat(9).view(1, 18, 1, 1) - kernel_grid()).flatten()
+    point[0, :, 3, 3] = (
+        torch.tensor([0.5, -1.25]).repeat(9).view(1, 18, 1, 1) - kernel_grid()
+    ).flatten()
     sampled = (x[0, :, 3] + x[0, :, 4]) / 2
     sampled = 0.25 * sampled[:, 1] + 0.75 * sampled[:, 2]  # at row 3.5, column 1.75
     wanted = layer.weight.sum(dim=(2, 3)) @ sampled
@@ -97,7 +106,9 @@ def test_deformable_convolutions_are_counted():
 
 
 def test_memory_of_a_deformable_convolution_on_cuda():
-    """Columns of 2.25 MiB and three outputs of 0.5 MiB in the forward pass; see `_DeformableConvolution`."""
+    """Columns of 2.25 MiB and three outputs of 0.5 MiB in the forward pass; see
+    `_DeformableConvolution`.
+    """
 
     class Layer(torch.nn.Module):
         def __init__(self) -> None:
@@ -108,7 +119,13 @@ def test_memory_of_a_deformable_convolution_on_cuda():
             return self.layer(x, offsets)
 
     shapes = [(8, 8, 32, 32), (8, 18, 32, 32)]
-    tape = trace(Layer, [TensorSpec(s, contiguous(s)) for s in shapes], checkpointing="none", cuda=True, autocast=False)
+    tape = trace(
+        Layer,
+        [TensorSpec(s, contiguous(s)) for s in shapes],
+        checkpointing="none",
+        cuda=True,
+        autocast=False,
+    )
     large = [size for _, size in tape.forward if size > 1000]
     assert sorted(large) == [2**19] * 3 + [9 * 8 * 8 * 32 * 32 * 4]
     columns = [size for _, size in tape.backward if size == 9 * 8 * 8 * 32 * 32 * 4]
@@ -116,7 +133,9 @@ def test_memory_of_a_deformable_convolution_on_cuda():
 
 
 def test_head_samples_at_its_initial_points():
-    """With weights that make every step after the samples an identity, the refined points are what lies at the initial ones."""
+    """With weights that make every step after the samples an identity, the refined points are what
+    lies at the initial ones.
+    """
     torch.manual_seed(0)
     head = RepPointsHead(32, 2).eval()
     shift = torch.tensor([2.0, -1.0])  # y, x
@@ -129,7 +148,11 @@ def test_head_samples_at_its_initial_points():
     height, width = 6, 8
     corners = torch.zeros(1, 6, height, width)
     corners[0, -1, 4, 2] = 5  # seen from two rows above, one column to the right
-    head.verification.forward = lambda x: (torch.zeros_like(x), corners, torch.zeros(1, 2, height, width))
+    head.verification.forward = lambda x: (
+        torch.zeros_like(x),
+        corners,
+        torch.zeros(1, 2, height, width),
+    )
     outputs = head([torch.zeros(1, 32, height, width)])
     moved = outputs["refined"] - outputs["initial"]
     assert torch.equal(outputs["initial"][0], shift.repeat(height * width, 9))
@@ -159,12 +182,17 @@ def brute_corner(x: float, y: float, scores: Tensor, offsets: Tensor, stride: in
     top = min(max(math.floor(y / stride), 0), height - 2)
     around = [(scores[top + i, left + j].item(), top + i, left + j) for i in (0, 1) for j in (0, 1)]
     _, row, column = max(around)
-    return [(column + offsets[0, row, column].item()) * stride, (row + offsets[1, row, column].item()) * stride]
+    return [
+        (column + offsets[0, row, column].item()) * stride,
+        (row + offsets[1, row, column].item()) * stride,
+    ]
 
 
 def test_refine_corners():
     scores, offsets, stride = noise(2, 5, 9), 0.4 * noise(4, 5, 9, seed=1), 8
-    corner = torch.rand(200, 2, generator=torch.Generator().manual_seed(2)) * torch.tensor([72.0, 40.0])
+    corner = torch.rand(200, 2, generator=torch.Generator().manual_seed(2)) * torch.tensor(
+        [72.0, 40.0]
+    )
     boxes = torch.cat([corner, (corner + 12 * noise(200, 2, seed=3).abs()).clamp(max=72)], dim=1)
     boxes[0] = torch.tensor([0.0, 0, 72, 40])
     found = refine_corners(boxes, scores, offsets, stride)
@@ -184,21 +212,37 @@ def test_detections_of_an_image():
     counts = [h * w for h, w, _ in levels]
     total, size = sum(counts), (60, 78)
     corner = torch.rand(total, 2, generator=torch.Generator().manual_seed(4)) * 60 - 5
-    boxes = torch.cat([corner, corner + 20 + 30 * torch.rand(total, 2, generator=torch.Generator().manual_seed(5))], dim=1)
+    boxes = torch.cat(
+        [
+            corner,
+            corner + 20 + 30 * torch.rand(total, 2, generator=torch.Generator().manual_seed(5)),
+        ],
+        dim=1,
+    )
     scores, corners = (0.6 * noise(total, 3, seed=6) - 2).sigmoid(), noise(total, 6, seed=7)
     found = _detect(boxes, scores, corners, size, levels)
 
-    maps = [m.t().reshape(6, h, w) for m, (h, w, _) in zip(corners.split(counts), levels, strict=True)]
+    maps = [
+        m.t().reshape(6, h, w) for m, (h, w, _) in zip(corners.split(counts), levels, strict=True)
+    ]
     limits = torch.tensor([78.0, 60, 78, 60])
     candidates, place = [], 0
     for number, count in enumerate(counts):
-        for box, chances in zip(boxes[place : place + count], scores[place : place + count], strict=True):
+        for box, chances in zip(
+            boxes[place : place + count], scores[place : place + count], strict=True
+        ):
             box = box.clamp(min=0).minimum(limits)
             if number:
                 level = 0 if number < 3 else 1
-                box = refine_corners(box[None], maps[level][:2], maps[level][2:], levels[level][2])[0]
+                box = refine_corners(box[None], maps[level][:2], maps[level][2:], levels[level][2])[
+                    0
+                ]
                 box = box.clamp(min=0).minimum(limits)
-            candidates += [(chance, label + 1, box) for label, chance in enumerate(chances.tolist()) if chance > 0.05]
+            candidates += [
+                (chance, label + 1, box)
+                for label, chance in enumerate(chances.tolist())
+                if chance > 0.05
+            ]
         place += count
     kept: list[tuple[float, int, Tensor]] = []
     for chance, label, box in sorted(candidates, key=lambda each: -each[0]):
@@ -216,7 +260,10 @@ def test_every_parameter_gets_a_gradient_with_corners_on_a_plain_pyramid():
     spec = DetectorSpec(name="reppoints_v2", channels=32, neck="fpn", box_transform="corners")
     detector = build_detector(Layout.parse("C1-C1-T1-T1@16"), spec, num_classes=3).train()
     boxes = torch.tensor([[5.0, 5, 25, 20], [20, 30, 90, 95], [0, 0, 120, 120]])
-    targets = [{"boxes": boxes, "labels": torch.tensor([1, 3, 2])}, {"boxes": boxes[:0], "labels": torch.zeros(0).long()}]
+    targets = [
+        {"boxes": boxes, "labels": torch.tensor([1, 3, 2])},
+        {"boxes": boxes[:0], "labels": torch.zeros(0).long()},
+    ]
     sum(detector([torch.rand(3, 96, 128), torch.rand(3, 128, 64)], targets).values()).backward()
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
@@ -228,4 +275,9 @@ def test_the_neck_is_the_published_one_unless_asked_otherwise():
     assert DetectorSpec(name="reppoints_v2").neck == "bifpn"
     assert DetectorSpec(name="reppoints_v2", neck="fpn").neck == "fpn"
     assert DetectorSpec(name="fcos").neck == "fpn"
-    assert DetectorSpec.model_validate(DetectorSpec(name="reppoints_v2", neck="dsod").model_dump()).neck == "dsod"
+    assert (
+        DetectorSpec.model_validate(
+            DetectorSpec(name="reppoints_v2", neck="dsod").model_dump()
+        ).neck
+        == "dsod"
+    )

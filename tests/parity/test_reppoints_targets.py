@@ -39,8 +39,11 @@ BOXES = {
     "none": torch.zeros(0, 4),
     "one": torch.tensor([[20.0, 30, 70, 90]]),
     "larger than the image": torch.tensor([[-50.0, -60, 400, 500], [3, 3, 9, 9]]),
-    # The second repeats the first; centres of the others lie between locations, their corners are equally near to several.
-    "equal costs": torch.tensor([[16.0, 16, 48, 48], [16, 16, 48, 48], [20, 20, 52, 52], [52, 20, 84, 52], [28, 4, 60, 36]]),
+    # The second repeats the first; centres of the others lie between locations, their corners are
+    # equally near to several.
+    "equal costs": torch.tensor(
+        [[16.0, 16, 48, 48], [16, 16, 48, 48], [20, 20, 52, 52], [52, 20, 84, 52], [28, 4, 60, 36]]
+    ),
     "without extent": torch.tensor([[40.0, 40, 40, 40], [64, 8, 64, 90]]),
     "many": crowd(40),
     "500": crowd(500, seed=1),
@@ -50,7 +53,11 @@ every = pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES)
 
 def nearest(x: float, y: float, stride: int) -> int:
     """The first of the nearest locations of a level."""
-    here = [(math.dist((px, py), (x, y)), index) for index, (px, py, s) in enumerate(PLACES) if s == stride]
+    here = [
+        (math.dist((px, py), (x, y)), index)
+        for index, (px, py, s) in enumerate(PLACES)
+        if s == stride
+    ]
     return min(here)[1]
 
 
@@ -63,10 +70,16 @@ def test_initial_match(boxes: Tensor):
         stride = min(max(stride, STRIDES[0]), STRIDES[-1])
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
         there = [place for place, (_, _, s) in enumerate(PLACES) if s == stride]
-        distances = [math.hypot((PLACES[p][0] - x) / width, (PLACES[p][1] - y) / height) for p in there]
-        claims.setdefault(there[distances.index(min(distances))], []).append((min(distances), index))
+        distances = [
+            math.hypot((PLACES[p][0] - x) / width, (PLACES[p][1] - y) / height) for p in there
+        ]
+        claims.setdefault(there[distances.index(min(distances))], []).append(
+            (min(distances), index)
+        )
     found = initial_match(POINTS, LEVELS, boxes).tolist()
-    assert found == [min(claims[place])[1] if place in claims else -1 for place in range(len(PLACES))]
+    assert found == [
+        min(claims[place])[1] if place in claims else -1 for place in range(len(PLACES))
+    ]
 
 
 @every
@@ -99,14 +112,20 @@ def test_corner_targets(boxes: Tensor):
 
 @every
 def test_foreground_weights(boxes: Tensor):
-    """Painted on the finest grid, the largest box first, as with a brush; coarser levels take what lies at their locations."""
+    """Painted on the finest grid, the largest box first, as with a brush; coarser levels take what
+    lies at their locations.
+    """
     labels = torch.arange(len(boxes)) % 3
     found = foreground_weights(POINTS, boxes, labels, num_classes=3, stride=8)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    canvas = torch.zeros(3, 3 * HEIGHT, 3 * WIDTH)  # with room for what rounding up adds to coarse levels
+    canvas = torch.zeros(
+        3, 3 * HEIGHT, 3 * WIDTH
+    )  # with room for what rounding up adds to coarse levels
     for index in areas.sort(descending=True, stable=True).indices.tolist():
         x1, y1, x2, y2 = (8 * math.floor(side / 8) for side in boxes[index].tolist())
-        canvas[labels[index], max(y1, 0) : max(y2 + 1, 0), max(x1, 0) : max(x2 + 1, 0)] = 1 / max(areas[index].item(), 1)
+        canvas[labels[index], max(y1, 0) : max(y2 + 1, 0), max(x1, 0) : max(x2 + 1, 0)] = 1 / max(
+            areas[index].item(), 1
+        )
     wanted = torch.stack([canvas[:, y, x] for x, y, _ in PLACES])
     assert torch.allclose(found, wanted)
 
@@ -115,11 +134,16 @@ def test_corners_that_move_within_the_radius_leave_an_overlap_of_70_per_cent():
     def least_overlap(box: Tensor, radius: float) -> float:
         x1, y1, x2, y2 = box.double().tolist()
         moves = [(1, 1, 1, 1), (1, 1, -1, -1), (-1, -1, 1, 1)]  # together, inwards, outwards
-        moved = [[x1 + a * radius, y1 + b * radius, x2 + c * radius, y2 + d * radius] for a, b, c, d in moves]
+        moved = [
+            [x1 + a * radius, y1 + b * radius, x2 + c * radius, y2 + d * radius]
+            for a, b, c, d in moves
+        ]
         overlaps = []
         for a1, b1, a2, b2 in moved:
             shared = max(0, min(x2, a2) - max(x1, a1)) * max(0, min(y2, b2) - max(y1, b1))
-            overlaps.append(shared / ((x2 - x1) * (y2 - y1) + max(0, a2 - a1) * max(0, b2 - b1) - shared))
+            overlaps.append(
+                shared / ((x2 - x1) * (y2 - y1) + max(0, a2 - a1) * max(0, b2 - b1) - shared)
+            )
         return min(overlaps)
 
     boxes = crowd(30)
@@ -133,7 +157,9 @@ def test_a_location_takes_the_cheapest_claim_and_of_equal_ones_the_first():
     index = torch.randint(0, 12, (40,), generator=generator)
     cost = torch.randint(0, 4, (40,), generator=generator).float()
     claims = [[(cost[i].item(), i) for i in range(40) if index[i] == place] for place in range(15)]
-    assert cheapest(index, cost, 15).tolist() == [min(claim)[1] if claim else -1 for claim in claims]
+    assert cheapest(index, cost, 15).tolist() == [
+        min(claim)[1] if claim else -1 for claim in claims
+    ]
 
 
 def some_targets(seed: int) -> CornerTargets:
@@ -155,9 +181,16 @@ def test_corner_losses_one_location_at_a_time():
                     for axis in (0, 1):
                         wanted = targets.offsets[image, place, kind, axis].item()
                         distance = abs(corners[image, place, 2 + 2 * kind + axis].item() - wanted)
-                        offsets[kind] += (4.5 * distance**2 if distance < 1 / 9 else distance - 1 / 18) / number
+                        offsets[kind] += (
+                            4.5 * distance**2 if distance < 1 / 9 else distance - 1 / 18
+                        ) / number
                 else:
-                    heat[kind] -= (1 - targets.heat[image, place, kind].item()) ** 4 * p**2 * math.log(1 - p) / number
+                    heat[kind] -= (
+                        (1 - targets.heat[image, place, kind].item()) ** 4
+                        * p**2
+                        * math.log(1 - p)
+                        / number
+                    )
     found = corner_losses(corners, targets)
     assert found[0].item() == pytest.approx(sum(heat) / 2, rel=1e-4)
     assert found[1].item() == pytest.approx(sum(offsets) / 2, rel=1e-4)
@@ -165,25 +198,45 @@ def test_corner_losses_one_location_at_a_time():
 
 def test_foreground_loss_one_location_at_a_time():
     labels = torch.arange(6) % 2
-    weights = torch.stack([foreground_weights(POINTS, crowd(6, 4), labels, 2, 8), torch.zeros(len(POINTS), 2)])
+    weights = torch.stack(
+        [foreground_weights(POINTS, crowd(6, 4), labels, 2, 8), torch.zeros(len(POINTS), 2)]
+    )
     logits = torch.randn(weights.shape, generator=torch.Generator().manual_seed(5))
-    covered = [(p, w) for p, w in zip(logits.sigmoid().flatten().tolist(), weights.flatten().tolist(), strict=True)]
-    hits = sum(0.25 * (1 - p) ** 2 * -math.log(p) * w for p, w in covered if w) / sum(w for _, w in covered)
-    misses = sum(0.75 * p**2 * -math.log(1 - p) for p, w in covered if not w) / sum(w > 0 for _, w in covered)
+    covered = [
+        (p, w)
+        for p, w in zip(
+            logits.sigmoid().flatten().tolist(), weights.flatten().tolist(), strict=True
+        )
+    ]
+    hits = sum(0.25 * (1 - p) ** 2 * -math.log(p) * w for p, w in covered if w) / sum(
+        w for _, w in covered
+    )
+    misses = sum(0.75 * p**2 * -math.log(1 - p) for p, w in covered if not w) / sum(
+        w > 0 for _, w in covered
+    )
     assert foreground_loss(logits, weights).item() == pytest.approx(hits + misses, rel=1e-4)
 
 
 def test_verification_losses_are_smooth_and_finite_where_there_is_nothing():
     targets = some_targets(6)
     rows = [*targets.here[0].any(dim=1).nonzero().flatten()[:4].tolist(), 1, 2, 3]
-    few = CornerTargets(*(part[:1, rows].double() if part.is_floating_point() else part[:1, rows] for part in targets))
+    few = CornerTargets(
+        *(
+            part[:1, rows].double() if part.is_floating_point() else part[:1, rows]
+            for part in targets
+        )
+    )
     generator = torch.Generator().manual_seed(7)
-    corners = torch.randn(1, len(rows), 6, dtype=torch.float64, generator=generator).requires_grad_()
+    corners = torch.randn(
+        1, len(rows), 6, dtype=torch.float64, generator=generator
+    ).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: corner_losses(x, few), corners)
     logits = torch.randn(1, 5, 3, dtype=torch.float64, generator=generator).requires_grad_()
     weights = torch.rand(1, 5, 3, dtype=torch.float64, generator=generator)
     assert torch.autograd.gradcheck(lambda x: foreground_loss(x, weights * (weights > 0.5)), logits)
-    nothing = CornerTargets(torch.zeros(1, 5, 2), torch.zeros(1, 5, 2, dtype=torch.bool), torch.zeros(1, 5, 2, 2))
+    nothing = CornerTargets(
+        torch.zeros(1, 5, 2), torch.zeros(1, 5, 2, dtype=torch.bool), torch.zeros(1, 5, 2, 2)
+    )
     extreme = torch.tensor([-200.0, 0, 200]).repeat(1, 5, 2)
     assert all(loss.isfinite() for loss in corner_losses(extreme, nothing))
     assert foreground_loss(extreme, torch.zeros(1, 5, 6)).isfinite()
@@ -208,14 +261,19 @@ def test_the_losses_of_a_batch_are_those_of_its_parts(counts: tuple[int, ...]):
     sizes = [h * w for h, w, _ in LEVELS]
     first = [initial_match(POINTS, LEVELS, each).tolist() for each in given]
     second = [match(mine, sizes, each).tolist() for mine, each in zip(boxes[0], given, strict=True)]
-    for name, predicted, matched, weight in (("initial_boxes", boxes[0], first, 1), ("refined_boxes", boxes[1], second, 2)):
+    for name, predicted, matched, weight in (
+        ("initial_boxes", boxes[0], first, 1),
+        ("refined_boxes", boxes[1], second, 2),
+    ):
         losses = [
             1 - generalized_box_iou(predicted[image, place, None], given[image][index, None]).item()
             for image, places in enumerate(matched)
             for place, index in enumerate(places)
             if index >= 0
         ]
-        assert found[name].item() == pytest.approx(weight * sum(losses) / max(1, len(losses)), rel=1e-4)
+        assert found[name].item() == pytest.approx(
+            weight * sum(losses) / max(1, len(losses)), rel=1e-4
+        )
     wanted = torch.zeros_like(outputs["logits"])
     for image, places in enumerate(second):
         for place, index in enumerate(places):
@@ -224,7 +282,9 @@ def test_the_losses_of_a_batch_are_those_of_its_parts(counts: tuple[int, ...]):
     focal = sigmoid_focal_loss(outputs["logits"], wanted, reduction="sum") / max(1, wanted.sum())
     assert found["classification"].item() == pytest.approx(focal.item(), rel=1e-4)
     corners = [corner_targets(POINTS, LEVELS, each) for each in given]
-    heat, offsets = corner_losses(outputs["corners"], CornerTargets(*map(torch.stack, zip(*corners, strict=True))))
+    heat, offsets = corner_losses(
+        outputs["corners"], CornerTargets(*map(torch.stack, zip(*corners, strict=True)))
+    )
     assert found["corners"].item() == pytest.approx(heat.item() / 4)
     assert found["corner_offsets"].item() == pytest.approx(offsets.item())
 
@@ -233,7 +293,9 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
     generator = torch.Generator().manual_seed(10)
     given = [crowd(count, 11 + count) for count in (9, 0, 3, 1)]
     targets = [{"boxes": boxes, "labels": torch.arange(len(boxes)) % 4 + 1} for boxes in given]
-    around = torch.cat([POINTS - 12, POINTS + 12], dim=1) + 3 * torch.randn(2, 4, len(POINTS), 4, generator=generator)
+    around = torch.cat([POINTS - 12, POINTS + 12], dim=1) + 3 * torch.randn(
+        2, 4, len(POINTS), 4, generator=generator
+    )
     outputs = {
         name: torch.randn(4, len(POINTS), width, generator=generator)
         for name, width in (("logits", 4), ("corners", 6), ("foreground", 4))
@@ -241,7 +303,9 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
 
     def lost(share: slice) -> dict[str, Tensor]:
         mine = {name: output[share] for name, output in outputs.items()}
-        return reppoints_losses(mine, (around[0, share], around[1, share]), POINTS, LEVELS, targets[share])
+        return reppoints_losses(
+            mine, (around[0, share], around[1, share]), POINTS, LEVELS, targets[share]
+        )
 
     whole, shares, seen = lost(slice(0, 4)), (slice(0, 2), slice(2, 4)), []
 
@@ -257,8 +321,12 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
     halves = []
     for share in shares:
         means = iter([sum(both) / 2 for both in zip(*seen, strict=True)])
-        monkeypatch.setattr("nas.models.detectors.reppoints_loss.average", lambda _, means=means: next(means))
+        monkeypatch.setattr(
+            "nas.models.detectors.reppoints_loss.average", lambda _, means=means: next(means)
+        )
         halves.append(lost(share))
     assert len(seen[0]) == 6
     for name, loss in whole.items():
-        assert (halves[0][name] + halves[1][name]).item() / 2 == pytest.approx(loss.item(), rel=1e-4), name
+        assert (halves[0][name] + halves[1][name]).item() / 2 == pytest.approx(
+            loss.item(), rel=1e-4
+        ), name

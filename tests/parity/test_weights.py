@@ -1,4 +1,6 @@
-"""Files of torchvision's and timm's classifiers in our backbones: equal feature maps, in mixed layouts where they have them."""
+"""Files of torchvision's and timm's classifiers in our backbones: equal feature maps, in mixed
+layouts where they have them.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def stages(network: nn.Module) -> list[nn.Module]:
     return [network.layer1, network.layer2, network.layer3, network.layer4]
 
 
-def loaded(layout: str, path: Path, state: dict[str, Tensor]) -> tuple[HybridBackbone, WeightsReport]:
+def loaded(
+    layout: str, path: Path, state: dict[str, Tensor]
+) -> tuple[HybridBackbone, WeightsReport]:
     """A network from a file, its other tensors random."""
     if path.suffix == ".safetensors":
         save_file(state, path)
@@ -68,15 +72,23 @@ def images() -> Tensor:
 
 
 def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's before it moved a stage's merging from the end of the one before to its own beginning."""
+    """timm's before it moved a stage's merging from the end of the one before to its own
+    beginning.
+    """
     return {
-        re.sub(r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) - 1}.downsample", name): tensor
+        re.sub(
+            r"layers\.(\d)\.downsample",
+            lambda match: f"layers.{int(match[1]) - 1}.downsample",
+            name,
+        ): tensor
         for name, tensor in state.items()
     }
 
 
 def assert_maps_equal_swin(ours: HybridBackbone, network: nn.Module) -> None:
-    for mine, yours, norm in zip(ours(images()), outputs_of(network, stages(network), images()), ours.norms, strict=True):
+    for mine, yours, norm in zip(
+        ours(images()), outputs_of(network, stages(network), images()), ours.norms, strict=True
+    ):
         assert (mine - norm(yours).permute(0, 3, 1, 2)).abs().max() < 1e-5
     (last,) = outputs_of(network, [network.norm], images())
     assert (mine - last.permute(0, 3, 1, 2)).abs().max() < 1e-5
@@ -91,7 +103,10 @@ def test_swin_t(tmp_path: Path, source: str, suffix: str):
     assert report.source == source
     assert (report.missing, report.unused, report.misfits) == (SWIN_NORMS, (), ())
     assert len(report.loaded) == 171
-    assert report.summary() == f"taken over 171 of 177 tensors from {source}; not in the file: norms.0 (+2)"
+    assert (
+        report.summary()
+        == f"taken over 171 of 177 tensors from {source}; not in the file: norms.0 (+2)"
+    )
 
 
 @torch.no_grad()
@@ -102,9 +117,15 @@ def test_swin_t_in_timms_older_names(tmp_path: Path):
     state = old_names(network.state_dict())
     # As the published code has them, which keeps what follows from the window.
     buffers = {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
-    buffers["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(49, 49, dtype=torch.long)
+    buffers["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(
+        49, 49, dtype=torch.long
+    )
     renamed = checkpoint_filter_fn({**state, **buffers}, network)
-    assert all(torch.equal(renamed[name], tensor) for name, tensor in network.state_dict().items() if "head" not in name)
+    assert all(
+        torch.equal(renamed[name], tensor)
+        for name, tensor in network.state_dict().items()
+        if "head" not in name
+    )
     ours, report = loaded(SWIN, tmp_path / "swin.pth", {"model": {**state, **buffers}})
     assert_maps_equal_swin(ours, network)
     assert (report.source, len(report.loaded)) == ("timm Swin with older names", 171)
@@ -113,9 +134,18 @@ def test_swin_t_in_timms_older_names(tmp_path: Path):
 
 @torch.no_grad()
 def test_swin_t_from_timms_feature_extractor(tmp_path: Path):
-    state = {re.sub(r"layers\.(\d)", r"layers_\1", name): t for name, t in theirs("timm Swin").state_dict().items()}
-    extractor = pytest.importorskip("timm").create_model("swin_tiny_patch4_window7_224", features_only=True).eval()
-    assert extractor.state_dict().keys() == {name for name in state if not name.startswith(("norm.", "head."))}
+    state = {
+        re.sub(r"layers\.(\d)", r"layers_\1", name): t
+        for name, t in theirs("timm Swin").state_dict().items()
+    }
+    extractor = (
+        pytest.importorskip("timm")
+        .create_model("swin_tiny_patch4_window7_224", features_only=True)
+        .eval()
+    )
+    assert extractor.state_dict().keys() == {
+        name for name in state if not name.startswith(("norm.", "head."))
+    }
     extractor.load_state_dict(state, strict=False)
     ours, report = loaded(SWIN, tmp_path / "swin.pt", extractor.state_dict())
     for mine, yours, norm in zip(ours(images()), extractor(images()), ours.norms, strict=True):
@@ -129,7 +159,9 @@ def test_resnet_50(tmp_path: Path, source: str):
     network = theirs(source)
     network.bn1.num_batches_tracked.fill_(7)
     ours, report = loaded(RESNET, tmp_path / "resnet.safetensors", network.state_dict())
-    for mine, yours in zip(ours(images()), outputs_of(network, stages(network), images()), strict=True):
+    for mine, yours in zip(
+        ours(images()), outputs_of(network, stages(network), images()), strict=True
+    ):
         assert (mine - yours).abs().max() / yours.abs().max() < 1e-5
     assert ours.stem.norm.num_batches_tracked == 7
     assert (report.missing, report.unused, report.misfits) == ((), (), ())
@@ -141,7 +173,9 @@ def test_resnet_50(tmp_path: Path, source: str):
 def test_a_mixed_layout_takes_its_c_stages_from_a_resnet(tmp_path: Path):
     network = theirs("torchvision ResNet")
     ours, report = loaded("C3-C4-T2-T2@256", tmp_path / "resnet.pth", network.state_dict())
-    for mine, yours in zip(ours(images())[:2], outputs_of(network, stages(network), images())[:2], strict=True):
+    for mine, yours in zip(
+        ours(images())[:2], outputs_of(network, stages(network), images())[:2], strict=True
+    ):
         assert (mine - yours).abs().max() / yours.abs().max() < 1e-5
     names = [name for name in ours.state_dict() if not name.endswith("num_batches_tracked")]
     assert list(report.loaded) == [name for name in names if re.match(r"stem|stages\.[01]", name)]
@@ -154,11 +188,16 @@ def test_a_mixed_layout_takes_its_c_stages_from_a_resnet(tmp_path: Path):
 
 @torch.no_grad()
 def test_a_narrower_layout_takes_only_the_stem(tmp_path: Path):
-    _, report = loaded("C2-C2-T12-T4", tmp_path / "resnet.pth", theirs("torchvision ResNet").state_dict())
+    _, report = loaded(
+        "C2-C2-T12-T4", tmp_path / "resnet.pth", theirs("torchvision ResNet").state_dict()
+    )
     stem = [f"stem.norm.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
     assert list(report.loaded) == ["stem.conv.weight", *stem]
     assert report.misfits[0] == ("stages.0.0.conv1.weight", (64, 64, 1, 1), (24, 64, 1, 1))
-    assert "; does not fit: stages.0.0.conv1.weight [64, 64, 1, 1] instead of [24, 64, 1, 1] (+" in report.summary()
+    assert (
+        "; does not fit: stages.0.0.conv1.weight [64, 64, 1, 1] instead of [24, 64, 1, 1] (+"
+        in report.summary()
+    )
 
 
 @torch.no_grad()
@@ -166,7 +205,10 @@ def test_a_mixed_layout_takes_its_t_stages_from_a_swin(tmp_path: Path):
     network = theirs("torchvision Swin")
     ours, report = loaded("C2-C2-T12-T4", tmp_path / "swin.pth", network.state_dict())
     x = torch.rand(1, 28, 28, 192, generator=torch.Generator().manual_seed(1))
-    for stage, (merging, blocks) in {2: (network.features[4], network.features[5]), 3: network.features[6:8]}.items():
+    for stage, (merging, blocks) in {
+        2: (network.features[4], network.features[5]),
+        3: network.features[6:8],
+    }.items():
         y = ours.stages[stage].blocks[: len(blocks)](ours.stages[stage].merging(x))
         x = blocks(merging(x))
         assert (y - x).abs().max() < 1e-5
@@ -175,4 +217,8 @@ def test_a_mixed_layout_takes_its_t_stages_from_a_swin(tmp_path: Path):
         name for name in ours.state_dict() if re.match(r"stages\.3\.blocks\.[23]", name)
     }
     assert "features.1.0.norm1.weight" in report.unused
-    assert [name for name, *_ in report.misfits] == ["stem.conv.weight", "stem.norm.weight", "stem.norm.bias"]
+    assert [name for name, *_ in report.misfits] == [
+        "stem.conv.weight",
+        "stem.norm.weight",
+        "stem.norm.bias",
+    ]

@@ -1,4 +1,6 @@
-"""A search as a job on a Ray cluster: our packages and the request travel there, the driver runs there."""
+"""A search as a job on a Ray cluster: our packages and the request travel there, the driver runs
+there.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,27 @@ def check_for_cluster(spec: SearchSpec) -> None:
     Raises:
         SpecError: relative paths, an SQLite file, or a password, which would travel through Ray.
     """
-    named = (("data.root", spec.data.root), ("run.output", spec.run.output), ("recipe.weights", spec.recipe.weights))
+    named = (
+        ("data.root", spec.data.root),
+        ("run.output", spec.run.output),
+        ("recipe.weights", spec.recipe.weights),
+    )
     for key, path in named:
         if path and not is_remote(path) and not Path(path).is_absolute():
-            raise SpecError(f"{key} must be a URL or an absolute path, the same on every machine of the cluster; got {path!r}")
+            raise SpecError(
+                f"{key} must be a URL or an absolute path, the same on every machine of the "
+                f"cluster; got {path!r}"
+            )
     url = parse_url(spec.storage)
     if url.get_backend_name() == "sqlite":
-        raise SpecError("storage must be a database server, PostgreSQL or MySQL, for a search on a cluster; got an SQLite file")
+        raise SpecError(
+            "storage must be a database server, PostgreSQL or MySQL, for a search on a cluster; "
+            "got an SQLite file"
+        )
     if url.password or "password" in url.query:
         raise SpecError(
-            "storage must not name a password where it travels to a cluster: set NAS_STORAGE on the cluster's head, "
+            "storage must not name a password where it travels to a cluster: set NAS_STORAGE on "
+            "the cluster's head, "
             "or keep the password there in the database's own file (~/.pgpass, ~/.my.cnf)"
         )
 
@@ -55,13 +68,19 @@ def submit_job(spec: SearchSpec, url: str) -> str:
     with tempfile.TemporaryDirectory(prefix="scratch-nas-") as name:
         folder = Path(name)
         for package in package_folders():
-            shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         (folder / "request.json").write_text(json.dumps(spec.to_dict()))
         deadline = time.monotonic() + STARTING_S
         while True:
             try:
                 return str(
-                    client.submit_job(entrypoint=ENTRY, runtime_env={"working_dir": name}, metadata={"study": spec.study})
+                    client.submit_job(
+                        entrypoint=ENTRY,
+                        runtime_env={"working_dir": name},
+                        metadata={"study": spec.study},
+                    )
                 )
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
@@ -93,4 +112,7 @@ def _client(url: str) -> Any:
         raise StudyError(f"run.cluster {url!r}: {error}") from None
     except (ConnectionError, ValueError) as error:
         said = str(error).splitlines()[0]
-        raise StudyError(f"run.cluster {url!r}: no Ray cluster answers there, for example http://head:8265 ({said})") from None
+        raise StudyError(
+            f"run.cluster {url!r}: no Ray cluster answers there, for example http://head:8265 "
+            f"({said})"
+        ) from None

@@ -13,7 +13,8 @@ from workers.ray_tune.searcher import StudySearcher
 
 
 class StudyScheduler(FIFOScheduler):
-    """First in, first out; stops a trial that reached its last epoch, was pruned or ended by an error.
+    """First in, first out; stops a trial that reached its last epoch, was pruned or ended by an
+    error.
 
     Args:
         study: decides.
@@ -31,10 +32,14 @@ class StudyScheduler(FIFOScheduler):
         return {}
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Keep every worker process for the next candidate: Tune keeps one, and a new one takes seconds to start."""
+        """Keep every worker process for the next candidate: Tune keeps one, and a new one takes
+        seconds to start.
+        """
         super().on_trial_add(tune_controller, trial)
         if not self._keeps_workers:
-            tune_controller._actor_cache.increase_max(trial.placement_group_factory, self.searcher.concurrent)
+            tune_controller._actor_cache.increase_max(
+                trial.placement_group_factory, self.searcher.concurrent
+            )
             self._keeps_workers = True
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

@@ -13,7 +13,9 @@ from workers.ray_tune.session import NodeMonitor
 from workers.trial_config import TrialConfigBuilder
 
 FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature
-SHORT_S = 20  # a candidate that trains for less is chosen while those before it train: its worker would wait for the database
+# a candidate that trains for less is chosen while those before it train: its worker would wait for
+# the database
+SHORT_S = 20
 START_S = 0.05
 
 
@@ -36,7 +38,9 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         self._watch.look()
-        chosen = self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
+        chosen = (
+            self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
+        )
         free = self.study.running - bool(chosen) < self.concurrent
         if chosen is None and (free or self._short) and not self._starting:
             chosen = self.study.ask()
@@ -51,14 +55,20 @@ class StudySearcher(Searcher):
 
     @property
     def _starting(self) -> bool:
-        """Tune has not yet started what it was just given, and would not before it has the answer."""
-        return self._short and self.study.running > 0 and time.monotonic() - self._handed_s < START_S
+        """Tune has not yet started what it was just given, and would not before it has the
+        answer.
+        """
+        return (
+            self._short and self.study.running > 0 and time.monotonic() - self._handed_s < START_S
+        )
 
     def trained_for(self, elapsed_s: float) -> None:
         """A candidate has come to its end."""
         self._short = elapsed_s < SHORT_S
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Only a worker that died ends here; every other end goes through the scheduler."""
         number = self.numbers.pop(trial_id, None)
         if error and number is not None and self.study.is_running(number):

@@ -1,4 +1,6 @@
-"""Ray, started on this machine or joined where RAY_ADDRESS says, and what each of its machines can do for the search."""
+"""Ray, started on this machine or joined where RAY_ADDRESS says, and what each of its machines can
+do for the search.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,12 @@ from nas.errors import StudyError, UserError
 from nas.utils.paths import check_file, localize, to_path
 from workers.resources import Node, TrialResources, plan, smallest_card_bytes
 
-PACKAGES = ("nas", "search_spaces", "workers", "dashboards")  # what a cluster gets of us; it has the dependencies itself
+PACKAGES = (
+    "nas",
+    "search_spaces",
+    "workers",
+    "dashboards",
+)  # what a cluster gets of us; it has the dependencies itself
 STORAGE_VARIABLE = "NAS_STORAGE"
 LOOK_S = 5
 PROBE_S = 120  # torch is imported there, perhaps from a slow disk
@@ -32,7 +39,8 @@ _SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's own state
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_MAX_PENDING_TRIALS_PG": "64",  # the searcher limits how many run, also while their processes start
+    # the searcher limits how many run, also while their processes start
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
 }
 
 
@@ -44,7 +52,9 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
         SpecError: the request asks for more than there is.
         StudyError: the cluster cannot be reached, or one of its machines cannot take part.
     """
-    os.environ.pop(STORAGE_VARIABLE, None)  # has been read; workers, whose environment Ray keeps, need no database
+    os.environ.pop(
+        STORAGE_VARIABLE, None
+    )  # has been read; workers, whose environment Ray keeps, need no database
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
@@ -56,9 +66,12 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
             nodes = look_at_nodes(spec)
         else:
             ray.init(
-                address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
-            )  # fmt: skip
+            )
             nodes = [_this_machine()]
         yield plan(spec.run, nodes, budget_bytes)
     finally:
@@ -66,7 +79,9 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
 
 
 class NodeMonitor:
-    """Looks every few seconds whether there is still a machine to run on; Ray waits for one for ever."""
+    """Looks every few seconds whether there is still a machine to run on; Ray waits for one for
+    ever.
+    """
 
     def __init__(self) -> None:
         self._looked_s = time.monotonic()
@@ -83,7 +98,9 @@ class NodeMonitor:
             return
         self._looked_s = time.monotonic()
         if not any(node["Alive"] and node["Resources"].get("CPU") for node in ray.nodes()):
-            raise StudyError("Ray has lost its last machine. Nothing else is lost: the same command goes on")
+            raise StudyError(
+                "Ray has lost its last machine. Nothing else is lost: the same command goes on"
+            )
 
 
 def package_folders() -> list[Path]:
@@ -95,11 +112,19 @@ def _join(address: str) -> None:
     import ray
 
     # A job of the Jobs API has brought the packages itself.
-    shipped = {} if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else {"py_modules": [str(path) for path in package_folders()]}
+    shipped = (
+        {}
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        else {"py_modules": [str(path) for path in package_folders()]}
+    )
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped)
+        ray.init(
+            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise StudyError(f"RAY_ADDRESS {address!r}: no Ray cluster answers there: {_first_line(error)}") from None
+        raise StudyError(
+            f"RAY_ADDRESS {address!r}: no Ray cluster answers there: {_first_line(error)}"
+        ) from None
 
 
 def _this_machine() -> Node:
@@ -111,7 +136,8 @@ def _this_machine() -> Node:
 
 
 def look_at_nodes(spec: SearchSpec) -> list[Node]:
-    """Ask every machine of the cluster that has cores whether it sees the data and shares the output folder.
+    """Ask every machine of the cluster that has cores whether it sees the data and shares the
+    output folder.
 
     Raises:
         StudyError: one does not; the text names the machine and the path.
@@ -129,20 +155,37 @@ def look_at_nodes(spec: SearchSpec) -> list[Node]:
         asked = []
         for node in alive:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            look = ray.remote(probe_node).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-            asked.append(look.remote(spec.data.root, (spec.data.train, spec.data.val), str(output), name, spec.recipe.weights))
+            look = ray.remote(probe_node).options(
+                num_cpus=0, max_retries=0, scheduling_strategy=there
+            )
+            asked.append(
+                look.remote(
+                    spec.data.root,
+                    (spec.data.train, spec.data.val),
+                    str(output),
+                    name,
+                    spec.recipe.weights,
+                )
+            )
         sizes = _sizes(spec.data.root, (spec.data.train, spec.data.val))
-        return [_judge(spec, node, answer, output, sizes) for node, answer in zip(alive, asked, strict=True)]
+        return [
+            _judge(spec, node, answer, output, sizes)
+            for node, answer in zip(alive, asked, strict=True)
+        ]
     finally:
         for left in output.glob(f"{name}*"):
             with suppress(OSError):
                 left.unlink()
 
 
-def _judge(spec: SearchSpec, node: dict[str, Any], answer: Any, output: Path, sizes: list[int]) -> Node:
+def _judge(
+    spec: SearchSpec, node: dict[str, Any], answer: Any, output: Path, sizes: list[int]
+) -> Node:
     import ray
 
-    where = f"machine {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) of the Ray cluster"
+    where = (
+        f"machine {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) of the Ray cluster"
+    )
     try:
         said = ray.get(answer, timeout=PROBE_S)
     except ray.exceptions.GetTimeoutError:
@@ -153,17 +196,28 @@ def _judge(spec: SearchSpec, node: dict[str, Any], answer: Any, output: Path, si
     if "refused" in said:
         raise StudyError(f"{where}: {said['refused']}")
     if said["sizes"] != sizes:
-        raise StudyError(f"{where}: data.root {spec.data.root!r} has other annotation files there than here")
+        raise StudyError(
+            f"{where}: data.root {spec.data.root!r} has other annotation files there than here"
+        )
     if not said["sees_output"] or not (output / said["wrote"]).exists():
-        raise StudyError(f"{where}: run.output {str(output)!r} is another folder there than here: it must be one they share")
+        raise StudyError(
+            f"{where}: run.output {str(output)!r} is another folder there than here: it must be "
+            "one they share"
+        )
     ours = version("torch")
     if said["torch"].split(".")[:2] != ours.split(".")[:2]:
-        raise StudyError(f"{where} has torch {said['torch']}, this one {ours}: checkpoints move between machines")
+        raise StudyError(
+            f"{where} has torch {said['torch']}, this one {ours}: checkpoints move between machines"
+        )
     return Node(int(node["Resources"]["CPU"]), node["Resources"].get("GPU", 0), said["card_bytes"])
 
 
-def probe_node(root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None) -> dict[str, Any]:
-    """Runs on a machine of the cluster: what it has and sees. Leaves a file beside the one it looks for."""
+def probe_node(
+    root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None
+) -> dict[str, Any]:
+    """Runs on a machine of the cluster: what it has and sees. Leaves a file beside the one it looks
+    for.
+    """
     mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
     try:
         sizes = _sizes(root, splits)
@@ -175,9 +229,12 @@ def probe_node(root: str, splits: tuple[str, ...], output: str, name: str, weigh
     except OSError as error:
         return {"refused": f"run.output {output!r} cannot be written: {error.strerror or error}"}
     return {
-        "sizes": sizes, "sees_output": (to_path(output) / name).exists(), "wrote": mine, "card_bytes": smallest_card_bytes(),
+        "sizes": sizes,
+        "sees_output": (to_path(output) / name).exists(),
+        "wrote": mine,
+        "card_bytes": smallest_card_bytes(),
         "torch": version("torch"),
-    }  # fmt: skip
+    }
 
 
 def _sizes(root: str, splits: tuple[str, ...]) -> list[int]:

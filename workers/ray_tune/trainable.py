@@ -1,4 +1,6 @@
-"""One candidate as a Ray Tune trainable: a step is an epoch; the process is used again for the next candidate."""
+"""One candidate as a Ray Tune trainable: a step is an epoch; the process is used again for the next
+candidate.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,13 @@ from workers.trial_config import run_job
 
 
 class CandidateTrainable(tune.Trainable):
-    """Reports travel as one JSON string, because Tune takes nested results apart. Checkpoints are the candidate's own."""
+    """Reports travel as one JSON string, because Tune takes nested results apart. Checkpoints are
+    the candidate's own.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
-        gc.freeze()  # what has been imported stays; to search it for garbage after every candidate takes 0.2 s
+        # what has been imported stays; to search it for garbage after every candidate takes 0.2 s
+        gc.freeze()
         self._reports = self.reports(config)
 
     def reports(self, config: dict[str, Any]) -> Iterator[EpochReport]:

@@ -1,4 +1,6 @@
-"""The backend that trains nothing: it replays a table on a simulated clock, for a study that does not know the difference."""
+"""The backend that trains nothing: it replays a table on a simulated clock, for a study that does
+not know the difference.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Moment:
 
 @dataclass(order=True)
 class _Due:
-    """What a worker will say next. What is due at the same time is said in the order of the trials' numbers."""
+    """What a worker will say next. What is due at the same time is said in the order of the trials'
+    numbers.
+    """
 
     at_s: float
     number: int
@@ -39,9 +43,9 @@ class _Due:
 class Simulation:
     """A search whose workers look their trainings up.
 
-    A worker is busy with a candidate for the seconds that the table has, and takes the next one in the moment in which it is
-    free; choosing takes no time. Of what happens in one moment all reports are heard first, in the order of the trials, then
-    every free worker is given something.
+    A worker is busy with a candidate for the seconds that the table has, and takes the next one in
+    the moment in which it is free; choosing takes no time. Of what happens in one moment all
+    reports are heard first, in the order of the trials, then every free worker is given something.
 
     Args:
         study: decides, as it does for real workers.
@@ -62,8 +66,9 @@ class Simulation:
         study.on_event = self._heard
 
     def run(self, until_s: float = math.inf) -> list[Moment]:
-        """Drive the study to its end, or until that time. Returns everything that happened; `clock_s` is then when it ended,
-        `busy_s` the sum of the workers' seconds for candidates that came to an end.
+        """Drive the study to its end, or until that time. Returns everything that happened;
+        `clock_s` is then when it ended, `busy_s` the sum of the workers' seconds for candidates
+        that came to an end.
         """
         self._fill()
         while self._due and self._due[0].at_s <= until_s:
@@ -85,7 +90,9 @@ class Simulation:
         reports = iter(run.reports(self.study.spec.recipe.epochs, self.table.device))
         self._push(assignment.number, self.clock_s, run, reports)
 
-    def _push(self, number: int, begun_s: float, run: RecordedRun, rest: Iterator[EpochReport]) -> None:
+    def _push(
+        self, number: int, begun_s: float, run: RecordedRun, rest: Iterator[EpochReport]
+    ) -> None:
         report = next(rest, None)
         elapsed_s = report.elapsed_s if report else run.elapsed_s[-1]
         heapq.heappush(self._due, _Due(begun_s + elapsed_s, number, begun_s, run, rest, report))
@@ -103,7 +110,9 @@ class Simulation:
         self._tell(event)
 
 
-def simulate(spec: SearchSpec, table: TabularBenchmark, workers: int, until_s: float = math.inf) -> Simulation:
+def simulate(
+    spec: SearchSpec, table: TabularBenchmark, workers: int, until_s: float = math.inf
+) -> Simulation:
     """Run a search in the memory of this process, without any database.
 
     Args:

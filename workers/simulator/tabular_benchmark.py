@@ -1,4 +1,6 @@
-"""Trainings that have been done once and for all: every layout of a small space, epoch by epoch, in one file."""
+"""Trainings that have been done once and for all: every layout of a small space, epoch by epoch, in
+one file.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ COURSES = ("loss", "lr", "map", "train_s", "elapsed_s")  # one value an epoch
 class RecordedRun:
     """One training of one layout with one seed.
 
-    `loss`, `lr`, `map`, `train_s` and `elapsed_s` have a value for each epoch, as in `EpochReport`; of a run that failed
-    `elapsed_s` has one more: when. `fps` is of its last epoch. `flops` are multiply-adds of one image.
+    `loss`, `lr`, `map`, `train_s` and `elapsed_s` have a value for each epoch, as in `EpochReport`;
+    of a run that failed `elapsed_s` has one more: when. `fps` is of its last epoch. `flops` are
+    multiply-adds of one image.
     """
 
     layout: str
@@ -51,18 +54,35 @@ class RecordedRun:
         return cls(**{**written, **{name: tuple(written[name]) for name in COURSES}})
 
     def reports(self, epochs: int, device: str) -> list[EpochReport]:
-        """What its worker told. Of the metrics there is the mAP alone; a run that did not fail ends with its last epoch."""
+        """What its worker told. Of the metrics there is the mAP alone; a run that did not fail ends
+        with its last epoch.
+        """
         ended = None if self.fail_reason else len(self.map)
         return [
             EpochReport(
-                epoch=epoch, epochs=epochs, loss=loss, lr=lr, metrics=_map_alone(score), fps=self.fps,
-                train_s=train_s, elapsed_s=elapsed_s, memory_peak_bytes=None, device=device, calibration=None,
+                epoch=epoch,
+                epochs=epochs,
+                loss=loss,
+                lr=lr,
+                metrics=_map_alone(score),
+                fps=self.fps,
+                train_s=train_s,
+                elapsed_s=elapsed_s,
+                memory_peak_bytes=None,
+                device=device,
+                calibration=None,
                 converged=epoch == ended and epoch < epochs,
             )
             for epoch, loss, lr, score, train_s, elapsed_s in zip(
-                range(1, epochs + 1), self.loss, self.lr, self.map, self.train_s, self.elapsed_s, strict=False
+                range(1, epochs + 1),
+                self.loss,
+                self.lr,
+                self.map,
+                self.train_s,
+                self.elapsed_s,
+                strict=False,
             )
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(frozen=True)
@@ -71,8 +91,8 @@ class TabularBenchmark:
 
     Args:
         about: where they come from, for people: command, versions, processor, what the seconds are.
-        request: what they were made from, the sections `space`, `data`, `detector`, `recipe` and `calibration` of a
-            `SearchSpec`, every value named.
+        request: what they were made from, the sections `space`, `data`, `detector`, `recipe` and
+            `calibration` of a `SearchSpec`, every value named.
         facts: of the data set.
         device: `cpu`, or the name of the GPU.
         runs: at least one of each layout.
@@ -100,10 +120,14 @@ class TabularBenchmark:
         """
         if found := self.by_layout.get(str(layout)):
             return found
-        raise StudyError(f"the table has no run of {layout}; it has {len(self.by_layout)} layouts of {self._space_name}")
+        raise StudyError(
+            f"the table has no run of {layout}; it has {len(self.by_layout)} layouts of "
+            f"{self._space_name}"
+        )
 
     def run_of(self, layout: Layout, seed: int) -> RecordedRun:
-        """The run with that seed; where there is none, one of the others, which `seed` and layout decide.
+        """The run with that seed; where there is none, one of the others, which `seed` and layout
+        decide.
 
         Raises:
             StudyError: see `runs_of`.
@@ -118,30 +142,45 @@ class TabularBenchmark:
         Raises:
             StudyError: see `runs_of`.
         """
-        return statistics.fmean(0.0 if run.fail_reason else run.map[-1] for run in self.runs_of(layout))
+        return statistics.fmean(
+            0.0 if run.fail_reason else run.map[-1] for run in self.runs_of(layout)
+        )
 
     def spec(self, flags: Mapping[str, Any]) -> SearchSpec:
-        """A search in this space, of candidates trained as these were, without baselines; `flags` as in `load_spec`."""
+        """A search in this space, of candidates trained as these were, without baselines; `flags`
+        as in `load_spec`.
+        """
         return load_spec(dict(self.request), {"search.baselines": False, **flags})
 
     def check(self, spec: SearchSpec) -> None:
         """Find out whether a search would have made these runs.
 
         Raises:
-            StudyError: its candidates are trained in another way, or its space has layouts that the table has not.
+            StudyError: its candidates are trained in another way, or its space has layouts that the
+                table has not.
         """
         known = {"nas_spec": self.request, "nas_data": asdict(self.facts)}
         if changed := differences(spec, self.facts.fingerprint, known, SAME):
-            raise StudyError(f"the table cannot answer for a search that trains in another way: {'; '.join(changed)}")
+            raise StudyError(
+                "the table cannot answer for a search that trains in another way: "
+                f"{'; '.join(changed)}"
+            )
         for layout in spec.search_space():
             self.runs_of(layout)
 
     def write(self, path: Path) -> None:
         """Store as JSON, one run a line."""
-        head = {"about": self.about, "device": self.device, "facts": asdict(self.facts), "request": self.request}
+        head = {
+            "about": self.about,
+            "device": self.device,
+            "facts": asdict(self.facts),
+            "request": self.request,
+        }
         begun = json.dumps(head, indent=1).removesuffix("\n}")
         lines = ",\n".join(json.dumps(_present(run), separators=(",", ":")) for run in self.runs)
-        atomic_write(path, lambda file: file.write(f'{begun},\n "runs": [\n{lines}\n]\n}}\n'.encode()))
+        atomic_write(
+            path, lambda file: file.write(f'{begun},\n "runs": [\n{lines}\n]\n}}\n'.encode())
+        )
 
     @classmethod
     def read(cls, path: Path) -> TabularBenchmark:
@@ -153,9 +192,17 @@ class TabularBenchmark:
         try:
             written = json.loads(path.read_text())
             runs = tuple(RecordedRun.from_dict(run) for run in written["runs"])
-            return cls(written["about"], written["request"], _facts(written["facts"]), written["device"], runs)
+            return cls(
+                written["about"],
+                written["request"],
+                _facts(written["facts"]),
+                written["device"],
+                runs,
+            )
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StudyError(f"{str(path)!r} is no table of trainings: {type(error).__name__}: {error}") from None
+            raise StudyError(
+                f"{str(path)!r} is no table of trainings: {type(error).__name__}: {error}"
+            ) from None
 
     @property
     def _space_name(self) -> str:
@@ -168,7 +215,11 @@ def sorted_runs(runs: Iterable[RecordedRun]) -> tuple[RecordedRun, ...]:
 
 
 def _map_alone(score: float) -> CocoMetrics:
-    others: Any = {field.name: None for field in fields(CocoMetrics) if field.name not in ("map", "map_per_class")}
+    others: Any = {
+        field.name: None
+        for field in fields(CocoMetrics)
+        if field.name not in ("map", "map_per_class")
+    }
     return CocoMetrics(map=score, **others)
 
 
@@ -178,4 +229,6 @@ def _present(run: RecordedRun) -> dict[str, Any]:
 
 def _facts(written: dict[str, Any]) -> DatasetSummary:
     shape: Any = tuple(written["batch_shape"])
-    return DatasetSummary(**{**written, "categories": tuple(written["categories"]), "batch_shape": shape})
+    return DatasetSummary(
+        **{**written, "categories": tuple(written["categories"]), "batch_shape": shape}
+    )

@@ -1,7 +1,8 @@
 """FCOS and Faster R-CNN as ONNX: one image of any size to its detections.
 
-What torchvision selects by masks is here ranked and cut, because a graph for any size cannot ask how many there are: what does
-not count gets a score below all others, is last in every ranking, suppresses nothing, and is cut off at the end.
+What torchvision selects by masks is here ranked and cut, because a graph for any size cannot ask
+how many there are: what does not count gets a score below all others, is last in every ranking,
+suppresses nothing, and is cut off at the end.
 """
 
 from __future__ import annotations
@@ -26,15 +27,23 @@ OUT = -1.0  # score of what does not count
 def why_not(detector: Detector) -> str:
     """Why a detector cannot be written as ONNX; empty where it can."""
     if not isinstance(detector, (Fcos, FasterRcnn)):
-        return f"{type(detector).__name__} is not exported to ONNX, only its backbone is; FCOS and Faster R-CNN are."
-    if isinstance(detector, FasterRcnn) and isinstance(detector.roi_heads.box_roi_pool, PyramidRoIPool):
-        return "RoIPool is not exported to ONNX, only the backbone is; Faster R-CNN with RoIAlign is."
+        return (
+            f"{type(detector).__name__} is not exported to ONNX, only its backbone is; FCOS and "
+            "Faster R-CNN are."
+        )
+    if isinstance(detector, FasterRcnn) and isinstance(
+        detector.roi_heads.box_roi_pool, PyramidRoIPool
+    ):
+        return (
+            "RoIPool is not exported to ONNX, only the backbone is; Faster R-CNN with RoIAlign is."
+        )
     return ""
 
 
 def detector_onnx(detector: Detector, templates: dict[str, Any] | None = None) -> bytes:
-    """A model with the input `image` [1, 3, H, W], RGB in 0 to 1, already resized, and `boxes` [N, 4], `scores` [N], `labels`
-    [N], those that `detector([image])` gives; `templates` as in `OnnxGraph`.
+    """A model with the input `image` [1, 3, H, W], RGB in 0 to 1, already resized, and `boxes` [N,
+    4], `scores` [N], `labels` [N], those that `detector([image])` gives; `templates` as in
+    `OnnxGraph`.
 
     Raises:
         MissingDependency: packages of the extra `onnx` are not there.
@@ -48,27 +57,39 @@ def detector_onnx(detector: Detector, templates: dict[str, Any] | None = None) -
     (batch,) = graph.add(_Prepared(detector), "prepared", ["image"], [torch.rand(1, 3, 70, 90)])
     maps = add_backbone(graph, pyramid.backbone, batch)[pyramid.first :]
     widths = pyramid.backbone.widths[pyramid.first :]
-    examples = [torch.rand(1, width, 40 // 2**level, 60 // 2**level) for level, width in enumerate(widths)]
-    heads: nn.Module = _FcosHeads(detector) if isinstance(detector, Fcos) else _FasterRcnnHeads(detector)
+    examples = [
+        torch.rand(1, width, 40 // 2**level, 60 // 2**level) for level, width in enumerate(widths)
+    ]
+    heads: nn.Module = (
+        _FcosHeads(detector) if isinstance(detector, Fcos) else _FasterRcnnHeads(detector)
+    )
     found = graph.add(heads, "heads", ["image", *maps], [torch.rand(1, 3, 70, 90), *examples])
     kinds = (("boxes", TensorProto.FLOAT, ["found", 4]), ("scores", TensorProto.FLOAT, ["found"]))
     outputs: dict[str, Any] = {
         name: (value, kind, shape)
-        for value, (name, kind, shape) in zip(found, (*kinds, ("labels", TensorProto.INT64, ["found"])), strict=True)
+        for value, (name, kind, shape) in zip(
+            found, (*kinds, ("labels", TensorProto.INT64, ["found"])), strict=True
+        )
     }
     return graph.finished(outputs)
 
 
 class _Prepared(nn.Module):
-    """An image as the backbone takes it: normalised, padded with zeros to a multiple of the largest stride."""
+    """An image as the backbone takes it: normalised, padded with zeros to a multiple of the largest
+    stride.
+    """
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.transform, self.multiple = detector.transform, detector.transform.size_divisible
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = ((size + self.multiple - 1) // self.multiple * self.multiple for size in image.shape[2:])
-        return nn.functional.pad(self.transform.normalize(image), (0, width - image.shape[3], 0, height - image.shape[2]))
+        height, width = (
+            (size + self.multiple - 1) // self.multiple * self.multiple for size in image.shape[2:]
+        )
+        return nn.functional.pad(
+            self.transform.normalize(image), (0, width - image.shape[3], 0, height - image.shape[2])
+        )
 
 
 class _Heads(nn.Module):
@@ -80,10 +101,16 @@ class _Heads(nn.Module):
 
     def levels(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
         """Of the pyramid."""
-        return list(self.detector.backbone.fpn({str(index): x for index, x in enumerate(maps)}).values())
+        return list(
+            self.detector.backbone.fpn({str(index): x for index, x in enumerate(maps)}).values()
+        )
 
-    def best(self, boxes: Tensor, scores: Tensor, labels: Tensor, limit: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """After suppression within each label, the first `count` by score, without those that do not count."""
+    def best(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, limit: float, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """After suppression within each label, the first `count` by score, without those that do
+        not count.
+        """
         apart = labels.to(boxes) * (boxes.max() + 1)
         kept = nms(boxes + apart[:, None], scores, limit)
         kept = kept[scores[kept] > OUT][:count]
@@ -107,7 +134,9 @@ class _FcosHeads(_Heads):
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self.best(boxes, scores, labels, model.nms_thresh, model.detections_per_img)
 
-    def _candidates(self, out: dict[str, Tensor], anchors: Tensor, size: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _candidates(
+        self, out: dict[str, Tensor], anchors: Tensor, size: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
         model = self.detector
         scores = (out["cls_logits"].sigmoid() * out["bbox_ctrness"].sigmoid()).sqrt().flatten()
         scores = torch.where(scores > model.score_thresh, scores, OUT)
@@ -127,14 +156,26 @@ class _FasterRcnnHeads(_Heads):
         proposals = self._proposals(image, levels, size)
         pooled = self._pooled(levels, proposals)
         logits, offsets = heads.box_predictor(heads.box_head(pooled))
-        boxes = heads.box_coder.decode_single(offsets, proposals).unflatten(1, (-1, 4))[:, 1:].flatten(0, 1)
+        boxes = (
+            heads.box_coder.decode_single(offsets, proposals)
+            .unflatten(1, (-1, 4))[:, 1:]
+            .flatten(0, 1)
+        )
         boxes = box_ops.clip_boxes_to_image(boxes, size)
         scores = logits.softmax(dim=-1)[:, 1:]
         labels = torch.arange(1, scores.shape[1] + 1).expand_as(scores).flatten()
         scores = scores.flatten()
         sides = boxes[:, 2:] - boxes[:, :2]
-        chosen = torch.where((scores > heads.score_thresh) & (sides >= 1e-2).all(dim=1))[0]  # RoIHeads' own size
-        return self.best(boxes[chosen], scores[chosen], labels[chosen], heads.nms_thresh, heads.detections_per_img)
+        chosen = torch.where((scores > heads.score_thresh) & (sides >= 1e-2).all(dim=1))[
+            0
+        ]  # RoIHeads' own size
+        return self.best(
+            boxes[chosen],
+            scores[chosen],
+            labels[chosen],
+            heads.nms_thresh,
+            heads.detections_per_img,
+        )
 
     def _proposals(self, image: Tensor, levels: list[Tensor], size: Any) -> Tensor:
         rpn = self.detector.rpn
@@ -153,7 +194,9 @@ class _FasterRcnnHeads(_Heads):
         boxes, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         boxes = box_ops.clip_boxes_to_image(boxes, size)
         large = (boxes[:, 2:] - boxes[:, :2] >= rpn.min_size).all(dim=1)
-        return self.best(boxes, torch.where(large, scores, OUT), labels, rpn.nms_thresh, rpn.post_nms_top_n())[0]
+        return self.best(
+            boxes, torch.where(large, scores, OUT), labels, rpn.nms_thresh, rpn.post_nms_top_n()
+        )[0]
 
     def _pooled(self, levels: list[Tensor], boxes: Tensor) -> Tensor:
         """From the level that fits each box; the others' results are left."""

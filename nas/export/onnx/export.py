@@ -1,4 +1,6 @@
-"""A backbone as ONNX, for any batch, height and width; and whether an ONNX file gives what the network gives."""
+"""A backbone as ONNX, for any batch, height and width; and whether an ONNX file gives what the
+network gives.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,15 @@ from nas.models.backbones import HybridBackbone
 from nas.models.backbones.hybrid import dense_join
 from nas.models.backbones.swin_stage import AttentionStage
 
-WRITERS, READERS = ("onnx", "onnxscript", "onnxruntime"), ("onnxruntime",)  # packages; what is written is also read
-SIZES = ((2, 64, 96), (1, 70, 101), (1, 33, 225))  # images of a comparison: with and without rest in windows, one window
+WRITERS, READERS = (
+    ("onnx", "onnxscript", "onnxruntime"),
+    ("onnxruntime",),
+)  # packages; what is written is also read
+SIZES = (
+    (2, 64, 96),
+    (1, 70, 101),
+    (1, 33, 225),
+)  # images of a comparison: with and without rest in windows, one window
 OUTPUTS = tuple(f"stride_{4 * 2**stage}" for stage in range(4))
 
 
@@ -26,7 +35,8 @@ def missing(packages: tuple[str, ...] = WRITERS) -> list[str]:
 
 
 def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = None) -> bytes:
-    """A model with the input `images` [B, 3, H, W] and four maps, `OUTPUTS`, for any B, H and W; `templates` as in `OnnxGraph`.
+    """A model with the input `images` [B, 3, H, W] and four maps, `OUTPUTS`, for any B, H and W;
+    `templates` as in `OnnxGraph`.
 
     Raises:
         MissingDependency: packages of the extra `onnx` are not there.
@@ -44,21 +54,31 @@ def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = N
         for width, stride in zip(backbone.widths, (4, 8, 16, 32), strict=True)
     ]
     outputs = zip(OUTPUTS, maps, shapes, strict=True)
-    return graph.finished({name: (value, TensorProto.FLOAT, shape) for name, value, shape in outputs})
+    return graph.finished(
+        {name: (value, TensorProto.FLOAT, shape) for name, value, shape in outputs}
+    )
 
 
 def add_backbone(graph: Any, backbone: HybridBackbone, images: str) -> list[str]:
-    """Append a backbone to an `OnnxGraph` as `HybridBackbone.forward` has it; names of its four maps."""
+    """Append a backbone to an `OnnxGraph` as `HybridBackbone.forward` has it; names of its four
+    maps.
+    """
     backbone = backbone.eval()
     (x,) = graph.add(backbone.stem, "stem", [images], [torch.rand(2, 3, 64, 96)])
     before, given = "", _stem_width(backbone)
     maps: list[str] = []
-    for index, (stage, norm, width) in enumerate(zip(backbone.stages, backbone.norms, backbone.widths, strict=True)):
+    for index, (stage, norm, width) in enumerate(
+        zip(backbone.stages, backbone.norms, backbone.widths, strict=True)
+    ):
         name = f"stage_{index + 1}"
         if isinstance(stage, AttentionStage):
-            last = _add_attention(graph, stage, name, graph.transpose(x, (0, 2, 3, 1)), given, width)
+            last = _add_attention(
+                graph, stage, name, graph.transpose(x, (0, 2, 3, 1)), given, width
+            )
             x = graph.transpose(last, (0, 3, 1, 2))
-            (normed,) = graph.add(norm, f"{name}/norm", [last], [torch.rand(2, 20, 30, width)], channels=3)
+            (normed,) = graph.add(
+                norm, f"{name}/norm", [last], [torch.rand(2, 20, 30, width)], channels=3
+            )
             maps.append(graph.transpose(normed, (0, 3, 1, 2)))
         else:
             (x,) = graph.add(stage, name, [x], [torch.rand(2, given, 20, 30)])
@@ -74,12 +94,18 @@ def add_backbone(graph: Any, backbone: HybridBackbone, images: str) -> list[str]
     return maps
 
 
-def _add_attention(graph: Any, stage: AttentionStage, name: str, x: str, given: int, width: int) -> str:
+def _add_attention(
+    graph: Any, stage: AttentionStage, name: str, x: str, given: int, width: int
+) -> str:
     if not isinstance(stage.merging, nn.Identity):
-        (x,) = graph.add(stage.merging, f"{name}/merging", [x], [torch.rand(2, 20, 30, given)], channels=3)
+        (x,) = graph.add(
+            stage.merging, f"{name}/merging", [x], [torch.rand(2, 20, 30, given)], channels=3
+        )
     for index, block in enumerate(stage.blocks):
         key = f"{name} {block.shift}"
-        (x,) = graph.add(block, f"{name}/block_{index}", [x], [torch.rand(2, 20, 30, width)], channels=3, key=key)
+        (x,) = graph.add(
+            block, f"{name}/block_{index}", [x], [torch.rand(2, 20, 30, width)], channels=3, key=key
+        )
     return x
 
 
@@ -107,8 +133,13 @@ class OnnxModel:
         source = content if isinstance(content, bytes) else str(content)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"]
+        )
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         (given,) = self._session.get_inputs()
-        return [torch.from_numpy(np.array(value)) for value in self._session.run(None, {given.name: images.numpy()})]
+        return [
+            torch.from_numpy(np.array(value))
+            for value in self._session.run(None, {given.name: images.numpy()})
+        ]

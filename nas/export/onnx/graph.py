@@ -1,7 +1,8 @@
 """ONNX graphs for any image size, put together from pieces.
 
-`torch.export` traces a piece with symbolic sizes. Windows make these long expressions, which double from stage to stage in a
-trace of the whole network; piece by piece they stay short, and blocks of one stage are traced once, whatever its depth.
+`torch.export` traces a piece with symbolic sizes. Windows make these long expressions, which double
+from stage to stage in a trace of the whole network; piece by piece they stay short, and blocks of
+one stage are traced once, whatever its depth.
 """
 
 from __future__ import annotations
@@ -29,13 +30,22 @@ class OnnxGraph:
     """A graph that grows piece by piece; values have names.
 
     Args:
-        image: name of the input, float [B, 3, H, W]; with `batch` 1 one image, else any number of them.
+        image: name of the input, float [B, 3, H, W]; with `batch` 1 one image, else any number of
+            them.
         templates: pieces that another graph of the same network has traced.
     """
 
-    def __init__(self, image: str, batch: int | str = "batch", *, templates: dict[str, ModelProto] | None = None) -> None:
+    def __init__(
+        self,
+        image: str,
+        batch: int | str = "batch",
+        *,
+        templates: dict[str, ModelProto] | None = None,
+    ) -> None:
         self._graph = onnx.GraphProto(name="scratch-nas")
-        self._graph.input.append(helper.make_tensor_value_info(image, TensorProto.FLOAT, [batch, 3, "height", "width"]))
+        self._graph.input.append(
+            helper.make_tensor_value_info(image, TensorProto.FLOAT, [batch, 3, "height", "width"])
+        )
         self._templates = {} if templates is None else templates
 
     def add(
@@ -54,7 +64,8 @@ class OnnxGraph:
             piece: tensors, each an argument, to a tensor or several.
             name: of the piece within the graph, used once.
             inputs: names of the values it takes.
-            examples: tensors like them. Sizes of 1 and those of channels stay what they are, the others are free.
+            examples: tensors like them. Sizes of 1 and those of channels stay what they are, the
+                others are free.
             channels: which dimension the channels are.
             key: pieces with equal keys differ in their weights only; default: the name.
 
@@ -65,14 +76,19 @@ class OnnxGraph:
         if key not in self._templates:
             self._templates[key] = traced(piece, examples, channels)
         model = add_prefix(self._templates[key], f"{name}/")
-        weights = {f"{name}/{path}": tensor for path, tensor in [*piece.named_parameters(), *piece.named_buffers()]}
+        weights = {
+            f"{name}/{path}": tensor
+            for path, tensor in [*piece.named_parameters(), *piece.named_buffers()]
+        }
         for outer, inner in zip(inputs, model.graph.input, strict=True):
             self._graph.node.append(helper.make_node("Identity", [outer], [inner.name]))
         self._graph.node.extend(model.graph.node)
         for tensor in model.graph.initializer:
             own = weights.get(tensor.name)
             self._graph.initializer.append(
-                tensor if own is None else numpy_helper.from_array(own.detach().cpu().numpy(), tensor.name)
+                tensor
+                if own is None
+                else numpy_helper.from_array(own.detach().cpu().numpy(), tensor.name)
             )
         return [output.name for output in model.graph.output]
 
@@ -83,14 +99,18 @@ class OnnxGraph:
         return name
 
     def finished(self, outputs: dict[str, tuple[str, int, list[int | str]]]) -> bytes:
-        """The model; `outputs` are names for people, each with the value's name, its ONNX type and its shape."""
+        """The model; `outputs` are names for people, each with the value's name, its ONNX type and
+        its shape.
+        """
         import onnx_ir
         from onnxscript import optimizer
 
         for name, (value, kind, shape) in outputs.items():
             self._graph.node.append(helper.make_node("Identity", [value], [name]))
             self._graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-        model = helper.make_model(self._graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="scratch-nas")
+        model = helper.make_model(
+            self._graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="scratch-nas"
+        )
         model.ir_version = 10  # of opset 20's time, for runtimes that are not the newest
         optimized = optimizer.optimize(onnx_ir.from_proto(model))
         content = onnx_ir.to_proto(optimized)
@@ -102,7 +122,8 @@ class OnnxGraph:
 def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> ModelProto:
     """A piece as a model for any size (see `OnnxGraph.add`)."""
     shapes: Any = tuple(
-        {dim: Dim.DYNAMIC for dim, size in enumerate(example.shape) if dim != channels and size > 1} for example in examples
+        {dim: Dim.DYNAMIC for dim, size in enumerate(example.shape) if dim != channels and size > 1}
+        for example in examples
     )
     *named, last = inspect.signature(piece.forward).parameters.values()
     if last.kind == inspect.Parameter.VAR_POSITIONAL:
@@ -111,18 +132,21 @@ def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> Model
         warnings.simplefilter("ignore")
         try:
             program = torch.export.export(piece, tuple(examples), dynamic_shapes=shapes)
-            model: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET)
+            model: Any = torch.onnx.export(
+                program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
+            )
         except Exception as error:  # of many kinds, and other ones in other versions
             raise BundleError(
-                f"torch {torch.__version__} cannot write {type(piece).__name__} as ONNX ({type(error).__name__}); "
+                f"torch {torch.__version__} cannot write {type(piece).__name__} as ONNX "
+                f"({type(error).__name__}); "
                 "--no-onnx leaves it out"
             ) from error
     return model.model_proto
 
 
 class AnySize(TorchFunctionMode):
-    """Two operators written out, so that the exporter keeps sizes open: rolling by a shift that depends on the size, and
-    attention, whose kernels' strides it would take for granted.
+    """Two operators written out, so that the exporter keeps sizes open: rolling by a shift that
+    depends on the size, and attention, whose kernels' strides it would take for granted.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

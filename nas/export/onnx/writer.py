@@ -28,7 +28,10 @@ def write_onnx(folder: Path, detector: Detector) -> list[str]:
         BundleError: a file gives something else than the network.
     """
     if absent := missing():
-        return [f"ONNX files need the package {absent[0]}: pip install 'scratch-nas[onnx]', and export again."]
+        return [
+            f"ONNX files need the package {absent[0]}: pip install 'scratch-nas[onnx]', and "
+            "export again."
+        ]
     templates: dict[str, Any] = {}
     (folder / BACKBONE).write_bytes(backbone_onnx(detector.backbone.backbone, templates))
     compare_backbone(folder / BACKBONE, detector)
@@ -56,7 +59,8 @@ def compare_detector(path: Path, detector: Detector) -> None:
     """Of the detections on an image at a time.
 
     Raises:
-        BundleError: more than a few have no counterpart. Those at the edge of a threshold may: rounding decides there.
+        BundleError: more than a few have no counterpart. Those at the edge of a threshold may:
+            rounding decides there.
     """
     model = OnnxModel(path)
     for images in random_images():
@@ -68,7 +72,9 @@ def compare_detector(path: Path, detector: Detector) -> None:
 
 
 def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
-    """Of two lists of detections (boxes, scores, labels), how many of the longer one have a counterpart in the other."""
+    """Of two lists of detections (boxes, scores, labels), how many of the longer one have a
+    counterpart in the other.
+    """
     longest, shortest = max(len(given[0]), len(expected[0])), min(len(given[0]), len(expected[0]))
     if not shortest:
         return float(longest == 0)
@@ -81,7 +87,9 @@ def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
 def random_images() -> list[Tensor]:
     """A batch of each of the `SIZES`, the same every time."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.rand(batch, 3, height, width, generator=generator) for batch, height, width in SIZES]
+    return [
+        torch.rand(batch, 3, height, width, generator=generator) for batch, height, width in SIZES
+    ]
 
 
 def same(name: str, given: list[Tensor], expected: list[Tensor]) -> None:
@@ -90,6 +98,15 @@ def same(name: str, given: list[Tensor], expected: list[Tensor]) -> None:
     Raises:
         BundleError: their number, shapes or values differ.
     """
-    pairs = zip(given, expected, strict=True) if len(given) == len(expected) else iter([(torch.zeros(0), torch.zeros(1))])
-    if not all(x.shape == y.shape and torch.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE) for x, y in pairs):
-        raise BundleError(f"{name} gives other outputs than the network, by more than {TOLERANCE:g}")
+    pairs = (
+        zip(given, expected, strict=True)
+        if len(given) == len(expected)
+        else iter([(torch.zeros(0), torch.zeros(1))])
+    )
+    if not all(
+        x.shape == y.shape and torch.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)
+        for x, y in pairs
+    ):
+        raise BundleError(
+            f"{name} gives other outputs than the network, by more than {TOLERANCE:g}"
+        )

@@ -1,5 +1,5 @@
-"""The backbone in the interfaces that other libraries have for one: timm's `features_only`, and named maps, as torchvision's
-detectors take them.
+"""The backbone in the interfaces that other libraries have for one: timm's `features_only`, and
+named maps, as torchvision's detectors take them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ class FeatureInfo:
     def __init__(self, widths: Sequence[int], out_indices: Sequence[int]) -> None:
         self.out_indices = tuple(out_indices)
         self.info = [
-            {"num_chs": width, "reduction": 4 * 2**index, "module": f"stages.{index}", "index": index}
+            {
+                "num_chs": width,
+                "reduction": 4 * 2**index,
+                "module": f"stages.{index}",
+                "index": index,
+            }
             for index, width in enumerate(widths)
         ]
 
@@ -57,7 +62,9 @@ class BackboneFeatures(nn.Module):
     def __init__(self, backbone: HybridBackbone, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
         self.backbone = backbone
-        self.feature_info = FeatureInfo(backbone.widths, [range(len(backbone.widths))[index] for index in out_indices])
+        self.feature_info = FeatureInfo(
+            backbone.widths, [range(len(backbone.widths))[index] for index in out_indices]
+        )
 
     def forward(self, images: Tensor) -> Any:
         maps = self.backbone(images)

@@ -1,6 +1,8 @@
-"""The backbone: four stages, each of convolution or of attention (Hong et al., CVPR 2022, section 4.2).
+"""The backbone: four stages, each of convolution or of attention (Hong et al., CVPR 2022, section
+4.2).
 
-Built from plain dimensions, so that an exported bundle can carry this code without the rest of the package.
+Built from plain dimensions, so that an exported bundle can carry this code without the rest of the
+package.
 """
 
 from __future__ import annotations
@@ -27,10 +29,11 @@ class StageDims(TypedDict):
 
 
 class HybridBackbone(nn.Module):
-    """Image to four feature maps: [B, 3, H, W] -> [B, width_i, ceil(H / s_i), ceil(W / s_i)] with s = 4, 8, 16, 32.
+    """Image to four feature maps: [B, 3, H, W] -> [B, width_i, ceil(H / s_i), ceil(W / s_i)] with s
+    = 4, 8, 16, 32.
 
-    Outputs of T stages pass a layer norm of their own on the way out; the next stage takes the map without it. Outputs of C
-    stages are handed on as they are.
+    Outputs of T stages pass a layer norm of their own on the way out; the next stage takes the map
+    without it. Outputs of C stages are handed on as they are.
 
     Args:
         stages: dimensions of the four stages.
@@ -39,7 +42,8 @@ class HybridBackbone(nn.Module):
         window: side of the attention windows, in positions.
         mlp_ratio: hidden width of a T block's MLP over its width.
         norm: `bn`, `gn` or `syncbn`, in the stem and the C stages.
-        dense: stages from the third on are given the outputs of all stages before them, max-pooled to the size of the last.
+        dense: stages from the third on are given the outputs of all stages before them, max-pooled
+            to the size of the last.
     """
 
     def __init__(
@@ -63,11 +67,18 @@ class HybridBackbone(nn.Module):
             built: nn.Module
             if stage["kind"] == "C":
                 stride = 2 if index else 1
-                built = ConvStage(in_width=in_width, width=width, depth=depth, stride=stride, norm=norm)
+                built = ConvStage(
+                    in_width=in_width, width=width, depth=depth, stride=stride, norm=norm
+                )
             else:
                 merged = in_width if index else None
                 built = AttentionStage(
-                    in_width=merged, width=width, depth=depth, heads=stage["heads"], window=window, mlp_ratio=mlp_ratio
+                    in_width=merged,
+                    width=width,
+                    depth=depth,
+                    heads=stage["heads"],
+                    window=window,
+                    mlp_ratio=mlp_ratio,
                 )
             self.stages.append(built)
             self.norms.append(nn.LayerNorm(width) if stage["kind"] == "T" else nn.Identity())
@@ -87,7 +98,8 @@ class HybridBackbone(nn.Module):
 
 
 def dense_join(x: Tensor, before: Tensor) -> Tensor:
-    """A stage's output [B, C, H, W] and what that stage was given, [B, D, H', W'] of twice the size, as [B, C + D, H, W] (dense
-    connections, Huang et al., CVPR 2017; between resolutions by a 2x2 max-pool, as in DSOD, Shen et al., ICCV 2017).
+    """A stage's output [B, C, H, W] and what that stage was given, [B, D, H', W'] of twice the
+    size, as [B, C + D, H, W] (dense connections, Huang et al., CVPR 2017; between resolutions by a
+    2x2 max-pool, as in DSOD, Shen et al., ICCV 2017).
     """
     return torch.cat([x, F.max_pool2d(before, kernel_size=2, stride=2, ceil_mode=True)], dim=1)

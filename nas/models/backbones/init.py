@@ -13,13 +13,15 @@ POSITION_STD = 0.02  # Swin's
 
 
 def he_init_(network: nn.Module) -> None:
-    """Set every convolution and linear weight to N(0, 2 / fan_in) and its bias to 0, norms to identity, in place.
+    """Set every convolution and linear weight to N(0, 2 / fan_in) and its bias to 0, norms to
+    identity, in place.
 
     The fan-in of a transposed convolution is the number of inputs that make one output.
-    Position tables get N(0, 0.02^2). The bias of Swin's patch embedding is as in its published code, U(-b, b) with
-    b = 1/sqrt(fan_in): without it the zeros that images are padded with reach the layer norms of all blocks as zeros, and each
-    multiplies the gradient by 1/sqrt(eps), 316, until it overflows. Predictors want smaller weights than this: their detector
-    sets them afterwards.
+    Position tables get N(0, 0.02^2). The bias of Swin's patch embedding is as in its published
+    code, U(-b, b) with b = 1/sqrt(fan_in): without it the zeros that images are padded with reach
+    the layer norms of all blocks as zeros, and each multiplies the gradient by 1/sqrt(eps), 316,
+    until it overflows. Predictors want smaller weights than this: their detector sets them
+    afterwards.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

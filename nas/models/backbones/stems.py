@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """`bn`: batch norm; `gn`: group norm with the largest number of groups up to 32 that divides `channels`; `syncbn`: a batch
-    norm, which whoever trains with several processes makes a synchronised one.
+    """`bn`: batch norm; `gn`: group norm with the largest number of groups up to 32 that divides
+    `channels`; `syncbn`: a batch norm, which whoever trains with several processes makes a
+    synchronised one.
     """
-    return nn.GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
+    return (
+        nn.GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
+    )
 
 
 def symbolic(*sizes: object) -> bool:
@@ -21,7 +24,9 @@ def symbolic(*sizes: object) -> bool:
 
 
 class ResNetStem(nn.Module):
-    """7x7/2 convolution, norm, ReLU, 3x3/2 max-pool: [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W / 4)]."""
+    """7x7/2 convolution, norm, ReLU, 3x3/2 max-pool: [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W
+    / 4)].
+    """
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
@@ -35,20 +40,29 @@ class ResNetStem(nn.Module):
 
 
 class DsodStem(nn.Sequential):
-    """Three 3x3 convolutions, the first of stride 2, the first two half as wide, and a 2x2/2 max-pool (DSOD, Shen et al., ICCV
-    2017, table 1): [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W / 4)].
+    """Three 3x3 convolutions, the first of stride 2, the first two half as wide, and a 2x2/2
+    max-pool (DSOD, Shen et al., ICCV 2017, table 1): [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W
+    / 4)].
     """
 
     def __init__(self, width: int, norm: str) -> None:
         layers: list[nn.Module] = []
-        for in_width, out_width, stride in ((3, width // 2, 2), (width // 2, width // 2, 1), (width // 2, width, 1)):
-            convolution = nn.Conv2d(in_width, out_width, kernel_size=3, stride=stride, padding=1, bias=False)
+        for in_width, out_width, stride in (
+            (3, width // 2, 2),
+            (width // 2, width // 2, 1),
+            (width // 2, width, 1),
+        ):
+            convolution = nn.Conv2d(
+                in_width, out_width, kernel_size=3, stride=stride, padding=1, bias=False
+            )
             layers += [convolution, norm_layer(norm, out_width), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
 
 
 class PatchStem(nn.Module):
-    """Swin's patch embedding, 4x4/4 convolution and layer norm: [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W / 4)]."""
+    """Swin's patch embedding, 4x4/4 convolution and layer norm: [B, 3, H, W] -> [B, width, ceil(H /
+    4), ceil(W / 4)].
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -64,4 +78,8 @@ class PatchStem(nn.Module):
 
 def make_stem(stem: str, width: int, norm: str) -> nn.Module:
     """By name: `resnet`, `patch` or `dsod`."""
-    return PatchStem(width) if stem == "patch" else {"resnet": ResNetStem, "dsod": DsodStem}[stem](width, norm)
+    return (
+        PatchStem(width)
+        if stem == "patch"
+        else {"resnet": ResNetStem, "dsod": DsodStem}[stem](width, norm)
+    )

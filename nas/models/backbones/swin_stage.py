@@ -1,7 +1,9 @@
-"""The T stage: Swin blocks (Liu et al., ICCV 2021, section 3) with attention through `scaled_dot_product_attention`.
+"""The T stage: Swin blocks (Liu et al., ICCV 2021, section 3) with attention through
+`scaled_dot_product_attention`.
 
-Inside a stage maps are channels last, [B, H, W, C]; windows are [B, nW, heads, N, C / heads] with N = window^2. Sizes that the
-window does not divide are padded with zeros behind the norm, which take part in the attention as in the published code.
+Inside a stage maps are channels last, [B, H, W, C]; windows are [B, nW, heads, N, C / heads] with N
+= window^2. Sizes that the window does not divide are padded with zeros behind the norm, which take
+part in the attention as in the published code.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ MASKED = -100.0  # Swin's own constant; exp(-100) vanishes beside any score
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows, with a learned bias for each relative position (equation 4)."""
+    """Self-attention inside windows, with a learned bias for each relative position (equation
+    4).
+    """
 
     position_index: Tensor
 
@@ -30,8 +34,12 @@ class WindowAttention(nn.Module):
         self.register_buffer("position_index", relative_position_index(window), persistent=False)
 
     def forward(self, x: Tensor, shift_h: int, shift_w: int) -> Tensor:
-        """[B, H, W, C] -> [B, H, W, C], windows displaced by the shifts; H and W are multiples of the window."""
-        return self.attend(self.queries(x, shift_h, shift_w), x.shape[1], x.shape[2], shift_h, shift_w)
+        """[B, H, W, C] -> [B, H, W, C], windows displaced by the shifts; H and W are multiples of
+        the window.
+        """
+        return self.attend(
+            self.queries(x, shift_h, shift_w), x.shape[1], x.shape[2], shift_h, shift_w
+        )
 
     def queries(self, x: Tensor, shift_h: int, shift_w: int) -> Tensor:
         """Queries, keys and values by window: [B, H, W, C] -> [B, nW, N, 3 C]."""
@@ -46,9 +54,12 @@ class WindowAttention(nn.Module):
         """What `queries` gave for a map of height x width, to [B, H, W, C]."""
         rows, columns, n = height // self.window, width // self.window, self.window**2
         batch, channels = qkv.shape[0], qkv.shape[3] // 3
-        heads = qkv.view(batch, rows * columns, n, 3, self.heads, channels // self.heads).permute(3, 0, 1, 4, 2, 5)
+        heads = qkv.view(batch, rows * columns, n, 3, self.heads, channels // self.heads).permute(
+            3, 0, 1, 4, 2, 5
+        )
         if moves(shift_h, shift_w):
-            # The mask differs by window: windows share a dimension with heads, so that it broadcasts over the batch.
+            # The mask differs by window: windows share a dimension with heads, so that it
+            # broadcasts over the batch.
             query, key, value = heads.flatten(2, 3).unbind(0)
             mask = shift_mask(height, width, self.window, shift_h, shift_w, qkv.device)
             bias = (self.position_bias() + mask.to(qkv.dtype).unsqueeze(1)).flatten(0, 1)
@@ -56,7 +67,11 @@ class WindowAttention(nn.Module):
             query, key, value = heads.flatten(1, 2).unbind(0)
             bias = self.position_bias()
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.unsqueeze(0))
-        out = out.view(batch, rows * columns, self.heads, n, -1).transpose(2, 3).reshape(batch, rows * columns, n, channels)
+        out = (
+            out.view(batch, rows * columns, self.heads, n, -1)
+            .transpose(2, 3)
+            .reshape(batch, rows * columns, n, channels)
+        )
         out = self.proj(out).view(batch, rows, columns, self.window, self.window, channels)
         out = out.transpose(2, 3).reshape(batch, height, width, channels)
         return torch.roll(out, (shift_h, shift_w), dims=(1, 2)) if moves(shift_h, shift_w) else out
@@ -68,14 +83,18 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C], any H and W (equation 3)."""
+    """x + attention(norm(x)), then x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C], any H and W
+    (equation 3).
+    """
 
     def __init__(self, width: int, heads: int, window: int, shift: int, mlp_ratio: float) -> None:
         super().__init__()
         self.window, self.shift = window, shift
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = WindowAttention(width, heads, window)
-        self.mlp = MLP(width, [int(width * mlp_ratio), width], activation_layer=nn.GELU, inplace=None)
+        self.mlp = MLP(
+            width, [int(width * mlp_ratio), width], activation_layer=nn.GELU, inplace=None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.feed_forward(x + self.attend(self.queries(x), *x.shape[1:3]))
@@ -95,14 +114,20 @@ class SwinBlock(nn.Module):
         return self.attention.attend(queries, *self._padded(height, width))[:, :height, :width]
 
     def _padded(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Height and width in whole windows, and the shifts: a map of one window has nothing to shift into."""
+        """Height and width in whole windows, and the shifts: a map of one window has nothing to
+        shift into.
+        """
         rows, columns = ((side + self.window - 1) // self.window for side in (height, width))
-        shifts = (self.shift * (1 - 1 // count) for count in (rows, columns))  # no branch: exporters keep it for every size
+        shifts = (
+            self.shift * (1 - 1 // count) for count in (rows, columns)
+        )  # no branch: exporters keep it for every size
         return rows * self.window, columns * self.window, *shifts  # type: ignore[return-value]
 
 
 class PatchMerging(nn.Module):
-    """Halve the map, 2x2 positions into one: [B, H, W, in_width] -> [B, ceil(H / 2), ceil(W / 2), width]."""
+    """Halve the map, 2x2 positions into one: [B, H, W, in_width] -> [B, ceil(H / 2), ceil(W / 2),
+    width].
+    """
 
     def __init__(self, in_width: int, width: int) -> None:
         super().__init__()
@@ -117,16 +142,28 @@ class PatchMerging(nn.Module):
 
 
 class AttentionStage(nn.Module):
-    """Patch merging (where `in_width` is given), then `depth` Swin blocks, every second one shifted by half a window.
+    """Patch merging (where `in_width` is given), then `depth` Swin blocks, every second one shifted
+    by half a window.
 
     [B, in_width, H, W] -> [B, width, ceil(H / 2), ceil(W / 2)]; without merging the shape stays.
     """
 
-    def __init__(self, *, in_width: int | None, width: int, depth: int, heads: int, window: int, mlp_ratio: float) -> None:
+    def __init__(
+        self,
+        *,
+        in_width: int | None,
+        width: int,
+        depth: int,
+        heads: int,
+        window: int,
+        mlp_ratio: float,
+    ) -> None:
         super().__init__()
         self.merging = PatchMerging(in_width, width) if in_width else nn.Identity()
         shifts = [0 if block % 2 == 0 else window // 2 for block in range(depth)]
-        self.blocks = nn.Sequential(*[SwinBlock(width, heads, window, shift, mlp_ratio) for shift in shifts])
+        self.blocks = nn.Sequential(
+            *[SwinBlock(width, heads, window, shift, mlp_ratio) for shift in shifts]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.merging(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
@@ -138,7 +175,9 @@ def moves(shift_h: int, shift_w: int) -> bool:
 
 
 def relative_position_index(window: int) -> Tensor:
-    """Row of the position table for each pair of positions in a window: [N * N], values below (2 window - 1)^2."""
+    """Row of the position table for each pair of positions in a window: [N * N], values below (2
+    window - 1)^2.
+    """
     rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     offset_h = rows[:, None] - rows[None, :] + window - 1
@@ -146,13 +185,23 @@ def relative_position_index(window: int) -> Tensor:
     return (offset_h * (2 * window - 1) + offset_w).flatten()
 
 
-def shift_mask(height: int, width: int, window: int, shift_h: int, shift_w: int, device: torch.device) -> Tensor:
-    """0 between positions of one region of a shifted map, -100 across the seam: [nW, N, N] (figure 4 of the paper)."""
+def shift_mask(
+    height: int, width: int, window: int, shift_h: int, shift_w: int, device: torch.device
+) -> Tensor:
+    """0 between positions of one region of a shifted map, -100 across the seam: [nW, N, N] (figure
+    4 of the paper).
+    """
 
     def regions(size: int, shift: int) -> Tensor:
         position = torch.arange(size, device=device)
-        return (position >= size - window).long() + (position >= size - shift).long()  # shift 0: no seam inside a window
+        return (position >= size - window).long() + (
+            position >= size - shift
+        ).long()  # shift 0: no seam inside a window
 
     region = regions(height, shift_h)[:, None] * 3 + regions(width, shift_w)[None, :]
-    windows = region.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)
+    windows = (
+        region.view(height // window, window, width // window, window)
+        .transpose(1, 2)
+        .reshape(-1, window**2)
+    )
     return (windows[:, :, None] != windows[:, None, :]) * MASKED

@@ -40,7 +40,9 @@ def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Dete
         num_classes: without the background.
     """
     kind = DETECTORS[spec.name]
-    pyramid = PyramidBackbone(build_backbone(layout), channels=spec.channels, neck=spec.neck, **kind.neck)
+    pyramid = PyramidBackbone(
+        build_backbone(layout), channels=spec.channels, neck=spec.neck, **kind.neck
+    )
     detector = kind.from_spec(pyramid, num_classes, spec)
     for part in (pyramid.fpn, *detector.heads()):
         he_init_(part)

@@ -1,4 +1,6 @@
-"""ATSS (Zhang et al., CVPR 2020): FCOS's network on anchors, with positives chosen by the statistics of their overlaps."""
+"""ATSS (Zhang et al., CVPR 2020): FCOS's network on anchors, with positives chosen by the
+statistics of their overlaps.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,34 @@ class Atss(DenseDetector):
         self.box_coder = _Deltas()
 
     def compute_loss(
-        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        counts: list[int],
     ) -> dict[str, Tensor]:
         """See `atss_losses`."""
         return atss_losses(head_outputs, anchors[0], counts, targets)
 
     def postprocess_detections(
-        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """The authors' rule: candidates by their class alone, ranked and scored by the root of class times centerness.
+        """The authors' rule: candidates by their class alone, ranked and scored by the root of
+        class times centerness.
 
-        mmdetection scores by the product, in the same order. torchvision also leaves out what scores below the threshold.
+        mmdetection scores by the product, in the same order. torchvision also leaves out what
+        scores below the threshold.
         """
-        logits = [level.masked_fill(level.sigmoid() <= self.score_thresh, -torch.inf) for level in head_outputs["cls_logits"]]
-        return super().postprocess_detections({**head_outputs, "cls_logits": logits}, anchors, image_shapes)
+        logits = [
+            level.masked_fill(level.sigmoid() <= self.score_thresh, -torch.inf)
+            for level in head_outputs["cls_logits"]
+        ]
+        return super().postprocess_detections(
+            {**head_outputs, "cls_logits": logits}, anchors, image_shapes
+        )
 
 
 class _Deltas:

@@ -1,4 +1,6 @@
-"""One stage of a cascade (Cai & Vasconcelos, CVPR 2018): what it samples, predicts, learns, and hands on."""
+"""One stage of a cascade (Cai & Vasconcelos, CVPR 2018): what it samples, predicts, learns, and
+hands on.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Sampled:
     Args:
         boxes: of each image [S, 4].
         labels: of each image [S], 0 is the background.
-        wanted: of each image [S, 4], the object that a box overlaps most; zeros where there is none.
+        wanted: of each image [S, 4], the object that a box overlaps most; zeros where there is
+            none.
         objects: of each image [S], its index.
         positives: of each image, how many are of objects.
         proposed: of each image [S], false for the objects' own boxes.
@@ -48,8 +51,9 @@ class Sampled:
 
 
 class CascadeStage(RoIHeads):
-    """torchvision's box and mask heads with the layers of Swin's published configuration: four 3x3 convolutions with batch norm
-    and one fully connected layer, a box for each class; four 3x3 convolutions and a 2x2 transposed one, a mask for each class.
+    """torchvision's box and mask heads with the layers of Swin's published configuration: four 3x3
+    convolutions with batch norm and one fully connected layer, a box for each class; four 3x3
+    convolutions and a 2x2 transposed one, a mask for each class.
 
     There batch norms are synchronised; here they are where the layout's norm is `syncbn`.
 
@@ -77,7 +81,9 @@ class CascadeStage(RoIHeads):
         widths = [channels] * CONVOLUTIONS
         super().__init__(
             PyramidRoIAlign(),
-            FastRCNNConvFCHead((channels, ROI_SIZE, ROI_SIZE), widths, [hidden], norm_layer=nn.BatchNorm2d),
+            FastRCNNConvFCHead(
+                (channels, ROI_SIZE, ROI_SIZE), widths, [hidden], norm_layer=nn.BatchNorm2d
+            ),
             BoxPredictor(hidden, num_classes),
             fg_iou_thresh=iou,
             bg_iou_thresh=iou,
@@ -94,19 +100,27 @@ class CascadeStage(RoIHeads):
 
     @torch.no_grad()
     def sample(self, proposals: list[Tensor], targets: Sequence[dict[str, Tensor]]) -> Sampled:
-        """Of the proposals [N, 4] of each image, and of its objects' own boxes: `regions` at most, a quarter of objects."""
+        """Of the proposals [N, 4] of each image, and of its objects' own boxes: `regions` at most,
+        a quarter of objects.
+        """
         truth = [target["boxes"].float() for target in targets]
         candidates = self.add_gt_proposals(proposals, truth)
-        objects, labels = self.assign_targets_to_proposals(candidates, truth, [target["labels"] for target in targets])
+        objects, labels = self.assign_targets_to_proposals(
+            candidates, truth, [target["labels"] for target in targets]
+        )
         places = [
-            [torch.where(chosen)[0] for chosen in both] for both in zip(*self.fg_bg_sampler(labels), strict=True)
-        ]  # fmt: skip
+            [torch.where(chosen)[0] for chosen in both]
+            for both in zip(*self.fg_bg_sampler(labels), strict=True)
+        ]
         chosen = [torch.cat(both) for both in places]
         wanted = [boxes if len(boxes) else boxes.new_zeros(1, 4) for boxes in truth]
         return Sampled(
             boxes=[boxes[index] for boxes, index in zip(candidates, chosen, strict=True)],
             labels=[each[index] for each, index in zip(labels, chosen, strict=True)],
-            wanted=[boxes[each[index]] for boxes, each, index in zip(wanted, objects, chosen, strict=True)],
+            wanted=[
+                boxes[each[index]]
+                for boxes, each, index in zip(wanted, objects, chosen, strict=True)
+            ],
             objects=[each[index] for each, index in zip(objects, chosen, strict=True)],
             positives=[len(positive) for positive, _ in places],
             proposed=[index < len(boxes) for boxes, index in zip(proposals, chosen, strict=True)],
@@ -127,13 +141,21 @@ class CascadeStage(RoIHeads):
         return self.box_coder.decode_single(offsets.unflatten(1, (-1, 4))[index, classes], boxes)
 
     def box_losses(self, logits: Tensor, offsets: Tensor, sampled: Sampled) -> dict[str, Tensor]:
-        """Cross-entropy over all boxes, and GIoU of those of objects, moved, over the number of all (Swin's configuration has
-        smooth L1 replaced so); the number averaged over the processes that train together.
+        """Cross-entropy over all boxes, and GIoU of those of objects, moved, over the number of all
+        (Swin's configuration has smooth L1 replaced so); the number averaged over the processes
+        that train together.
         """
-        boxes, labels, wanted = (torch.cat(parts) for parts in (sampled.boxes, sampled.labels, sampled.wanted))
+        boxes, labels, wanted = (
+            torch.cat(parts) for parts in (sampled.boxes, sampled.labels, sampled.wanted)
+        )
         count = all_reduce_mean(logits.new_full((), len(labels))).clamp(min=1)
         positive = labels > 0
-        giou = giou_loss(torch.where(positive[:, None], self.moved(boxes, offsets, labels), wanted), wanted) * positive
+        giou = (
+            giou_loss(
+                torch.where(positive[:, None], self.moved(boxes, offsets, labels), wanted), wanted
+            )
+            * positive
+        )
         return {
             "classifier": F.cross_entropy(logits, labels, reduction="sum") / count,
             "box_reg": GIOU_WEIGHT * giou.sum() / count,
@@ -141,10 +163,15 @@ class CascadeStage(RoIHeads):
 
     @torch.no_grad()
     def refined(
-        self, boxes: list[Tensor], logits: Tensor, offsets: Tensor, shapes: list[tuple[int, int]], labels: Tensor | None = None
+        self,
+        boxes: list[Tensor],
+        logits: Tensor,
+        offsets: Tensor,
+        shapes: list[tuple[int, int]],
+        labels: Tensor | None = None,
     ) -> list[Tensor]:
-        """Boxes of each image moved by the offsets of their class, and cut at its border: the class in `labels` [R], where that
-        is known and not the background, else the likeliest.
+        """Boxes of each image moved by the offsets of their class, and cut at its border: the class
+        in `labels` [R], where that is known and not the background, else the likeliest.
         """
         classes = logits[:, 1:].argmax(dim=1) + 1
         if labels is not None:

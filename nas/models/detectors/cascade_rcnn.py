@@ -1,9 +1,12 @@
-"""Cascade Mask R-CNN (Cai & Vasconcelos, CVPR 2018, TPAMI 2019), with the heads of Swin's published configuration.
+"""Cascade Mask R-CNN (Cai & Vasconcelos, CVPR 2018, TPAMI 2019), with the heads of Swin's published
+configuration.
 
-Three stages, each trained on what the one before made of its boxes, with a higher IoU from which a box is of an object. Scores
-and masks are averages over the stages, boxes those of the last. From the original come the stages, their IoU and the coding of
-boxes; from Swin's configuration (cascade_mask_rcnn_swin_tiny_..._giou_4conv1f) the layers, the loss weights 1, 0.5, 0.25 and
-the GIoU loss on decoded boxes. Each stage samples anew, with the objects' own boxes among its proposals.
+Three stages, each trained on what the one before made of its boxes, with a higher IoU from which a
+box is of an object. Scores and masks are averages over the stages, boxes those of the last. From
+the original come the stages, their IoU and the coding of boxes; from Swin's configuration
+(cascade_mask_rcnn_swin_tiny_..._giou_4conv1f) the layers, the loss weights 1, 0.5, 0.25 and the
+GIoU loss on decoded boxes. Each stage samples anew, with the objects' own boxes among its
+proposals.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ COUNTED_MASKS = 100  # of one image, as in the published count
 class CascadeMaskRcnn(GeneralizedRCNN, Detector):
     """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
 
-    With masks, targets have `masks` [N, H, W], uint8, empty for a box without one, and detections `masks` (see `Detector`).
+    With masks, targets have `masks` [N, H, W], uint8, empty for a box without one, and detections
+    `masks` (see `Detector`).
 
     Args:
         backbone: five pyramid levels at strides 4 to 64.
@@ -56,21 +60,29 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
     rpn: Any
     roi_heads: CascadeHeads
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, masks: bool) -> None:
+    def __init__(
+        self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, masks: bool
+    ) -> None:
         proposals = region_proposals(backbone.out_channels)
-        heads = CascadeHeads(backbone.out_channels, num_classes, hidden=hidden, regions=regions, masks=masks)
+        heads = CascadeHeads(
+            backbone.out_channels, num_classes, hidden=hidden, regions=regions, masks=masks
+        )
         super().__init__(backbone, proposals, heads, BatchTransform())
         self.masks = masks
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, hidden=spec.hidden, regions=spec.regions, masks=spec.masks)
+        return cls(
+            backbone, num_classes, hidden=spec.hidden, regions=spec.regions, masks=spec.masks
+        )
 
     def heads(self) -> list[nn.Module]:
         return [self.rpn, self.roi_heads]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Of objectness and anchors' offsets; of each stage class logits, box offsets and mask logits."""
+        """Of objectness and anchors' offsets; of each stage class logits, box offsets and mask
+        logits.
+        """
         found = [self.rpn.head.cls_logits, self.rpn.head.bbox_pred]
         for stage in self.roi_heads.stages:
             found += [stage.box_predictor.cls_score, stage.box_predictor.bbox_pred]
@@ -84,11 +96,16 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
         for stage in self.roi_heads.stages:
             nn.init.normal_(stage.box_predictor.bbox_pred.weight, std=0.001)
 
-    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
-        """As many proposals as are sampled for each image by each stage, as many of them of objects as may be, all pooled from
-        the finest level; the region proposal network as in `FasterRcnn`.
+    def worst_case_losses(
+        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+    ) -> list[Tensor]:
+        """As many proposals as are sampled for each image by each stage, as many of them of objects
+        as may be, all pooled from the finest level; the region proposal network as in `FasterRcnn`.
         """
-        return [*bounded_proposal_losses(self.rpn, levels), *self.roi_heads.worst_case_losses(levels[0], images)]
+        return [
+            *bounded_proposal_losses(self.rpn, levels),
+            *self.roi_heads.worst_case_losses(levels[0], images),
+        ]
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.rpn.head(list(levels))
@@ -96,13 +113,25 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
 
 
 class CascadeHeads(nn.Module):
-    """The stages, where torchvision's detectors have their `RoIHeads`; arguments as `CascadeMaskRcnn`'s."""
+    """The stages, where torchvision's detectors have their `RoIHeads`; arguments as
+    `CascadeMaskRcnn`'s.
+    """
 
-    def __init__(self, channels: int, num_classes: int, *, hidden: int, regions: int, masks: bool) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, *, hidden: int, regions: int, masks: bool
+    ) -> None:
         super().__init__()
         self.regions, self.masks = regions, masks
         self.stages: Any = nn.ModuleList(
-            CascadeStage(channels, num_classes, hidden=hidden, regions=regions, iou=iou, box_weights=weights, masks=masks)
+            CascadeStage(
+                channels,
+                num_classes,
+                hidden=hidden,
+                regions=regions,
+                iou=iou,
+                box_weights=weights,
+                masks=masks,
+            )
             for iou, weights in zip(IOUS, BOX_WEIGHTS, strict=True)
         )
 
@@ -113,7 +142,9 @@ class CascadeHeads(nn.Module):
         shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """Detections of each image or losses, from a pyramid, proposals [N, 4] of each image and its height and width."""
+        """Detections of each image or losses, from a pyramid, proposals [N, 4] of each image and
+        its height and width.
+        """
         if self.training:
             assert targets is not None
             return [], self._losses(features, proposals, shapes, targets)
@@ -127,17 +158,25 @@ class CascadeHeads(nn.Module):
         targets: list[dict[str, Tensor]],
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        for number, (stage, weight) in enumerate(zip(self.stages, LOSS_WEIGHTS, strict=True), start=1):
+        for number, (stage, weight) in enumerate(
+            zip(self.stages, LOSS_WEIGHTS, strict=True), start=1
+        ):
             sampled = stage.sample(proposals, targets)
             logits, offsets = stage.outputs(stage.box_roi_pool(features, sampled.boxes, shapes))
             found = stage.box_losses(logits, offsets, sampled)
             if self.masks:
                 regions = stage.mask_roi_pool(features, sampled.of_objects(sampled.boxes), shapes)
-                found["mask"] = _mask_loss(stage.mask_logits(regions), sampled, [t.get("masks") for t in targets])
+                found["mask"] = _mask_loss(
+                    stage.mask_logits(regions), sampled, [t.get("masks") for t in targets]
+                )
             losses |= {f"loss_{name}_{number}": weight * loss for name, loss in found.items()}
             if number < len(self.stages):
-                moved = stage.refined(sampled.boxes, logits, offsets, shapes, torch.cat(sampled.labels))
-                proposals = [boxes[proposed] for boxes, proposed in zip(moved, sampled.proposed, strict=True)]
+                moved = stage.refined(
+                    sampled.boxes, logits, offsets, shapes, torch.cat(sampled.labels)
+                )
+                proposals = [
+                    boxes[proposed] for boxes, proposed in zip(moved, sampled.proposed, strict=True)
+                ]
         return losses
 
     def _detections(
@@ -150,24 +189,48 @@ class CascadeHeads(nn.Module):
             if number < len(self.stages):
                 proposals = stage.refined(proposals, logits, offsets, shapes)
         # Logarithms, because the last stage's softmax makes the averages of them again.
-        found = stage.postprocess_detections(torch.stack(scores).mean(dim=0).log(), offsets, proposals, shapes)
-        detections = [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in zip(*found, strict=True)]
+        found = stage.postprocess_detections(
+            torch.stack(scores).mean(dim=0).log(), offsets, proposals, shapes
+        )
+        detections = [
+            dict(zip(("boxes", "scores", "labels"), each, strict=True))
+            for each in zip(*found, strict=True)
+        ]
         if self.masks:
             boxes, labels = ([each[name] for each in detections] for name in ("boxes", "labels"))
-            logits = [stage.mask_logits(stage.mask_roi_pool(features, boxes, shapes)) for stage in self.stages]
+            logits = [
+                stage.mask_logits(stage.mask_roi_pool(features, boxes, shapes))
+                for stage in self.stages
+            ]
             masks = averaged_masks(logits, torch.cat(labels)).split([len(each) for each in boxes])
-            detections = [{**each, "masks": part} for each, part in zip(detections, masks, strict=True)]
+            detections = [
+                {**each, "masks": part} for each, part in zip(detections, masks, strict=True)
+            ]
         return detections
 
     def worst_case_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
         """See `CascadeMaskRcnn.worst_case_losses`."""
         count, positives = len(images), int(self.regions * POSITIVE_SHARE)
-        boxes, none = images.new_zeros(self.regions, 4), torch.zeros(self.regions, dtype=torch.int64, device=images.device)
-        masks = torch.zeros(1, 1, 1, dtype=torch.uint8, device=images.device)  # the real ones are inputs, counted there
-        sampled = Sampled([boxes] * count, [none] * count, [boxes] * count, [none] * count, [positives] * count, [none] * count)
+        boxes, none = (
+            images.new_zeros(self.regions, 4),
+            torch.zeros(self.regions, dtype=torch.int64, device=images.device),
+        )
+        masks = torch.zeros(
+            1, 1, 1, dtype=torch.uint8, device=images.device
+        )  # the real ones are inputs, counted there
+        sampled = Sampled(
+            [boxes] * count,
+            [none] * count,
+            [boxes] * count,
+            [none] * count,
+            [positives] * count,
+            [none] * count,
+        )
         losses: list[Tensor] = []
         for stage in self.stages:
-            losses += stage.box_losses(*stage.outputs(_pooled(level, count * self.regions, ROI_SIZE)), sampled).values()
+            losses += stage.box_losses(
+                *stage.outputs(_pooled(level, count * self.regions, ROI_SIZE)), sampled
+            ).values()
             if self.masks:
                 logits = stage.mask_logits(_pooled(level, count * positives, MASK_ROI_SIZE))
                 losses.append(_mask_loss(logits, sampled, [masks] * count))
@@ -176,21 +239,35 @@ class CascadeHeads(nn.Module):
     def run(self, level: Tensor) -> None:
         """See `Detector.heads_forward`."""
         for stage in self.stages:
-            stage.outputs(level.new_empty(COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE))
+            stage.outputs(
+                level.new_empty(COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE)
+            )
             if self.masks:
-                stage.mask_logits(level.new_empty(COUNTED_MASKS * len(level), level.shape[1], MASK_ROI_SIZE, MASK_ROI_SIZE))
+                stage.mask_logits(
+                    level.new_empty(
+                        COUNTED_MASKS * len(level), level.shape[1], MASK_ROI_SIZE, MASK_ROI_SIZE
+                    )
+                )
 
 
 def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> Tensor:
     """Of the objects' boxes; an image whose target has no `masks` teaches none."""
-    boxes, objects, labels = (sampled.of_objects(parts) for parts in (sampled.boxes, sampled.objects, sampled.labels))
+    boxes, objects, labels = (
+        sampled.of_objects(parts) for parts in (sampled.boxes, sampled.objects, sampled.labels)
+    )
     wanted = []
     for part, index, of_image in zip(boxes, objects, masks, strict=True):
         none = part.new_zeros(1, 1, 1, dtype=torch.uint8)
-        wanted.append(mask_targets(none, part, 0 * index) if of_image is None else mask_targets(of_image, part, index))
+        wanted.append(
+            mask_targets(none, part, 0 * index)
+            if of_image is None
+            else mask_targets(of_image, part, index)
+        )
     return mask_loss(logits, torch.cat(labels), torch.cat(wanted))
 
 
 def _pooled(level: Tensor, count: int, size: int) -> Tensor:
     """`count` regions of the finest level."""
-    return roi_align(level, level.new_zeros(count, 5), (size, size), 1 / STRIDES[0], sampling_ratio=2)
+    return roi_align(
+        level, level.new_zeros(count, 5), (size, size), 1 / STRIDES[0], sampling_ratio=2
+    )

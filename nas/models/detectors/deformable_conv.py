@@ -16,5 +16,7 @@ class DeformableConv(nn.Conv2d):
         super().__init__(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:  # type: ignore[override]
-        """[B, C, H, W] -> [B, channels, H, W]; `offsets` [B, 2 k^2, H, W], y and x from each cell of the kernel, in cells."""
+        """[B, C, H, W] -> [B, channels, H, W]; `offsets` [B, 2 k^2, H, W], y and x from each cell
+        of the kernel, in cells.
+        """
         return deform_conv2d(x.float(), offsets.float(), self.weight, padding=self.padding)

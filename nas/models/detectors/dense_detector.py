@@ -1,8 +1,10 @@
-"""What FCOS and ATSS have in common: torchvision's FCOS, with the head whose counts the paper's tables have.
+"""What FCOS and ATSS have in common: torchvision's FCOS, with the head whose counts the paper's
+tables have.
 
-What differs from torchvision's network: tower convolutions have no bias (a group norm follows), each pyramid level has a
-learned scale on its boxes (FCOS, Tian et al., ICCV 2019, section 3.2), there is one logit per class, none for the background,
-and locations are where the pyramid has them (`PyramidAnchors`).
+What differs from torchvision's network: tower convolutions have no bias (a group norm follows),
+each pyramid level has a learned scale on its boxes (FCOS, Tian et al., ICCV 2019, section 3.2),
+there is one logit per class, none for the background, and locations are where the pyramid has them
+(`PyramidAnchors`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from nas.models.necks.fpn import NeckDims, PyramidBackbone
 
 
 class DenseDetector(FCOS, Detector):
-    """Classes, one box and its centerness at every location of five pyramid levels, strides 8 to 128.
+    """Classes, one box and its centerness at every location of five pyramid levels, strides 8 to
+    128.
 
     Args:
         backbone: the pyramid.
@@ -41,7 +44,12 @@ class DenseDetector(FCOS, Detector):
     score_thresh: float
 
     def __init__(
-        self, backbone: PyramidBackbone, num_classes: int, *, anchor_side: int, activation: Callable[[Tensor], Tensor]
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        *,
+        anchor_side: int,
+        activation: Callable[[Tensor], Tensor],
     ) -> None:
         channels = backbone.out_channels
         head = FCOSHead(channels, num_anchors=1, num_classes=num_classes)
@@ -69,13 +77,19 @@ class DenseDetector(FCOS, Detector):
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
         """Of logits, boxes and centerness."""
         regression = self.head.regression_head
-        return [self.head.classification_head.cls_logits, regression.bbox_reg, regression.bbox_ctrness]
+        return [
+            self.head.classification_head.cls_logits,
+            regression.bbox_reg,
+            regression.bbox_ctrness,
+        ]
 
     def init_predictors(self) -> None:
         """N(0, 0.01^2), and the prior on the classification bias."""
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)
-        nn.init.constant_(self.head.classification_head.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR))
+        nn.init.constant_(
+            self.head.classification_head.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR)
+        )
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         if not self.training:
@@ -85,7 +99,9 @@ class DenseDetector(FCOS, Detector):
         batch, _ = self.transform(images, None)
         return self._losses(batch, list(self.backbone(batch.tensors).values()), targets)
 
-    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
+    def worst_case_losses(
+        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+    ) -> list[Tensor]:
         """Every location is a positive."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         losses = self._losses(batch, levels, empty_targets(images, boxes_per_image))
@@ -96,23 +112,35 @@ class DenseDetector(FCOS, Detector):
 
     @abstractmethod
     def compute_loss(
-        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        counts: list[int],
     ) -> dict[str, Tensor]:
         """The losses of a batch.
 
         Args:
             targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
-            head_outputs: `cls_logits` [B, N, K], `bbox_regression` [B, N, 4], `bbox_ctrness` [B, N, 1].
+            head_outputs: `cls_logits` [B, N, K], `bbox_regression` [B, N, 4], `bbox_ctrness` [B, N,
+                1].
             anchors: of each image [N, 4], all the same.
             counts: how many of the N locations each level has.
         """
 
-    def _losses(self, batch: ImageList, levels: Sequence[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _losses(
+        self, batch: ImageList, levels: Sequence[Tensor], targets: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         counts = [level.shape[2] * level.shape[3] for level in levels]
-        return self.compute_loss(targets, self.head(levels), self.anchor_generator(batch, levels), counts)
+        return self.compute_loss(
+            targets, self.head(levels), self.anchor_generator(batch, levels), counts
+        )
 
     def postprocess_detections(
-        self, head_outputs: dict[str, list[Tensor]], anchors: list[list[Tensor]], image_shapes: list[tuple[int, int]]
+        self,
+        head_outputs: dict[str, list[Tensor]],
+        anchors: list[list[Tensor]],
+        image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
         """torchvision's labels count from 0 here."""
         found = super().postprocess_detections(head_outputs, anchors, image_shapes)
@@ -132,6 +160,8 @@ class ScaledRegressionHead(FCOSRegressionHead):
         boxes, centerness = [], []
         for level, scale in zip(levels, self.scales, strict=True):
             features = self.conv(level)
-            boxes.append(self.activation(self.bbox_reg(features) * scale).flatten(2).transpose(1, 2))
+            boxes.append(
+                self.activation(self.bbox_reg(features) * scale).flatten(2).transpose(1, 2)
+            )
             centerness.append(self.bbox_ctrness(features).flatten(2).transpose(1, 2))
         return torch.cat(boxes, dim=1), torch.cat(centerness, dim=1)

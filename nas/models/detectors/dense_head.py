@@ -1,5 +1,5 @@
-"""What detectors share that predict at every location of their pyramid: anchors, towers, and losses that mask instead of
-indexing.
+"""What detectors share that predict at every location of their pyramid: anchors, towers, and losses
+that mask instead of indexing.
 """
 
 from __future__ import annotations
@@ -24,21 +24,30 @@ class Tower(nn.Sequential):
     def __init__(self, channels: int, depth: int = TOWER_DEPTH) -> None:
         layers: list[nn.Module] = []
         for _ in range(depth):
-            layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(32, channels), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+                nn.GroupNorm(32, channels),
+                nn.ReLU(),
+            ]
         super().__init__(*layers)
 
 
 class PyramidAnchors(AnchorGenerator):
-    """Boxes of `side` x `side` strides at each location, one for each ratio of height to width: [N, 4] of all levels, the same
-    for every image of a batch.
+    """Boxes of `side` x `side` strides at each location, one for each ratio of height to width: [N,
+    4] of all levels, the same for every image of a batch.
 
-    Centres are multiples of the stride, as torchvision's and mmdetection's. torchvision guesses the strides from the sizes of
-    the maps, which goes wrong where these were rounded up (any side but multiples of 128), and takes the maps' precision, in
-    which under autocast 1332 and 1328 are the same.
+    Centres are multiples of the stride, as torchvision's and mmdetection's. torchvision guesses the
+    strides from the sizes of the maps, which goes wrong where these were rounded up (any side but
+    multiples of 128), and takes the maps' precision, in which under autocast 1332 and 1328 are the
+    same.
     """
 
-    def __init__(self, side: int, strides: Sequence[int] = STRIDES, ratios: Sequence[float] = (1.0,)) -> None:
-        super().__init__(tuple((side * stride,) for stride in strides), (tuple(ratios),) * len(strides))
+    def __init__(
+        self, side: int, strides: Sequence[int] = STRIDES, ratios: Sequence[float] = (1.0,)
+    ) -> None:
+        super().__init__(
+            tuple((side * stride,) for stride in strides), (tuple(ratios),) * len(strides)
+        )
         self.strides = strides
 
     def forward(self, image_list: ImageList, feature_maps: Sequence[Tensor]) -> list[Tensor]:
@@ -53,7 +62,9 @@ def centers_of(boxes: Tensor) -> Tensor:
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
-def assigned(targets: Sequence[dict[str, Tensor]], matched: Sequence[Tensor], stand_in: Tensor) -> tuple[Tensor, Tensor]:
+def assigned(
+    targets: Sequence[dict[str, Tensor]], matched: Sequence[Tensor], stand_in: Tensor
+) -> tuple[Tensor, Tensor]:
     """What each location is to predict: labels [B, N] from 0, or `BACKGROUND`, and boxes [B, N, 4].
 
     Args:
@@ -61,7 +72,10 @@ def assigned(targets: Sequence[dict[str, Tensor]], matched: Sequence[Tensor], st
         matched: of each image, the index of a location's box [N], -1 for none.
         stand_in: [N, 4], where there is no box.
     """
-    labels = [picked(t["labels"] - 1, found, BACKGROUND) for t, found in zip(targets, matched, strict=True)]
+    labels = [
+        picked(t["labels"] - 1, found, BACKGROUND)
+        for t, found in zip(targets, matched, strict=True)
+    ]
     boxes = [
         torch.where((found >= 0)[:, None], picked(t["boxes"], found, 0), stand_in)
         for t, found in zip(targets, matched, strict=True)
@@ -78,14 +92,18 @@ def picked(values: Tensor, index: Tensor, fill: int) -> Tensor:
 
 
 def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Focal loss (alpha 0.25, gamma 2), summed, of logits [B, N, K] for labels [B, N] from 0 or `BACKGROUND`."""
+    """Focal loss (alpha 0.25, gamma 2), summed, of logits [B, N, K] for labels [B, N] from 0 or
+    `BACKGROUND`.
+    """
     positive = (labels != BACKGROUND)[..., None].to(logits.dtype)
     wanted = torch.zeros_like(logits).scatter_(2, labels.clamp(min=0)[..., None], positive)
     return sigmoid_focal_loss(logits, wanted, reduction="sum")
 
 
 def giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:
-    """1 - GIoU (Rezatofighi et al., CVPR 2019) of pairs of boxes [..., 4]. torchvision's indexes by a mask, which waits."""
+    """1 - GIoU (Rezatofighi et al., CVPR 2019) of pairs of boxes [..., 4]. torchvision's indexes by
+    a mask, which waits.
+    """
 
     def extent(low: Tensor, high: Tensor) -> Tensor:
         return (high - low).clamp(min=0).prod(dim=-1)
@@ -98,6 +116,13 @@ def giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def centerness_of(points: Tensor, boxes: Tensor) -> Tensor:
-    """Equation 3 of FCOS (Tian et al., ICCV 2019): [B, N] from points [N, 2] inside boxes [B, N, 4]."""
+    """Equation 3 of FCOS (Tian et al., ICCV 2019): [B, N] from points [N, 2] inside boxes [B, N,
+    4].
+    """
     before, behind = points - boxes[..., :2], boxes[..., 2:] - points
-    return (torch.minimum(before, behind) / torch.maximum(before, behind)).prod(dim=2).clamp(min=0).sqrt()
+    return (
+        (torch.minimum(before, behind) / torch.maximum(before, behind))
+        .prod(dim=2)
+        .clamp(min=0)
+        .sqrt()
+    )

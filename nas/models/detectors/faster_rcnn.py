@@ -1,7 +1,9 @@
-"""Faster R-CNN with a feature pyramid (Ren et al. 2015; Lin et al. 2017), torchvision's, with RoIAlign or RoIPool.
+"""Faster R-CNN with a feature pyramid (Ren et al. 2015; Lin et al. 2017), torchvision's, with
+RoIAlign or RoIPool.
 
-What differs from torchvision's network: boxes are regressed for the classes only, not for the background, and the scales of the
-pyramid are given instead of guessed from the first batch, which goes wrong for images of less than about 90 pixels.
+What differs from torchvision's network: boxes are regressed for the classes only, not for the
+background, and the scales of the pyramid are given instead of guessed from the first batch, which
+goes wrong for images of less than about 90 pixels.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class FasterRcnn(GeneralizedRCNN, Detector):
     rpn: Any
     roi_heads: Any
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, roi_op: str) -> None:
+    def __init__(
+        self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, roi_op: str
+    ) -> None:
         channels = backbone.out_channels
         proposals = region_proposals(channels)
         heads = RoIHeads(
@@ -69,7 +73,9 @@ class FasterRcnn(GeneralizedRCNN, Detector):
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op)
+        return cls(
+            backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op
+        )
 
     def heads(self) -> list[nn.Module]:
         return [self.rpn, self.roi_heads]
@@ -85,46 +91,61 @@ class FasterRcnn(GeneralizedRCNN, Detector):
             nn.init.normal_(predictor.weight, std=0.01)
         nn.init.normal_(self.roi_heads.box_predictor.bbox_pred.weight, std=0.001)
 
-    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
-        """As many proposals as are sampled for each image, all pooled from the finest level. The region proposal network's own
-        selection is left out: its tensors are gone before the peak.
+    def worst_case_losses(
+        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+    ) -> list[Tensor]:
+        """As many proposals as are sampled for each image, all pooled from the finest level. The
+        region proposal network's own selection is left out: its tensors are gone before the peak.
         """
         rpn = bounded_proposal_losses(self.rpn, levels)
         rois = images.new_zeros(len(images) * self.roi_heads.fg_bg_sampler.batch_size_per_image, 5)
         if isinstance(self.roi_heads.box_roi_pool, PyramidRoIPool):
             pooled = roi_pool(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0])
         else:
-            pooled = roi_align(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0], sampling_ratio=2)
+            pooled = roi_align(
+                levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0], sampling_ratio=2
+            )
         logits, offsets = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         labels = torch.zeros(len(rois), dtype=torch.int64, device=images.device)
         return [*rpn, *fastrcnn_loss(logits, offsets, [labels], [images.new_zeros(len(rois), 4)])]
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.rpn.head(list(levels))
-        regions = levels[0].new_empty(COUNTED_PROPOSALS * len(levels[0]), levels[0].shape[1], ROI_SIZE, ROI_SIZE)
+        regions = levels[0].new_empty(
+            COUNTED_PROPOSALS * len(levels[0]), levels[0].shape[1], ROI_SIZE, ROI_SIZE
+        )
         self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
 
 
 def region_proposals(channels: int) -> RegionProposalNetwork:
-    """torchvision's region proposal network for pyramid levels of `channels` at `STRIDES`: three anchors a location, at most
-    2000 proposals of an image in training, 1000 in evaluation.
+    """torchvision's region proposal network for pyramid levels of `channels` at `STRIDES`: three
+    anchors a location, at most 2000 proposals of an image in training, 1000 in evaluation.
     """
     kept = {"training": 2000, "testing": 1000}
     return RegionProposalNetwork(
-        PyramidAnchors(ANCHOR_SCALE, STRIDES, ASPECT_RATIOS), ProposalHead(channels, len(ASPECT_RATIOS)),
-        fg_iou_thresh=0.7, bg_iou_thresh=0.3, batch_size_per_image=256, positive_fraction=0.5,
-        pre_nms_top_n=kept, post_nms_top_n=kept, nms_thresh=0.7,
-    )  # fmt: skip
+        PyramidAnchors(ANCHOR_SCALE, STRIDES, ASPECT_RATIOS),
+        ProposalHead(channels, len(ASPECT_RATIOS)),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n=kept,
+        post_nms_top_n=kept,
+        nms_thresh=0.7,
+    )
 
 
 def bounded_proposal_losses(rpn: RegionProposalNetwork, levels: Sequence[Tensor]) -> list[Tensor]:
     """Stand-ins for its two losses that keep what those keep (see `Detector.worst_case_losses`)."""
-    return [torch.cat([level.flatten() for level in maps]).square().mean() for maps in rpn.head(list(levels))]
+    return [
+        torch.cat([level.flatten() for level in maps]).square().mean()
+        for maps in rpn.head(list(levels))
+    ]
 
 
 class ProposalHead(RPNHead):
-    """Outputs in fp32, also under autocast: torchvision decodes boxes in the type of their offsets, and near 1000 pixels bf16
-    knows multiples of 4 only.
+    """Outputs in fp32, also under autocast: torchvision decodes boxes in the type of their offsets,
+    and near 1000 pixels bf16 knows multiples of 4 only.
     """
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -133,7 +154,9 @@ class ProposalHead(RPNHead):
 
 
 class BoxPredictor(nn.Module):
-    """[R, hidden] -> logits [R, 1 + classes], offsets [R, 4 (1 + classes)], those of the background constant zero."""
+    """[R, hidden] -> logits [R, 1 + classes], offsets [R, 4 (1 + classes)], those of the background
+    constant zero.
+    """
 
     def __init__(self, hidden: int, num_classes: int) -> None:
         super().__init__()
@@ -145,10 +168,14 @@ class BoxPredictor(nn.Module):
 
 
 class PyramidRoIAlign(MultiScaleRoIAlign):
-    """RoIAlign to `size` x `size` on the level that fits a box (feature pyramid networks, equation 1), scales 1/4 to 1/32."""
+    """RoIAlign to `size` x `size` on the level that fits a box (feature pyramid networks, equation
+    1), scales 1/4 to 1/32.
+    """
 
     def __init__(self, size: int = ROI_SIZE) -> None:
-        super().__init__([str(level) for level in range(ROI_LEVELS)], output_size=size, sampling_ratio=2)
+        super().__init__(
+            [str(level) for level in range(ROI_LEVELS)], output_size=size, sampling_ratio=2
+        )
         self.scales = [1 / stride for stride in STRIDES[:ROI_LEVELS]]
         self.map_levels = LevelMapper(2, 1 + ROI_LEVELS)
 
@@ -156,7 +183,9 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
 class PyramidRoIPool(PyramidRoIAlign):
     """The same with RoIPool, which rounds boxes to whole cells."""
 
-    def forward(self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
+    def forward(
+        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
         levels = self.map_levels(boxes)
         image = torch.cat([torch.full_like(b[:, :1], i) for i, b in enumerate(boxes)])
         rois = torch.cat([image, torch.cat(boxes)], dim=1)
@@ -164,5 +193,7 @@ class PyramidRoIPool(PyramidRoIAlign):
         pooled = features[0].new_zeros(len(rois), features[0].shape[1], *self.output_size)
         for level, (feature, scale) in enumerate(zip(features, self.scales, strict=True)):
             here = torch.where(levels == level)[0]
-            pooled = pooled.index_put((here,), roi_pool(feature, rois[here], self.output_size, scale).to(pooled.dtype))
+            pooled = pooled.index_put(
+                (here,), roi_pool(feature, rois[here], self.output_size, scale).to(pooled.dtype)
+            )
         return pooled

@@ -1,4 +1,6 @@
-"""FCOS (Tian et al., ICCV 2019), on torchvision's; its losses are ours (`nas.models.detectors.fcos_loss`)."""
+"""FCOS (Tian et al., ICCV 2019), on torchvision's; its losses are ours
+(`nas.models.detectors.fcos_loss`).
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,14 @@ class Fcos(DenseDetector):
         super().__init__(backbone, num_classes, anchor_side=1, activation=F.relu)
 
     def compute_loss(
-        self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor], counts: list[int]
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        counts: list[int],
     ) -> dict[str, Tensor]:
         """See `fcos_losses`; anchors are squares of one stride around each location."""
         strides = anchors[0][:, 2] - anchors[0][:, 0]
-        return fcos_losses(head_outputs, centers_of(anchors[0]), strides, targets, (counts[0], counts[-1]))
+        return fcos_losses(
+            head_outputs, centers_of(anchors[0]), strides, targets, (counts[0], counts[-1])
+        )

@@ -1,5 +1,6 @@
-"""FCOS's targets and losses (Tian et al., ICCV 2019, section 3.2; with centre sampling, arXiv 1904.01355v5) without a step that
-waits for the GPU: positives are masked, never counted out or indexed.
+"""FCOS's targets and losses (Tian et al., ICCV 2019, section 3.2; with centre sampling, arXiv
+1904.01355v5) without a step that waits for the GPU: positives are masked, never counted out or
+indexed.
 """
 
 from __future__ import annotations
@@ -10,26 +11,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.models.detectors.dense_head import BACKGROUND, assigned, centerness_of, centers_of, focal_loss, giou_loss
+from nas.models.detectors.dense_head import (
+    BACKGROUND,
+    assigned,
+    centerness_of,
+    centers_of,
+    focal_loss,
+    giou_loss,
+)
 from nas.utils.distributed import all_reduce_mean
 
 CENTER_RADIUS = 1.5  # in strides
-SCALE_RANGE = (4, 8)  # of the largest distance to a side, in strides: the paper's 64 to 128 pixels at stride 16, and so on
+SCALE_RANGE = (
+    4,
+    8,
+    # of the largest distance to a side, in strides: the paper's 64 to 128 pixels at stride 16, and
+    # so on
+)
 
 
 def fcos_losses(
-    outputs: dict[str, Tensor], points: Tensor, strides: Tensor, targets: Sequence[dict[str, Tensor]], ends: tuple[int, int]
+    outputs: dict[str, Tensor],
+    points: Tensor,
+    strides: Tensor,
+    targets: Sequence[dict[str, Tensor]],
+    ends: tuple[int, int],
 ) -> dict[str, Tensor]:
-    """Focal loss, GIoU loss and centerness, each over the number of positives, averaged over the processes that train together.
+    """Focal loss, GIoU loss and centerness, each over the number of positives, averaged over the
+    processes that train together.
 
     Args:
-        outputs: `cls_logits` [B, N, K], `bbox_regression` [B, N, 4] (distances to the sides, in strides), `bbox_ctrness`
-            [B, N, 1].
+        outputs: `cls_logits` [B, N, K], `bbox_regression` [B, N, 4] (distances to the sides, in
+            strides), `bbox_ctrness` [B, N, 1].
         points: [N, 2], x and y of the locations of all levels, pixels.
         strides: [N], of their levels, pixels.
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
-        ends: how many of the locations are of the first level, which takes all smaller objects, and of the last, which takes
-            all larger ones.
+        ends: how many of the locations are of the first level, which takes all smaller objects, and
+            of the last, which takes all larger ones.
     """
     matched = [match(points, strides, target["boxes"], ends) for target in targets]
     around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)
@@ -42,7 +60,9 @@ def fcos_losses(
     giou = giou_loss(torch.where(positive[..., None], predicted, boxes), boxes) * positive
 
     wanted = centerness_of(points, boxes)
-    centerness = F.binary_cross_entropy_with_logits(outputs["bbox_ctrness"].squeeze(2).float(), wanted, reduction="none")
+    centerness = F.binary_cross_entropy_with_logits(
+        outputs["bbox_ctrness"].squeeze(2).float(), wanted, reduction="none"
+    )
     return {
         "classification": focal_loss(outputs["cls_logits"], labels) / count,
         "bbox_regression": giou.sum() / count,
@@ -51,14 +71,20 @@ def fcos_losses(
 
 
 def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int]) -> Tensor:
-    """Index of the box that each location is to predict, -1 for none: [N], from points [N, 2], strides [N], boxes [M, 4].
+    """Index of the box that each location is to predict, -1 for none: [N], from points [N, 2],
+    strides [N], boxes [M, 4].
 
-    A location takes the smallest box that it lies in, near whose centre it lies, and whose size is of its level.
+    A location takes the smallest box that it lies in, near whose centre it lies, and whose size is
+    of its level.
     """
     if not len(boxes):
         return torch.full((len(points),), BACKGROUND, dtype=torch.int64, device=points.device)
-    near = (points[:, None] - centers_of(boxes)).abs().amax(dim=2) < CENTER_RADIUS * strides[:, None]
-    sides = torch.cat([points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2)  # [N, M, 4]
+    near = (points[:, None] - centers_of(boxes)).abs().amax(dim=2) < CENTER_RADIUS * strides[
+        :, None
+    ]
+    sides = torch.cat(
+        [points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2
+    )  # [N, M, 4]
     low, high = strides * SCALE_RANGE[0], strides * SCALE_RANGE[1]
     low[: ends[0]] = 0
     high[-ends[1] :] = torch.inf

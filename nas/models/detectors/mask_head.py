@@ -1,4 +1,6 @@
-"""What mask heads learn (He et al., ICCV 2017, section 3): a grid of cells over each box, each of the object or not."""
+"""What mask heads learn (He et al., ICCV 2017, section 3): a grid of cells over each box, each of
+the object or not.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ MASK_SIZE = 28  # cells along each side of a box
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int = MASK_SIZE) -> Tensor:
-    """Of each box the mask of its object, on a grid of cells: 1 where the mask is at least a half at the cell's centre, between
-    pixels by bilinear interpolation; outside the image 0.
+    """Of each box the mask of its object, on a grid of cells: 1 where the mask is at least a half
+    at the cell's centre, between pixels by bilinear interpolation; outside the image 0.
 
-    That is RoIAlign with one sample a cell, from 8-bit masks: torchvision's function would make floats of all of them first.
+    That is RoIAlign with one sample a cell, from 8-bit masks: torchvision's function would make
+    floats of all of them first.
 
     Args:
         masks: [N, H, W] of 0 and 1, uint8.
@@ -29,27 +32,35 @@ def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int = MASK
         [P, size, size] of 0 and 1, float.
     """
     cells = (torch.arange(size, device=boxes.device) + 0.5) / size
-    x = boxes[:, :1] + (boxes[:, 2:3] - boxes[:, :1]) * cells - 0.5  # [P, size]; the centre of the first pixel is 0
+    x = (
+        boxes[:, :1] + (boxes[:, 2:3] - boxes[:, :1]) * cells - 0.5
+    )  # [P, size]; the centre of the first pixel is 0
     y = boxes[:, 1:2] + (boxes[:, 3:4] - boxes[:, 1:2]) * cells - 0.5
     left, top = x.floor(), y.floor()
     values: Tensor | float = 0.0
     for column, across in ((left, 1 - (x - left)), (left + 1, x - left)):
         for row, along in ((top, 1 - (y - top)), (top + 1, y - top)):
-            values = values + _pixels(masks, objects, row, column) * along[:, :, None] * across[:, None, :]
+            values = (
+                values
+                + _pixels(masks, objects, row, column) * along[:, :, None] * across[:, None, :]
+            )
     return torch.as_tensor(values >= 0.5).float()
 
 
 def _pixels(masks: Tensor, objects: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """[P, R, C] at rows [P, R] and columns [P, C] of masks, 0 outside the image."""
     height, width = masks.shape[1:]
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
     row, column = rows.clamp(0, height - 1).long(), columns.clamp(0, width - 1).long()
     return masks[objects[:, None, None], row[:, :, None], column[:, None, :]] * inside
 
 
 def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-    """Binary cross-entropy of the masks of the right classes, averaged over cells and boxes, over the processes that train
-    together. A box whose target is empty teaches nothing: its object came without a mask.
+    """Binary cross-entropy of the masks of the right classes, averaged over cells and boxes, over
+    the processes that train together. A box whose target is empty teaches nothing: its object came
+    without a mask.
 
     Args:
         logits: [P, K, M, M], one mask a class.
@@ -63,6 +74,8 @@ def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
 
 
 def averaged_masks(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Probabilities [D, M, M] of the masks of given classes (from 1), from the logits [D, K, M, M] of several heads."""
+    """Probabilities [D, M, M] of the masks of given classes (from 1), from the logits [D, K, M, M]
+    of several heads.
+    """
     index = torch.arange(len(labels), device=labels.device)
     return torch.stack([each[index, labels - 1].float().sigmoid() for each in logits]).mean(dim=0)

@@ -1,9 +1,9 @@
-"""RepPoints v2 (Chen et al., NeurIPS 2020; RepPoints: Yang et al., ICCV 2019): objects as sets of nine points, regressed twice,
-helped by verification of corners and foreground.
+"""RepPoints v2 (Chen et al., NeurIPS 2020; RepPoints: Yang et al., ICCV 2019): objects as sets of
+nine points, regressed twice, helped by verification of corners and foreground.
 
-As the published configuration, with these differences: He initialisation, focal loss on classes in every case (Swin's detection
-figures use its quality variant), the moment transform of RepPoints as the default (`corners` for v2's own), and what the
-functions say.
+As the published configuration, with these differences: He initialisation, focal loss on classes in
+every case (Swin's detection figures use its quality variant), the moment transform of RepPoints as
+the default (`corners` for v2's own), and what the functions say.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from nas.models.detectors.transform import BatchTransform, empty_targets
 from nas.models.necks.fpn import NeckDims, PyramidBackbone
 
 SCORE_THRESHOLD, NMS_IOU, DETECTIONS, CANDIDATES = 0.05, 0.6, 100, 1000
-REFINED_ON = (None, 0, 0, 1, 1)  # level whose corners refine the boxes of a level (published; section 3.3 of the paper)
+REFINED_ON = (
+    None,
+    0,
+    0,
+    1,
+    1,
+)  # level whose corners refine the boxes of a level (published; section 3.3 of the paper)
 
 
 class RepPointsV2(Detector):
@@ -71,15 +77,24 @@ class RepPointsV2(Detector):
             return self._losses(batch, levels, targets)
         return self._detections(batch, levels)
 
-    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
-        """Nothing is bounded: every tensor has the size of the pyramid, or that times the boxes of an image."""
+    def worst_case_losses(
+        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+    ) -> list[Tensor]:
+        """Nothing is bounded: every tensor has the size of the pyramid, or that times the boxes of
+        an image.
+        """
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
-        return [loss.float() for loss in self._losses(batch, levels, empty_targets(images, boxes_per_image)).values()]
+        return [
+            loss.float()
+            for loss in self._losses(batch, levels, empty_targets(images, boxes_per_image)).values()
+        ]
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.head(levels)
 
-    def _losses(self, batch: ImageList, levels: Sequence[Tensor], targets: Any) -> dict[str, Tensor]:
+    def _losses(
+        self, batch: ImageList, levels: Sequence[Tensor], targets: Any
+    ) -> dict[str, Tensor]:
         outputs = self.head(levels)
         anchors = self.anchor_generator(batch, levels)[0]
         boxes = self._boxes(outputs["initial"], anchors), self._boxes(outputs["refined"], anchors)
@@ -93,19 +108,27 @@ class RepPointsV2(Detector):
     def _detections(self, batch: ImageList, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         outputs = self.head(levels)
         boxes = self._boxes(outputs["refined"], self.anchor_generator(batch, levels)[0])
-        of_images = zip(boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True)
+        of_images = zip(
+            boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True
+        )
         return [_detect(*of_image, _shapes(levels)) for of_image in of_images]
 
 
-def _detect(boxes: Tensor, scores: Tensor, corners: Tensor, size: tuple[int, int], levels: Levels) -> dict[str, Tensor]:
-    """Detections of one image of (height, width) from boxes [N, 4], scores [N, K] and corners [N, 6] of all levels."""
+def _detect(
+    boxes: Tensor, scores: Tensor, corners: Tensor, size: tuple[int, int], levels: Levels
+) -> dict[str, Tensor]:
+    """Detections of one image of (height, width) from boxes [N, 4], scores [N, K] and corners [N,
+    6] of all levels.
+    """
     counts = [height * width for height, width, _ in levels]
     maps = [
         each.t().unflatten(1, (height, width))
         for each, (height, width, _) in zip(corners.float().split(counts), levels, strict=True)
     ]
     found = []
-    for here, chances, refined_on in zip(boxes.split(counts), scores.split(counts), REFINED_ON, strict=True):
+    for here, chances, refined_on in zip(
+        boxes.split(counts), scores.split(counts), REFINED_ON, strict=True
+    ):
         chosen, confidence, classes = _candidates(clip_boxes_to_image(here, size), chances)
         if refined_on is not None:
             corner_map = maps[refined_on]
@@ -117,11 +140,16 @@ def _detect(boxes: Tensor, scores: Tensor, corners: Tensor, size: tuple[int, int
 
 
 def _candidates(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, scores and classes (from 0) of the pairs of a level's boxes [n, 4] and classes that score best, [n, K]."""
+    """Boxes, scores and classes (from 0) of the pairs of a level's boxes [n, 4] and classes that
+    score best, [n, K].
+    """
     ranked, order = scores.float().flatten().topk(min(CANDIDATES, scores.numel()))
     order = order[ranked > SCORE_THRESHOLD]
     return boxes[order // scores.shape[1]], ranked[: len(order)], order % scores.shape[1]
 
 
 def _shapes(levels: Sequence[Tensor]) -> Levels:
-    return [(level.shape[2], level.shape[3], stride) for level, stride in zip(levels, STRIDES, strict=True)]
+    return [
+        (level.shape[2], level.shape[3], stride)
+        for level, stride in zip(levels, STRIDES, strict=True)
+    ]

@@ -1,5 +1,6 @@
-"""Corner verification: which location is the corner of an object (CornerNet, Law & Deng, ECCV 2018; RepPoints v2, Chen et al.,
-NeurIPS 2020, section 3.2), and what boxes gain from it in evaluation (section 3.3, joint inference).
+"""Corner verification: which location is the corner of an object (CornerNet, Law & Deng, ECCV 2018;
+RepPoints v2, Chen et al., NeurIPS 2020, section 3.2), and what boxes gain from it in evaluation
+(section 3.3, joint inference).
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ POOLED_CHANNELS = 64
 class CornerPooling(nn.Module):
     """CornerNet's prediction module (figure 7): [B, C, H, W] -> the same shape.
 
-    One branch looks along the columns, one along the rows: of all features from here to the border, the largest. Convolution
-    after the sum 1x1, as in the published RepPoints v2 (CornerNet's is 3x3).
+    One branch looks along the columns, one along the rows: of all features from here to the border,
+    the largest. Convolution after the sum 1x1, as in the published RepPoints v2 (CornerNet's is
+    3x3).
 
     Args:
         channels: of the map.
-        behind: look to the lower and right border, as an upper left corner must; else to the upper and left one.
+        behind: look to the lower and right border, as an upper left corner must; else to the upper
+            and left one.
     """
 
     def __init__(self, channels: int, *, behind: bool) -> None:
@@ -42,16 +45,20 @@ class CornerPooling(nn.Module):
 
 
 def largest_along(x: Tensor, dim: int, *, behind: bool) -> Tensor:
-    """At each position the largest value from there to the end of `dim`, or, not `behind`, from its start to there."""
+    """At each position the largest value from there to the end of `dim`, or, not `behind`, from its
+    start to there.
+    """
     if not behind:
         return x.cummax(dim).values
     return x.flip(dim).cummax(dim).values.flip(dim)
 
 
 def refine_corners(boxes: Tensor, scores: Tensor, offsets: Tensor, stride: int) -> Tensor:
-    """Boxes with each corner moved to where verification finds it among the four locations around it.
+    """Boxes with each corner moved to where verification finds it among the four locations around
+    it.
 
-    A box that would have no side left stays as it is; the published implementation keeps what comes out.
+    A box that would have no side left stays as it is; the published implementation keeps what comes
+    out.
 
     Args:
         boxes: [R, 4], pixels, within the map.
@@ -59,7 +66,10 @@ def refine_corners(boxes: Tensor, scores: Tensor, offsets: Tensor, stride: int) 
         offsets: [4, H, W], x and y from a location to each of the two corners, in strides.
         stride: of the map, pixels.
     """
-    corners = [_verified(boxes[:, side : side + 2], scores[side // 2], offsets[side : side + 2], stride) for side in (0, 2)]
+    corners = [
+        _verified(boxes[:, side : side + 2], scores[side // 2], offsets[side : side + 2], stride)
+        for side in (0, 2)
+    ]
     refined = torch.cat(corners, dim=1)
     return torch.where((corners[0] < corners[1]).all(dim=1, keepdim=True), refined, boxes)
 
@@ -68,7 +78,10 @@ def _verified(xy: Tensor, scores: Tensor, offsets: Tensor, stride: int) -> Tenso
     """[R, 2]: the best of four locations, moved by its offset."""
     height, width = scores.shape
     _, best = F.max_pool2d(scores[None, None], 2, stride=1, return_indices=True)
-    column, row = ((xy[:, axis] / stride).floor().long().clamp(0, size - 2) for axis, size in enumerate((width, height)))
+    column, row = (
+        (xy[:, axis] / stride).floor().long().clamp(0, size - 2)
+        for axis, size in enumerate((width, height))
+    )
     chosen = best[0, 0][row, column]
     place = torch.stack([chosen % width, chosen // width], dim=1)
     return (place + offsets.flatten(1)[:, chosen].t()) * stride

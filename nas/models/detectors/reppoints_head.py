@@ -22,16 +22,21 @@ CORNER_OUTPUTS = 6  # two scores, two offsets in x and y
 class Verification(nn.Module):
     """Tasks beside the regression: which classes cover a location, and whether it is a corner.
 
-    [B, C, H, W] -> an embedding of the same shape for the other branches, corners [B, 6, H, W] (logits of upper left and lower
-    right, x and y to each in strides), foreground logits [B, K, H, W].
+    [B, C, H, W] -> an embedding of the same shape for the other branches, corners [B, 6, H, W]
+    (logits of upper left and lower right, x and y to each in strides), foreground logits [B, K, H,
+    W].
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.shared = Tower(channels, 1)
         self.foreground = nn.Conv2d(channels, num_classes, 1)
-        self.embedding = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), norm_layer("gn", channels), nn.ReLU())
-        self.pools = nn.ModuleList(CornerPooling(channels, behind=behind) for behind in (True, False))
+        self.embedding = nn.Sequential(
+            nn.Conv2d(channels, channels, 1, bias=False), norm_layer("gn", channels), nn.ReLU()
+        )
+        self.pools = nn.ModuleList(
+            CornerPooling(channels, behind=behind) for behind in (True, False)
+        )
         self.scores = nn.ModuleList(nn.Conv2d(channels, 1, 3, padding=1) for _ in self.pools)
         self.offsets = nn.ModuleList(nn.Conv2d(channels, 2, 3, padding=1) for _ in self.pools)
 
@@ -47,15 +52,20 @@ class Verification(nn.Module):
 class RepPointsHead(nn.Module):
     """Levels -> for every location of them, in their order:
 
-    `logits` [B, N, K], `initial` and `refined` [B, N, 18] (point sets, see `nas.models.detectors.reppoints_points`), `corners`
-    [B, N, 6] and `foreground` [B, N, K] (see `Verification`).
+    `logits` [B, N, K], `initial` and `refined` [B, N, 18] (point sets, see
+    `nas.models.detectors.reppoints_points`), `corners` [B, N, 6] and `foreground` [B, N, K] (see
+    `Verification`).
 
-    Classes and refined points come from the features at the initial points, with what verification found beside them.
+    Classes and refined points come from the features at the initial points, with what verification
+    found beside them.
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.classification, self.localization = Tower(channels, TOWER_DEPTH), Tower(channels, TOWER_DEPTH)
+        self.classification, self.localization = (
+            Tower(channels, TOWER_DEPTH),
+            Tower(channels, TOWER_DEPTH),
+        )
         self.verification = Verification(channels, num_classes)
         self.relu = nn.ReLU()
         self.initial = nn.Conv2d(channels, channels, 3, padding=1)
@@ -71,9 +81,13 @@ class RepPointsHead(nn.Module):
         """Of points, logits, foreground and corners."""
         verification = self.verification
         return [
-            self.initial_points, self.refined_points, self.logits, verification.foreground,
-            *verification.scores, *verification.offsets,
-        ]  # fmt: skip
+            self.initial_points,
+            self.refined_points,
+            self.logits,
+            verification.foreground,
+            *verification.scores,
+            *verification.offsets,
+        ]
 
     def init_predictors(self) -> None:
         """N(0, 0.01^2), and the prior on every bias that is a probability's."""
@@ -85,7 +99,10 @@ class RepPointsHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         outputs = [self._level(level) for level in levels]
-        return {name: torch.cat([output[name].flatten(2).transpose(1, 2) for output in outputs], dim=1) for name in outputs[0]}
+        return {
+            name: torch.cat([output[name].flatten(2).transpose(1, 2) for output in outputs], dim=1)
+            for name in outputs[0]
+        }
 
     def _level(self, level: Tensor) -> dict[str, Tensor]:
         features = self.localization(level)
@@ -95,7 +112,9 @@ class RepPointsHead(nn.Module):
         slowed = GRADIENT_MULTIPLIER * initial + (1 - GRADIENT_MULTIPLIER) * initial.detach()
         offsets = slowed - self.grid
         refined = self.refined(torch.cat([features, corners], dim=1), offsets)
-        classified = self.classified(torch.cat([self.classification(level) + embedding, corners], dim=1), offsets)
+        classified = self.classified(
+            torch.cat([self.classification(level) + embedding, corners], dim=1), offsets
+        )
         return {
             "logits": self.logits(self.relu(classified)),
             "initial": initial,

@@ -1,8 +1,9 @@
-"""The losses of RepPoints v2 (Chen et al., NeurIPS 2020, section 3; weights and the choice of GIoU are the published
-configuration's) without a step that waits for the GPU: positives are masked, never counted out or indexed.
+"""The losses of RepPoints v2 (Chen et al., NeurIPS 2020, section 3; weights and the choice of GIoU
+are the published configuration's) without a step that waits for the GPU: positives are masked,
+never counted out or indexed.
 
-Sums are over the number of positives of the batch, averaged over the processes that train together; the published
-implementation counts at least one for every image.
+Sums are over the number of positives of the batch, averaged over the processes that train together;
+the published implementation counts at least one for every image.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from torch import Tensor
 
 from nas.models.detectors.atss_loss import match
 from nas.models.detectors.dense_head import BACKGROUND, assigned, focal_loss, giou_loss
-from nas.models.detectors.reppoints_targets import CornerTargets, Levels, corner_targets, foreground_weights, initial_match
+from nas.models.detectors.reppoints_targets import (
+    CornerTargets,
+    Levels,
+    corner_targets,
+    foreground_weights,
+    initial_match,
+)
 from nas.utils.distributed import all_reduce_mean
 
 INITIAL_WEIGHT, REFINED_WEIGHT = 1.0, 2.0  # of the GIoU losses
@@ -47,19 +54,29 @@ def reppoints_losses(
 
 
 def _regression_losses(
-    logits: Tensor, boxes: tuple[Tensor, Tensor], points: Tensor, levels: Levels, targets: Sequence[dict[str, Tensor]]
+    logits: Tensor,
+    boxes: tuple[Tensor, Tensor],
+    points: Tensor,
+    levels: Levels,
+    targets: Sequence[dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """Classes and refined boxes go by ATSS on the initial boxes, as in the published configuration."""
+    """Classes and refined boxes go by ATSS on the initial boxes, as in the published
+    configuration.
+    """
     initial, refined = boxes
     counts = [height * width for height, width, _ in levels]
     first = [initial_match(points, levels, target["boxes"]) for target in targets]
-    second = [match(each, counts, target["boxes"]) for each, target in zip(initial.detach(), targets, strict=True)]
+    second = [
+        match(each, counts, target["boxes"])
+        for each, target in zip(initial.detach(), targets, strict=True)
+    ]
     nowhere = torch.cat([points, points], dim=1)
     first_labels, first_boxes = assigned(targets, first, nowhere)
     labels, second_boxes = assigned(targets, second, nowhere)
     return {
         "classification": focal_loss(logits, labels) / _number(labels != BACKGROUND),
-        "initial_boxes": INITIAL_WEIGHT * _box_loss(initial, first_boxes, first_labels != BACKGROUND),
+        "initial_boxes": INITIAL_WEIGHT
+        * _box_loss(initial, first_boxes, first_labels != BACKGROUND),
         "refined_boxes": REFINED_WEIGHT * _box_loss(refined, second_boxes, labels != BACKGROUND),
     }
 
@@ -69,18 +86,24 @@ def _verification_losses(
 ) -> dict[str, Tensor]:
     num_classes, stride = outputs["foreground"].shape[2], levels[0][2]
     corners = [corner_targets(points, levels, target["boxes"]) for target in targets]
-    heat, offsets = corner_losses(outputs["corners"].float(), CornerTargets(*map(torch.stack, zip(*corners, strict=True))))
-    weights = [foreground_weights(points, t["boxes"], t["labels"] - 1, num_classes, stride) for t in targets]
+    heat, offsets = corner_losses(
+        outputs["corners"].float(), CornerTargets(*map(torch.stack, zip(*corners, strict=True)))
+    )
+    weights = [
+        foreground_weights(points, t["boxes"], t["labels"] - 1, num_classes, stride)
+        for t in targets
+    ]
     return {
         "corners": HEAT_WEIGHT * heat,
         "corner_offsets": OFFSET_WEIGHT * offsets,
-        "foreground": FOREGROUND_WEIGHT * foreground_loss(outputs["foreground"].float(), torch.stack(weights)),
+        "foreground": FOREGROUND_WEIGHT
+        * foreground_loss(outputs["foreground"].float(), torch.stack(weights)),
     }
 
 
 def corner_losses(corners: Tensor, targets: CornerTargets) -> tuple[Tensor, Tensor]:
-    """CornerNet's focal loss (equation 1) and the smooth L1 loss of offsets, each over the number of corners of its kind, the
-    mean of upper left and lower right ones.
+    """CornerNet's focal loss (equation 1) and the smooth L1 loss of offsets, each over the number
+    of corners of its kind, the mean of upper left and lower right ones.
 
     Args:
         corners: [B, N, 6], logits of both and offsets to both.
@@ -93,13 +116,15 @@ def corner_losses(corners: Tensor, targets: CornerTargets) -> tuple[Tensor, Tens
     hits = -F.logsigmoid(logits) * (1 - probability) ** hard
     misses = -F.logsigmoid(-logits) * probability**hard * (1 - targets.heat) ** easy
     heat = torch.where(targets.here, hits, misses).sum(dim=(0, 1)) / number
-    distance = F.smooth_l1_loss(offsets, targets.offsets, beta=OFFSET_BETA, reduction="none").sum(dim=3)
+    distance = F.smooth_l1_loss(offsets, targets.offsets, beta=OFFSET_BETA, reduction="none").sum(
+        dim=3
+    )
     return heat.mean(), ((distance * targets.here).sum(dim=(0, 1)) / number).mean()
 
 
 def foreground_loss(logits: Tensor, weights: Tensor) -> Tensor:
-    """Focal loss where every object has the same weight (RepPoints v2, section 3.2): of what is covered over the sum of its
-    weights, of the rest over the number of what is covered.
+    """Focal loss where every object has the same weight (RepPoints v2, section 3.2): of what is
+    covered over the sum of its weights, of the rest over the number of what is covered.
 
     Args:
         logits: [B, N, K].

@@ -1,7 +1,8 @@
-"""From point sets to boxes (RepPoints, Yang et al., ICCV 2019, section 3.1), and the points that deformable convolutions take.
+"""From point sets to boxes (RepPoints, Yang et al., ICCV 2019, section 3.1), and the points that
+deformable convolutions take.
 
-A point set is [..., 18]: y and x of nine points, from their location, in strides: what `deform_conv2d` calls offsets, but for
-the kernel's own grid.
+A point set is [..., 18]: y and x of nine points, from their location, in strides: what
+`deform_conv2d` calls offsets, but for the kernel's own grid.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ MOMENT_MULTIPLIER = 0.01  # of the gradient that reaches the moment transform's 
 
 
 class MomentTransform(nn.Module):
-    """Centre: the points' mean; half sides: their standard deviation times a learned factor for x and one for y."""
+    """Centre: the points' mean; half sides: their standard deviation times a learned factor for x
+    and one for y.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +27,9 @@ class MomentTransform(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """[..., 18] -> [..., 4], x1, y1, x2, y2 from the location, in strides."""
         xy = _xy(points)
-        log_scale = MOMENT_MULTIPLIER * self.log_scale + (1 - MOMENT_MULTIPLIER) * self.log_scale.detach()
+        log_scale = (
+            MOMENT_MULTIPLIER * self.log_scale + (1 - MOMENT_MULTIPLIER) * self.log_scale.detach()
+        )
         center, half = xy.mean(dim=-2), xy.std(dim=-2) * log_scale.exp()
         return torch.cat([center - half, center + half], dim=-1)
 
@@ -32,7 +37,8 @@ class MomentTransform(nn.Module):
 class CornerTransform(nn.Module):
     """The first two points are opposite corners (RepPoints v2, section 3.4).
 
-    There the first is the upper left one; here whichever is, because the GIoU of a box turned inside out has no gradient.
+    There the first is the upper left one; here whichever is, because the GIoU of a box turned
+    inside out has no gradient.
     """
 
     def forward(self, points: Tensor) -> Tensor:
@@ -41,7 +47,10 @@ class CornerTransform(nn.Module):
         return torch.cat([low, high], dim=-1)
 
 
-TRANSFORMS = {"moment": MomentTransform, "corners": CornerTransform}  # names are those of the catalog
+TRANSFORMS = {
+    "moment": MomentTransform,
+    "corners": CornerTransform,
+}  # names are those of the catalog
 
 
 def kernel_grid() -> Tensor:

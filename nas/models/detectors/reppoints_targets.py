@@ -1,7 +1,9 @@
-"""What RepPoints v2 is to predict where (Yang et al., ICCV 2019, section 4; Chen et al., NeurIPS 2020, section 3.2).
+"""What RepPoints v2 is to predict where (Yang et al., ICCV 2019, section 4; Chen et al., NeurIPS
+2020, section 3.2).
 
-Targets of one image, without a step that waits for the GPU. Levels come as (height, width, stride), finest first; locations, x
-and y in pixels, are multiples of their level's stride, in the order of levels, rows, columns.
+Targets of one image, without a step that waits for the GPU. Levels come as (height, width, stride),
+finest first; locations, x and y in pixels, are multiples of their level's stride, in the order of
+levels, rows, columns.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ Levels = Sequence[tuple[int, int, int]]
 
 
 class CornerTargets(NamedTuple):
-    """For upper left and lower right corners: `heat` [N, 2] in 0 to 1, `here` [N, 2] whether there is one, `offsets` [N, 2, 2],
-    x and y to it in strides.
+    """For upper left and lower right corners: `heat` [N, 2] in 0 to 1, `here` [N, 2] whether there
+    is one, `offsets` [N, 2, 2], x and y to it in strides.
     """
 
     heat: Tensor
@@ -33,10 +35,12 @@ class CornerTargets(NamedTuple):
 
 
 def initial_match(points: Tensor, levels: Levels, boxes: Tensor) -> Tensor:
-    """Index of the box that each location's initial points are to cover, -1 for none: [N], from points [N, 2], boxes [M, 4].
+    """Index of the box that each location's initial points are to cover, -1 for none: [N], from
+    points [N, 2], boxes [M, 4].
 
-    A box belongs to the level whose stride is its side over 4, rounded down to a power of 2 (RepPoints, section 4.2), and goes
-    to the location there that is nearest to its centre, in units of its sides; a location takes the nearest box.
+    A box belongs to the level whose stride is its side over 4, rounded down to a power of 2
+    (RepPoints, section 4.2), and goes to the location there that is nearest to its centre, in units
+    of its sides; a location takes the nearest box.
     """
     if not len(boxes):
         return torch.full((len(points),), BACKGROUND, dtype=torch.int64, device=points.device)
@@ -49,24 +53,32 @@ def initial_match(points: Tensor, levels: Levels, boxes: Tensor) -> Tensor:
 
 
 def corner_targets(points: Tensor, levels: Levels, boxes: Tensor) -> CornerTargets:
-    """A corner is at the nearest location of a level, and around it is a Gaussian within its radius (CornerNet, section 3.2).
+    """A corner is at the nearest location of a level, and around it is a Gaussian within its radius
+    (CornerNet, section 3.2).
 
-    Every level has every box. Where two boxes have their corner at one location, the offset is to the nearer.
+    Every level has every box. Where two boxes have their corner at one location, the offset is to
+    the nearer.
     """
     if not len(boxes):
         shape = (len(points), 2)
         here = torch.zeros(shape, dtype=torch.bool, device=points.device)
         return CornerTargets(points.new_zeros(shape), here, points.new_zeros(*shape, 2))
-    found = [_one_corner(points, levels, corner, gaussian_radius(boxes)) for corner in (boxes[:, :2], boxes[:, 2:])]
+    found = [
+        _one_corner(points, levels, corner, gaussian_radius(boxes))
+        for corner in (boxes[:, :2], boxes[:, 2:])
+    ]
     return CornerTargets(*(torch.stack(parts, dim=1) for parts in zip(*found, strict=True)))
 
 
-def foreground_weights(points: Tensor, boxes: Tensor, labels: Tensor, num_classes: int, stride: int) -> Tensor:
-    """[N, K]: 1 / area in pixels of the smallest box of a class that covers a location, 0 where none does.
+def foreground_weights(
+    points: Tensor, boxes: Tensor, labels: Tensor, num_classes: int, stride: int
+) -> Tensor:
+    """[N, K]: 1 / area in pixels of the smallest box of a class that covers a location, 0 where
+    none does.
 
-    So that every object counts the same (RepPoints v2, section 3.2). Corners are rounded down to multiples of the finest
-    `stride`, both ends inclusive, as in the published implementation, whose coarser levels take every second location of the
-    finer one. `labels` [M] count from 0.
+    So that every object counts the same (RepPoints v2, section 3.2). Corners are rounded down to
+    multiples of the finest `stride`, both ends inclusive, as in the published implementation, whose
+    coarser levels take every second location of the finer one. `labels` [M] count from 0.
     """
     weights = points.new_zeros(len(points), num_classes)
     if not len(boxes):
@@ -78,8 +90,8 @@ def foreground_weights(points: Tensor, boxes: Tensor, labels: Tensor, num_classe
 
 
 def gaussian_radius(boxes: Tensor) -> Tensor:
-    """[M], pixels: how far the corners of a box may move so that it keeps an IoU of 0.7 (CornerNet, section 3.2), whether both
-    move outwards, both inwards, or both in the same direction.
+    """[M], pixels: how far the corners of a box may move so that it keeps an IoU of 0.7 (CornerNet,
+    section 3.2), whether both move outwards, both inwards, or both in the same direction.
     """
     width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
     total, area = width + height, width * height
@@ -94,7 +106,9 @@ def gaussian_radius(boxes: Tensor) -> Tensor:
 
 
 def nearest_locations(xy: Tensor, levels: Levels) -> Tensor:
-    """[L, M]: index of the location of each level that is nearest to each of xy [M, 2]; of two, the one before."""
+    """[L, M]: index of the location of each level that is nearest to each of xy [M, 2]; of two, the
+    one before.
+    """
     found, start = [], 0
     for height, width, stride in levels:
         column, row = (xy / stride - 0.5).ceil().long().unbind(1)
@@ -104,7 +118,8 @@ def nearest_locations(xy: Tensor, levels: Levels) -> Tensor:
 
 
 def cheapest(index: Tensor, cost: Tensor, count: int) -> Tensor:
-    """Of claims on `count` locations, index [M] at cost [M], the one with the least cost for each: [count], -1 for none.
+    """Of claims on `count` locations, index [M] at cost [M], the one with the least cost for each:
+    [count], -1 for none.
 
     Of equal ones the first.
     """
@@ -114,14 +129,20 @@ def cheapest(index: Tensor, cost: Tensor, count: int) -> Tensor:
     return torch.where(best < len(order), order[best.clamp(max=len(order) - 1)], BACKGROUND)
 
 
-def _one_corner(points: Tensor, levels: Levels, corner: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _one_corner(
+    points: Tensor, levels: Levels, corner: Tensor, radius: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Heat [N], whether there is a corner [N], offsets [N, 2]."""
     index = nearest_locations(corner, levels).flatten()
     claims = corner.repeat(len(levels), 1)
     found = cheapest(index, (points[index] - claims).norm(dim=1), len(points))
     here = found >= 0
-    strides = torch.cat([points.new_full((height * width,), stride) for height, width, stride in levels])
-    offsets = torch.where(here[:, None], (claims[found.clamp(min=0)] - points) / strides[:, None], 0)
+    strides = torch.cat(
+        [points.new_full((height * width,), stride) for height, width, stride in levels]
+    )
+    offsets = torch.where(
+        here[:, None], (claims[found.clamp(min=0)] - points) / strides[:, None], 0
+    )
     squared = (points[:, None] - corner).square().sum(dim=2)  # [N, M]
     deviation = (2 * radius + 1) / 6
     heat = torch.where(squared < radius**2, (-squared / (2 * deviation**2)).exp(), 0).amax(dim=1)

@@ -1,5 +1,6 @@
-"""Sparse R-CNN (Sun et al., CVPR 2021): as many learned proposals as there can be objects, refined six times, no anchors, no
-non-maximum suppression. The head is in `dynamic_head`, the losses are in `set_loss`.
+"""Sparse R-CNN (Sun et al., CVPR 2021): as many learned proposals as there can be objects, refined
+six times, no anchors, no non-maximum suppression. The head is in `dynamic_head`, the losses are in
+`set_loss`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ DETECTIONS = 100  # of an image; the published evaluation looks at no more
 class SparseRcnn(Detector):
     """torchvision's contract: labels of targets and detections count from 1.
 
-    Detections are the 100 best of all proposals and classes, whatever their score, without suppression (section 3.1).
+    Detections are the 100 best of all proposals and classes, whatever their score, without
+    suppression (section 3.1).
 
     Args:
         backbone: four pyramid levels at strides 4 to 32.
@@ -49,13 +51,16 @@ class SparseRcnn(Detector):
         return [self.head]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Of class logits and box offsets, in every stage. What gives the dynamic weights is none: it is a layer inside."""
+        """Of class logits and box offsets, in every stage. What gives the dynamic weights is none:
+        it is a layer inside.
+        """
         stages: Any = self.head.stages
         return [predictor for stage in stages for predictor in (stage.cls_logits, stage.bbox_pred)]
 
     def init_predictors(self) -> None:
-        """Xavier's uniform weights (Glorot & Bengio 2010) and the prior for classes, as published. Smaller weights, as other
-        detectors have, begin with proposals that are all alike, and learn classes several times slower.
+        """Xavier's uniform weights (Glorot & Bengio 2010) and the prior for classes, as published.
+        Smaller weights, as other detectors have, begin with proposals that are all alike, and learn
+        classes several times slower.
         """
         stages: Any = self.head.stages
         for predictor in self.predictors():
@@ -73,11 +78,19 @@ class SparseRcnn(Detector):
             return _detections(logits[:, -1], boxes[:, -1], batch.image_sizes)
         return set_losses(logits, boxes, targets, sizes)
 
-    def worst_case_losses(self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> list[Tensor]:
-        """Every box is matched, and each level may have to pool all regions; the matching itself runs on the host."""
+    def worst_case_losses(
+        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+    ) -> list[Tensor]:
+        """Every box is matched, and each level may have to pool all regions; the matching itself
+        runs on the host.
+        """
         sizes = _sizes([(images.shape[2], images.shape[3])] * len(images), images)
         logits, boxes = self.head(levels, sizes)
-        return list(set_losses(logits, boxes, empty_targets(images, boxes_per_image), sizes, in_order).values())
+        return list(
+            set_losses(
+                logits, boxes, empty_targets(images, boxes_per_image), sizes, in_order
+            ).values()
+        )
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         """With as many proposals as the network has."""
@@ -87,20 +100,28 @@ class SparseRcnn(Detector):
 
 
 def _sizes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """[B, 4], width, height, width, height of each image, from (height, width); filled in on the device, without a copy."""
+    """[B, 4], width, height, width, height of each image, from (height, width); filled in on the
+    device, without a copy.
+    """
     filled = like.new_empty(len(sizes), 4)
     for row, (height, width) in zip(filled, sizes, strict=True):
         row[0::2], row[1::2] = width, height
     return filled
 
 
-def _detections(logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
-    """The best of [B, P, K] with their boxes [B, P, 4], cut off at the border of the image; what is outside is left out."""
+def _detections(
+    logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]
+) -> list[dict[str, Tensor]]:
+    """The best of [B, P, K] with their boxes [B, P, 4], cut off at the border of the image; what is
+    outside is left out.
+    """
     classes = logits.shape[2]
     scores, place = logits.float().sigmoid().flatten(1).topk(min(DETECTIONS, logits[0].numel()))
     found = []
     for of_image, best, index, size in zip(boxes, scores, place, sizes, strict=True):
         cut = clip_boxes_to_image(of_image[index // classes], size)
         inside = (cut[:, 2:] > cut[:, :2]).all(dim=1)
-        found.append({"boxes": cut[inside], "scores": best[inside], "labels": (index % classes + 1)[inside]})
+        found.append(
+            {"boxes": cut[inside], "scores": best[inside], "labels": (index % classes + 1)[inside]}
+        )
     return found

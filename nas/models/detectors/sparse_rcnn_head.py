@@ -1,13 +1,17 @@
-"""The head of Sparse R-CNN (Sun et al., CVPR 2021, section 3): proposals that are learned, and stages that refine them.
+"""The head of Sparse R-CNN (Sun et al., CVPR 2021, section 3): proposals that are learned, and
+stages that refine them.
 
-Shapes: B images, S stages, P proposals of each image, R = B P regions, K classes, C channels, D = C / 4.
+Shapes: B images, S stages, P proposals of each image, R = B P regions, K classes, C channels, D = C
+    / 4.
 
-From the published code (PeizeSun/SparseR-CNN, projects/SparseRCNN/sparsercnn/head.py, config.py; the same in mmdetection's
-configs/sparse_rcnn): six stages, 8 heads, D = 64 and 2048 hidden units at C = 256, one layer before the logits and three before
-the boxes, no dropout, 7x7 RoIAlign with sampling ratio 2, box offsets with weights 2, 2, 1, 1. Different here: D and the hidden
-units scale with C; RoIAlign is that of our other detectors, without the half pixel; weights are He-initialised as everywhere,
-not Xavier, but for the predictors'; and queries, keys and values come from a linear map of our own, because the weight of
-`nn.MultiheadAttention` is in no layer that initialisation and calibration would find.
+From the published code (PeizeSun/SparseR-CNN, projects/SparseRCNN/sparsercnn/head.py, config.py;
+the same in mmdetection's configs/sparse_rcnn): six stages, 8 heads, D = 64 and 2048 hidden units at
+C = 256, one layer before the logits and three before the boxes, no dropout, 7x7 RoIAlign with
+sampling ratio 2, box offsets with weights 2, 2, 1, 1. Different here: D and the hidden units scale
+with C; RoIAlign is that of our other detectors, without the half pixel; weights are He-initialised
+as everywhere, not Xavier, but for the predictors'; and queries, keys and values come from a linear
+map of our own, because the weight of `nn.MultiheadAttention` is in no layer that initialisation and
+calibration would find.
 """
 
 from __future__ import annotations
@@ -43,7 +47,9 @@ class DynamicHead(nn.Module):
     def __init__(self, channels: int, num_classes: int, proposals: int) -> None:
         super().__init__()
         whole_image = torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(proposals, 1)
-        self.proposal_boxes = nn.Parameter(whole_image)  # centre, width, height, in widths and heights of the image
+        self.proposal_boxes = nn.Parameter(
+            whole_image
+        )  # centre, width, height, in widths and heights of the image
         self.proposal_features = nn.Parameter(torch.randn(proposals, channels))
         self.stages = nn.ModuleList(Stage(channels, num_classes) for _ in range(STAGES))
         self.pool = PyramidRoIAlign()
@@ -65,7 +71,9 @@ class DynamicHead(nn.Module):
         found: list[tuple[Tensor, Tensor]] = []
         for stage in self.stages:
             features, logits, offsets = stage(features, pool(boxes.detach()))
-            moved = CODER.decode_single(offsets.float().flatten(0, 1), boxes.flatten(0, 1)).view_as(boxes)
+            moved = CODER.decode_single(offsets.float().flatten(0, 1), boxes.flatten(0, 1)).view_as(
+                boxes
+            )
             found.append((logits.float(), moved))
             boxes = moved.detach()  # each stage learns its own step only
         logits, moved = zip(*found, strict=True)
@@ -73,11 +81,16 @@ class DynamicHead(nn.Module):
 
 
 class Stage(nn.Module):
-    """Features [B, P, C] of the proposals and regions [R, C, 7, 7] -> new features, logits [B, P, K], offsets [B, P, 4]."""
+    """Features [B, P, C] of the proposals and regions [R, C, 7, 7] -> new features, logits [B, P,
+    K], offsets [B, P, 4].
+    """
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
-        self.self_attention, self.interaction = SelfAttention(channels), DynamicInteraction(channels)
+        self.self_attention, self.interaction = (
+            SelfAttention(channels),
+            DynamicInteraction(channels),
+        )
         self.ffn = MLP(channels, [HIDDEN_RATIO * channels, channels], inplace=None)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
         self.cls_tower, self.reg_tower = _tower(channels, CLS_LAYERS), _tower(channels, REG_LAYERS)
@@ -98,20 +111,26 @@ class SelfAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).view(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        query, key, value = (
+            self.qkv(x).view(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        )
+        return self.proj(
+            F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        )
 
 
 class DynamicInteraction(nn.Module):
-    """Two 1x1 convolutions on each region whose weights the region's own proposal gives (section 3.2, figure 4): features
-    [R, C] and regions [R, C, 7, 7] -> [R, C].
+    """Two 1x1 convolutions on each region whose weights the region's own proposal gives (section
+    3.2, figure 4): features [R, C] and regions [R, C, 7, 7] -> [R, C].
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = channels // DYNAMIC_RATIO
         self.dynamic = nn.Linear(channels, 2 * channels * inner)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for width in (inner, channels, channels))
+        self.norm1, self.norm2, self.norm3 = (
+            nn.LayerNorm(width) for width in (inner, channels, channels)
+        )
         self.out = nn.Linear(channels * ROI_SIZE**2, channels)
         self.relu = nn.ReLU()
 

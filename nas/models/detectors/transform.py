@@ -1,4 +1,6 @@
-"""Images into one tensor: normalised, padded to the stride, not resized. The data pipeline resizes, once."""
+"""Images into one tensor: normalised, padded to the stride, not resized. The data pipeline resizes,
+once.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from nas.config.recipe import LARGEST_STRIDE
 
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as everybody uses them
+IMAGE_MEAN, IMAGE_STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # of ImageNet, as everybody uses them
 
 
 class BatchTransform(GeneralizedRCNNTransform):
@@ -18,21 +23,35 @@ class BatchTransform(GeneralizedRCNNTransform):
         # The sizes are required and unused.
         super().__init__(0, 0, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=LARGEST_STRIDE)
         self.memory_format = torch.contiguous_format  # of the batch
-        self.mean, self.std = (torch.tensor(values, device="cpu").view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+        self.mean, self.std = (
+            torch.tensor(values, device="cpu").view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD)
+        )
 
     def normalize(self, image: Tensor) -> Tensor:
-        if self.mean.device != image.device:  # once: torchvision's own copies lists there for every image, and waits for it
+        if (
+            self.mean.device != image.device
+        ):  # once: torchvision's own copies lists there for every image, and waits for it
             self.mean, self.std = self.mean.to(image.device), self.std.to(image.device)
         return (image - self.mean) / self.std
 
     def batch_images(self, images: list[Tensor], size_divisible: int = LARGEST_STRIDE) -> Tensor:
-        return super().batch_images(images, size_divisible).contiguous(memory_format=self.memory_format)
+        return (
+            super()
+            .batch_images(images, size_divisible)
+            .contiguous(memory_format=self.memory_format)
+        )
 
-    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
 
-    def postprocess(self, result: list[dict[str, Tensor]], *sizes: object) -> list[dict[str, Tensor]]:
-        """Detections as they are: images were not resized, and masks stay grids over their boxes."""
+    def postprocess(
+        self, result: list[dict[str, Tensor]], *sizes: object
+    ) -> list[dict[str, Tensor]]:
+        """Detections as they are: images were not resized, and masks stay grids over their
+        boxes.
+        """
         return result
 
 

@@ -16,11 +16,12 @@ EPS = 1e-4  # of the fusion's weights (section 3.3)
 
 
 class BiFpn(nn.Module):
-    """Maps at ascending strides -> levels of `channels`, each fused with the ones above, then with the ones below, twice.
+    """Maps at ascending strides -> levels of `channels`, each fused with the ones above, then with
+    the ones below, twice.
 
-    As in the configuration of RepPoints v2 that Swin's detection figures were counted with (42M parameters with ResNet-50, 45M
-    with Swin-T): full 3x3 convolutions where EfficientDet has depthwise separable ones, group norm, and further levels by
-    max-pooling the backbone's last map.
+    As in the configuration of RepPoints v2 that Swin's detection figures were counted with (42M
+    parameters with ResNet-50, 45M with Swin-T): full 3x3 convolutions where EfficientDet has
+    depthwise separable ones, group norm, and further levels by max-pooling the backbone's last map.
 
     Args:
         widths: channels of the backbone's maps.
@@ -51,7 +52,9 @@ class _Layer(nn.Module):
     def __init__(self, count: int, channels: int) -> None:
         super().__init__()
         self.down = nn.ModuleList(_Fusion(2, channels) for _ in range(count - 1))
-        self.up = nn.ModuleList(_Fusion(3 if level < count - 1 else 2, channels) for level in range(1, count))
+        self.up = nn.ModuleList(
+            _Fusion(3 if level < count - 1 else 2, channels) for level in range(1, count)
+        )
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         middle = levels.copy()
@@ -66,7 +69,9 @@ class _Layer(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """Fast normalised fusion of maps of one shape (section 3.3), then swish, 3x3 convolution, group norm."""
+    """Fast normalised fusion of maps of one shape (section 3.3), then swish, 3x3 convolution, group
+    norm.
+    """
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()

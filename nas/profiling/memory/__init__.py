@@ -1,7 +1,8 @@
 """Peak training memory of a candidate, predicted without a GPU.
 
-The pieces of the network (blocks, norms, neck, heads) are traced one by one on meta tensors (`probe`), each distinct one once;
-a step of the whole is put together from their tapes (`chain`), summed, and replayed in the caching allocator (`allocator`).
+The pieces of the network (blocks, norms, neck, heads) are traced one by one on meta tensors
+(`probe`), each distinct one once; a step of the whole is put together from their tapes (`chain`),
+summed, and replayed in the caching allocator (`allocator`).
 """
 
 from nas.profiling.memory.estimator import CONTEXT_BYTES, Training, predict_memory

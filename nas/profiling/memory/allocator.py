@@ -1,8 +1,10 @@
-"""PyTorch's CUDA caching allocator (c10/cuda/CUDACachingAllocator.cpp), replayed: what it reserves for a sequence of events.
+"""PyTorch's CUDA caching allocator (c10/cuda/CUDACachingAllocator.cpp), replayed: what it reserves
+for a sequence of events.
 
-Blocks are rounded up to 512 bytes. Those of at most 1 MiB come from segments of 2 MiB; larger ones, below 10 MiB, from segments
-of 20 MiB; the rest from segments of their own, rounded up to 2 MiB. The smallest free block that is large enough is taken and
-split; free neighbours are joined. Segments go back to the card only when it is full, which is not replayed.
+Blocks are rounded up to 512 bytes. Those of at most 1 MiB come from segments of 2 MiB; larger ones,
+below 10 MiB, from segments of 20 MiB; the rest from segments of their own, rounded up to 2 MiB. The
+smallest free block that is large enough is taken and split; free neighbours are joined. Segments go
+back to the card only when it is full, which is not replayed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ class CachingAllocator:
     def __init__(self) -> None:
         self.reserved_bytes = 0
         self._segments = 0
-        self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}  # small or not: (size, address), ascending
+        self._free: dict[bool, list[tuple[int, int]]] = {
+            True: [],
+            False: [],
+        }  # small or not: (size, address), ascending
         self._at: dict[int, _Block] = {}
         self._used: dict[int, _Block] = {}
 

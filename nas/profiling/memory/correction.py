@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A slope is trusted as far as the predictions it comes from are spread: half, where their standard deviation is this share of
-# their mean over the square root of their number.
+# A slope is trusted as far as the predictions it comes from are spread: half, where their standard
+# deviation is this share of their mean over the square root of their number.
 PRIOR_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
 class Correction:
-    """`measured = scale * predicted + offset_bytes`, from `trials` measurements on one kind of card."""
+    """`measured = scale * predicted + offset_bytes`, from `trials` measurements on one kind of
+    card.
+    """
 
     device: str
     trials: int
@@ -27,7 +29,9 @@ class Correction:
 
 
 def fit_correction(device: str, predicted: Sequence[int], measured: Sequence[int]) -> Correction:
-    """Least squares with the slope drawn towards 1, so that the first trial gives an offset and no more."""
+    """Least squares with the slope drawn towards 1, so that the first trial gives an offset and no
+    more.
+    """
     x, y = np.asarray(predicted, float), np.asarray(measured, float)
     prior = (PRIOR_SPREAD * x.mean()) ** 2 / len(x)
     scale = 1 + np.mean((x - x.mean()) * (y - x - (y - x).mean())) / (x.var() + prior)

@@ -1,4 +1,6 @@
-"""The prediction itself: one training step of a layout, from the tapes of its pieces to an estimate by part."""
+"""The prediction itself: one training step of a layout, from the tapes of its pieces to an estimate
+by part.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,28 @@ from nas.config.spec import DetectorSpec
 from nas.models.detectors import DETECTORS, learns_masks
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
 from nas.profiling.memory.recorder import RELEASED
-from nas.profiling.memory.segments import Segment, head_unit, join_unit, neck_unit, norm_unit, stage_units, stem_unit
+from nas.profiling.memory.segments import (
+    Segment,
+    head_unit,
+    join_unit,
+    neck_unit,
+    norm_unit,
+    stage_units,
+    stem_unit,
+)
 from nas.profiling.memory.step_simulator import GRADIENTS, TRANSIENTS, StepSimulator, Value
 from nas.profiling.memory.tracer import SegmentTrace, TensorSpec, channels_last, contiguous, trace
 from nas.reports import MemoryEstimate
 from nas.utils.disk_cache import cached
 from search_spaces.layout import Layout
 
-# cuBLAS takes 8 MiB + 128 KiB from the allocator for each of the threads that run forward and backward passes (PyTorch's
-# default CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8); 32 MiB each on Hopper. cuDNN's workspaces come and go and are left out.
+# cuBLAS takes 8 MiB + 128 KiB from the allocator for each of the threads that run forward and
+# backward passes (PyTorch's default CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8); 32 MiB each on Hopper.
+# cuDNN's workspaces come and go and are left out.
 WORKSPACE_BYTES = 8 * 2**20 + 128 * 2**10
-CONTEXT_BYTES = int(0.8 * 10**9)  # CUDA context and loaded kernels, outside PyTorch's counters: 0.5 to 0.8 GB by card
+CONTEXT_BYTES = int(
+    0.8 * 10**9
+)  # CUDA context and loaded kernels, outside PyTorch's counters: 0.5 to 0.8 GB by card
 _OTHER_PARTS = ("parameters", "optimizer", "inputs", "workspace", GRADIENTS, TRANSIENTS, "rounding")
 
 
@@ -34,13 +47,17 @@ class Training:
 
     Args:
         batch_shape: [B, 3, H, W] of the largest batch, H and W multiples of 32.
-        boxes_per_image: targets of one image; of a detector that learns masks, each has one as large as the image.
+        boxes_per_image: targets of one image; of a detector that learns masks, each has one as
+            large as the image.
         precision: `fp32`, or `bf16` for autocast.
         optimizer: `adamw` or `sgd`.
-        checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of being kept.
+        checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of
+            being kept.
         channels_last: convolutions have their maps channels last.
-        accumulates: several batches make one step, so that gradients are there during the forward pass.
-        cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run there.
+        accumulates: several batches make one step, so that gradients are there during the forward
+            pass.
+        cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
+            there.
     """
 
     batch_shape: tuple[int, int, int, int]
@@ -54,28 +71,38 @@ class Training:
 
 
 @lru_cache(maxsize=4096)
-def predict_memory(layout: Layout, detector: DetectorSpec, num_classes: int, training: Training) -> MemoryEstimate:
+def predict_memory(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
+) -> MemoryEstimate:
     """Predict the peak of one training step.
 
-    `peak_bytes` is what `torch.cuda.max_memory_allocated` would say, `reserved_bytes` what `max_memory_reserved` would.
-    Whatever data decides counts with its configured limit: see `nas.profiling.memory.loss_bounds`. What a GPU adds and nobody
+    `peak_bytes` is what `torch.cuda.max_memory_allocated` would say, `reserved_bytes` what
+    `max_memory_reserved` would. Whatever data decides counts with its configured limit: see
+    `nas.profiling.memory.loss_bounds`. What a GPU adds and nobody
     counts: cuDNN's workspaces, which come and go.
     """
     key = [str(layout), detector.model_dump(), num_classes, asdict(training)]
-    found = cached("estimate", key, lambda: asdict(_predict(layout, detector, num_classes, training)))
+    found = cached(
+        "estimate", key, lambda: asdict(_predict(layout, detector, num_classes, training))
+    )
     return MemoryEstimate(**found)
 
 
-def _predict(layout: Layout, detector: DetectorSpec, num_classes: int, training: Training) -> MemoryEstimate:
+def _predict(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
+) -> MemoryEstimate:
     chain, tapes = _step(layout, detector, num_classes, training)
     parameters = [size for tape in tapes for size in tape.parameters]
     images, *plane = training.batch_shape
     image_bytes = math.prod(plane) * 4
-    mask_bytes = training.boxes_per_image * math.prod(plane[1:]) if learns_masks(detector) else 0  # 8 bits a pixel
+    mask_bytes = (
+        training.boxes_per_image * math.prod(plane[1:]) if learns_masks(detector) else 0
+    )  # 8 bits a pixel
     base = {
         "parameters": parameters + [size for tape in tapes for size in tape.fixed],
         "optimizer": _states(parameters, training.optimizer),
-        "inputs": [image_bytes, mask_bytes] * images + [image_bytes * images],  # as loaded, and as one batch
+        "inputs": [image_bytes, mask_bytes] * images
+        + [image_bytes * images],  # as loaded, and as one batch
         "workspace": [WORKSPACE_BYTES] * (2 if training.cuda else 0),
         GRADIENTS: parameters if training.accumulates else [],
     }
@@ -101,8 +128,12 @@ def _step(
 
     def run(unit: Segment, inputs: Sequence[Value]) -> list[Value]:
         tape = _tape(
-            unit, tuple(value.spec for value in inputs), training.checkpointing, training.cuda, training.precision == "bf16",
-        )  # fmt: skip
+            unit,
+            tuple(value.spec for value in inputs),
+            training.checkpointing,
+            training.cuda,
+            training.precision == "bf16",
+        )
         tapes.append(tape)
         return chain.forward(tape, unit.part, inputs)
 
@@ -141,10 +172,14 @@ def _step(
 
 
 @lru_cache(maxsize=4096)
-def _tape(unit: Segment, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool) -> SegmentTrace:
+def _tape(
+    unit: Segment, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool
+) -> SegmentTrace:
     key = [unit.key, [asdict(spec) for spec in inputs], checkpointing, cuda, autocast]
     how: dict[str, Any] = {"checkpointing": checkpointing, "cuda": cuda, "autocast": autocast}
-    return SegmentTrace.from_dict(cached("tape", key, lambda: asdict(trace(unit.build, inputs, **how))))
+    return SegmentTrace.from_dict(
+        cached("tape", key, lambda: asdict(trace(unit.build, inputs, **how)))
+    )
 
 
 def _peak(chain: StepSimulator, base: Mapping[str, Sequence[int]]) -> tuple[Counter[str], str]:
@@ -171,7 +206,9 @@ def _peak(chain: StepSimulator, base: Mapping[str, Sequence[int]]) -> tuple[Coun
 
 
 def _reserved(chain: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
-    """What the allocator reserves after two steps: the optimizer's states come into being at the end of the first."""
+    """What the allocator reserves after two steps: the optimizer's states come into being at the
+    end of the first.
+    """
     allocator, number = CachingAllocator(), itertools.count(-1, -1)
     for part in ("parameters", "inputs", "workspace"):
         for size in base[part]:
@@ -197,7 +234,9 @@ def _reserved(chain: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
 
 
 def _states(parameters: list[int], optimizer: str) -> list[int]:
-    """Bytes of what the optimizer keeps: AdamW two moments and a step counter for each parameter, SGD its momentum."""
+    """Bytes of what the optimizer keeps: AdamW two moments and a step counter for each parameter,
+    SGD its momentum.
+    """
     return parameters if optimizer == "sgd" else [*parameters, *parameters, *[4] * len(parameters)]
 
 

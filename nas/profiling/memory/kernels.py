@@ -1,12 +1,18 @@
-"""What CUDA and the CPU do otherwise than the kernels that run on meta tensors: the one table of differences.
+"""What CUDA and the CPU do otherwise than the kernels that run on meta tensors: the one table of
+differences.
 
 | operation | on the CPU and on meta | on CUDA, and here |
 | --- | --- | --- |
-| attention with a bias | matmuls and a softmax, scores kept | memory-efficient kernel: no scores, one log-sum-exp a query |
-| attention without | on the CPU a kernel without scores | the same; in bf16 another, whose sum of gradients is left out |
-| batch norm | mean and inverse deviation kept | the same; cuDNN's reserve space is empty for maps with channels first |
-| deformable convolution | its buffers are not seen | one column for each sample: 9 C B H W values, three times the output |
-| autocast | casts of its own | CUDA's lists, emulated: convolutions and products in bf16, norms and losses in fp32 |
+| attention with a bias | matmuls and a softmax, scores kept | memory-efficient kernel: no scores,
+    one log-sum-exp a query |
+| attention without | on the CPU a kernel without scores | the same; in bf16 another, whose sum of
+    gradients is left out |
+| batch norm | mean and inverse deviation kept | the same; cuDNN's reserve space is empty for maps
+    with channels first |
+| deformable convolution | its buffers are not seen | one column for each sample: 9 C B H W values,
+    three times the output |
+| autocast | casts of its own | CUDA's lists, emulated: convolutions and products in bf16, norms and
+    losses in fp32 |
 """
 
 from __future__ import annotations
@@ -19,17 +25,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-# PyTorch's documentation, "CUDA Ops that can autocast to float16" (the same for bfloat16) and "... to float32". RoI operators
-# run in fp32 by torchvision's own registration, which gives their result back in the type of the input.
+# PyTorch's documentation, "CUDA Ops that can autocast to float16" (the same for bfloat16) and "...
+# to float32". RoI operators run in fp32 by torchvision's own registration, which gives their result
+# back in the type of the input.
 _LOW = """
-    addbmm addmm addmv addr baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d
-    linear matmul __matmul__ mm mv prelu scaled_dot_product_attention
+    addbmm addmm addmv addr baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d
+    conv_transpose2d conv_transpose3d linear matmul __matmul__ mm mv prelu
+    scaled_dot_product_attention
 """
 _FULL = """
-    __pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cdist cosine_embedding_loss
-    cosine_similarity cosh cross_entropy cumprod cumsum dist erfinv exp expm1 group_norm hinge_embedding_loss huber_loss kl_div
-    l1_loss layer_norm log log10 log1p log2 log_softmax margin_ranking_loss mse_loss nll_loss norm normalize pow prod
-    reciprocal renorm rsqrt sinh smooth_l1_loss soft_margin_loss softmax softmin softplus sum tan
+    __pow__ __rdiv__ __rpow__ __rtruediv__ acos asin binary_cross_entropy_with_logits cdist
+    cosine_embedding_loss cosine_similarity cosh cross_entropy cumprod cumsum dist erfinv exp
+    expm1 group_norm hinge_embedding_loss huber_loss kl_div l1_loss layer_norm log log10 log1p
+    log2 log_softmax margin_ranking_loss mse_loss nll_loss norm normalize pow prod reciprocal
+    renorm rsqrt sinh smooth_l1_loss soft_margin_loss softmax softmin softplus sum tan
 """
 LOW_PRECISION, FULL_PRECISION = frozenset(_LOW.split()), frozenset(_FULL.split())
 MAX_PARALLEL_IMAGES = 32  # that a deformable convolution unfolds at once
@@ -37,7 +46,9 @@ ROI_OPERATORS = frozenset(("roi_align", "roi_pool"))
 
 
 class CudaKernels(TorchFunctionMode):
-    """Allocates what CUDA's kernels would. With `autocast`, casts as CUDA's autocast to bf16 does, weights once each."""
+    """Allocates what CUDA's kernels would. With `autocast`, casts as CUDA's autocast to bf16 does,
+    weights once each.
+    """
 
     def __init__(self, *, autocast: bool) -> None:
         super().__init__()
@@ -87,14 +98,21 @@ def _to_full(value: Any) -> Any:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Tensors that memory-efficient attention keeps and makes: output, one log-sum-exp a query, with a bias its gradient
-    for every batch entry with rows padded to 16 (PyTorch's `pad_bias`)."""
+    """Tensors that memory-efficient attention keeps and makes: output, one log-sum-exp a query,
+    with a bias its gradient for every batch entry with rows padded to 16 (PyTorch's `pad_bias`).
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         out = torch.empty_like(query)
-        log_sum_exp = query.new_empty((*query.shape[:2], -(-query.shape[2] // 32) * 32), dtype=torch.float32)
-        padded = None if bias is None else bias.new_empty((*bias.shape[:3], -(-bias.shape[3] // 16) * 16))
+        log_sum_exp = query.new_empty(
+            (*query.shape[:2], -(-query.shape[2] // 32) * 32), dtype=torch.float32
+        )
+        padded = (
+            None
+            if bias is None
+            else bias.new_empty((*bias.shape[:3], -(-bias.shape[3] // 16) * 16))
+        )
         ctx.save_for_backward(query, key, value, padded, out, log_sum_exp)
         ctx.bias_shape = None if bias is None else bias.shape
         return out
@@ -102,14 +120,19 @@ class _FusedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, padded, _, _ = ctx.saved_tensors
-        grad_bias = None if padded is None else padded.new_empty((*query.shape[:3], padded.shape[3]))[..., : query.shape[2]]
+        grad_bias = (
+            None
+            if padded is None
+            else padded.new_empty((*query.shape[:3], padded.shape[3]))[..., : query.shape[2]]
+        )
         grads = tuple(torch.empty_like(tensor) for tensor in (query, key, value))
         return (*grads, None if grad_bias is None else grad_bias.sum_to_size(ctx.bias_shape))
 
 
 class _DeformableConvolution(torch.autograd.Function):
-    """Tensors that torchvision's kernel makes (csrc/ops/cuda/deform_conv2d_kernel.cu): samples of up to 32 images at a time as
-    columns, the output in two layouts; in the backward pass the columns twice, with the output's gradient in another layout.
+    """Tensors that torchvision's kernel makes (csrc/ops/cuda/deform_conv2d_kernel.cu): samples of
+    up to 32 images at a time as columns, the output in two layouts; in the backward pass the
+    columns twice, with the output's gradient in another layout.
     """
 
     @staticmethod

@@ -1,5 +1,6 @@
-"""The training loss of a detector with every size that data decides set to its configured limit, so that it runs on meta
-tensors. What is bounded, and what is left out, each detector says at its `worst_case_losses`.
+"""The training loss of a detector with every size that data decides set to its configured limit, so
+that it runs on meta tensors. What is bounded, and what is left out, each detector says at its
+`worst_case_losses`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from torch import Tensor
 from nas.models.detectors import Detector
 
 
-def bounded_loss(detector: Detector, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int) -> Tensor:
-    """The training loss on the pyramid of a batch [B, 3, H, W] with `boxes_per_image` targets each: its value means nothing,
-    its tensors count.
+def bounded_loss(
+    detector: Detector, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+) -> Tensor:
+    """The training loss on the pyramid of a batch [B, 3, H, W] with `boxes_per_image` targets each:
+    its value means nothing, its tensors count.
 
     Runs, and is differentiated, under `every_mask_full`.
     """

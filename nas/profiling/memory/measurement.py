@@ -1,4 +1,6 @@
-"""What a real training step takes: on a GPU by PyTorch's own counters, on the CPU counted at dispatch level."""
+"""What a real training step takes: on a GPU by PyTorch's own counters, on the CPU counted at
+dispatch level.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ EVALUATED, WARM_UP = 20, 5  # images
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are None on the CPU."""
+    """Of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are None on
+    the CPU.
+    """
 
     device: str
     peak_bytes: int
@@ -38,9 +42,14 @@ class Measured:
 
 
 def measure_memory(
-    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training, device: torch.device
+    layout: Layout,
+    detector: DetectorSpec,
+    num_classes: int,
+    training: Training,
+    device: torch.device,
 ) -> Measured:
-    """Train on random images and boxes of the shapes that `training` names, and look at the second step.
+    """Train on random images and boxes of the shapes that `training` names, and look at the second
+    step.
 
     Raises:
         torch.OutOfMemoryError: the GPU has no room for it.
@@ -52,7 +61,12 @@ def measure_memory(
     if training.channels_last:
         channels_last_(network)
     recipe = Recipe(
-        epochs=1, image_size=height, max_size=max(height, width), batch=images, lr=1e-5, optimizer=training.optimizer
+        epochs=1,
+        image_size=height,
+        max_size=max(height, width),
+        batch=images,
+        lr=1e-5,
+        optimizer=training.optimizer,
     )
     optimizer = make_optimizer(network, recipe)
     masks, boxes = learns_masks(detector), training.boxes_per_image
@@ -72,15 +86,28 @@ def measure_memory(
         started = time.perf_counter()
         with recorder or nullcontext():
             train_epoch(
-                network, [batch] * accumulate, optimizer, lrs=[recipe.lr], accumulate=accumulate, clip_norm=None,
-                precision=training.precision, device=device,
-            )  # fmt: skip
+                network,
+                [batch] * accumulate,
+                optimizer,
+                lrs=[recipe.lr],
+                accumulate=accumulate,
+                clip_norm=None,
+                precision=training.precision,
+                device=device,
+            )
     step_s = time.perf_counter() - started
     if recorder:
         return Measured(
-            "cpu", highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)), None, step_s, None
+            "cpu",
+            highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)),
+            None,
+            step_s,
+            None,
         )
-    peak_bytes, reserved_bytes = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    peak_bytes, reserved_bytes = (
+        torch.cuda.max_memory_allocated(device),
+        torch.cuda.max_memory_reserved(device),
+    )
     fps = _fps(network, batch.images[0], device)
     return Measured(torch.cuda.get_device_name(device), peak_bytes, reserved_bytes, step_s, fps)
 
@@ -99,13 +126,21 @@ def highest_bytes(recorder: Recorder, live_bytes: int) -> int:
     return highest
 
 
-def random_target(boxes: int, num_classes: int, height: int, width: int, *, masks: bool = False) -> Target:
+def random_target(
+    boxes: int, num_classes: int, height: int, width: int, *, masks: bool = False
+) -> Target:
     """Boxes of all sizes within an image, with masks if asked for."""
     sides = torch.tensor([width, height])
     corner, size = torch.rand(boxes, 2) * sides * 0.6, torch.rand(boxes, 2) * sides * 0.35 + 8
     labels = torch.randint(1, num_classes + 1, (boxes,))
-    target = {"boxes": torch.cat([corner, corner + size], dim=1), "labels": labels, "image_id": torch.tensor(0)}
-    return target | ({"masks": torch.randint(2, (boxes, height, width), dtype=torch.uint8)} if masks else {})
+    target = {
+        "boxes": torch.cat([corner, corner + size], dim=1),
+        "labels": labels,
+        "image_id": torch.tensor(0),
+    }
+    return target | (
+        {"masks": torch.randint(2, (boxes, height, width), dtype=torch.uint8)} if masks else {}
+    )
 
 
 @torch.no_grad()

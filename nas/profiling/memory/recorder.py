@@ -1,5 +1,5 @@
-"""What a piece of code allocates and releases, in order: recorded at dispatch level, on meta tensors without computing or
-allocating anything.
+"""What a piece of code allocates and releases, in order: recorded at dispatch level, on meta
+tensors without computing or allocating anything.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.
 
 
 class Recorder(TorchDispatchMode):
-    """Writes an event for every storage that appears while the mode is on, and for every known one that goes.
+    """Writes an event for every storage that appears while the mode is on, and for every known one
+    that goes.
 
-    `know` numbers storages that are there before; `paused` drops events (the storages are known all the same).
+    `know` numbers storages that are there before; `paused` drops events (the storages are known all
+    the same).
     """
 
     def __init__(self) -> None:
@@ -77,4 +79,6 @@ def _group_norm_gradients(gradient: Tensor, x: Tensor, *args: Any) -> tuple[Tens
     """What PyTorch works out on meta by 20 operations in Python, milliseconds each time."""
     weight, (with_x, with_weight, with_bias) = args[2], args[-1]
     of_x = torch.empty_like(x) if with_x else None
-    return of_x, *(torch.empty_like(weight) if asked else None for asked in (with_weight, with_bias))
+    return of_x, *(
+        torch.empty_like(weight) if asked else None for asked in (with_weight, with_bias)
+    )

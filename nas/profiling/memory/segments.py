@@ -25,7 +25,9 @@ from search_spaces.layout import Layout
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a network: the part of the estimate that it counts in, what it is, and how to make it."""
+    """A piece of a network: the part of the estimate that it counts in, what it is, and how to make
+    it.
+    """
 
     part: str
     key: tuple[Any, ...]
@@ -41,14 +43,22 @@ def stem_unit(layout: Layout) -> Segment:
 def stage_units(layout: Layout, index: int) -> list[Segment]:
     """The blocks of a stage, behind the patch merging of a T stage."""
     stage, part = layout.stages[index], f"stage_{index + 1}"
-    in_width = sum(layout.widths[:index][0 if layout.dense else -1 :]) if index else layout.stem_width
+    in_width = (
+        sum(layout.widths[:index][0 if layout.dense else -1 :]) if index else layout.stem_width
+    )
     assert in_width
     if stage.kind == "C":
         widths = [in_width, *[stage.width] * (stage.depth - 1)]
         strides = [2 if index else 1, *[1] * (stage.depth - 1)]
-        return [_conv(part, width, stage.width, stride, layout.norm) for width, stride in zip(widths, strides, strict=True)]
+        return [
+            _conv(part, width, stage.width, stride, layout.norm)
+            for width, stride in zip(widths, strides, strict=True)
+        ]
     shifts = [layout.window // 2 * (block % 2) for block in range(stage.depth)]
-    blocks = [_swin(part, stage.width, layout.heads(index), layout.window, shift, layout.mlp_ratio) for shift in shifts]
+    blocks = [
+        _swin(part, stage.width, layout.heads(index), layout.window, shift, layout.mlp_ratio)
+        for shift in shifts
+    ]
     return [_merging(part, in_width, stage.width), *blocks] if index else blocks
 
 
@@ -61,7 +71,9 @@ def norm_unit(layout: Layout, index: int, *, frozen: bool) -> Segment:
     """The output norm of a T stage."""
     width = layout.stages[index].width
     return Segment(
-        f"stage_{index + 1}", ("norm", width, frozen), lambda: ChannelsLast(nn.LayerNorm(width).requires_grad_(not frozen))
+        f"stage_{index + 1}",
+        ("norm", width, frozen),
+        lambda: ChannelsLast(nn.LayerNorm(width).requires_grad_(not frozen)),
     )
 
 
@@ -70,27 +82,47 @@ def neck_unit(layout: Layout, detector: DetectorSpec) -> Segment:
     dims = DETECTORS[detector.name].neck
     widths = layout.widths[dims["first"] :]
     key = ("neck", detector.neck, widths, detector.channels, dims["extra"])
-    return Segment("neck", key, lambda: _Neck(make_neck(detector.neck, widths, detector.channels, dims["extra"])))
+    return Segment(
+        "neck",
+        key,
+        lambda: _Neck(make_neck(detector.neck, widths, detector.channels, dims["extra"])),
+    )
 
 
-def head_unit(detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int) -> Segment:
+def head_unit(
+    detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int
+) -> Segment:
     """From the pyramid to the loss; what backbone there is behind does not matter."""
-    key = ("head", *sorted(detector.model_dump().items()), num_classes, batch_shape, boxes_per_image)
+    key = (
+        "head",
+        *sorted(detector.model_dump().items()),
+        num_classes,
+        batch_shape,
+        boxes_per_image,
+    )
     return Segment("head", key, lambda: _Head(detector, num_classes, batch_shape, boxes_per_image))
 
 
 def _conv(part: str, in_width: int, width: int, stride: int, norm: str) -> Segment:
     key = ("conv", in_width, width, stride, norm)
-    return Segment(part, key, lambda: ConvStage(in_width=in_width, width=width, depth=1, stride=stride, norm=norm)[0])
+    return Segment(
+        part,
+        key,
+        lambda: ConvStage(in_width=in_width, width=width, depth=1, stride=stride, norm=norm)[0],
+    )
 
 
 def _merging(part: str, in_width: int, width: int) -> Segment:
-    return Segment(part, ("merging", in_width, width), lambda: ChannelsLast(PatchMerging(in_width, width)))
+    return Segment(
+        part, ("merging", in_width, width), lambda: ChannelsLast(PatchMerging(in_width, width))
+    )
 
 
 def _swin(part: str, width: int, count: int, window: int, shift: int, mlp_ratio: float) -> Segment:
     key = ("swin", width, count, window, shift, mlp_ratio)
-    return Segment(part, key, lambda: ChannelsLast(SwinBlock(width, count, window, shift, mlp_ratio)))
+    return Segment(
+        part, key, lambda: ChannelsLast(SwinBlock(width, count, window, shift, mlp_ratio))
+    )
 
 
 class ChannelsLast(nn.Module):
@@ -119,7 +151,13 @@ class _Neck(nn.Module):
 
 
 class _Head(nn.Module):
-    def __init__(self, detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int) -> None:
+    def __init__(
+        self,
+        detector: DetectorSpec,
+        num_classes: int,
+        batch_shape: tuple[int, ...],
+        boxes_per_image: int,
+    ) -> None:
         super().__init__()
         whole = build_detector(Layout.parse("C1-C1-C1-C1@4"), detector, num_classes)
         self.heads = nn.ModuleList(whole.heads())

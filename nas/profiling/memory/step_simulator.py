@@ -1,4 +1,6 @@
-"""A training step put together from the tapes of its pieces, as the autograd engine would run it."""
+"""A training step put together from the tapes of its pieces, as the autograd engine would run
+it.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,11 @@ class _Call:
 
 
 class StepSimulator:
-    """Runs pieces forward, then all of them backward, and keeps the events of the whole: (storage, bytes or `RELEASED`, part).
+    """Runs pieces forward, then all of them backward, and keeps the events of the whole: (storage,
+    bytes or `RELEASED`, part).
 
-    A tensor between pieces goes when nobody holds it any more: neither the code that runs them (`drop`), nor any piece.
+    A tensor between pieces goes when nobody holds it any more: neither the code that runs them
+    (`drop`), nor any piece.
 
     Args:
         accumulates: gradients of an earlier batch are there already; new ones are added to them.

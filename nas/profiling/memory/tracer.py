@@ -1,7 +1,8 @@
-"""One piece of a network on its own: what its forward and its backward pass allocate and release, and in which order.
+"""One piece of a network on its own: what its forward and its backward pass allocate and release,
+and in which order.
 
-The piece stands between two edges that play its neighbours: they hand it its input and its output's gradient and keep neither,
-so that the tape shows what the piece itself holds.
+The piece stands between two edges that play its neighbours: they hand it its input and its output's
+gradient and keep neither, so that the tape shows what the piece itself holds.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ class TensorSpec:
     @classmethod
     def of(cls, tensor: Tensor) -> TensorSpec:
         """Describe a tensor."""
-        return cls(tuple(tensor.shape), tensor.stride(), str(tensor.dtype).removeprefix("torch."), tensor.requires_grad)
+        return cls(
+            tuple(tensor.shape),
+            tensor.stride(),
+            str(tensor.dtype).removeprefix("torch."),
+            tensor.requires_grad,
+        )
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TensorSpec:
@@ -42,19 +48,23 @@ class TensorSpec:
 
     def empty(self) -> Tensor:
         """Such a tensor, on meta."""
-        return torch.empty_strided(self.shape, self.stride, dtype=getattr(torch, self.dtype), device="meta")
+        return torch.empty_strided(
+            self.shape, self.stride, dtype=getattr(torch, self.dtype), device="meta"
+        )
 
 
 @dataclass(frozen=True)
 class SegmentTrace:
     """What a piece of a network does to memory.
 
-    Slots 0 to `inputs` - 1 are its inputs, the next `len(outputs)` the gradients of its outputs; both come from outside. Where
-    the backward tape releases such a slot, or an output, the piece has held it until then.
+    Slots 0 to `inputs` - 1 are its inputs, the next `len(outputs)` the gradients of its outputs;
+    both come from outside. Where the backward tape releases such a slot, or an output, the piece
+    has held it until then.
 
     Args:
         forward: events of the forward pass.
-        autocast_end: events at the end of the whole network's forward pass, when autocast forgets cast weights.
+        autocast_end: events at the end of the whole network's forward pass, when autocast forgets
+            cast weights.
         backward: events of the backward pass.
         inputs: how many.
         outputs: slot and form of each output.
@@ -76,17 +86,27 @@ class SegmentTrace:
     def from_dict(cls, fields: dict[str, Any]) -> SegmentTrace:
         """The inverse of `dataclasses.asdict`, also by way of JSON."""
         outputs = tuple((slot, TensorSpec.from_dict(spec)) for slot, spec in fields["outputs"])
-        plain = {name: _tuples(value) for name, value in fields.items() if name not in ("outputs", "inputs")}
+        plain = {
+            name: _tuples(value)
+            for name, value in fields.items()
+            if name not in ("outputs", "inputs")
+        }
         return cls(inputs=fields["inputs"], outputs=outputs, **plain)
 
 
 def trace(
-    build: Callable[[], nn.Module], inputs: Sequence[TensorSpec], *, checkpointing: str, cuda: bool, autocast: bool
+    build: Callable[[], nn.Module],
+    inputs: Sequence[TensorSpec],
+    *,
+    checkpointing: str,
+    cuda: bool,
+    autocast: bool,
 ) -> SegmentTrace:
     """Run a piece of a network on meta tensors.
 
     Args:
-        build: makes the piece, a module from its inputs to one tensor, to several, or to a scalar loss.
+        build: makes the piece, a module from its inputs to one tensor, to several, or to a scalar
+            loss.
         inputs: what it is given.
         checkpointing: `none`, `light` or `full`.
         cuda: allocate as CUDA's kernels do; else as those of the CPU.
@@ -137,7 +157,8 @@ class _Run:
         with self._unrecorded():
             token = torch.empty((), device="meta", requires_grad=True)
             given = [
-                _Source.apply(token, spec, index, self) if spec.trained else spec.empty() for index, spec in enumerate(specs)
+                _Source.apply(token, spec, index, self) if spec.trained else spec.empty()
+                for index, spec in enumerate(specs)
             ]
             self.inputs = [self.recorder.register(tensor) for tensor in given]
         return given
@@ -147,11 +168,15 @@ class _Run:
         self.forward, self.recorder.events = self.recorder.events, []
 
     def sink(self, results: list[Tensor]) -> Tensor:
-        """A scalar to start the backward pass from. What the caller drops between here and `turn` is not recorded."""
+        """A scalar to start the backward pass from. What the caller drops between here and `turn`
+        is not recorded.
+        """
         self.recorder.paused = True
         if len(results) == 1 and not results[0].shape:
             return results[0]  # a loss
-        self.results = [(self.recorder.register(tensor), TensorSpec.of(tensor)) for tensor in results]
+        self.results = [
+            (self.recorder.register(tensor), TensorSpec.of(tensor)) for tensor in results
+        ]
         return _Sink.apply(self, *results)
 
     def turn(self) -> None:
@@ -172,7 +197,9 @@ class _Run:
         self.kept.append(gradient)
 
     def tape(self) -> SegmentTrace:
-        """Everything seen, slots numbered anew: inputs, gradients of the results, then by appearance."""
+        """Everything seen, slots numbered anew: inputs, gradients of the results, then by
+        appearance.
+        """
         number = {slot: index for index, slot in enumerate((*self.inputs, *self.incoming))}
         passes: list[tuple[Event, ...]] = []
         for events in (self.forward, self.autocast_end, self.recorder.events):
@@ -222,7 +249,9 @@ class _Source(torch.autograd.Function):
 
 
 class _Sink(torch.autograd.Function):
-    """Stands for the piece behind: takes the results without keeping them, makes their gradients."""
+    """Stands for the piece behind: takes the results without keeping them, makes their
+    gradients.
+    """
 
     @staticmethod
     def forward(ctx: Any, run: _Run, *results: Tensor) -> Tensor:

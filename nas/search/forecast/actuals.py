@@ -14,7 +14,9 @@ from nas.utils.formatting import duration_text
 
 @dataclass(frozen=True)
 class Spent:
-    """Of the trials that have ended here, in seconds: `train_s` is their sum, `wall_s` the time in which any of them ran."""
+    """Of the trials that have ended here, in seconds: `train_s` is their sum, `wall_s` the time in
+    which any of them ran.
+    """
 
     trials: int
     train_s: float
@@ -23,8 +25,14 @@ class Spent:
 
 def spent(trials: Iterable[FrozenTrial]) -> Spent:
     """What trials took; those that still run, or were taken over, do not count."""
-    ended = [trial for trial in trials if trial.state.is_finished() and role_of(trial) != TAKEN_OVER]
-    spans = sorted((t.datetime_start, t.datetime_complete) for t in ended if t.datetime_start and t.datetime_complete)
+    ended = [
+        trial for trial in trials if trial.state.is_finished() and role_of(trial) != TAKEN_OVER
+    ]
+    spans = sorted(
+        (t.datetime_start, t.datetime_complete)
+        for t in ended
+        if t.datetime_start and t.datetime_complete
+    )
     wall_s, latest = 0.0, None
     for start, end in spans:
         begin = start if latest is None else max(start, latest)
@@ -34,7 +42,9 @@ def spent(trials: Iterable[FrozenTrial]) -> Spent:
 
 
 def cost_line(known: dict[str, Any], trials: Iterable[FrozenTrial]) -> str | None:
-    """Predicted beside actual cost, from the attributes of a study and its trials; None where nothing was predicted."""
+    """Predicted beside actual cost, from the attributes of a study and its trials; None where
+    nothing was predicted.
+    """
     predicted = known.get("nas_cost_predicted")
     if not predicted:
         return None

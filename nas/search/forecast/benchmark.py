@@ -1,4 +1,6 @@
-"""How long layouts take on this machine: their real training steps and their real scoring, on a few of the user's images."""
+"""How long layouts take on this machine: their real training steps and their real scoring, on a few
+of the user's images.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ from nas.search.forecast.runtime_model import Timing
 from nas.training.candidate import Candidate, begin
 from nas.utils.device import free_memory, limited_memory
 
-STEPS, SCORED, READ = 6, 24, 8  # steps and images of a measurement, images that are read to see how long that takes
+STEPS, SCORED, READ = (
+    6,
+    24,
+    8,
+)  # steps and images of a measurement, images that are read to see how long that takes
 
 Job = tuple[Candidate, int, int]  # with its FLOPs and bytes
 
@@ -35,7 +41,8 @@ def few_images(splits: Splits, batch: int) -> Splits:
 
 
 def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: int) -> Timing:
-    """Measure a layout. It trains and is scored twice; the second time counts, for the first one reads images and warms up.
+    """Measure a layout. It trains and is scored twice; the second time counts, for the first one
+    reads images and warms up.
 
     Args:
         candidate: the layout and how it is trained; its folder is not used.
@@ -46,11 +53,19 @@ def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: 
         UserError, CandidateError: as `nas.training.candidate.train_candidate`.
     """
     device = torch.device(candidate.device)
-    recipe = candidate.recipe.model_copy(update={"epochs": 3})  # what the last one has more is left out
+    recipe = candidate.recipe.model_copy(
+        update={"epochs": 3}
+    )  # what the last one has more is left out
     clock = _Clock(device)
-    with tempfile.TemporaryDirectory(prefix="scratch-nas-") as folder, limited_memory(device, candidate.cap_bytes), loading():
+    with (
+        tempfile.TemporaryDirectory(prefix="scratch-nas-") as folder,
+        limited_memory(device, candidate.cap_bytes),
+        loading(),
+    ):
         begun_s = clock.now_s()
-        epochs, _ = begin(replace(candidate, recipe=recipe, folder=Path(folder)), splits, clock.on_step)
+        epochs, _ = begin(
+            replace(candidate, recipe=recipe, folder=Path(folder)), splits, clock.on_step
+        )
         begin_s = clock.now_s() - begun_s
         for _ in range(2):
             clock.steps_s = [clock.now_s()]
@@ -61,17 +76,28 @@ def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: 
     first_s, last_s = clock.steps_s[0], clock.steps_s[-1]
     free_memory()
     return Timing(
-        str(candidate.layout), flops, memory_bytes, begin_s,
-        step_s=(last_s - first_s) / (len(clock.steps_s) - 1),  # the mean, which is what adds up to an epoch
-        score_s=(scored_s - last_s) / len(splits.val.images), keep_s=kept_s - scored_s,
-    )  # fmt: skip
+        str(candidate.layout),
+        flops,
+        memory_bytes,
+        begin_s,
+        step_s=(last_s - first_s)
+        / (len(clock.steps_s) - 1),  # the mean, which is what adds up to an epoch
+        score_s=(scored_s - last_s) / len(splits.val.images),
+        keep_s=kept_s - scored_s,
+    )
 
 
 def time_layouts(
-    jobs: Sequence[Job], splits: Splits, *, at_once: int, threads: int, on_timing: Callable[[int, int], None]
+    jobs: Sequence[Job],
+    splits: Splits,
+    *,
+    at_once: int,
+    threads: int,
+    on_timing: Callable[[int, int], None],
 ) -> tuple[list[Timing], float]:
-    """Measure layouts as `time_layout` does, each in `at_once` processes at the same time: candidates that share a machine slow
-    each other down. One alone is measured in this process. Layouts whose training diverges at once are left out.
+    """Measure layouts as `time_layout` does, each in `at_once` processes at the same time:
+    candidates that share a machine slow each other down. One alone is measured in this process.
+    Layouts whose training diverges at once are left out.
 
     Returns:
         Timings, `at_once` of each layout, and the seconds that a process took to start.
@@ -86,7 +112,11 @@ def time_layouts(
 
 
 def _all_timings(
-    jobs: Sequence[Job], splits: Splits, at_once: int, threads: int, on_timing: Callable[[int, int], None]
+    jobs: Sequence[Job],
+    splits: Splits,
+    at_once: int,
+    threads: int,
+    on_timing: Callable[[int, int], None],
 ) -> tuple[list[Timing | None], float]:
     timings, total = list[Timing | None](), len(jobs) * at_once
     if at_once == 1:
@@ -95,12 +125,19 @@ def _all_timings(
                 timings.append(_timing(candidate, splits, flops, memory_bytes))
                 on_timing(len(timings), total)
         return timings, 0.0
-    began_s, pool = time.perf_counter(), ProcessPoolExecutor(at_once, get_context("spawn"), _begin_process, (threads,))
+    began_s, pool = (
+        time.perf_counter(),
+        ProcessPoolExecutor(at_once, get_context("spawn"), _begin_process, (threads,)),
+    )
     try:
         for started in [pool.submit(os.getpid) for _ in range(at_once)]:
             started.result()
         start_s = time.perf_counter() - began_s
-        running = [pool.submit(_timing, candidate, splits, *sizes) for candidate, *sizes in jobs for _ in range(at_once)]
+        running = [
+            pool.submit(_timing, candidate, splits, *sizes)
+            for candidate, *sizes in jobs
+            for _ in range(at_once)
+        ]
         for each in running:
             timings.append(each.result())
             on_timing(len(timings), total)
@@ -117,7 +154,9 @@ def _timing(candidate: Candidate, splits: Splits, flops: int, memory_bytes: int)
 
 
 def _begin_process(threads: int) -> None:
-    """Runs first in a process, which has to import this module for it, and so everything that a candidate needs."""
+    """Runs first in a process, which has to import this module for it, and so everything that a
+    candidate needs.
+    """
     torch.set_num_threads(threads)
 
 

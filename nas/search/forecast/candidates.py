@@ -1,4 +1,6 @@
-"""Which layouts a search will train, as far as that is known before it: the sampler is asked, without a study in a database."""
+"""Which layouts a search will train, as far as that is known before it: the sampler is asked,
+without a study in a database.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class LayoutCost:
 
 
 def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
-    """What a new search trains before its sampler learns from results, and how many candidates there will be in all."""
+    """What a new search trains before its sampler learns from results, and how many candidates
+    there will be in all.
+    """
     search, taken, first = budget.spec.search, set[str](), list[LayoutCost]()
     tried = [Layout.parse(text) for text in search.try_first]
     listed = tried if search.try_only else []
@@ -45,18 +49,28 @@ def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
 
 
 def uniform_sample(budget: Budget) -> list[LayoutCost]:
-    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs; where few may be, at least one."""
+    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs; where few
+    may be, at least one.
+    """
     allowed, seed = LayoutFilter(budget, set), budget.spec.search.seed
     some = itertools.islice(budget.space.shuffled(seed), SAMPLED)
     settled = dict.fromkeys(map(allowed.resolve, some))
     if not any(settled):
-        settled = dict.fromkeys([allowed.resolve(budget.space.decode(next(allowed.remaining(seed))))])
-    return sorted((_sized(budget, layout) for layout in settled if layout), key=lambda each: each.flops)
+        settled = dict.fromkeys(
+            [allowed.resolve(budget.space.decode(next(allowed.remaining(seed))))]
+        )
+    return sorted(
+        (_sized(budget, layout) for layout in settled if layout), key=lambda each: each.flops
+    )
 
 
 def baselines(budget: Budget) -> list[LayoutCost]:
     """Those that the search trains beside its candidates."""
-    return [_sized(budget, each.layout) for each in equalized(budget)] if budget.spec.wants_baselines else []
+    return (
+        [_sized(budget, each.layout) for each in equalized(budget)]
+        if budget.spec.wants_baselines
+        else []
+    )
 
 
 def spread(ordered: Sequence[LayoutCost], count: int) -> list[LayoutCost]:

@@ -1,7 +1,8 @@
 """What a search costs, from what a few layouts were measured to take: pure arithmetic, in seconds.
 
-Every part of a candidate's time is taken to be a + b x FLOPs + c x bytes of predicted memory, with no coefficient below zero:
-arithmetic takes what FLOPs say, and what only moves data what memory says.
+Every part of a candidate's time is taken to be a + b x FLOPs + c x bytes of predicted memory, with
+no coefficient below zero: arithmetic takes what FLOPs say, and what only moves data what memory
+says.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from scipy.optimize import nnls
 
 PARTS = ("begin_s", "step_s", "score_s", "keep_s")
 REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
-MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin with (`nas.search.pruners.make_pruner`)
+# candidates that the median pruner lets through to begin with (`nas.search.pruners.make_pruner`)
+MEDIAN_STARTUP = 4
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one layout took on this machine, in seconds: `begin_s` to build and calibrate it, `step_s` a training step,
-    `score_s` a scored image, `keep_s` the checkpoint after an epoch. FLOPs are those of one image, bytes the predicted peak.
+    """What one layout took on this machine, in seconds: `begin_s` to build and calibrate it,
+    `step_s` a training step, `score_s` a scored image, `keep_s` the checkpoint after an epoch.
+    FLOPs are those of one image, bytes the predicted peak.
     """
 
     layout: str
@@ -36,8 +39,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class Work:
-    """What a candidate does: steps and scored images of an epoch, and images scored once, at its end. Several processes are
-    taken to share it evenly.
+    """What a candidate does: steps and scored images of an epoch, and images scored once, at its
+    end. Several processes are taken to share it evenly.
     """
 
     steps: int
@@ -48,7 +51,9 @@ class Work:
 
 @dataclass(frozen=True)
 class CandidateCost:
-    """Of one layout, in seconds: `begin_s` and `end_s` once, the others in every epoch, of which `train_s` is a part."""
+    """Of one layout, in seconds: `begin_s` and `end_s` once, the others in every epoch, of which
+    `train_s` is a part.
+    """
 
     begin_s: float
     train_s: float
@@ -76,15 +81,25 @@ class CostModel:
         if not timings:
             raise ValueError("a cost model needs at least one timing; got none")
         sizes = np.array([(1.0, timing.flops, timing.memory_bytes) for timing in timings])
-        return cls({part: _fitted(sizes, np.array([getattr(timing, part) for timing in timings])) for part in PARTS})
+        return cls(
+            {
+                part: _fitted(sizes, np.array([getattr(timing, part) for timing in timings]))
+                for part in PARTS
+            }
+        )
 
     def __call__(self, flops: int, memory_bytes: int, work: Work) -> CandidateCost:
         """The cost of a layout."""
         sizes = (1.0, flops, memory_bytes)
-        seconds = {part: sum(c * x for c, x in zip(self.coefficients[part], sizes, strict=True)) for part in PARTS}
+        seconds = {
+            part: sum(c * x for c, x in zip(self.coefficients[part], sizes, strict=True))
+            for part in PARTS
+        }
         step_s, score_s = seconds["step_s"] / work.processes, seconds["score_s"] / work.processes
         epoch_s = work.steps * step_s + work.scored * score_s + seconds["keep_s"]
-        return CandidateCost(seconds["begin_s"], work.steps * step_s, epoch_s, work.tested * score_s)
+        return CandidateCost(
+            seconds["begin_s"], work.steps * step_s, epoch_s, work.tested * score_s
+        )
 
 
 def _fitted(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
@@ -94,12 +109,15 @@ def _fitted(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float
     return float(first), float(second), float(third)
 
 
-def expected_epochs(pruner: str, epochs: int, warmup_epochs: int, trials: int) -> tuple[float, float]:
-    """Mean epochs of a candidate, at least and at most, as `nas.search.pruners.make_pruner` sets the pruner up; at equal cost,
-    Hyperband's are those of a layout of median FLOPs.
+def expected_epochs(
+    pruner: str, epochs: int, warmup_epochs: int, trials: int
+) -> tuple[float, float]:
+    """Mean epochs of a candidate, at least and at most, as `nas.search.pruners.make_pruner` sets
+    the pruner up; at equal cost, Hyperband's are those of a layout of median FLOPs.
 
-    `none` trains them all. `hyperband` has an expectation (see `hyperband_epochs`). What `median` stops depends on the scores:
-    at best it stops every candidate after its first ones as soon as it may, at worst none.
+    `none` trains them all. `hyperband` has an expectation (see `hyperband_epochs`). What `median`
+    stops depends on the scores: at best it stops every candidate after its first ones as soon as it
+    may, at worst none.
     """
     first = min(warmup_epochs + 1, epochs)
     if pruner == "hyperband":
@@ -112,16 +130,21 @@ def expected_epochs(pruner: str, epochs: int, warmup_epochs: int, trials: int) -
 
 
 def hyperband_epochs(epochs: int, first: int, trials: int) -> float:
-    """Mean epochs of a candidate under Optuna's Hyperband, expected where scores come in random order.
+    """Mean epochs of a candidate under Optuna's Hyperband, expected where scores come in random
+    order.
 
-    Of n brackets, number b has the share ceil(n 3^s / (s + 1)), s = n - 1 - b, of candidates, and rungs at first x 3^(b + r)
-    epochs. The k-th candidate that reaches a rung goes on if it is among the best max(1, floor(k / 3)) so far. Candidates of
-    later rungs are taken to come in random order too.
+    Of n brackets, number b has the share ceil(n 3^s / (s + 1)), s = n - 1 - b, of candidates, and
+    rungs at first x 3^(b + r) epochs. The k-th candidate that reaches a rung goes on if it is among
+    the best max(1, floor(k / 3)) so far. Candidates of later rungs are taken to come in random
+    order too.
     """
     brackets = math.floor(math.log(epochs / first, REDUCTION) + 1e-9) + 1
     shares = [math.ceil(brackets * REDUCTION**s / (s + 1)) for s in reversed(range(brackets))]
     counts = [trials * share / sum(shares) for share in shares]
-    return sum(_bracket_epochs(count, epochs, first * REDUCTION**b) for b, count in enumerate(counts)) / trials
+    return (
+        sum(_bracket_epochs(count, epochs, first * REDUCTION**b) for b, count in enumerate(counts))
+        / trials
+    )
 
 
 def _bracket_epochs(candidates: float, epochs: int, rung: int) -> float:
@@ -137,13 +160,15 @@ def _promoted(candidates: float) -> float:
     """How many of those that reach a rung go on; between whole numbers linear."""
     chances = [max(1, k // REDUCTION) / k for k in range(1, math.ceil(candidates) + 1)]
     whole = int(candidates)
-    return sum(chances[:whole]) + (candidates - whole) * (chances[whole] if whole < len(chances) else 0)
+    return sum(chances[:whole]) + (candidates - whole) * (
+        chances[whole] if whole < len(chances) else 0
+    )
 
 
 @dataclass(frozen=True)
 class Around:
-    """Seconds beside the candidates' own: to start a worker process and to decode training and other images, once; to choose a
-    layout, where that waits for the candidate before.
+    """Seconds beside the candidates' own: to start a worker process and to decode training and
+    other images, once; to choose a layout, where that waits for the candidate before.
     """
 
     worker_s: float = 0.0
@@ -154,7 +179,9 @@ class Around:
 
 @dataclass(frozen=True)
 class Extras:
-    """What is trained beside the candidates, each for all `epochs`: baselines, and replicates of candidates."""
+    """What is trained beside the candidates, each for all `epochs`: baselines, and replicates of
+    candidates.
+    """
 
     baselines: Sequence[CandidateCost]
     replicates: int
@@ -166,8 +193,8 @@ NO_EXTRAS = Extras((), 0, 0)
 
 @dataclass(frozen=True)
 class SearchCost:
-    """Seconds: `train_s` and `candidates_s` are sums over the candidates, of training alone and of everything; `wall_s` is from
-    the start of the first to the end of the last.
+    """Seconds: `train_s` and `candidates_s` are sums over the candidates, of training alone and of
+    everything; `wall_s` is from the start of the first to the end of the last.
     """
 
     train_s: float
@@ -184,8 +211,8 @@ def search_cost(
     around: Around,
     extras: Extras = NO_EXTRAS,
 ) -> SearchCost:
-    """Of `candidates`, each trained for `epochs`: the `first` ones are known, those after them are as `sample` on average; then
-    come the `extras`.
+    """Of `candidates`, each trained for `epochs`: the `first` ones are known, those after them are
+    as `sample` on average; then come the `extras`.
     """
     rest = candidates - len(first)
     average = CandidateCost(*np.mean([astuple(cost) for cost in sample], axis=0).tolist())
@@ -196,12 +223,16 @@ def search_cost(
     return SearchCost(
         train_s=sum(trained * cost.train_s for cost, trained in known) + around.read_train_s,
         candidates_s=sum(each_s) + read_s,
-        wall_s=around.worker_s + read_s + makespan_s([seconds + around.choose_s for seconds in each_s], concurrent),
+        wall_s=around.worker_s
+        + read_s
+        + makespan_s([seconds + around.choose_s for seconds in each_s], concurrent),
     )
 
 
 def makespan_s(seconds: Sequence[float], at_once: int) -> float:
-    """When the last candidate ends, if `at_once` of them run and each next one starts as soon as one has ended."""
+    """When the last candidate ends, if `at_once` of them run and each next one starts as soon as
+    one has ended.
+    """
     ends = [0.0] * at_once
     for each in seconds:
         heapq.heapreplace(ends, ends[0] + each)

@@ -10,14 +10,20 @@ from nas.search.budget import Budget
 from nas.search.samplers import LayoutFilter
 from search_spaces.layout import Layout
 
-POOL = 256  # layouts drawn to choose from; each may need a dozen predictions of memory where it is to use the budget
+# layouts drawn to choose from; each may need a dozen predictions of memory where it is to use the
+# budget
+POOL = 256
 
 
-def choose_layouts(proxy: Budget, full: Budget, count: int, kept: Iterable[Layout] = ()) -> list[Layout]:
-    """At least `count` layouts, or all there are, that fit into the budget by both recipes; ascending in FLOPs.
+def choose_layouts(
+    proxy: Budget, full: Budget, count: int, kept: Iterable[Layout] = ()
+) -> list[Layout]:
+    """At least `count` layouts, or all there are, that fit into the budget by both recipes;
+    ascending in FLOPs.
 
-    They are chosen from `POOL` layouts drawn uniformly from what fits, by the search's seed, with those in `kept` that fit: the
-    same request chooses the same layouts, and a larger `count` adds to those chosen before. See `spread`.
+    They are chosen from `POOL` layouts drawn uniformly from what fits, by the search's seed, with
+    those in `kept` that fit: the same request chooses the same layouts, and a larger `count` adds
+    to those chosen before. See `spread`.
 
     Args:
         proxy, full: budgets of the two recipes, for the same space.
@@ -44,17 +50,21 @@ def choose_layouts(proxy: Budget, full: Budget, count: int, kept: Iterable[Layou
             break
     if len(pool) < 2:
         raise StudyError(
-            f"a ranking needs two layouts of space {proxy.space.name!r} that fit by both recipes; there are {len(pool)}"
+            f"a ranking needs two layouts of space {proxy.space.name!r} that fit by both recipes; "
+            f"there are {len(pool)}"
         )
     return spread([(layout, proxy.cost(layout).flops) for layout in pool], count, before)
 
 
-def spread(pool: Sequence[tuple[Layout, int]], count: int, kept: Sequence[Layout] = ()) -> list[Layout]:
+def spread(
+    pool: Sequence[tuple[Layout, int]], count: int, kept: Sequence[Layout] = ()
+) -> list[Layout]:
     """Choose layouts that cover FLOPs and patterns, from pairs of a layout and its FLOPs.
 
-    The pool, sorted by FLOPs, is cut into `count` equal parts (sizes differ by one at most). Each part keeps its layouts in
-    `kept`, or else gives the one of the pattern chosen least so far that is nearest to the part's middle. So no part is
-    left out, and where every part has every pattern, no pattern is chosen twice more often than another.
+    The pool, sorted by FLOPs, is cut into `count` equal parts (sizes differ by one at most). Each
+    part keeps its layouts in `kept`, or else gives the one of the pattern chosen least so far that
+    is nearest to the part's middle. So no part is left out, and where every part has every pattern,
+    no pattern is chosen twice more often than another.
     """
     ordered = [layout for layout, _ in sorted(pool, key=lambda pair: (pair[1], str(pair[0])))]
     count = min(count, len(ordered))
@@ -67,7 +77,10 @@ def spread(pool: Sequence[tuple[Layout, int]], count: int, kept: Sequence[Layout
             chosen += here
             continue
         middle = (len(members) - 1) / 2
-        place = min(range(len(members)), key=lambda index: (seen[members[index].pattern], abs(index - middle)))
+        place = min(
+            range(len(members)),
+            key=lambda index: (seen[members[index].pattern], abs(index - middle)),
+        )
         seen[members[place].pattern] += 1
         chosen.append(members[place])
     return chosen

@@ -1,8 +1,10 @@
-"""How well two trainings of the same layouts agree, and whether the shorter may stand for the longer.
+"""How well two trainings of the same layouts agree, and whether the shorter may stand for the
+longer.
 
-Kendall's tau-b says it in one number: of two layouts drawn at random the proxy puts the better one first with probability
-(1 + tau) / 2, ties aside. Its interval is a percentile bootstrap over the layouts. Noise between seeds lowers tau as a wrong
-proxy does: a ranking that another seed would turn over is of no more use.
+Kendall's tau-b says it in one number: of two layouts drawn at random the proxy puts the better one
+first with probability (1 + tau) / 2, ties aside. Its interval is a percentile bootstrap over the
+layouts. Noise between seeds lowers tau as a wrong proxy does: a ranking that another seed would
+turn over is of no more use.
 """
 
 from __future__ import annotations
@@ -16,20 +18,24 @@ from scipy.stats import kendalltau, rankdata
 
 RESAMPLES, SEED = 1000, 0  # of the bootstrap
 TOP = (1, 3, 5)
-# With tau = 0.5 three of four pairs are in the right order, with 0.3 about two of three. How often the rule then says what, in
-# per cent of 400 rankings with normal noise: `may` of a true tau of 0.2, 10 with 4 layouts, 3 with 6, at most 1 with 8 or more;
-# of 0.8, 65 with 8 layouts, 88 with 12, 99 with 20. `may not` of a true tau of 0.5, 1 with 8 and 12 layouts, 3 with 20; of
-# unrelated rankings, 24 with 8, 55 with 12, 86 with 20.
+# With tau = 0.5 three of four pairs are in the right order, with 0.3 about two of three. How often
+# the rule then says what, in per cent of 400 rankings with normal noise: `may` of a true tau of
+# 0.2, 10 with 4 layouts, 3 with 6, at most 1 with 8 or more; of 0.8, 65 with 8 layouts, 88 with 12,
+# 99 with 20. `may not` of a true tau of 0.5, 1 with 8 and 12 layouts, 3 with 20; of unrelated
+# rankings, 24 with 8, 55 with 12, 86 with 20.
 LEAST_LAYOUTS, WANTED_TAU, LEAST_TAU = 6, 0.5, 0.3
 RULE = (
-    f"the proxy may be used where tau is at least {WANTED_TAU} and its interval above {LEAST_TAU}, may not where the interval "
+    f"the proxy may be used where tau is at least {WANTED_TAU} and its interval above "
+    f"{LEAST_TAU}, may not where the interval "
     f"is below {WANTED_TAU}; else, and with fewer than {LEAST_LAYOUTS} layouts, it cannot be told"
 )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One layout, trained twice: mAP as fractions 0 to 1, seconds of training without evaluation, multiply-adds."""
+    """One layout, trained twice: mAP as fractions 0 to 1, seconds of training without evaluation,
+    multiply-adds.
+    """
 
     layout: str
     flops: int
@@ -43,9 +49,10 @@ class Pair:
 class Agreement:
     """What the pairs say.
 
-    `tau` is Kendall's tau-b, `tau_low` and `tau_high` its 95 % interval; None where a recipe gives all layouts the same mAP.
-    `top_recall`: by k, the share of the fuller training's best k that are among the proxy's best k. `verdict`: `may`,
-    `may not` or `cannot be told`, by `RULE`. Times are sums over the layouts.
+    `tau` is Kendall's tau-b, `tau_low` and `tau_high` its 95 % interval; None where a recipe gives
+    all layouts the same mAP.
+    `top_recall`: by k, the share of the fuller training's best k that are among the proxy's best k.
+    `verdict`: `may`, `may not` or `cannot be told`, by `RULE`. Times are sums over the layouts.
     """
 
     pairs: tuple[Pair, ...]
@@ -75,7 +82,8 @@ class Agreement:
         """All of it in one line."""
         recall = ", ".join(f"{share:.2f} of the best {k}" for k, share in self.top_recall.items())
         return (
-            f"{self.sentence}: {self.tau_text} over {len(self.pairs)} layouts; recall {recall}; the fuller training takes "
+            f"{self.sentence}: {self.tau_text} over {len(self.pairs)} layouts; recall {recall}; "
+            "the fuller training takes "
             f"{self.cost_ratio:.1f} times as long."
         )
 
@@ -84,26 +92,45 @@ class Agreement:
         """Tau and its interval."""
         if self.tau is None:
             return "no Kendall's tau, because one recipe gives the same mAP to all"
-        return f"Kendall's tau {self.tau:.2f}, 95 % interval {self.tau_low:.2f} to {self.tau_high:.2f},"
+        return (
+            f"Kendall's tau {self.tau:.2f}, 95 % interval {self.tau_low:.2f} to "
+            f"{self.tau_high:.2f},"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, with what follows from the fields."""
-        more = {"cost_ratio": self.cost_ratio, "resamples": RESAMPLES, "rule": RULE, "text": self.text}
+        more = {
+            "cost_ratio": self.cost_ratio,
+            "resamples": RESAMPLES,
+            "rule": RULE,
+            "text": self.text,
+        }
         recall = {str(k): share for k, share in self.top_recall.items()}
-        return {**asdict(self), "pairs": [asdict(pair) for pair in self.pairs], "top_recall": recall, **more}
+        return {
+            **asdict(self),
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "top_recall": recall,
+            **more,
+        }
 
 
 def agreement(pairs: Sequence[Pair]) -> Agreement:
     """Compare two trainings of at least two layouts."""
-    proxy, full = (np.array([getattr(pair, name) for pair in pairs]) for name in ("proxy_map", "full_map"))
+    proxy, full = (
+        np.array([getattr(pair, name) for pair in pairs]) for name in ("proxy_map", "full_map")
+    )
     tau = _tau(proxy, full)
     low, high = interval(proxy, full) if tau is not None else (None, None)
     return Agreement(
-        tuple(pairs), tau, low, high,
+        tuple(pairs),
+        tau,
+        low,
+        high,
         {k: top_recall(proxy, full, k) for k in TOP if k < len(pairs)},
-        sum(pair.proxy_s for pair in pairs), sum(pair.full_s for pair in pairs),
+        sum(pair.proxy_s for pair in pairs),
+        sum(pair.full_s for pair in pairs),
         verdict(len(pairs), tau, low, high),
-    )  # fmt: skip
+    )
 
 
 def verdict(layouts: int, tau: float | None, low: float | None, high: float | None) -> str:
@@ -116,9 +143,11 @@ def verdict(layouts: int, tau: float | None, low: float | None, high: float | No
 
 
 def interval(proxy: np.ndarray, full: np.ndarray) -> tuple[float, float]:
-    """95 % interval of tau: percentiles over `RESAMPLES` draws of as many layouts, with replacement, from a fixed seed.
+    """95 % interval of tau: percentiles over `RESAMPLES` draws of as many layouts, with
+    replacement, from a fixed seed.
 
-    A layout drawn twice is a pair that tau-b leaves out; a draw whose layouts all tie says nothing and is left out too.
+    A layout drawn twice is a pair that tau-b leaves out; a draw whose layouts all tie says nothing
+    and is left out too.
     """
     drawn = np.random.default_rng(SEED).integers(len(proxy), size=(RESAMPLES, len(proxy)))
     taus = [tau for pick in drawn if (tau := _tau(proxy[pick], full[pick])) is not None]
@@ -127,8 +156,8 @@ def interval(proxy: np.ndarray, full: np.ndarray) -> tuple[float, float]:
 
 
 def top_recall(proxy: np.ndarray, full: np.ndarray, k: int) -> float:
-    """Share of the fuller training's best `k` that are among the proxy's best `k`; where ties leave open who is, the expected
-    share of a draw among them.
+    """Share of the fuller training's best `k` that are among the proxy's best `k`; where ties leave
+    open who is, the expected share of a draw among them.
     """
     return float((_among_best(proxy, k) * _among_best(full, k)).sum() / k)
 
@@ -147,4 +176,6 @@ def _among_best(values: np.ndarray, k: int) -> np.ndarray:
 
 def _tau(proxy: np.ndarray, full: np.ndarray) -> float | None:
     tau = kendalltau(proxy, full).statistic
-    return None if np.isnan(tau) else round(float(tau), 9)  # 1 for a perfect ranking, not 0.9999999999999998
+    return (
+        None if np.isnan(tau) else round(float(tau), 9)
+    )  # 1 for a perfect ranking, not 0.9999999999999998

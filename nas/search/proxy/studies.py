@@ -1,4 +1,6 @@
-"""The two searches behind a check of the proxy, which train the same layouts by two recipes, and what is kept of it."""
+"""The two searches behind a check of the proxy, which train the same layouts by two recipes, and
+what is kept of it.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,36 @@ from nas.study.storage import open_storage
 from search_spaces.layout import Layout
 
 ATTRIBUTE = "nas_proxy_check"
-PROXY, FULL = "proxy", "full"  # what the studies of the two recipes are called, after the study's own name and a dot
+PROXY, FULL = (
+    "proxy",
+    "full",
+)  # what the studies of the two recipes are called, after the study's own name and a dot
 
 
 def fuller(spec: SearchSpec, times: int, recipe: str | None) -> SearchSpec:
-    """The request with the fuller recipe: a preset or YAML file, as it is, or else the request's own, `times` as long.
+    """The request with the fuller recipe: a preset or YAML file, as it is, or else the request's
+    own, `times` as long.
 
     Raises:
         SpecError: there is no such recipe, or it is the request's own.
     """
-    written = load_recipe(recipe) if recipe else spec.recipe.lengthened(times).model_dump(mode="json")
+    written = (
+        load_recipe(recipe) if recipe else spec.recipe.lengthened(times).model_dump(mode="json")
+    )
     full = parse_model(SearchSpec, spec.to_dict() | {"recipe": written, "budget": _cap(spec)})
     if full.recipe == spec.recipe:
-        raise SpecError(f"--full must be another recipe than that of the search; both are {spec.recipe.name!r}")
+        raise SpecError(
+            f"--full must be another recipe than that of the search; both are {spec.recipe.name!r}"
+        )
     return full
 
 
 def request_of(spec: SearchSpec, name: str, layouts: Sequence[Layout]) -> SearchSpec:
-    """The search that trains some layouts, each once, by the recipe of `spec`; `name` is `PROXY` or `FULL`.
+    """The search that trains some layouts, each once, by the recipe of `spec`; `name` is `PROXY` or
+    `FULL`.
 
-    The fuller trainings have another seed: with the proxy's they would share its luck, which a search's winner, trained in
-    full, need not have.
+    The fuller trainings have another seed: with the proxy's they would share its luck, which a
+    search's winner, trained in full, need not have.
     """
     texts = [str(layout) for layout in layouts]
     seed = (spec.search.seed + (name == FULL)) % 2**31
@@ -59,18 +70,24 @@ def _cap(spec: SearchSpec) -> dict[str, Any]:
 def chosen_before(spec: SearchSpec) -> list[Layout]:
     """The layouts of an earlier check of the same name, which this one goes on with."""
     with suppress(StudyError, KeyError):  # no database yet, or no such study
-        study = optuna.load_study(study_name=f"{spec.study}.{PROXY}", storage=open_storage(spec.storage, create=False))
+        study = optuna.load_study(
+            study_name=f"{spec.study}.{PROXY}", storage=open_storage(spec.storage, create=False)
+        )
         return [Layout.parse(text) for text in study.user_attrs["nas_spec"]["search"]["try"]]
     return []
 
 
-def outcomes(study: Search, layouts: Sequence[Layout]) -> tuple[dict[Layout, FrozenTrial], dict[str, str]]:
+def outcomes(
+    study: Search, layouts: Sequence[Layout]
+) -> tuple[dict[Layout, FrozenTrial], dict[str, str]]:
     """The trials of the layouts that completed within the budget, and why the others did not.
 
     Raises:
         StudyError: fewer than two did, which have no ranking.
     """
-    latest = {trial.user_attrs.get("layout_id"): trial for trial in study.study.get_trials(deepcopy=False)}
+    latest = {
+        trial.user_attrs.get("layout_id"): trial for trial in study.study.get_trials(deepcopy=False)
+    }
     done, left_out = {}, {}
     for layout in layouts:
         trial = latest.get(layout.layout_id)
@@ -78,17 +95,31 @@ def outcomes(study: Search, layouts: Sequence[Layout]) -> tuple[dict[Layout, Fro
             done[layout] = trial
             continue
         known = trial.user_attrs if trial else {}
-        reason = known.get("fail_reason") or known.get("infeasible_reason") or study.stop_reason or "it was not trained"
+        reason = (
+            known.get("fail_reason")
+            or known.get("infeasible_reason")
+            or study.stop_reason
+            or "it was not trained"
+        )
         left_out[str(layout)] = f"{study.spec.study}: {reason}"
     if len(done) < 2:
         said = "".join(f"; {layout}, {reason}" for layout, reason in list(left_out.items())[:1])
-        raise StudyError(f"a ranking needs two layouts that both trainings complete; {study.spec.study} has {len(done)}{said}")
+        raise StudyError(
+            f"a ranking needs two layouts that both trainings complete; {study.spec.study} has "
+            f"{len(done)}{said}"
+        )
     return done, left_out
 
 
 def compared(proxy: dict[Layout, FrozenTrial], full: dict[Layout, FrozenTrial]) -> Agreement:
     """The agreement of the layouts that both have."""
-    return agreement([_pair(str(layout), trial, full[layout]) for layout, trial in proxy.items() if layout in full])
+    return agreement(
+        [
+            _pair(str(layout), trial, full[layout])
+            for layout, trial in proxy.items()
+            if layout in full
+        ]
+    )
 
 
 def _pair(layout: str, proxy: FrozenTrial, full: FrozenTrial) -> Pair:
@@ -96,7 +127,9 @@ def _pair(layout: str, proxy: FrozenTrial, full: FrozenTrial) -> Pair:
     return Pair(layout, proxy.user_attrs["flops"], proxy.values[0], full.values[0], *seconds)
 
 
-def record(found: Agreement, proxy: Search, full: Search, left_out: dict[str, str]) -> dict[str, Any]:
+def record(
+    found: Agreement, proxy: Search, full: Search, left_out: dict[str, str]
+) -> dict[str, Any]:
     """The check as plain JSON: what `nas_proxy_check` holds."""
     sides = {PROXY: _side(proxy.spec), FULL: _side(full.spec)}
     return {**sides, **found.to_dict(), "left_out": left_out, "versions": versions()}
@@ -109,7 +142,8 @@ def _side(spec: SearchSpec) -> dict[str, Any]:
 
 
 def store(check: dict[str, Any], spec: SearchSpec, studies: Sequence[Search]) -> list[str]:
-    """Keep a check with the two studies, and with the search itself where the database has it, made from the same request.
+    """Keep a check with the two studies, and with the search itself where the database has it, made
+    from the same request.
 
     Returns:
         Names of the studies that have it.

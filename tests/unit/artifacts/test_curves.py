@@ -13,22 +13,47 @@ from helpers.untrained import report
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from nas.artifacts.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT, calibration_changes, clear_curves, write_curves
+from nas.artifacts.curves import (
+    CALIBRATION,
+    DETECTIONS,
+    EVENTS,
+    PLOT,
+    calibration_changes,
+    clear_curves,
+    write_curves,
+)
 from nas.artifacts.history import CURVES
 from nas.errors import OutputError
 from nas.reports import CalibrationReport, EpochReport
 
 CALIBRATED = CalibrationReport(
-    layers=3, skipped=(), passes=1, spread_before=2.5, spread_after=0.5, ratio_before=90.0, ratio_after=4.0, loss_before=3.0,
-    loss_after=2.75, factor_min=0.5, factor_max=2.0, group_means_before={"convolution": -12.0, "neck and head": -9.0},
+    layers=3,
+    skipped=(),
+    passes=1,
+    spread_before=2.5,
+    spread_after=0.5,
+    ratio_before=90.0,
+    ratio_after=4.0,
+    loss_before=3.0,
+    loss_after=2.75,
+    factor_min=0.5,
+    factor_max=2.0,
+    group_means_before={"convolution": -12.0, "neck and head": -9.0},
     group_means_after={"convolution": -11.0, "neck and head": -10.5},
-).to_dict()  # fmt: skip
+).to_dict()
 BLUE, ORANGE = (0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E)  # matplotlib's first two colours
 
 
 def reports(epochs: int, calibration: dict | None = CALIBRATED) -> list[EpochReport]:
     return [
-        report(epoch / 40, epoch, epochs=epochs, loss=3 / epoch, lr=1e-3 / epoch, calibration=calibration)
+        report(
+            epoch / 40,
+            epoch,
+            epochs=epochs,
+            loss=3 / epoch,
+            lr=1e-3 / epoch,
+            calibration=calibration,
+        )
         for epoch in range(1, epochs + 1)
     ]
 
@@ -57,7 +82,9 @@ def fields(folder: Path) -> list[np.ndarray]:
     with Image.open(folder / PLOT) as picture:
         shown = np.asarray(picture.convert("RGB"))
     height, width = shown.shape[0] // 2, shown.shape[1] // 2
-    return [shown[top : top + height, left : left + width] for top in (0, height) for left in (0, width)]
+    return [
+        shown[top : top + height, left : left + width] for top in (0, height) for left in (0, width)
+    ]
 
 
 def test_the_scalars_are_those_of_the_reports(tmp_path: Path):
@@ -83,7 +110,11 @@ def test_wall_times_are_as_far_apart_as_the_epochs(tmp_path: Path):
 
 def test_what_a_reader_has_read_keeps_its_place(tmp_path: Path):
     write_curves(tmp_path, reports(5)[:2], "a layout")
-    inode, length, before = (tmp_path / EVENTS).stat().st_ino, (tmp_path / EVENTS).stat().st_size, len(events(tmp_path))
+    inode, length, before = (
+        (tmp_path / EVENTS).stat().st_ino,
+        (tmp_path / EVENTS).stat().st_size,
+        len(events(tmp_path)),
+    )
     write_curves(tmp_path, reports(5), "a layout")
     assert (tmp_path / EVENTS).stat().st_ino == inode
     assert sum(12 + event.ByteSize() + 4 for event in events(tmp_path)[:before]) == length
@@ -92,11 +123,17 @@ def test_what_a_reader_has_read_keeps_its_place(tmp_path: Path):
 def test_the_table_of_calibration(tmp_path: Path):
     write_curves(tmp_path, reports(1), "a layout")
     with open(tmp_path / CALIBRATION, newline="") as file:
-        rows = {row["quantity"]: (float(row["before"]), float(row["after"])) for row in csv.DictReader(file)}
+        rows = {
+            row["quantity"]: (float(row["before"]), float(row["after"]))
+            for row in csv.DictReader(file)
+        }
     assert rows == {
-        "spread_log_c": (2.5, 0.5), "ratio_c": (90, 4), "loss": (3, 2.75), "mean_log_c convolution": (-12, -11),
+        "spread_log_c": (2.5, 0.5),
+        "ratio_c": (90, 4),
+        "loss": (3, 2.75),
+        "mean_log_c convolution": (-12, -11),
         "mean_log_c neck and head": (-9, -10.5),
-    }  # fmt: skip
+    }
 
 
 def test_without_calibration_there_is_no_table_of_it(tmp_path: Path):
@@ -110,7 +147,12 @@ def test_without_calibration_there_is_no_table_of_it(tmp_path: Path):
 def test_the_picture_has_a_line_in_each_of_its_fields(tmp_path: Path, epochs: int):
     write_curves(tmp_path, reports(epochs), "a layout")
     loss, scores, rate, calibration = fields(tmp_path)
-    for field, colours in ((loss, {BLUE}), (scores, {ORANGE}), (rate, {BLUE}), (calibration, {BLUE, ORANGE})):
+    for field, colours in (
+        (loss, {BLUE}),
+        (scores, {ORANGE}),
+        (rate, {BLUE}),
+        (calibration, {BLUE, ORANGE}),
+    ):
         for colour in colours:  # mAP lies below AP50, which is equal here
             assert (field == colour).all(axis=-1).any()
         assert len(np.unique(field.reshape(-1, 3), axis=0)) > 1 + len(colours)
@@ -125,7 +167,9 @@ def test_a_picture_of_nothing_has_no_line(tmp_path: Path):
 
 def test_a_score_that_is_not_defined_leaves_a_gap(tmp_path: Path):
     undefined = dataclasses.replace(reports(1)[0].metrics, map=None, map_50=None)
-    write_curves(tmp_path, [dataclasses.replace(each, metrics=undefined) for each in reports(2)], "a layout")
+    write_curves(
+        tmp_path, [dataclasses.replace(each, metrics=undefined) for each in reports(2)], "a layout"
+    )
     assert "val/map" not in scalars(tmp_path)
     assert "val/ar_1" in scalars(tmp_path)
 

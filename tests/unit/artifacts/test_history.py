@@ -21,7 +21,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def reports(*values: float) -> list[EpochReport]:
-    return [report(value, epoch, epochs=9, loss=1 / (3 * epoch)) for epoch, value in enumerate(values, start=1)]
+    return [
+        report(value, epoch, epochs=9, loss=1 / (3 * epoch))
+        for epoch, value in enumerate(values, start=1)
+    ]
 
 
 def test_what_was_recorded_is_read_back(tmp_path: Path):
@@ -36,7 +39,11 @@ def test_the_table_has_the_values_of_the_reports(tmp_path: Path):
         append_report(tmp_path, dataclasses.replace(each, memory_peak_bytes=2**31))
     assert [tuple(row) for row in rows(tmp_path)] == [COLUMNS] * 2
     for row, each in zip(rows(tmp_path), expected, strict=True):
-        assert (int(row["epoch"]), float(row["loss"]), float(row["lr"])) == (each.epoch, each.loss, each.lr)
+        assert (int(row["epoch"]), float(row["loss"]), float(row["lr"])) == (
+            each.epoch,
+            each.loss,
+            each.lr,
+        )
         assert (float(row["map"]), float(row["map_50"])) == (each.metrics.map, each.metrics.map_50)
         assert (float(row["train_s"]), float(row["elapsed_s"])) == (each.train_s, each.elapsed_s)
         assert int(row["memory_peak_bytes"]) == 2**31
@@ -59,7 +66,10 @@ def test_nothing_else_is_left(tmp_path: Path):
 
 
 def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
-    dead, heir = (TrialFiles(str(tmp_path), "cells", "0123456789", token) for token in ("dead-driver", "heir-of-it"))
+    dead, heir = (
+        TrialFiles(str(tmp_path), "cells", "0123456789", token)
+        for token in ("dead-driver", "heir-of-it")
+    )
     dead.folder(3).mkdir(parents=True)
     (dead.folder(3) / CHECKPOINT).write_bytes(b"weights")
     for each in (expected := reports(0.1, 0.2)):

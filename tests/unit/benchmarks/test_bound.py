@@ -1,4 +1,6 @@
-"""What bounds searches on a table: predictions of layouts from others, regret of choosing by single runs. And the figure."""
+"""What bounds searches on a table: predictions of layouts from others, regret of choosing by single
+runs. And the figure.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def test_predictions_without_a_row_are_those_of_fits_without_it():
     found = program("bound").left_out(x, y, weights, penalty=0.7)
     for row in range(12):
         others = np.arange(12) != row
-        # Weighted ridge as ordinary least squares: rows scaled by their weights, the penalty as rows of its own.
+        # Weighted ridge as ordinary least squares: rows scaled by their weights, the penalty as
+        # rows of its own.
         scaled = np.sqrt(weights[others])[:, None] * x[others]
         stacked = np.vstack([scaled, np.sqrt(0.7) * np.eye(5)[1:]])
         target = np.concatenate([np.sqrt(weights[others]) * y[others], np.zeros(4)])
@@ -35,47 +38,85 @@ def test_predictions_without_a_row_are_those_of_fits_without_it():
 
 def additive(layout: Layout) -> float:
     """A score that is the sum of what the parts of a layout bring."""
-    return 0.1 + sum(0.01 * (place + 1) for place, stage in enumerate(layout.stages) if stage.kind == "T")
+    return 0.1 + sum(
+        0.01 * (place + 1) for place, stage in enumerate(layout.stages) if stage.kind == "T"
+    )
 
 
 def test_what_is_additive_is_predicted_and_trained_first():
     bound = program("bound")
-    space = {"name": "many", "stages": [{"kinds": ["C", "T"], "depths": [1, 2]}, *SMALL["stages"][1:]], "channels": [16, 24]}
+    space = {
+        "name": "many",
+        "stages": [{"kinds": ["C", "T"], "depths": [1, 2]}, *SMALL["stages"][1:]],
+        "channels": [16, 24],
+    }
     draw = np.random.default_rng(0)
 
     def noisy(layout: Layout):
-        return [run(str(layout), (additive(layout) + float(draw.normal(0, 0.005)),), seed=seed) for seed in range(3)]
+        return [
+            run(str(layout), (additive(layout) + float(draw.normal(0, 0.005)),), seed=seed)
+            for seed in range(3)
+        ]
 
     table = table_of(noisy, request={**REQUEST, "space": space})
     found = bound.report(table, seeds=5)
     assert 0.9 < found["r2_left_out"] < 1
     assert found["spearman_left_out"] > 0.9
     # Between layouts 0.01^2 + ... + 0.04^2 by 1/4, noise of a mean 0.005^2 / 3.
-    assert found["r2_ceiling"] == pytest.approx(1 / (1 + 0.005**2 / 3 / (30 * 0.01**2 / 4)), abs=0.01)
+    assert found["r2_ceiling"] == pytest.approx(
+        1 / (1 + 0.005**2 / 3 / (30 * 0.01**2 / 4)), abs=0.01
+    )
     assert {Layout.parse(name).pattern for name in bound.informed_order(table)[:4]} == {"T-T-T-T"}
 
 
 def test_regrets_of_choosing_by_single_runs():
     # Means 0.5, 0.4, 0.2; the run of the third that seed 1 is shown looks best.
-    scores = {"T1-T1-T1-T1@16": (0.5, 0.5), "T1-T1-T1-C1@16": (0.4, 0.4), "T1-T1-C1-T1@16": (-0.2, 0.6)}
+    scores = {
+        "T1-T1-T1-T1@16": (0.5, 0.5),
+        "T1-T1-T1-C1@16": (0.4, 0.4),
+        "T1-T1-C1-T1@16": (-0.2, 0.6),
+    }
 
     def some(layout: Layout):
-        return [run(str(layout), (score,), seed=seed) for seed, score in enumerate(scores.get(str(layout), (0.0, 0.0)))]
+        return [
+            run(str(layout), (score,), seed=seed)
+            for seed, score in enumerate(scores.get(str(layout), (0.0, 0.0)))
+        ]
 
     table = table_of(some, request={**REQUEST, "space": SMALL})
     order = ["T1-T1-T1-C1@16", "T1-T1-T1-T1@16", "T1-T1-C1-T1@16"]
     assert program("bound").regrets(table, order, seeds=1) == pytest.approx([0.1, 0.0, 0.0])
-    assert program("bound").regrets(table, order, seeds=2) == pytest.approx([0.1, 0.0, 0.15])  # the median of 0 and 0.3
-    assert program("bound").floor_again(table, seeds=2) == 0  # the other run of the third tells it apart
+    assert program("bound").regrets(table, order, seeds=2) == pytest.approx(
+        [0.1, 0.0, 0.15]
+    )  # the median of 0 and 0.3
+    assert (
+        program("bound").floor_again(table, seeds=2) == 0
+    )  # the other run of the third tells it apart
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
-def test_the_figure(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, suffix: str):
+def test_the_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, suffix: str
+):
     def compared(sampler: str, pruner: str, regret: float) -> dict:
-        curves = {f"regret_{name}": [regret] * 50 for name in ("median", "quarter", "three_quarters", "again_median")}
-        return {"sampler": sampler, "pruner": pruner, "trials": 9.0, "pruned": 1.0, "first_within_noise_share": None, **curves}
+        curves = {
+            f"regret_{name}": [regret] * 50
+            for name in ("median", "quarter", "three_quarters", "again_median")
+        }
+        return {
+            "sampler": sampler,
+            "pruner": pruner,
+            "trials": 9.0,
+            "pruned": 1.0,
+            "first_within_noise_share": None,
+            **curves,
+        }
 
-    rows = [compared("random", "none", 0.02), compared("tpe", "none", 0.005), compared("informed", "none", 0.0)]
+    rows = [
+        compared("random", "none", 0.02),
+        compared("tpe", "none", 0.005),
+        compared("informed", "none", 0.0),
+    ]
     rows += [compared("tpe", "median@cost", 0.01)]
     found = {"rows": rows, "shares": [each / 200 for each in range(1, 51)], "total_s": 1000.0}
     (tmp_path / "search.json").write_text(json.dumps(found))

@@ -13,15 +13,28 @@ from nas.training.optimizer import lr_at
 
 
 def recipe(**keys: object) -> PretrainingRecipe:
-    return load_pretraining({"data": "x", **{f"recipe.{name}": value for name, value in keys.items()}}).recipe
+    return load_pretraining(
+        {"data": "x", **{f"recipe.{name}": value for name, value in keys.items()}}
+    ).recipe
 
 
 def test_shipped_recipes():
     assert recipe_names(RECIPES) == ["resnet", "swin"]
     assert "swin" not in recipe_names()
     swin, resnet = recipe(), recipe(name="resnet")
-    assert (swin.name, swin.optimizer, swin.lr, swin.batch, swin.images_per_gpu) == ("swin", "adamw", 1e-3, 1024, 128)
-    assert (resnet.optimizer, resnet.lr, resnet.batch, resnet.weight_decay) == ("sgd", 0.1, 256, 1e-4)
+    assert (swin.name, swin.optimizer, swin.lr, swin.batch, swin.images_per_gpu) == (
+        "swin",
+        "adamw",
+        1e-3,
+        1024,
+        128,
+    )
+    assert (resnet.optimizer, resnet.lr, resnet.batch, resnet.weight_decay) == (
+        "sgd",
+        0.1,
+        256,
+        1e-4,
+    )
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("swin", 20), ("resnet", 5)])
@@ -30,7 +43,8 @@ def test_warm_ups_are_the_published_epochs(name: str, epochs: int):
     per_epoch = math.ceil(1_281_167 / recipe(name=name).batch)
     made = recipe(name=name).over(recipe(name=name).epochs * per_epoch)
     rates = [
-        lr_at(step, per_epoch, made) for step in (0, epochs * per_epoch - per_epoch // 5, epochs * per_epoch + per_epoch // 5)
+        lr_at(step, per_epoch, made)
+        for step in (0, epochs * per_epoch - per_epoch // 5, epochs * per_epoch + per_epoch // 5)
     ]
     assert rates[0] < 1e-3 * made.lr
     assert rates[1] < made.lr
@@ -50,7 +64,8 @@ def test_the_rate_follows_the_batch_unless_it_is_given():
 
 
 @pytest.mark.parametrize(
-    ("batch", "processes", "expected"), [(1024, 1, 128), (1024, 16, 64), (100, 1, 100), (300, 1, 100), (256, 4, 64)]
+    ("batch", "processes", "expected"),
+    [(1024, 1, 128), (1024, 16, 64), (100, 1, 100), (300, 1, 100), (256, 4, 64)],
 )
 def test_images_per_gpu_divide_each_share_of_the_batch(batch: int, processes: int, expected: int):
     spec = load_pretraining({"data": "x", "recipe.batch": batch}, processes)
@@ -60,13 +75,25 @@ def test_images_per_gpu_divide_each_share_of_the_batch(batch: int, processes: in
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"recipe.batch": 10, "recipe.images_per_gpu": 4}, "batch must be a multiple of images_per_gpu; got 10 and 4"),
-        ({"recipe.max_size": 300}, "max_size and train_sizes are for detectors; .* squares of image_size"),
+        (
+            {"recipe.batch": 10, "recipe.images_per_gpu": 4},
+            "batch must be a multiple of images_per_gpu; got 10 and 4",
+        ),
+        (
+            {"recipe.max_size": 300},
+            "max_size and train_sizes are for detectors; .* squares of image_size",
+        ),
         ({"recipe.augment": "hard"}, "recipe.augment must be 'light' or 'strong'; got 'hard'"),
         ({"recipe.label_smoothing": 1}, "recipe.label_smoothing must be less than 1; got 1"),
         ({"recipe.lable_smoothing": 0}, "did you mean 'label_smoothing'"),
-        ({"recipe.name": "swim"}, "recipe must be one of resnet, swin; got 'swim' .did you mean 'swin'"),
-        ({"search.seed": 1}, "a key of the spec must be one of data, recipe, seed, checkpoint_s; got 'search'"),
+        (
+            {"recipe.name": "swim"},
+            "recipe must be one of resnet, swin; got 'swim' .did you mean 'swin'",
+        ),
+        (
+            {"search.seed": 1},
+            "a key of the spec must be one of data, recipe, seed, checkpoint_s; got 'search'",
+        ),
         ({"recipe": "paper"}, "recipe must be one of resnet, swin; got 'paper'"),
         ({"recipe.batch": "many"}, "recipe.batch must be a valid integer"),
     ],

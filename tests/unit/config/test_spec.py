@@ -1,4 +1,6 @@
-"""A request becomes complete and frozen, from the right places, or is refused by key, rule and value."""
+"""A request becomes complete and frozen, from the right places, or is refused by key, rule and
+value.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,35 @@ def test_defaults_are_those_of_the_design():
     spec = load_spec(None, {"data.root": "x"})
     assert spec.storage == "sqlite:///nas.db"
     assert spec.space["name"] == "paper"
-    assert (spec.detector.name, spec.detector.roi_op, spec.detector.channels) == ("faster_rcnn", "align", 256)
+    assert (spec.detector.name, spec.detector.roi_op, spec.detector.channels) == (
+        "faster_rcnn",
+        "align",
+        256,
+    )
     assert spec.recipe.name == "proxy"
     assert (spec.budget.memory, spec.budget.mode) == ("16GiB", "cap")
     calibration = spec.calibration
-    assert (calibration.enabled, calibration.definition, calibration.alpha, calibration.passes) == (True, "paper", 0.25, 1)
-    assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.seed) == (40, "gp", "none", 0)
+    assert (calibration.enabled, calibration.definition, calibration.alpha, calibration.passes) == (
+        True,
+        "paper",
+        0.25,
+        1,
+    )
+    assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.seed) == (
+        40,
+        "gp",
+        "none",
+        0,
+    )
     assert (spec.run.output, spec.run.retries) == ("nas-runs", 2)
 
 
 def test_flags_beat_the_file_beats_the_space_beats_the_recipe(tmp_path: Path):
     path = tmp_path / "request.yaml"
-    path.write_text("data: somewhere/cells\nspace: tiny\ndetector: fcos\nrecipe: {epochs: 3, lr: 0.5}\nsearch: {trials: 9}\n")
+    path.write_text(
+        "data: somewhere/cells\nspace: tiny\ndetector: fcos\nrecipe: {epochs: 3, lr: "
+        "0.5}\nsearch: {trials: 9}\n"
+    )
     spec = load_spec(path, {"recipe.epochs": 2})
     assert spec.recipe.epochs == 2  # flag
     assert (spec.recipe.lr, spec.search.trials, spec.detector.name) == (0.5, 9, "fcos")  # file
@@ -66,7 +85,11 @@ def test_every_value_of_a_recipe_says_where_it_comes_from(path: Path):
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
     for before, line in itertools.pairwise(lines):
-        assert line.startswith("#") or "  # " in line or (before.startswith("#") and before != lines[0]), line
+        assert (
+            line.startswith("#")
+            or "  # " in line
+            or (before.startswith("#") and before != lines[0])
+        ), line
 
 
 def test_every_key_of_a_recipe_is_explained():
@@ -83,8 +106,18 @@ def test_shipped_recipes_are_valid(name: str):
 
 def test_paper_recipe():
     recipe = parse_model(Recipe, load_recipe("paper-24"))
-    assert (recipe.image_size, recipe.long_side, recipe.batch, recipe.micro_batch_size) == (800, 1333, 16, 4)
-    assert (recipe.lr, recipe.weight_decay, recipe.epochs, recipe.decay_epochs) == (1e-4, 0.05, 24, (22,))
+    assert (recipe.image_size, recipe.long_side, recipe.batch, recipe.micro_batch_size) == (
+        800,
+        1333,
+        16,
+        4,
+    )
+    assert (recipe.lr, recipe.weight_decay, recipe.epochs, recipe.decay_epochs) == (
+        1e-4,
+        0.05,
+        24,
+        (22,),
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +126,10 @@ def test_paper_recipe():
         ({"recipe.epohs": 3}, "a key of recipe must be one of .*did you mean 'epochs'"),
         ({"serch.trials": 3}, "a key of the spec must be one of .*did you mean 'search'"),
         ({"recipe.epochs": 0}, "recipe.epochs must be greater than or equal to 1; got 0"),
-        ({"recipe.image_size": 31}, "recipe.image_size must be greater than or equal to 32; got 31"),
+        (
+            {"recipe.image_size": 31},
+            "recipe.image_size must be greater than or equal to 32; got 31",
+        ),
         ({"recipe.images_per_gpu": 3}, "multiple of images_per_gpu; got 4 and 3"),
         ({"recipe.max_size": 100}, "max_size must be at least image_size; got 100 and 160"),
         ({"recipe": "papr-24"}, "did you mean 'paper-24'"),

@@ -26,7 +26,9 @@ def said(figure) -> str:
 
 
 def trace(figure, name: str):
-    (found,) = [trace for trace in figure.data if trace.name == name and trace.showlegend is not False]
+    (found,) = [
+        trace for trace in figure.data if trace.name == name and trace.showlegend is not False
+    ]
     return found
 
 
@@ -65,7 +67,10 @@ def test_figures_do_not_change_the_study(plot):
 
 
 def test_memory_is_measured_else_predicted_and_scores_are_per_cent():
-    trials = frozen(0, score=0.2, memory_predicted_gib=0.5), frozen(1, score=0.4, memory_peak_gib=0.75)
+    trials = (
+        frozen(0, score=0.2, memory_predicted_gib=0.5),
+        frozen(1, score=0.4, memory_peak_gib=0.75),
+    )
     figure = plots.memory_and_map(view(*trials))
     points = trace(figure, "complete")
     assert (points.x, points.y) == ((0.5, 0.75), (20.0, 40.0))
@@ -75,7 +80,9 @@ def test_memory_is_measured_else_predicted_and_scores_are_per_cent():
 
 
 def test_infeasible_candidates_stand_out():
-    over = frozen(1, TrialState.PRUNED, infeasible_reason="needs 1.2 GiB", memory_peak_gib=1.2, map=None)
+    over = frozen(
+        1, TrialState.PRUNED, infeasible_reason="needs 1.2 GiB", memory_peak_gib=1.2, map=None
+    )
     points = trace(plots.memory_and_map(view(frozen(0), over)), "infeasible")
     assert (points.x, points.y, points.marker.symbol) == ((1.2,), (0.0,), "x")
     assert "needs 1.2 GiB" in points.hovertext[0]
@@ -85,7 +92,9 @@ def test_infeasible_candidates_stand_out():
 def test_a_roomy_budget_does_not_squeeze_the_candidates(budget: float, kind: str):
     figure = plots.memory_and_map(view(frozen(0, memory_predicted_gib=0.1), nas_budget_gib=budget))
     assert figure.layout.xaxis.type == kind
-    assert figure.layout.annotations[0].x == pytest.approx(budget if kind == "linear" else 1.20412)  # log10 of 16
+    assert figure.layout.annotations[0].x == pytest.approx(
+        budget if kind == "linear" else 1.20412
+    )  # log10 of 16
 
 
 def test_the_front_is_what_nothing_beats():
@@ -93,23 +102,31 @@ def test_the_front_is_what_nothing_beats():
     scores = [0.3, 0.1, 0.35, 0.35, 0.2, 0.5]
     sizes = [0.2, 0.3, 0.5, 0.4, 0.1, 0.9]
     pairs = enumerate(zip(scores, sizes, strict=True))
-    trials = [frozen(number, score=score, memory_predicted_gib=size) for number, (score, size) in pairs]
+    trials = [
+        frozen(number, score=score, memory_predicted_gib=size) for number, (score, size) in pairs
+    ]
     front = trace(plots.pareto(view(*trials)), "Pareto front")
     points = list(zip(sizes, scores, strict=True))
     beaten = [any(m <= x and s >= y and (m, s) != (x, y) for m, s in points) for x, y in points]
     expected = sorted((x, 100 * y) for (x, y), lost in zip(points, beaten, strict=True) if not lost)
-    assert (*front.x, *front.y) == pytest.approx([value for axis in zip(*expected, strict=True) for value in axis])
+    assert (*front.x, *front.y) == pytest.approx(
+        [value for axis in zip(*expected, strict=True) for value in axis]
+    )
     assert len(expected) == 4
 
 
 def test_the_front_leaves_out_what_does_not_fit():
-    over = frozen(1, score=0.9, infeasible_reason="needs more")  # complete and infeasible: measured above the budget
+    over = frozen(
+        1, score=0.9, infeasible_reason="needs more"
+    )  # complete and infeasible: measured above the budget
     figure = plots.pareto(view(frozen(0, score=0.1), over))
     assert trace(figure, "Pareto front").y == (10.0,)
 
 
 def test_courses_have_gaps_between_them_and_marks_where_they_were_stopped():
-    figure = plots.epochs(view(frozen(0, score=0.4), frozen(1, score=0.2), frozen(2, TrialState.PRUNED, score=0.2)))
+    figure = plots.epochs(
+        view(frozen(0, score=0.4), frozen(1, score=0.2), frozen(2, TrialState.PRUNED, score=0.2))
+    )
     complete = trace(figure, "complete")
     assert complete.x == (1, 2, 3, 4, None, 1, 2, 3, 4, None)
     assert complete.y == pytest.approx((10, 20, 30, 40, None, 5, 10, 15, 20, None), nan_ok=True)
@@ -125,17 +142,22 @@ def test_patterns_come_best_first():
 
 
 @pytest.mark.parametrize(
-    ("layout", "kinds"), [("C2-C2-T12-T4", "C-C-T-T"), ("T1-C1-T1-C10@16,20,24,28+norm=gn", "T-C-T-C"), (None, None)]
+    ("layout", "kinds"),
+    [("C2-C2-T12-T4", "C-C-T-T"), ("T1-C1-T1-C10@16,20,24,28+norm=gn", "T-C-T-C"), (None, None)],
 )
 def test_patterns_are_those_of_the_layout(layout: str | None, kinds: str | None):
     assert pattern({"layout": layout} if layout else {}) == kinds
 
 
 def test_importances_need_trials_that_differ():
-    assert said(plots.importances(view(*(frozen(n) for n in range(3))))).startswith("3 completed candidates are too few")
+    assert said(plots.importances(view(*(frozen(n) for n in range(3))))).startswith(
+        "3 completed candidates are too few"
+    )
     trials = [frozen(number, score=0.1 * (number % 4)) for number in range(20)]
     bars = plots.importances(view(*trials)).data[0]
-    assert bars.y[-1] == "depth"  # the score follows it, the other parameter has nothing to do with it
+    assert (
+        bars.y[-1] == "depth"
+    )  # the score follows it, the other parameter has nothing to do with it
     assert sum(bars.x) == pytest.approx(1)
 
 
@@ -144,21 +166,28 @@ def test_calibration_is_shown_before_and_after():
     assert trace(figure, "before").y == (3.0, 3.0)
     assert trace(figure, "after").y == (1.0, 1.1)
     assert figure.data[0].x == (0, 0, 0, 1, 1, 1)
-    assert said(plots.calibration(view(frozen(0, calibration=None)))) == "no candidate was calibrated"
+    assert (
+        said(plots.calibration(view(frozen(0, calibration=None)))) == "no candidate was calibrated"
+    )
 
 
 def test_without_a_gpu_nothing_was_measured():
     assert "on a GPU only" in said(plots.predicted_and_measured(view(frozen(0))))
-    figure = plots.predicted_and_measured(view(frozen(0, memory_predicted_gib=0.5, memory_peak_gib=0.6)))
+    figure = plots.predicted_and_measured(
+        view(frozen(0, memory_predicted_gib=0.5, memory_peak_gib=0.6))
+    )
     points = trace(figure, "complete")
     assert (points.x, points.y) == ((0.5,), (0.6,))
 
 
 @pytest.mark.parametrize(
-    ("gpu_s", "title", "hours"), [(7200.0, "GPU-hours", 2.0), (90.0, "GPU-minutes", 1.5), (0.0, "minutes of training", 1.0)]
+    ("gpu_s", "title", "hours"),
+    [(7200.0, "GPU-hours", 2.0), (90.0, "GPU-minutes", 1.5), (0.0, "minutes of training", 1.0)],
 )
 def test_hours_are_those_of_gpus_where_there_are_some(gpu_s: float, title: str, hours: float):
-    figure = plots.hours(view(frozen(0, gpu_s=gpu_s), frozen(1, TrialState.PRUNED, gpu_s=gpu_s / 2)))
+    figure = plots.hours(
+        view(frozen(0, gpu_s=gpu_s), frozen(1, TrialState.PRUNED, gpu_s=gpu_s / 2))
+    )
     assert figure.layout.xaxis.title.text.startswith(title)
     assert figure.data[0].x == pytest.approx((hours,))
     assert [bar.name for bar in figure.data] == ["complete", "pruned"]

@@ -1,4 +1,6 @@
-"""Batches of labelled images: that (index, seed) decides all, what augmentation may do, and how images are mixed."""
+"""Batches of labelled images: that (index, seed) decides all, what augmentation may do, and how
+images are mixed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ CPU = torch.device("cpu")
 
 
 def recipe(**keys: object) -> PretrainingRecipe:
-    return PretrainingRecipe.model_validate({"epochs": 1, "image_size": 32, "batch": 4, "lr": 0.1, **keys})
+    return PretrainingRecipe.model_validate(
+        {"epochs": 1, "image_size": 32, "batch": 4, "lr": 0.1, **keys}
+    )
 
 
 @pytest.fixture
@@ -67,10 +71,14 @@ def test_what_is_erased_is_grey_to_the_network(images: LabelledImages):
 
 
 def test_scored_is_the_centre(tmp_path: Path):
-    """256/224 of 56 is 64: of an image of that size nothing is resized, 4 pixels on each side are left out."""
+    """256/224 of 56 is 64: of an image of that size nothing is resized, 4 pixels on each side are
+    left out.
+    """
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    dataset = ImageDataset(LabelledImages(tmp_path, ("x.png",), (7,)), eval_transform(recipe(image_size=56)))
+    dataset = ImageDataset(
+        LabelledImages(tmp_path, ("x.png",), (7,)), eval_transform(recipe(image_size=56))
+    )
     image, label, _ = dataset[(0, 0)]
     assert label == 7
     assert torch.equal(image, torch.from_numpy(pixels[4:60, 4:60]).permute(2, 0, 1))
@@ -80,14 +88,20 @@ def test_scored_is_the_centre(tmp_path: Path):
 def test_images_of_any_size_become_squares(tmp_path: Path, size: tuple[int, int]):
     Image.new("L", size, 9).save(tmp_path / "x.png")
     split = LabelledImages(tmp_path, ("x.png",), (0,))
-    for transform in (train_transform(recipe()), train_transform(recipe(augment="strong")), eval_transform(recipe())):
+    for transform in (
+        train_transform(recipe()),
+        train_transform(recipe(augment="strong")),
+        eval_transform(recipe()),
+    ):
         assert ImageDataset(split, transform)[(0, 1)][0].shape == (3, 32, 32)
 
 
 def blocks(count: int = 6) -> ImageBatch:
     """Image k is of one colour, 40 k, and of class k."""
     colours = torch.arange(count, dtype=torch.uint8) * 40
-    return ImageBatch(colours.view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous(), torch.arange(count), count)
+    return ImageBatch(
+        colours.view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous(), torch.arange(count), count
+    )
 
 
 def test_without_mixing_classes_and_pixels_stay():
@@ -103,11 +117,16 @@ def mixed_with_next(targets: Tensor, share: float) -> bool:
 
 
 def test_mixed_targets_are_the_shares_of_the_pixels():
-    """By mixup every pixel is a blend, by cutmix each is one or the other: the mean colour tells the share in both."""
+    """By mixup every pixel is a blend, by cutmix each is one or the other: the mean colour tells
+    the share in both.
+    """
     kinds = set()
     for seed in range(12):
         batch = ImageBatch(blocks().images, blocks().targets, 6, mixed=seed).to(CPU)
-        assert torch.equal(batch.targets, ImageBatch(blocks().images, blocks().targets, 6, mixed=seed).to(CPU).targets)
+        assert torch.equal(
+            batch.targets,
+            ImageBatch(blocks().images, blocks().targets, 6, mixed=seed).to(CPU).targets,
+        )
         share = batch.targets[1, 1].item()
         assert mixed_with_next(batch.targets, share)
         colours = blocks().images[:, 0, 0, 0] / 255
@@ -134,7 +153,12 @@ def test_workers_change_nothing(images: LabelledImages):
 
     def epoch(workers: int) -> list[ImageBatch]:
         order = shuffled(images, made, World(), seed=3)
-        return [batch.to(CPU) for batch in train_loader(images, 3, made, DistributedBatchSampler(order, World()), workers)]
+        return [
+            batch.to(CPU)
+            for batch in train_loader(
+                images, 3, made, DistributedBatchSampler(order, World()), workers
+            )
+        ]
 
     for mine, yours in zip(epoch(0), epoch(1), strict=True):
         assert torch.equal(mine.images, yours.images)
@@ -149,5 +173,8 @@ def test_every_image_comes_once_among_all_processes():
 
 def test_an_image_that_breaks_later_is_named(images: LabelledImages):
     (images.folder / "4.png").write_bytes(b"gone bad")
-    with pytest.raises(DataError, match=r"4.png' was sound when the data set was checked, and is not now: is not an image"):
+    with pytest.raises(
+        DataError,
+        match=r"4.png' was sound when the data set was checked, and is not now: is not an image",
+    ):
         ImageDataset(images, eval_transform(recipe()))[(4, 0)]

@@ -46,14 +46,20 @@ def mixed(tmp_path: Path) -> CocoSplit:
     sizes = [(120, 80), (80, 120), (90, 90), (130, 70), (70, 130)]
     images, boxes = records(sizes), []
     for image in images:
-        pixels = np.random.default_rng(image.id).integers(0, 255, (image.height, image.width, 3)).astype(np.uint8)
+        pixels = (
+            np.random.default_rng(image.id)
+            .integers(0, 255, (image.height, image.width, 3))
+            .astype(np.uint8)
+        )
         Image.fromarray(pixels).save(tmp_path / image.file_name)
         if image.id != 1:
             boxes.append(Box(image.id + 1, image.id, 5, (10, 20, 30, 40), 1200, int(image.id == 2)))
     return CocoSplit(tmp_path, tuple(images), tuple(boxes), ((2, "a"), (5, "b")))
 
 
-def shown(dataset: DetectionDataset, index: int, seed: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def shown(
+    dataset: DetectionDataset, index: int, seed: int
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     pixels, target, draw = dataset[(index, seed)]
     return Batch([pixels], [target], (draw,)).to(torch.device("cpu")).images[0], target
 
@@ -73,14 +79,24 @@ def test_items_follow_torchvisions_contract(mixed: CocoSplit):
 
 @pytest.mark.parametrize("flip", [0, 1])
 @pytest.mark.parametrize("index", [0, 3, 4])
-def test_pixels_and_boxes_are_those_of_torchvisions_transforms(mixed: CocoSplit, index: int, flip: int):
+def test_pixels_and_boxes_are_those_of_torchvisions_transforms(
+    mixed: CocoSplit, index: int, flip: int
+):
     record, box = mixed.images[index], mixed.boxes[(0, None, None, 2, 3)[index]]
     image = tv_tensors.Image(F.pil_to_tensor(Image.open(mixed.folder / record.file_name)))
     x, y, w, h = box.bbox
     boxes = tv_tensors.BoundingBoxes(
-        [[float(v) for v in (x, y, x + w, y + h)]], format="XYXY", canvas_size=(record.height, record.width)
+        [[float(v) for v in (x, y, x + w, y + h)]],
+        format="XYXY",
+        canvas_size=(record.height, record.width),
     )
-    theirs = v2.Compose([v2.RandomShortestSize([40], 70), v2.RandomHorizontalFlip(flip), v2.ToDtype(torch.float32, scale=True)])
+    theirs = v2.Compose(
+        [
+            v2.RandomShortestSize([40], 70),
+            v2.RandomHorizontalFlip(flip),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
     expected, expected_boxes = theirs(image, boxes)
     pixels, target = shown(DetectionDataset(mixed, ResizeFlip((40,), 70, flip)), index, 0)
     assert torch.equal(pixels, expected)
@@ -89,7 +105,9 @@ def test_pixels_and_boxes_are_those_of_torchvisions_transforms(mixed: CocoSplit,
 
 def test_boxes_that_vanish_in_the_resize_are_left_out_with_their_labels(mixed: CocoSplit):
     thin = Box(9, 0, 2, (5, 5, 3, 40), 120, 0)  # 3 of 120 pixels wide: 0.75 of 30
-    dataset = DetectionDataset(dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), ResizeFlip((20,), 30))
+    dataset = DetectionDataset(
+        dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), ResizeFlip((20,), 30)
+    )
     assert dataset[(0, 0)][1]["labels"].tolist() == [2]
 
 
@@ -103,7 +121,9 @@ def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoS
         first, again = shown(dataset, 0, seed), shown(dataset, 0, seed)
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1]["boxes"], again[1]["boxes"])
-        shapes[(tuple(first[0].shape[1:]), first[1]["boxes"][0, 0].item() < first[0].shape[2] / 4)] += 1
+        shapes[
+            (tuple(first[0].shape[1:]), first[1]["boxes"][0, 0].item() < first[0].shape[2] / 4)
+        ] += 1
     assert torch.equal(torch.rand(1), expected_next)  # the caller's random state is untouched
     assert {shape for shape, _ in shapes} == {(32, 48), (48, 72), (64, 96)}
     assert {flipped for _, flipped in shapes} == {True, False}
@@ -137,7 +157,10 @@ def test_every_image_comes_in_full_batches_of_one_aspect(counts: tuple[int, int]
 
 def test_order_depends_on_seed_and_epoch_alone():
     images = records([(20, 10)] * 20)
-    first, second = AspectRatioBatchSampler(images, 4, seed=1), AspectRatioBatchSampler(images, 4, seed=1)
+    first, second = (
+        AspectRatioBatchSampler(images, 4, seed=1),
+        AspectRatioBatchSampler(images, 4, seed=1),
+    )
     assert list(first) == list(first) == list(second)
     first.epoch = 1
     assert list(first) != list(second)
@@ -153,7 +176,9 @@ def test_evaluation_sees_every_image_once():
     assert batches[0] == [(3, 0), (0, 0)]
 
 
-@pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (100, 100), (333, 500), (30, 1000), (427, 640)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(480, 640), (640, 480), (100, 100), (333, 500), (30, 1000), (427, 640)]
+)
 @pytest.mark.parametrize("short_side", [32, 160, 800])
 def test_sizes_are_those_of_torchvision(height: int, width: int, short_side: int):
     long_side = recipe(image_size=short_side).long_side

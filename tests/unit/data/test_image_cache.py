@@ -54,7 +54,9 @@ def cache_of(split: CocoSplit, limit_bytes: int = PLENTY) -> PixelCache:
 def same(split: CocoSplit, limit_bytes: int = PLENTY) -> bool:
     """Whether a cache gives what decoding gives."""
     ours, plain = cache_of(split, limit_bytes), cache_of(split, 0)
-    return all(torch.equal(ours.read(index), plain.read(index)) for index in range(len(split.images)))
+    return all(
+        torch.equal(ours.read(index), plain.read(index)) for index in range(len(split.images))
+    )
 
 
 def decodings(split: CocoSplit, monkeypatch: pytest.MonkeyPatch, limit_bytes: int = PLENTY) -> int:
@@ -72,7 +74,9 @@ def decodings(split: CocoSplit, monkeypatch: pytest.MonkeyPatch, limit_bytes: in
     return count - len(split.images)  # those of the plain one
 
 
-def test_images_are_decoded_once_for_all_processes(split: CocoSplit, monkeypatch: pytest.MonkeyPatch):
+def test_images_are_decoded_once_for_all_processes(
+    split: CocoSplit, monkeypatch: pytest.MonkeyPatch
+):
     assert decodings(split, monkeypatch) == 4
     assert decodings(split, monkeypatch) == 0
     assert decodings(split, monkeypatch, limit_bytes=0) == 4
@@ -94,14 +98,19 @@ def test_a_changed_image_is_decoded_again(split: CocoSplit, monkeypatch: pytest.
 def test_a_missing_or_broken_image_is_an_error(split: CocoSplit):
     assert same(split)
     (split.folder / "2.png").unlink()
-    with pytest.raises(DataError, match=r"2.png' was sound when the data set was checked, and is not now: is missing"):
+    with pytest.raises(
+        DataError,
+        match=r"2.png' was sound when the data set was checked, and is not now: is missing",
+    ):
         cache_of(split).read(2)
     (split.folder / "2.png").write_bytes(b"no image")
     with pytest.raises(DataError, match="is not an image"):
         cache_of(split).read(2)
 
 
-def test_damaged_pixels_are_not_believed(split: CocoSplit, home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_damaged_pixels_are_not_believed(
+    split: CocoSplit, home: Path, monkeypatch: pytest.MonkeyPatch
+):
     assert same(split)
     (file,) = home.glob("*/pixels")
     content = bytearray(file.read_bytes())
@@ -112,7 +121,9 @@ def test_damaged_pixels_are_not_believed(split: CocoSplit, home: Path, monkeypat
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_truncated_cache_is_made_whole(split: CocoSplit, home: Path, monkeypatch: pytest.MonkeyPatch, size: int):
+def test_a_truncated_cache_is_made_whole(
+    split: CocoSplit, home: Path, monkeypatch: pytest.MonkeyPatch, size: int
+):
     assert same(split)
     for file in (*home.glob("*/pixels"), *home.glob("*/table")):
         os.truncate(file, size)
@@ -128,7 +139,10 @@ def test_what_does_not_fit_is_decoded_each_time(split: CocoSplit, monkeypatch: p
 
 def test_unused_caches_make_room_and_used_ones_stay(split: CocoSplit, tmp_path: Path, home: Path):
     large = [(640, 480)] * 3
-    first, second = (PixelCache(make_split(tmp_path / name, large), 400, 700, PLENTY) for name in ("first", "second"))
+    first, second = (
+        PixelCache(make_split(tmp_path / name, large), 400, 700, PLENTY)
+        for name in ("first", "second")
+    )
     for index in range(3):
         first.read(index)
         second.read(index)
@@ -151,7 +165,9 @@ def test_a_full_disk_only_costs_time(split: CocoSplit, monkeypatch: pytest.Monke
     assert decodings(split, monkeypatch) == 4
 
 
-def test_a_folder_that_cannot_be_written_only_costs_time(split: CocoSplit, home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_that_cannot_be_written_only_costs_time(
+    split: CocoSplit, home: Path, monkeypatch: pytest.MonkeyPatch
+):
     home.parent.mkdir(parents=True)
     home.write_text("a file where the folder should be")
     assert same(split)
@@ -175,10 +191,16 @@ while True:
 """
 
 
-def test_processes_that_write_at_once_and_are_killed_leave_no_wrong_pixel(tmp_path: Path, home: Path):
+def test_processes_that_write_at_once_and_are_killed_leave_no_wrong_pixel(
+    tmp_path: Path, home: Path
+):
     split = make_split(tmp_path / "many", [(64, 48)] * 30)
-    code = _WORKER.format(tests=str(Path(__file__).parent), folder=str(split.folder), count=30, home=str(home))
-    workers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)]
+    code = _WORKER.format(
+        tests=str(Path(__file__).parent), folder=str(split.folder), count=30, home=str(home)
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)
+    ]
     for worker in workers:
         assert worker.stdout.readline()  # it has begun
     for worker in workers:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from nas.data.image_folder import LabelledImages, check_images, find_classes, fingerprint, read_split
+from nas.data.image_folder import (
+    LabelledImages,
+    check_images,
+    find_classes,
+    fingerprint,
+    read_split,
+)
 from nas.errors import DataError
 
 
@@ -33,7 +39,8 @@ def test_it_is_what_torchvision_finds(copy: Path, split: str):
     found = read_split(copy, split, classes)
     assert list(classes) == expected.classes
     assert [
-        (str(found.folder / file), label) for file, label in zip(found.files, found.labels, strict=True)
+        (str(found.folder / file), label)
+        for file, label in zip(found.files, found.labels, strict=True)
     ] == expected.samples
 
 
@@ -66,7 +73,9 @@ def test_images_that_cannot_be_read_are_named(copy: Path):
 def test_the_fingerprint_changes_with_what_is_learnt(copy: Path):
     def now() -> str:
         classes = find_classes(copy)
-        return fingerprint(classes, [read_split(copy, split, classes) for split in ("train", "val")])
+        return fingerprint(
+            classes, [read_split(copy, split, classes) for split in ("train", "val")]
+        )
 
     seen, first = {now()}, sorted((copy / "val" / "digit-0").iterdir())[0]
     assert now() in seen

@@ -110,7 +110,9 @@ def test_what_is_no_image(tmp_path: Path, content: bytes | None, words: str):
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_half_an_image_is_broken(tmp_path: Path, suffix: str):
     path = tmp_path / f"image{suffix}"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)).save(
+        path
+    )
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for read in (inspect_image, read_rgb):
         with pytest.raises(BrokenImage):

@@ -1,4 +1,6 @@
-"""Instance masks on their way: COCO's polygons and run-length codes, pixels, what mask heads learn, results."""
+"""Instance masks on their way: COCO's polygons and run-length codes, pixels, what mask heads learn,
+results.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ TRIANGLE = [5.0, 5.0, 45.0, 10.0, 20.0, 35.0]
 SQUARE = [30, 20, 55, 20, 55, 38, 30, 38]
 
 
-def coded(*polygons: list[float], text: bool, height: int = HEIGHT, width: int = WIDTH) -> dict[str, Any]:
+def coded(
+    *polygons: list[float], text: bool, height: int = HEIGHT, width: int = WIDTH
+) -> dict[str, Any]:
     """A run-length code of the same pixels, as text or as numbers."""
     code = coco_mask.merge(coco_mask.frPyObjects(list(polygons), height, width))
     if text:
@@ -43,7 +47,13 @@ def coded(*polygons: list[float], text: bool, height: int = HEIGHT, width: int =
 
 @pytest.mark.parametrize(
     "segmentation",
-    [[TRIANGLE], [TRIANGLE, SQUARE], coded(TRIANGLE, text=True), coded(TRIANGLE, text=False), coded(SQUARE, text=True)],
+    [
+        [TRIANGLE],
+        [TRIANGLE, SQUARE],
+        coded(TRIANGLE, text=True),
+        coded(TRIANGLE, text=False),
+        coded(SQUARE, text=True),
+    ],
 )
 def test_what_coco_has_is_used_as_it_is(segmentation: Any):
     assert usable(segmentation, HEIGHT, WIDTH) == (segmentation, None)
@@ -84,10 +94,17 @@ FAULTY = [
 
 
 @pytest.mark.parametrize(("segmentation", "words"), FAULTY)
-def test_a_malformed_mask_is_named_and_its_box_is_used(tmp_path: Path, segmentation: Any, words: str):
+def test_a_malformed_mask_is_named_and_its_box_is_used(
+    tmp_path: Path, segmentation: Any, words: str
+):
     split = written(tmp_path, segmentation)
     (problem,) = split.problems
-    assert (problem.kind, problem.repaired, problem.file, problem.annotation_id) == ("malformed mask", True, "a.png", 1)
+    assert (problem.kind, problem.repaired, problem.file, problem.annotation_id) == (
+        "malformed mask",
+        True,
+        "a.png",
+        1,
+    )
     assert words in problem.detail
     (box,) = split.split.boxes
     assert (box.bbox, box.segmentation) == ((5, 5, 40, 30), None)
@@ -100,10 +117,19 @@ def test_the_sound_polygons_of_a_mask_are_kept(tmp_path: Path):
 
 
 def written(root: Path, segmentation: Any) -> Any:
-    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 40, 30], "area": 1200, "iscrowd": 0}
+    entry = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [5, 5, 40, 30],
+        "area": 1200,
+        "iscrowd": 0,
+    }
     coco = {
         "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
-        "annotations": [entry if segmentation is KeyError else entry | {"segmentation": segmentation}],
+        "annotations": [
+            entry if segmentation is KeyError else entry | {"segmentation": segmentation}
+        ],
         "categories": [{"id": 1, "name": "cat"}],
     }
     (root / "train").mkdir()
@@ -112,7 +138,9 @@ def written(root: Path, segmentation: Any) -> Any:
     return check_split(root, "train")
 
 
-@pytest.mark.parametrize("segmentation", [[TRIANGLE, SQUARE], coded(TRIANGLE, text=True), coded(TRIANGLE, text=False)])
+@pytest.mark.parametrize(
+    "segmentation", [[TRIANGLE, SQUARE], coded(TRIANGLE, text=True), coded(TRIANGLE, text=False)]
+)
 def test_masks_survive_the_index_file(tmp_path: Path, segmentation: Any):
     split = written(tmp_path, segmentation).split
     assert split.has_masks
@@ -121,11 +149,25 @@ def test_masks_survive_the_index_file(tmp_path: Path, segmentation: Any):
     assert split.to_coco()["annotations"][0]["segmentation"] == segmentation
 
 
-@pytest.mark.parametrize(("segmentation", "same"), [([TRIANGLE], False), ([SQUARE], False), ([], True), (KeyError, True)])
-def test_data_without_masks_have_the_fingerprint_they_always_had(tmp_path: Path, segmentation: Any, same: bool):
+@pytest.mark.parametrize(
+    ("segmentation", "same"), [([TRIANGLE], False), ([SQUARE], False), ([], True), (KeyError, True)]
+)
+def test_data_without_masks_have_the_fingerprint_they_always_had(
+    tmp_path: Path, segmentation: Any, same: bool
+):
     split = written(tmp_path, segmentation).split
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [5.0, 5.0, 40.0, 30.0], "area": 1200.0, "iscrowd": 0}
-    coco = {"images": [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}], "annotations": [box]}
+    box = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [5.0, 5.0, 40.0, 30.0],
+        "area": 1200.0,
+        "iscrowd": 0,
+    }
+    coco = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}],
+        "annotations": [box],
+    }
     text = json.dumps(coco | {"categories": [{"id": 1, "name": "cat"}]}, sort_keys=True)
     sizes = str([(tmp_path / "train" / "a.png").stat().st_size])
     before = hashlib.sha256((text + sizes).encode()).hexdigest()[:16]
@@ -133,13 +175,16 @@ def test_data_without_masks_have_the_fingerprint_they_always_had(tmp_path: Path,
     assert (fingerprint([split]) == before) == same
 
 
-# ------------------------------------------------------------------------------------------------------------- pixels
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [(40, 60), (80, 120), (23, 47)])
 def test_polygons_are_resized_then_drawn(size: tuple[int, int]):
     (mask,) = rasterized([[TRIANGLE, SQUARE]], (HEIGHT, WIDTH), size)
-    scaled = [[value * (size[1 - i % 2] / (WIDTH, HEIGHT)[i % 2]) for i, value in enumerate(p)] for p in (TRIANGLE, SQUARE)]
+    scaled = [
+        [value * (size[1 - i % 2] / (WIDTH, HEIGHT)[i % 2]) for i, value in enumerate(p)]
+        for p in (TRIANGLE, SQUARE)
+    ]
     expected = coco_mask.decode(coco_mask.frPyObjects(scaled, *size)).max(axis=2)
     assert mask.dtype == torch.uint8
     assert np.array_equal(mask.numpy(), expected)
@@ -173,9 +218,14 @@ def test_masks_go_where_their_pixels_go(tmp_path: Path, index: int, flip: int):
     shapes: list[Any] = [[TRIANGLE], coded(TRIANGLE, text=True)]
     pixels = 255 * rasterized([[TRIANGLE]], (HEIGHT, WIDTH), (HEIGHT, WIDTH))[0]
     Image.fromarray(pixels.numpy()).convert("RGB").save(tmp_path / "a.png")
-    box, crowd = Box(1, 1, 1, (5, 5, 40, 30), 600, 0, shapes[index]), Box(2, 1, 1, (0, 0, 9, 9), 81, 1, [SQUARE])
+    box, crowd = (
+        Box(1, 1, 1, (5, 5, 40, 30), 600, 0, shapes[index]),
+        Box(2, 1, 1, (0, 0, 9, 9), 81, 1, [SQUARE]),
+    )
     thin, bare = Box(3, 1, 1, (0, 0, 0.5, 9), 4, 0, [SQUARE]), Box(4, 1, 1, (1, 1, 30, 30), 900, 0)
-    split = CocoSplit(tmp_path, (ImageRecord(1, "a.png", WIDTH, HEIGHT),), (thin, box, crowd, bare), ((1, "cat"),))
+    split = CocoSplit(
+        tmp_path, (ImageRecord(1, "a.png", WIDTH, HEIGHT),), (thin, box, crowd, bare), ((1, "cat"),)
+    )
     image, target, draw = DetectionDataset(split, ResizeFlip((72,), 120, flip, masks=True))[(0, 0)]
     batch = Batch([image], [target], (draw,)).to(torch.device("cpu"))
     mask, empty = batch.targets[0]["masks"]  # the thin box has vanished, crowds are left out
@@ -192,13 +242,17 @@ def test_an_image_without_boxes_has_no_masks_but_the_shape(tmp_path: Path):
     images = tuple(ImageRecord(number, f"{number}.png", WIDTH, HEIGHT) for number in (1, 2))
     for image in images:
         Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / image.file_name)
-    split = CocoSplit(tmp_path, images, (Box(1, 1, 1, (5, 5, 40, 30), 600, 0, [TRIANGLE]),), ((1, "cat"),))
-    assert DetectionDataset(split, ResizeFlip((80,), 120, masks=True))[(1, 0)][1]["masks"].shape == (0, 80, 120)
+    split = CocoSplit(
+        tmp_path, images, (Box(1, 1, 1, (5, 5, 40, 30), 600, 0, [TRIANGLE]),), ((1, "cat"),)
+    )
+    assert DetectionDataset(split, ResizeFlip((80,), 120, masks=True))[(1, 0)][1][
+        "masks"
+    ].shape == (0, 80, 120)
     boxes_only = DetectionDataset(split.without_masks(), ResizeFlip((80,), 120, masks=True))
     assert "masks" not in boxes_only[(0, 0)][1]
 
 
-# --------------------------------------------------------------------------------------------------- what is learnt
+# --------------------------------------------------------------------------------------------------
 
 
 def some_boxes(count: int, generator: torch.Generator) -> Tensor:
@@ -213,27 +267,40 @@ def test_targets_equal_roi_align_with_one_sample_a_cell():
     boxes, objects = some_boxes(200, generator), torch.randint(5, (200,), generator=generator)
     rois = torch.cat([objects[:, None].float(), boxes], dim=1)
     # A border of zeros, where RoIAlign would repeat the outermost pixels for up to a pixel more.
-    padded, moved = torch.nn.functional.pad(masks[:, None].float(), (40,) * 4), rois + torch.tensor([0, 40, 40, 40, 40])
+    padded, moved = (
+        torch.nn.functional.pad(masks[:, None].float(), (40,) * 4),
+        rois + torch.tensor([0, 40, 40, 40, 40]),
+    )
     smooth = roi_align(padded, moved, (28, 28), sampling_ratio=1, aligned=True)[:, 0]
     unsure = (smooth - 0.5).abs() < 1e-4
-    assert torch.equal(mask_targets(masks, boxes, objects)[~unsure], (smooth >= 0.5).float()[~unsure])
+    assert torch.equal(
+        mask_targets(masks, boxes, objects)[~unsure], (smooth >= 0.5).float()[~unsure]
+    )
     assert unsure.float().mean() < 0.01
 
 
 def test_targets_are_the_polygon_drawn_into_the_box():
-    # Slow and obvious: the polygon moved and scaled so that the box is the image, drawn there by pycocotools.
+    # Slow and obvious: the polygon moved and scaled so that the box is the image, drawn there by
+    # pycocotools.
     generator, size = torch.Generator().manual_seed(1), 28
     mask = rasterized([[[10 * v for v in TRIANGLE]]], (400, 600), (400, 600))
-    boxes = torch.tensor([[50.0, 50, 450, 350]]) + 60 * (torch.rand(30, 4, generator=generator) - 0.5)
+    boxes = torch.tensor([[50.0, 50, 450, 350]]) + 60 * (
+        torch.rand(30, 4, generator=generator) - 0.5
+    )
     found = mask_targets(mask, boxes, torch.zeros(30, dtype=torch.int64))
     for target, (x1, y1, x2, y2) in zip(found, boxes.tolist(), strict=True):
-        points = (10 * np.reshape(TRIANGLE, (-1, 2)) - (x1, y1)) * size / np.array([x2 - x1, y2 - y1])
+        points = (
+            (10 * np.reshape(TRIANGLE, (-1, 2)) - (x1, y1)) * size / np.array([x2 - x1, y2 - y1])
+        )
         (code,) = coco_mask.frPyObjects([points.ravel().tolist()], size, size)
         assert (target.numpy() != coco_mask.decode(code)).mean() < 0.05
         assert target.mean() > 0.2
 
 
-@pytest.mark.parametrize("boxes", [[[-500.0, -500, 900, 900]], [[10.0, 10, 10, 10]], [[0.0, 0, 70, 50]], np.zeros((0, 4))])
+@pytest.mark.parametrize(
+    "boxes",
+    [[[-500.0, -500, 900, 900]], [[10.0, 10, 10, 10]], [[0.0, 0, 70, 50]], np.zeros((0, 4))],
+)
 def test_degenerate_boxes_have_targets(boxes: Any):
     masks = torch.ones(1, 50, 70, dtype=torch.uint8)
     given = torch.as_tensor(np.array(boxes), dtype=torch.float32)
@@ -250,9 +317,13 @@ def test_the_loss_by_hand():
     assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx(math.log(2))
     logits[0, 0] = torch.where(wanted[0] > 0, 3.0, -3.0)
     right = math.log(1 + math.exp(-3))
-    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx((right + math.log(2)) / 2)
+    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx(
+        (right + math.log(2)) / 2
+    )
     logits[1, 1] = torch.where(wanted[1] > 0, -3.0, 3.0)
-    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx((right + right + 3) / 2)
+    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx(
+        (right + right + 3) / 2
+    )
     other_class = mask_loss(logits, torch.tensor([4, 4, 4]), wanted)
     assert other_class.item() == pytest.approx(math.log(2))
 
@@ -273,9 +344,13 @@ def test_the_gradient_of_the_loss():
     logits = torch.randn(3, 2, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     wanted = (torch.rand(3, 4, 4, generator=generator) < 0.5).double()
     mask_loss(logits, torch.tensor([1, 2, 1]), wanted).backward()
-    for place, label in enumerate((0, 1, 0)):  # (sigmoid - wanted) / cells / boxes, for the right class alone
+    for place, label in enumerate(
+        (0, 1, 0)
+    ):  # (sigmoid - wanted) / cells / boxes, for the right class alone
         expected = (logits[place, label].sigmoid() - wanted[place]) / 16 / 3
-        assert torch.allclose(logits.grad[place, label].float(), expected.detach().float(), atol=1e-7)
+        assert torch.allclose(
+            logits.grad[place, label].float(), expected.detach().float(), atol=1e-7
+        )
         assert not logits.grad[place, 1 - label].any()
 
 
@@ -286,7 +361,7 @@ def test_masks_are_averaged_as_probabilities():
     assert torch.allclose(found, torch.tensor([-1.0, 0, 4]).sigmoid().mean())
 
 
-# ------------------------------------------------------------------------------------------------------------ results
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_mask_survives_the_way_to_the_grid_and_back():
@@ -301,6 +376,8 @@ def test_a_mask_survives_the_way_to_the_grid_and_back():
 
 def test_no_detections_and_tiny_ones_have_codes():
     assert encoded(torch.zeros(0, 28, 28), torch.zeros(0, 4), (HEIGHT, WIDTH)) == []
-    boxes = torch.tensor([[59.6, 39.7, 60.0, 40.0], [0.0, 0.0, 0.01, 0.01], [-5.0, -5.0, 70.0, 50.0]])
+    boxes = torch.tensor(
+        [[59.6, 39.7, 60.0, 40.0], [0.0, 0.0, 0.01, 0.01], [-5.0, -5.0, 70.0, 50.0]]
+    )
     codes = encoded(torch.ones(3, 28, 28), boxes, (HEIGHT, WIDTH))
     assert coco_mask.area(codes).tolist() == pytest.approx([1, 1, 2400], abs=1)

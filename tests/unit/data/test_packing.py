@@ -30,8 +30,13 @@ def test_what_was_packed_comes_out():
 
 
 def test_a_batch_takes_one_tensor_with_it():
-    images, targets = [TENSORS[0], TENSORS[0][:, :2]], [{"boxes": TENSORS[1], "labels": TENSORS[2]}, {"boxes": TENSORS[4]}]
-    batch = Batch(images, targets, (SampledTransform((5, 7), True), SampledTransform((2, 7), False)))
+    images, targets = (
+        [TENSORS[0], TENSORS[0][:, :2]],
+        [{"boxes": TENSORS[1], "labels": TENSORS[2]}, {"boxes": TENSORS[4]}],
+    )
+    batch = Batch(
+        images, targets, (SampledTransform((5, 7), True), SampledTransform((2, 7), False))
+    )
     content = bytes(ForkingPickler.dumps(batch))
     assert content.count(b"rebuild_tensor") == 1
     again = pickle.loads(content)

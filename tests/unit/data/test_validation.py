@@ -1,4 +1,6 @@
-"""A data set with every fault that the check knows, one at a time: repaired and counted, or named."""
+"""A data set with every fault that the check knows, one at a time: repaired and counted, or
+named.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,30 @@ GOOD: dict[str, Any] = {
         {"id": 2, "file_name": "b.png", "width": 60, "height": 40},
     ],
     "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [5, 6, 20, 10], "area": 150, "iscrowd": 0},
-        {"id": 2, "image_id": 1, "category_id": 7, "bbox": [0, 0, 60, 40], "area": 2400, "iscrowd": 1},
-        {"id": 3, "image_id": 2, "category_id": 3, "bbox": [1.5, 2.5, 3.25, 4.75], "area": 15.4375, "iscrowd": 0},
+        {
+            "id": 1,
+            "image_id": 1,
+            "category_id": 3,
+            "bbox": [5, 6, 20, 10],
+            "area": 150,
+            "iscrowd": 0,
+        },
+        {
+            "id": 2,
+            "image_id": 1,
+            "category_id": 7,
+            "bbox": [0, 0, 60, 40],
+            "area": 2400,
+            "iscrowd": 1,
+        },
+        {
+            "id": 3,
+            "image_id": 2,
+            "category_id": 3,
+            "bbox": [1.5, 2.5, 3.25, 4.75],
+            "area": 15.4375,
+            "iscrowd": 0,
+        },
     ],
     "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
 }
@@ -84,7 +107,9 @@ REPAIRED = [
 
 
 @pytest.mark.parametrize(("fault", "kind", "detail"), REPAIRED)
-def test_what_can_be_repaired_is_and_counted(tmp_path: Path, fault: Callable, kind: str, detail: str):
+def test_what_can_be_repaired_is_and_counted(
+    tmp_path: Path, fault: Callable, kind: str, detail: str
+):
     coco = copy.deepcopy(GOOD)
     fault(coco)
     checked = check_split(write(tmp_path, coco), "train")
@@ -111,20 +136,29 @@ LOST = [
     (change("annotations.0.category_id", [3]), "unknown category", "a.png", 1),
     (change("annotations.0.image_id", 9), "unknown image", "instances_train.json", 1),
     (change("annotations.0.image_id", {}), "unknown image", "instances_train.json", 1),
-    (append("images", {"id": 1, "file_name": "b.png", "width": 60, "height": 40}), "duplicate image id", "b.png", None),
+    (
+        append("images", {"id": 1, "file_name": "b.png", "width": 60, "height": 40}),
+        "duplicate image id",
+        "b.png",
+        None,
+    ),
     (change("images.1.file_name", "c.png"), "missing image", "c.png", None),
 ]
 
 
 @pytest.mark.parametrize(("fault", "kind", "file", "annotation_id"), LOST)
-def test_what_cannot_be_repaired_is_named(tmp_path: Path, fault: Callable, kind: str, file: str, annotation_id: int | None):
+def test_what_cannot_be_repaired_is_named(
+    tmp_path: Path, fault: Callable, kind: str, file: str, annotation_id: int | None
+):
     coco = copy.deepcopy(GOOD)
     fault(coco)
     write(tmp_path, coco)
     checked = check_split(tmp_path, "train")
     (problem,) = checked.lost
     assert (problem.kind, problem.file, problem.annotation_id) == (kind, file, annotation_id)
-    with pytest.raises(DataError, match=f"faults that cannot be repaired: {file}.*{kind}.*skip_broken"):
+    with pytest.raises(
+        DataError, match=f"faults that cannot be repaired: {file}.*{kind}.*skip_broken"
+    ):
         usable_splits(tmp_path, ("train",), skip_broken=False)
     (skipped,) = usable_splits(tmp_path, ("train",), skip_broken=True)
     assert len(skipped.split.boxes) == (3 if kind == "duplicate image id" else 2)
@@ -175,7 +209,10 @@ def test_files_that_cannot_be_used_at_all(tmp_path: Path, fault: Callable, words
         usable_splits(write(tmp_path, coco), ("train",), skip_broken=True)
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "is not JSON.*line 1"), ("[]", "must have a list"), ("\xff\xfe", "not")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "is not JSON.*line 1"), ("[]", "must have a list"), ("\xff\xfe", "not")],
+)
 def test_files_that_are_no_annotations(tmp_path: Path, text: str, words: str):
     write(tmp_path, GOOD)
     (tmp_path / "instances_train.json").write_bytes(text.encode("latin-1"))
@@ -190,8 +227,13 @@ def test_both_spellings_are_found(tmp_path: Path):
     (cocos / "annotations").mkdir(parents=True)
     (cocos / "train2017").mkdir()
     (cocos / "annotations" / "instances_train2017.json").write_text("{}")
-    assert find_split(cocos, "train") == (cocos / "train2017", cocos / "annotations" / "instances_train2017.json")
-    with pytest.raises(DataError, match=r"no split 'val' .*looked for instances_val.json with val/"):
+    assert find_split(cocos, "train") == (
+        cocos / "train2017",
+        cocos / "annotations" / "instances_train2017.json",
+    )
+    with pytest.raises(
+        DataError, match=r"no split 'val' .*looked for instances_val.json with val/"
+    ):
         find_split(ours, "val")
     with pytest.raises(DataError, match="does not exist"):
         find_split(tmp_path / "nowhere", "train")
@@ -219,7 +261,9 @@ def test_fingerprint_sees_boxes_files_and_nothing_else(tmp_path: Path):
     moved = copy.deepcopy(GOOD)
     moved["annotations"][0]["bbox"][0] += 1
     assert first != fingerprint([check_split(write(tmp_path / "3", moved), "train").split])
-    Image.fromarray(np.full((40, 60, 3), 7, dtype=np.uint8)).save(tmp_path / "2" / "train" / "a.png", compress_level=0)
+    Image.fromarray(np.full((40, 60, 3), 7, dtype=np.uint8)).save(
+        tmp_path / "2" / "train" / "a.png", compress_level=0
+    )
     assert first != fingerprint([check_split(tmp_path / "2", "train").split])
 
 
@@ -234,8 +278,16 @@ def test_subset_is_a_share_that_stays_the_same(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["bccd", "coco_mini"])
 def test_published_counts_of_real_data(name: str, request: pytest.FixtureRequest):
-    counts = {"bccd": [(205, 2804, 0), (87, 1137, 0)], "coco_mini": [(128, 939, 10), (80, 815, 11)]}[name]
+    counts = {
+        "bccd": [(205, 2804, 0), (87, 1137, 0)],
+        "coco_mini": [(128, 939, 10), (80, 815, 11)],
+    }[name]
     checked = usable_splits(request.getfixturevalue(name), ("train", "val"), skip_broken=False)
-    found = [(len(c.split.images), len(c.split.boxes), sum(box.iscrowd for box in c.split.boxes)) for c in checked]
+    found = [
+        (len(c.split.images), len(c.split.boxes), sum(box.iscrowd for box in c.split.boxes))
+        for c in checked
+    ]
     assert found == counts
-    assert [problem.kind for c in checked for problem in c.problems] == (["not 8-bit RGB"] if name == "coco_mini" else [])
+    assert [problem.kind for c in checked for problem in c.problems] == (
+        ["not 8-bit RGB"] if name == "coco_mini" else []
+    )

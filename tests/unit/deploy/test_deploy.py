@@ -1,4 +1,6 @@
-"""The files in deploy/: as far as schemas and parsers can tell. Nothing here starts a container or a cluster."""
+"""The files in deploy/: as far as schemas and parsers can tell. Nothing here starts a container or
+a cluster.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,17 @@ def test_pods_and_plain_objects_meet_kubernetes_schema(path: Path):
     version = "1.33"
     spec = ray_cluster(path)
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": group["template"]["spec"]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "x"},
+            "spec": group["template"]["spec"],
+        }
         validate(pod, version, strict=True)
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-        assert {mount["name"] for box in pod["spec"]["containers"] for mount in box["volumeMounts"]} == volumes
+        assert {
+            mount["name"] for box in pod["spec"]["containers"] for mount in box["volumeMounts"]
+        } == volumes
     for plain in documents(path)[:-1]:
         validate(plain, version, strict=True)
 
@@ -83,11 +92,21 @@ def test_compose_listens_on_this_machine_only():
     assert set(compose["services"]) == {"database", "dashboard", "search"}
     for service in compose["services"].values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
-        named = [volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith("$")]
+        named = [
+            volume.split(":")[0]
+            for volume in service.get("volumes", [])
+            if not volume.startswith("$")
+        ]
         assert set(named) <= set(compose["volumes"])
     for name in ("dashboard", "search"):
-        url = parse_url(re.sub(r"\$\{.*?\}", "word", compose["services"][name]["environment"]["NAS_STORAGE"]))
-        assert (url.drivername, url.host, url.database) == ("postgresql+psycopg", "127.0.0.1", "nas")
+        url = parse_url(
+            re.sub(r"\$\{.*?\}", "word", compose["services"][name]["environment"]["NAS_STORAGE"])
+        )
+        assert (url.drivername, url.host, url.database) == (
+            "postgresql+psycopg",
+            "127.0.0.1",
+            "nas",
+        )
     assert compose["services"]["dashboard"]["command"][0] in PROJECT["scripts"]
 
 
@@ -98,4 +117,6 @@ def test_the_image_is_built_from_what_there_is():
     assert {"nas", "search_spaces", "workers", "dashboards", "pyproject.toml"} <= set(copied)
     extras = re.search(r"\.\[(.*?)\]", "\n".join(lines))[1].split(",")
     assert set(extras) <= set(PROJECT["optional-dependencies"])
-    assert lines.index("USER nas") > max(i for i, line in enumerate(lines) if line.startswith("RUN "))
+    assert lines.index("USER nas") > max(
+        i for i, line in enumerate(lines) if line.startswith("RUN ")
+    )

@@ -12,14 +12,24 @@ from PIL import Image
 
 from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.errors import DataError
-from nas.evaluation.visualization import MASK_OPACITY, SHOWN_SCORE, Mark, colour_of, draw, sample, write_drawings
+from nas.evaluation.visualization import (
+    MASK_OPACITY,
+    SHOWN_SCORE,
+    Mark,
+    colour_of,
+    draw,
+    sample,
+    write_drawings,
+)
 
 GREY = 90
 
 
 def split(folder: Path, images: int = 1, width: int = 80, height: int = 60) -> CocoSplit:
     """Grey images with a cell of category 7 (label 2) each; category 3 (label 1) is a nucleus."""
-    records = tuple(ImageRecord(number, f"{number}.png", width, height) for number in range(1, images + 1))
+    records = tuple(
+        ImageRecord(number, f"{number}.png", width, height) for number in range(1, images + 1)
+    )
     for record in records:
         Image.new("RGB", (width, height), (GREY,) * 3).save(folder / record.file_name)
     boxes = tuple(Box(record.id, record.id, 7, (10, 20, 30, 25), 750, 0) for record in records)
@@ -78,7 +88,9 @@ def test_neighbouring_labels_have_colours_far_apart():
     assert apart.diagonal(1).min() > 100
 
 
-@pytest.mark.parametrize(("images", "ids"), [(3, [1, 2, 3]), (8, list(range(1, 9))), (12, [1, 2, 4, 5, 7, 8, 10, 11])])
+@pytest.mark.parametrize(
+    ("images", "ids"), [(3, [1, 2, 3]), (8, list(range(1, 9))), (12, [1, 2, 4, 5, 7, 8, 10, 11])]
+)
 def test_samples_are_spread_evenly_and_always_the_same(tmp_path: Path, images: int, ids: list[int]):
     chosen = sample(split(tmp_path, images))
     assert [image.id for image in chosen.images] == ids
@@ -109,19 +121,30 @@ def test_truth_is_left_and_what_was_found_right(tmp_path: Path):
 def test_names_and_scores_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     texts: list[list[str]] = []
     monkeypatch.setattr(
-        "nas.evaluation.visualization.draw", lambda image, marks: texts.append([mark.text for mark in marks]) or image
+        "nas.evaluation.visualization.draw",
+        lambda image, marks: texts.append([mark.text for mark in marks]) or image,
     )
     whole = split(tmp_path)
     crowd = Box(2, 1, 3, (0, 0, 70, 50), 3500, 1)
-    found = [{"image_id": 1, "category_id": 3, "bbox": [5, 5, 9, 9], "score": score} for score in (0.987, 0.31, 0.1)]
-    write_drawings(tmp_path, CocoSplit(whole.folder, whole.images, (*whole.boxes, crowd), whole.categories), found)
+    found = [
+        {"image_id": 1, "category_id": 3, "bbox": [5, 5, 9, 9], "score": score}
+        for score in (0.987, 0.31, 0.1)
+    ]
+    write_drawings(
+        tmp_path,
+        CocoSplit(whole.folder, whole.images, (*whole.boxes, crowd), whole.categories),
+        found,
+    )
     assert texts == [["cell", "nucleus (crowd)"], ["nucleus 0.31", "nucleus 0.99"]]
 
 
 def test_an_image_that_has_gone_is_named(tmp_path: Path):
     whole = split(tmp_path)
     (tmp_path / "1.png").unlink()
-    with pytest.raises(DataError, match=r"1\.png' was sound when the data set was checked, and is not now: is missing"):
+    with pytest.raises(
+        DataError,
+        match=r"1\.png' was sound when the data set was checked, and is not now: is missing",
+    ):
         write_drawings(tmp_path, whole, [])
 
 
@@ -130,7 +153,15 @@ def test_masks_are_tinted_on_both_sides(tmp_path: Path):
     square = [20.0, 36, 36, 36, 36, 42, 20, 42]  # below the text
     masked = replace(whole, boxes=tuple(replace(box, segmentation=[square]) for box in whole.boxes))
     code = {"size": [60, 80], "counts": [10 * 60, 60, 69 * 60]}  # column 10
-    detections = [{"image_id": 1, "category_id": 7, "bbox": [10, 0, 1, 60], "score": 0.9, "segmentation": code}]
+    detections = [
+        {
+            "image_id": 1,
+            "category_id": 7,
+            "bbox": [10, 0, 1, 60],
+            "score": 0.9,
+            "segmentation": code,
+        }
+    ]
     (path,) = write_drawings(tmp_path, masked, detections)
     with Image.open(path) as picture:
         shown = np.asarray(picture).astype(int)

@@ -12,7 +12,10 @@ from helpers.commands import Run
 from PIL import Image
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "voc_to_coco.py"
-OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+OBJECT = (
+    "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
+    "<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+)
 
 
 @pytest.fixture
@@ -29,23 +32,32 @@ def voc(tmp_path: Path) -> Path:
     for name, objects in boxes.items():
         inside = "".join(OBJECT.format(*found) for found in objects)
         size = "<size><width>40</width><height>30</height></size>"
-        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{inside}</annotation>")
+        (root / "Annotations" / f"{name}.xml").write_text(
+            f"<annotation>{size}{inside}</annotation>"
+        )
         Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
     (root / "ImageSets/Main/train.txt").write_text("one\ntwo\n")
     (root / "ImageSets/Main/val.txt").write_text("three\n")
     return root
 
 
-def test_boxes_and_images_arrive(voc: Path, tmp_path: Path, nas: Run, capsys: pytest.CaptureFixture[str]):
+def test_boxes_and_images_arrive(
+    voc: Path, tmp_path: Path, nas: Run, capsys: pytest.CaptureFixture[str]
+):
     out = tmp_path / "coco"
     runpy.run_path(str(EXAMPLE))["convert"](voc, out)
     assert "train: 2 images, 2 boxes, 1 of no size left out" in capsys.readouterr().out
     written = json.loads((out / "instances_train.json").read_text())
     assert [image["file_name"] for image in written["images"]] == ["one.jpg", "two.jpg"]
     names = {category["id"]: category["name"] for category in written["categories"]}
-    found = [(entry["image_id"], names[entry["category_id"]], entry["bbox"]) for entry in written["annotations"]]
+    found = [
+        (entry["image_id"], names[entry["category_id"]], entry["bbox"])
+        for entry in written["annotations"]
+    ]
     assert found == [(1, "red", [2, 3, 10, 20]), (2, "blue", [0, 0, 40, 30])]
     assert (out / "train" / "one.jpg").read_bytes() == (voc / "JPEGImages" / "one.jpg").read_bytes()
-    assert json.loads((out / "instances_val.json").read_text())["categories"] == written["categories"]
+    assert (
+        json.loads((out / "instances_val.json").read_text())["categories"] == written["categories"]
+    )
     code, said, _ = nas("check-data", out)
     assert code == 0, said

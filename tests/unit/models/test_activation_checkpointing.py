@@ -33,7 +33,9 @@ def test_outputs_gradients_and_statistics_are_those_without(kept: str):
     for name, state in checkpointed.state_dict().items():
         assert torch.equal(state, states[name]), name
     with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(plain(images), checkpointed(images), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(plain(images), checkpointed(images), strict=True)
+        )
 
 
 def test_blocks_do_run_twice():
@@ -49,21 +51,27 @@ def test_blocks_do_run_twice():
 
 def test_light_runs_no_product_twice():
     network, calls = (
-        build_detector(Layout.parse("T2-T1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3).train(),
+        build_detector(
+            Layout.parse("T2-T1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3
+        ).train(),
         Counter(),
     )
     checkpoint_blocks(network, "light")
     products = (nn.Linear, nn.Conv2d)
     for module in network.modules():
         kind = "product" if isinstance(module, products) else type(module).__name__
-        module.register_forward_hook(lambda *_, kind=kind: calls.update([kind]))  # not reached by what ends early
+        module.register_forward_hook(
+            lambda *_, kind=kind: calls.update([kind])
+        )  # not reached by what ends early
     maps = network.backbone.backbone(torch.rand(1, 3, 64, 64))
     outputs = network.head([torch.rand(1, 32, 8, 8, requires_grad=True) for _ in range(5)])
     forward = calls.copy()
     (sum(x.mean() for x in maps) + sum(x.mean() for x in outputs.values())).backward()
     assert calls["product"] == forward["product"] > 40
     assert calls["GELU"] == 2 * forward["GELU"] == 10
-    assert calls["GroupNorm"] == 2 * forward["GroupNorm"] - 2 * 5  # the last one of each tower on each level is kept
+    assert (
+        calls["GroupNorm"] == 2 * forward["GroupNorm"] - 2 * 5
+    )  # the last one of each tower on each level is kept
 
 
 def test_light_keeps_half_of_what_swin_keeps():

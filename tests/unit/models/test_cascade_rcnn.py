@@ -1,4 +1,6 @@
-"""Cascade Mask R-CNN's stages against slow and obvious versions: who is sampled, what it is to become, what is handed on."""
+"""Cascade Mask R-CNN's stages against slow and obvious versions: who is sampled, what it is to
+become, what is handed on.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,12 @@ LAYOUT = Layout.parse("C1-C1-C1-C1@16")
 CLASSES, SIZE = 3, (96, 128)
 
 
-def stage(iou: float = 0.5, weights: Sequence[float] = BOX_WEIGHTS[0], regions: int = 32) -> CascadeStage:
-    return CascadeStage(32, CLASSES, hidden=16, regions=regions, iou=iou, box_weights=tuple(weights), masks=False)
+def stage(
+    iou: float = 0.5, weights: Sequence[float] = BOX_WEIGHTS[0], regions: int = 32
+) -> CascadeStage:
+    return CascadeStage(
+        32, CLASSES, hidden=16, regions=regions, iou=iou, box_weights=tuple(weights), masks=False
+    )
 
 
 def random_boxes(count: int, seed: int) -> Tensor:
@@ -36,7 +42,9 @@ def random_boxes(count: int, seed: int) -> Tensor:
 
 def target(boxes: Tensor | Sequence[Sequence[float]], seed: int = 0) -> Target:
     corners = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    labels = torch.randint(1, CLASSES + 1, (len(corners),), generator=torch.Generator().manual_seed(seed))
+    labels = torch.randint(
+        1, CLASSES + 1, (len(corners),), generator=torch.Generator().manual_seed(seed)
+    )
     return {"boxes": corners, "labels": labels}
 
 
@@ -67,12 +75,18 @@ def test_every_sampled_box_has_the_object_that_it_overlaps_most(iou: float, name
     candidates = proposals.tolist() + objects
 
     overlaps = {
-        tuple(box): max(((iou_of(box, other), -place) for place, other in enumerate(objects)), default=(0.0, 0))
+        tuple(box): max(
+            ((iou_of(box, other), -place) for place, other in enumerate(objects)), default=(0.0, 0)
+        )
         for box in candidates
     }
     labels = truth["labels"].tolist()
     for box, label, index, wanted in zip(
-        boxes, sampled.labels[0].tolist(), sampled.objects[0].tolist(), sampled.wanted[0].tolist(), strict=True
+        boxes,
+        sampled.labels[0].tolist(),
+        sampled.objects[0].tolist(),
+        sampled.wanted[0].tolist(),
+        strict=True,
     ):
         overlap, place = overlaps[tuple(box)]
         if overlap >= iou + 1e-5:
@@ -83,7 +97,9 @@ def test_every_sampled_box_has_the_object_that_it_overlaps_most(iou: float, name
     positives = sum(overlap >= iou for overlap, _ in overlaps.values())
     assert sampled.positives == [min(8, positives)]
     assert len(boxes) == min(32, sampled.positives[0] + len(candidates) - positives)
-    assert (sampled.labels[0] > 0).tolist() == [True] * sampled.positives[0] + [False] * (len(boxes) - sampled.positives[0])
+    assert (sampled.labels[0] > 0).tolist() == [True] * sampled.positives[0] + [False] * (
+        len(boxes) - sampled.positives[0]
+    )
     places = [candidates.index(box) for box in boxes]
     assert len(set(places)) == len(places)
     assert sampled.proposed[0].tolist() == [place < len(proposals) for place in places]
@@ -96,12 +112,19 @@ def test_boxes_are_moved_by_the_offsets_of_their_class(weights: tuple[float, ...
     offsets[:, :4] = 0  # of the background
     classes = torch.randint(0, 1 + CLASSES, (20,), generator=generator)
     found = stage(weights=weights).moved(boxes, offsets, classes)
-    for box, row, label, moved in zip(boxes.tolist(), offsets.tolist(), classes.tolist(), found.tolist(), strict=True):
-        dx, dy, dw, dh = (value / weight for value, weight in zip(row[4 * label : 4 * label + 4], weights, strict=True))
+    for box, row, label, moved in zip(
+        boxes.tolist(), offsets.tolist(), classes.tolist(), found.tolist(), strict=True
+    ):
+        dx, dy, dw, dh = (
+            value / weight
+            for value, weight in zip(row[4 * label : 4 * label + 4], weights, strict=True)
+        )
         width, height = box[2] - box[0], box[3] - box[1]
         x, y = box[0] + width / 2 + dx * width, box[1] + height / 2 + dy * height
         width, height = width * math.exp(dw), height * math.exp(dh)
-        assert moved == pytest.approx([x - width / 2, y - height / 2, x + width / 2, y + height / 2], rel=1e-4, abs=1e-3)
+        assert moved == pytest.approx(
+            [x - width / 2, y - height / 2, x + width / 2, y + height / 2], rel=1e-4, abs=1e-3
+        )
 
 
 def test_refined_boxes_take_their_label_or_the_likeliest_class():
@@ -124,9 +147,14 @@ def test_box_losses_are_those_of_a_loop(name: str):
     torch.manual_seed(0)
     part = stage(0.5, BOX_WEIGHTS[1], regions=64)
     truths = [TARGETS[name], TARGETS["some"]]
-    sampled = part.sample([torch.cat([random_boxes(60, 7), t["boxes"] + 1])[:200] for t in truths], truths)
+    sampled = part.sample(
+        [torch.cat([random_boxes(60, 7), t["boxes"] + 1])[:200] for t in truths], truths
+    )
     count = sum(map(len, sampled.boxes))
-    logits, offsets = torch.randn(count, 1 + CLASSES, requires_grad=True), torch.randn(count, 16, requires_grad=True)
+    logits, offsets = (
+        torch.randn(count, 1 + CLASSES, requires_grad=True),
+        torch.randn(count, 16, requires_grad=True),
+    )
     found = part.box_losses(logits, offsets, sampled)
     moved = part.moved(torch.cat(sampled.boxes), offsets, torch.cat(sampled.labels))
     classifier = box_reg = 0.0
@@ -149,17 +177,20 @@ def test_the_losses_gradients():
     sampled = Sampled([boxes], [labels], [boxes + 3], [labels], [2], [labels == 0])
     logits = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     offsets = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *outputs: sum(part.box_losses(*outputs, sampled).values()), (logits, offsets))
+    assert torch.autograd.gradcheck(
+        lambda *outputs: sum(part.box_losses(*outputs, sampled).values()), (logits, offsets)
+    )
 
 
-# --------------------------------------------------------------------------------------------------------- all stages
+# --------------------------------------------------------------------------------------------------
 
 
 def levels(count: int, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     strides = (4, 8, 16, 32, 64)
     return {
-        str(i): torch.randn(count, 32, -(-SIZE[0] // s), -(-SIZE[1] // s), generator=generator) for i, s in enumerate(strides)
+        str(i): torch.randn(count, 32, -(-SIZE[0] // s), -(-SIZE[1] // s), generator=generator)
+        for i, s in enumerate(strides)
     }
 
 
@@ -168,7 +199,9 @@ def heads(*, masks: bool) -> CascadeHeads:
     return CascadeHeads(32, CLASSES, hidden=16, regions=32, masks=masks)
 
 
-def test_each_stage_learns_from_what_the_one_before_made_of_its_boxes(monkeypatch: pytest.MonkeyPatch):
+def test_each_stage_learns_from_what_the_one_before_made_of_its_boxes(
+    monkeypatch: pytest.MonkeyPatch,
+):
     network = heads(masks=True).train()
     truths = [
         truth | {"masks": torch.ones(len(truth["boxes"]), *SIZE, dtype=torch.uint8)}
@@ -182,29 +215,49 @@ def test_each_stage_learns_from_what_the_one_before_made_of_its_boxes(monkeypatc
         asked.append((self, proposals, sample(self, proposals, targets)))
         return asked[-1][2]
 
-    def spied_losses(self: Any, logits: Tensor, offsets: Tensor, sampled: Sampled) -> dict[str, Tensor]:
-        made.append({"logits": logits, "offsets": offsets, **box_losses(self, logits, offsets, sampled)})
+    def spied_losses(
+        self: Any, logits: Tensor, offsets: Tensor, sampled: Sampled
+    ) -> dict[str, Tensor]:
+        made.append(
+            {"logits": logits, "offsets": offsets, **box_losses(self, logits, offsets, sampled)}
+        )
         return dict(made[-1])
 
     monkeypatch.setattr(CascadeStage, "sample", spied_sample)
-    monkeypatch.setattr(CascadeStage, "box_losses", lambda *args: {k: v for k, v in spied_losses(*args).items() if v.ndim == 0})
-    _, losses = network(levels(2), [random_boxes(100, 9), random_boxes(3, 10)], [SIZE, SIZE], truths)
+    monkeypatch.setattr(
+        CascadeStage,
+        "box_losses",
+        lambda *args: {k: v for k, v in spied_losses(*args).items() if v.ndim == 0},
+    )
+    _, losses = network(
+        levels(2), [random_boxes(100, 9), random_boxes(3, 10)], [SIZE, SIZE], truths
+    )
 
     assert [each[0] for each in asked] == list(network.stages)
     assert [part.proposal_matcher.high_threshold for part in network.stages] == list(IOUS)
     assert [part.box_coder.weights for part in network.stages] == list(BOX_WEIGHTS)
     for before, after, outputs in zip(asked[:-1], asked[1:], made[:-1], strict=True):
         part, _, sampled = before
-        moved = part.refined(sampled.boxes, outputs["logits"], outputs["offsets"], [SIZE] * 2, torch.cat(sampled.labels))
+        moved = part.refined(
+            sampled.boxes,
+            outputs["logits"],
+            outputs["offsets"],
+            [SIZE] * 2,
+            torch.cat(sampled.labels),
+        )
         kept = [
-            torch.stack([box for box, proposed in zip(boxes, of_rpn.tolist(), strict=True) if proposed])
+            torch.stack(
+                [box for box, proposed in zip(boxes, of_rpn.tolist(), strict=True) if proposed]
+            )
             for boxes, of_rpn in zip(moved, sampled.proposed, strict=True)
         ]
         assert all(map(torch.equal, after[1], kept))
     for number, (outputs, weight) in enumerate(zip(made, LOSS_WEIGHTS, strict=True), start=1):
         for name in ("classifier", "box_reg"):
             assert torch.equal(losses[f"loss_{name}_{number}"], weight * outputs[name])
-    assert sorted(losses) == sorted(f"loss_{name}_{i}" for name in ("classifier", "box_reg", "mask") for i in (1, 2, 3))
+    assert sorted(losses) == sorted(
+        f"loss_{name}_{i}" for name in ("classifier", "box_reg", "mask") for i in (1, 2, 3)
+    )
 
 
 @torch.no_grad()
@@ -218,15 +271,29 @@ def test_detections_average_scores_and_masks_and_take_the_last_boxes():
 
     boxes, scores = proposals, torch.zeros(30, 1 + CLASSES)
     for part in network.stages:
-        logits, offsets = part.box_predictor(part.box_head(part.box_roi_pool(features, [boxes], [SIZE])))
+        logits, offsets = part.box_predictor(
+            part.box_head(part.box_roi_pool(features, [boxes], [SIZE]))
+        )
         scores += F.softmax(logits, dim=1) / 3
-        last = torch.stack([part.moved(boxes, offsets, torch.full((30,), label)) for label in range(1 + CLASSES)], dim=1)
-        boxes = torch.stack([row[1 + int(each[1:].argmax())] for row, each in zip(last, logits, strict=True)])
+        last = torch.stack(
+            [part.moved(boxes, offsets, torch.full((30,), label)) for label in range(1 + CLASSES)],
+            dim=1,
+        )
+        boxes = torch.stack(
+            [row[1 + int(each[1:].argmax())] for row, each in zip(last, logits, strict=True)]
+        )
         boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([128.0, 96, 128, 96]))
     rows = [
-        (last[i, label], scores[i, label], label) for i in range(30) for label in range(1, 4) if scores[i, label] > 0.05
-    ]  # fmt: skip
-    corners = torch.stack([row[0] for row in rows]).clamp(min=0).minimum(torch.tensor([128.0, 96, 128, 96]))
+        (last[i, label], scores[i, label], label)
+        for i in range(30)
+        for label in range(1, 4)
+        if scores[i, label] > 0.05
+    ]
+    corners = (
+        torch.stack([row[0] for row in rows])
+        .clamp(min=0)
+        .minimum(torch.tensor([128.0, 96, 128, 96]))
+    )
     values, labels = torch.stack([row[1] for row in rows]), torch.tensor([row[2] for row in rows])
     kept = batched_nms(corners, values, labels, 0.5)
     assert len(kept) >= 3
@@ -236,9 +303,17 @@ def test_detections_average_scores_and_masks_and_take_the_last_boxes():
 
     masks = torch.zeros(len(kept), 28, 28)
     for part in network.stages:
-        logits = part.mask_predictor(part.mask_head(part.mask_roi_pool(features, [found["boxes"]], [SIZE])))
+        logits = part.mask_predictor(
+            part.mask_head(part.mask_roi_pool(features, [found["boxes"]], [SIZE]))
+        )
         masks += (
-            torch.stack([row[label - 1] for row, label in zip(logits.sigmoid(), found["labels"].tolist(), strict=True)]) / 3
+            torch.stack(
+                [
+                    row[label - 1]
+                    for row, label in zip(logits.sigmoid(), found["labels"].tolist(), strict=True)
+                ]
+            )
+            / 3
         )
     assert torch.allclose(found["masks"], masks, atol=1e-5)
 
@@ -251,7 +326,11 @@ def test_data_without_masks_need_no_mask_heads():
     losses = boxes_only.train()([torch.rand(3, *SIZE)], [TARGETS["some"]])
     assert not any("mask" in name for name in losses)
     sum(losses.values()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in boxes_only.parameters() if p.requires_grad)
+    assert all(
+        p.grad is not None and p.grad.isfinite().all()
+        for p in boxes_only.parameters()
+        if p.requires_grad
+    )
     assert set(boxes_only.eval()([torch.rand(3, *SIZE)])[0]) == {"boxes", "scores", "labels"}
 
 
@@ -276,7 +355,9 @@ def test_a_mask_that_is_empty_does_not_count():
     truth = TARGETS["one"] | {"masks": torch.zeros(1, *SIZE, dtype=torch.uint8)}
     assert detector([torch.rand(3, *SIZE)], [truth])["loss_mask_1"] == 0
     truth["masks"][:, 10:50, 10:60] = 1
-    assert detector([torch.rand(3, *SIZE)], [truth])["loss_mask_1"].item() == pytest.approx(math.log(2))
+    assert detector([torch.rand(3, *SIZE)], [truth])["loss_mask_1"].item() == pytest.approx(
+        math.log(2)
+    )
 
 
 def test_without_proposals_there_is_nothing_to_find():
@@ -284,5 +365,8 @@ def test_without_proposals_there_is_nothing_to_find():
     with torch.no_grad():
         (found,), _ = network(levels(1), [torch.zeros(0, 4)], [SIZE])
     assert {name: tuple(part.shape) for name, part in found.items()} == {
-        "boxes": (0, 4), "scores": (0,), "labels": (0,), "masks": (0, 28, 28),
-    }  # fmt: skip
+        "boxes": (0, 4),
+        "scores": (0,),
+        "labels": (0,),
+        "masks": (0, 28, 28),
+    }

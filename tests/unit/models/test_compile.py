@@ -20,7 +20,9 @@ from search_spaces.layout import Layout
 
 def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(SpecError, match="needs a C\\+\\+ compiler: there is no 'no-such-compiler' here"):
+    with pytest.raises(
+        SpecError, match="needs a C\\+\\+ compiler: there is no 'no-such-compiler' here"
+    ):
         compile_blocks(build_backbone(Layout.parse("C1-C1-C1-C1@16")))
 
 
@@ -41,10 +43,15 @@ def test_outputs_and_gradients_are_those_without_for_images_of_all_sizes():
         expected = {name: parameter.grad for name, parameter in plain.named_parameters()}
         largest = max(gradient.abs().max() for gradient in expected.values())
         for name, parameter in compiled.named_parameters():
-            torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-12 * float(largest))
+            torch.testing.assert_close(
+                parameter.grad, expected[name], rtol=1e-9, atol=1e-12 * float(largest)
+            )
     compiled.load_state_dict(plain.state_dict())
     with torch.no_grad():  # runs as written, to the bit
-        assert all(torch.equal(a, b) for a, b in zip(plain.eval()(images), compiled.eval()(images), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(plain.eval()(images), compiled.eval()(images), strict=True)
+        )
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
@@ -55,10 +62,17 @@ def test_a_candidate_trains_as_without(tmp_path: Path, digits: Path, detector: s
     splits = [check_split(digits, split).split for split in ("train", "val")]
     losses = []
     for compiled in (False, True):
-        recipe = Recipe(epochs=2, image_size=48, batch=4, lr=1e-4, schedule="constant", compile=compiled)
+        recipe = Recipe(
+            epochs=2, image_size=48, batch=4, lr=1e-4, schedule="constant", compile=compiled
+        )
         candidate = Candidate(
-            layout=Layout.parse("C1-C1-T2-T1@16"), detector=DetectorSpec(name=detector, channels=32, hidden=64), recipe=recipe,
-            calibration=CalibrationSpec(), num_classes=10, seed=0, folder=tmp_path / str(compiled),
-        )  # fmt: skip
+            layout=Layout.parse("C1-C1-T2-T1@16"),
+            detector=DetectorSpec(name=detector, channels=32, hidden=64),
+            recipe=recipe,
+            calibration=CalibrationSpec(),
+            num_classes=10,
+            seed=0,
+            folder=tmp_path / str(compiled),
+        )
         losses.append([report.loss for report in train_candidate(candidate, *splits)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -22,10 +22,13 @@ TARGET = {"boxes": torch.tensor([[10.0, 12.0, 60.0, 50.0]]), "labels": torch.ten
 
 def detector(text: str) -> Any:
     torch.manual_seed(0)
-    network = build_detector(Layout.parse(text), DetectorSpec(name="fcos", channels=32, hidden=32), 3).train()
+    network = build_detector(
+        Layout.parse(text), DetectorSpec(name="fcos", channels=32, hidden=32), 3
+    ).train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()  # over the few positions of a small map they would amplify the order of sums
+            # over the few positions of a small map they would amplify the order of sums
+            module.eval()
     return network
 
 
@@ -38,7 +41,9 @@ def test_losses_gradients_and_weights_stay(text: str):
         losses.append(network(images, [TARGET, TARGET]))
         sum(losses[-1].values()).backward()
     torch.testing.assert_close(losses[1], losses[0])
-    largest = max(parameter.grad.abs().max() for parameter in plain.parameters() if parameter.grad is not None)
+    largest = max(
+        parameter.grad.abs().max() for parameter in plain.parameters() if parameter.grad is not None
+    )
     for one, other in zip(changed.parameters(), plain.parameters(), strict=True):
         assert one.is_contiguous()
         if other.grad is not None:
@@ -54,7 +59,12 @@ def test_stages_of_detectors_and_classifiers_have_them():
         for after in (False, True):
             if after:
                 channels_last_(network)
-            assert stages_with_channels_last(network, *given) == [after, after, True, True]  # behind T all have them
+            assert stages_with_channels_last(network, *given) == [
+                after,
+                after,
+                True,
+                True,
+            ]  # behind T all have them
 
 
 def stages_with_channels_last(network: nn.Module, *given: Any) -> list[bool]:

@@ -1,4 +1,6 @@
-"""Backbone weights from files: what is taken over, what the report says of the rest, and which files are refused."""
+"""Backbone weights from files: what is taken over, what the report says of the rest, and which
+files are refused.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def copied(backbone: HybridBackbone) -> dict[str, Tensor]:
 
 def swin_state(**how: object) -> dict[str, Tensor]:
     """torchvision's, with the dimensions of T1-T1-T2-T1@16."""
-    return SwinTransformer([4, 4], 16, [1, 1, 2, 1], [1, 1, 2, 4], [7, 7], num_classes=3, **how).state_dict()
+    return SwinTransformer(
+        [4, 4], 16, [1, 1, 2, 1], [1, 1, 2, 4], [7, 7], num_classes=3, **how
+    ).state_dict()
 
 
 def written(path: Path, content: object) -> Path:
@@ -54,29 +58,59 @@ def written(path: Path, content: object) -> Path:
 def test_our_own_backbone_comes_back_whole(tmp_path: Path, suffix: str):
     first, second = network(), network(seed=1)
     first.stem.norm.num_batches_tracked.fill_(5)
-    report = load_backbone_weights(second, written(tmp_path / f"backbone{suffix}", first.state_dict()))
-    assert all(torch.equal(second.state_dict()[name], tensor) for name, tensor in first.state_dict().items())
-    assert report.summary() == f"taken over {len(report.loaded)} of {len(report.loaded)} tensors from scratch-nas backbone"
-    assert set(first.state_dict()) - set(report.loaded) == {name for name in first.state_dict() if "num_batches" in name}
+    report = load_backbone_weights(
+        second, written(tmp_path / f"backbone{suffix}", first.state_dict())
+    )
+    assert all(
+        torch.equal(second.state_dict()[name], tensor)
+        for name, tensor in first.state_dict().items()
+    )
+    assert (
+        report.summary()
+        == f"taken over {len(report.loaded)} of {len(report.loaded)} tensors from scratch-nas "
+        "backbone"
+    )
+    assert set(first.state_dict()) - set(report.loaded) == {
+        name for name in first.state_dict() if "num_batches" in name
+    }
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_our_own_detector_gives_its_backbone(tmp_path: Path, detector: str):
-    whole = build_detector(Layout.parse(SMALL), DetectorSpec(name=detector, channels=32, hidden=64, proposals=5), 3)
+    whole = build_detector(
+        Layout.parse(SMALL), DetectorSpec(name=detector, channels=32, hidden=64, proposals=5), 3
+    )
     with torch.no_grad():
         randomize(whole)
     second = network(seed=1)
-    report = load_backbone_weights(second, written(tmp_path / "detector.safetensors", whole.state_dict()))
-    assert all(torch.equal(second.state_dict()[name], t) for name, t in whole.backbone.backbone.state_dict().items())
-    assert (report.source, report.missing, report.unused, report.misfits) == ("scratch-nas detector", (), (), ())
+    report = load_backbone_weights(
+        second, written(tmp_path / "detector.safetensors", whole.state_dict())
+    )
+    assert all(
+        torch.equal(second.state_dict()[name], t)
+        for name, t in whole.backbone.backbone.state_dict().items()
+    )
+    assert (report.source, report.missing, report.unused, report.misfits) == (
+        "scratch-nas detector",
+        (),
+        (),
+        (),
+    )
 
 
 def test_a_file_behind_a_url(tmp_path: Path):
-    first, second, path = network(), network(seed=1), to_path("memory://weights/backbone.safetensors")
+    first, second, path = (
+        network(),
+        network(seed=1),
+        to_path("memory://weights/backbone.safetensors"),
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(first.state_dict()))
     load_backbone_weights(second, path)
-    assert all(torch.equal(second.state_dict()[name], tensor) for name, tensor in first.state_dict().items())
+    assert all(
+        torch.equal(second.state_dict()[name], tensor)
+        for name, tensor in first.state_dict().items()
+    )
     gone = to_path("memory://weights/gone.pt")
     assert refusal(gone) == f"weights {str(gone)!r}: there is no such file"
 
@@ -84,18 +118,28 @@ def test_a_file_behind_a_url(tmp_path: Path):
 @pytest.mark.parametrize("container", ["model", "state_dict", "model_state_dict"])
 def test_weights_below_a_name_beside_other_things(tmp_path: Path, container: str):
     first, second = network(), network(seed=1)
-    path = written(tmp_path / "checkpoint.pt", {"epoch": 3, container: first.state_dict(), "lr": [0.1]})
+    path = written(
+        tmp_path / "checkpoint.pt", {"epoch": 3, container: first.state_dict(), "lr": [0.1]}
+    )
     load_backbone_weights(second, path)
-    assert all(torch.equal(second.state_dict()[name], tensor) for name, tensor in first.state_dict().items())
+    assert all(
+        torch.equal(second.state_dict()[name], tensor)
+        for name, tensor in first.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(tmp_path: Path, dtype: torch.dtype):
-    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in network().state_dict().items()}
+    state = {
+        name: t.to(dtype) if t.is_floating_point() else t
+        for name, t in network().state_dict().items()
+    }
     second = network(seed=1)
     load_backbone_weights(second, written(tmp_path / "backbone.safetensors", state))
     for name, tensor in second.state_dict().items():
-        assert torch.equal(tensor, state[name].float() if state[name].is_floating_point() else state[name])
+        assert torch.equal(
+            tensor, state[name].float() if state[name].is_floating_point() else state[name]
+        )
         assert tensor.dtype in (torch.float32, torch.int64)
 
 
@@ -107,18 +151,26 @@ def test_the_report_says_what_became_of_every_tensor(tmp_path: Path):
     report = load_backbone_weights(second, written(tmp_path / "backbone.pt", state))
     after = second.state_dict()
     assert report.source == "scratch-nas backbone"
-    assert set(report.unused) == {name for name in state if name.startswith("stages.0.1.") and "num_batches" not in name}
-    assert set(report.missing) == {"norms.2.bias"} | {name for name in after if name.startswith("stages.2.blocks.1.")}
+    assert set(report.unused) == {
+        name for name in state if name.startswith("stages.0.1.") and "num_batches" not in name
+    }
+    assert set(report.missing) == {"norms.2.bias"} | {
+        name for name in after if name.startswith("stages.2.blocks.1.")
+    }
     tables = [f"stages.{stage}.blocks.0.attention.position_table" for stage in (2, 3)]
-    assert report.misfits == tuple((name, (169, heads), (49, heads)) for name, heads in zip(tables, (2, 4), strict=True))
+    assert report.misfits == tuple(
+        (name, (169, heads), (49, heads)) for name, heads in zip(tables, (2, 4), strict=True)
+    )
     assert all(torch.equal(after[name], state[name]) for name in report.loaded)
     assert all(torch.equal(after[name], before[name]) for name in (*report.missing, *tables))
     listed = [*report.loaded, *report.missing, *tables]
     assert sorted(listed) == sorted(name for name in after if "num_batches" not in name)
     assert report.summary() == (
         f"taken over {len(report.loaded)} of {len(listed)} tensors from scratch-nas backbone; "
-        "not in the file: stages.2.blocks.1.norm1 (+7); "  # norms, attention with its bias, qkv and proj, mlp; norms.2
-        "does not fit: stages.2.blocks.0.attention.position_table [169, 2] instead of [49, 2] (+1); "
+        # norms, attention with its bias, qkv and proj, mlp; norms.2
+        "not in the file: stages.2.blocks.1.norm1 (+7); "
+        "does not fit: stages.2.blocks.0.attention.position_table [169, 2] instead of [49, 2] "
+        "(+1); "
         "has no place: stages.0.1.conv1 (+5)"
     )
 
@@ -165,7 +217,10 @@ INSTEAD = "save its tensors as .safetensors (safetensors.torch.save_file)"
 @pytest.mark.parametrize(
     ("write", "code"),
     [
-        (lambda path, what: torch.save(what, path), "reading it would run code (getattr), so it was not loaded"),
+        (
+            lambda path, what: torch.save(what, path),
+            "reading it would run code (getattr), so it was not loaded",
+        ),
         (
             lambda path, what: torch.save(what, path, _use_new_zipfile_serialization=False),
             "reading it would run code (getattr), so it was not loaded",
@@ -211,19 +266,30 @@ def with_value(name: str, value: float) -> dict[str, Tensor]:
     return state
 
 
-MUST_HOLD = "it must hold tensors by name, at the top or under model, state_dict, model_state_dict; got"
+MUST_HOLD = (
+    "it must hold tensors by name, at the top or under model, state_dict, model_state_dict; got"
+)
 PLAIN = "it must hold plain tensors by name, nothing else; got"
 KNOWN = (
-    "the names in it must be those of a scratch-nas backbone or detector, a Swin (V1) or a ResNet (50 and deeper) of "
+    "the names in it must be those of a scratch-nas backbone or detector, a Swin (V1) or a ResNet "
+    "(50 and deeper) of "
     "torchvision or timm; got"
 )
 RUNS = f"reading it would run code (argparse.Namespace), so it was not loaded; {INSTEAD}"
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "missing": ("gone.pt", lambda path: None, "there is no such file"),
     "folder": ("folder.pt", lambda path: path.mkdir(), "there is no such file"),
-    "suffix": ("weights.bin", lambda path: path.touch(), "the name must end in .safetensors, .pt, .pth"),
+    "suffix": (
+        "weights.bin",
+        lambda path: path.touch(),
+        "the name must end in .safetensors, .pt, .pth",
+    ),
     "empty": ("empty.pt", lambda path: path.touch(), "it is cut off or damaged (EOFError: )"),
-    "text": ("text.pt", lambda path: path.write_text("words"), "it is damaged, or a pickle that could run code"),
+    "text": (
+        "text.pt",
+        lambda path: path.write_text("words"),
+        "it is damaged, or a pickle that could run code",
+    ),
     "half a file": (
         "half.pt",
         lambda path: half(path, written(path, network().state_dict()).read_bytes()),
@@ -232,18 +298,27 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "half safetensors": (
         "half.safetensors",
         lambda path: half(path, save(network().state_dict())),
-        "it is cut off or damaged (Error while deserializing: incomplete metadata, file not fully covered)",
+        "it is cut off or damaged (Error while deserializing: incomplete metadata, file not fully "
+        "covered)",
     ),
     "no safetensors": (
         "text.safetensors",
         lambda path: path.write_text("words"),
         "it is cut off or damaged (Error while deserializing: header too small)",
     ),
-    "arguments beside": ("args.pt", lambda path: torch.save({"model": {}, "args": argparse.Namespace()}, path), RUNS),
+    "arguments beside": (
+        "args.pt",
+        lambda path: torch.save({"model": {}, "args": argparse.Namespace()}, path),
+        RUNS,
+    ),
     "no names": ("list.pt", lambda path: torch.save([torch.ones(1)], path), f"{MUST_HOLD} list"),
     "nothing": ("nothing.pt", lambda path: torch.save({"model": {}}, path), f"{MUST_HOLD} nothing"),
     "numbers": ("numbers.pt", lambda path: torch.save({"epoch": 3}, path), f"{PLAIN} 'epoch', int"),
-    "numbered": ("numbered.pt", lambda path: torch.save({0: torch.ones(1)}, path), f"{PLAIN} 0, a tensor (torch.float32, "),
+    "numbered": (
+        "numbered.pt",
+        lambda path: torch.save({0: torch.ones(1)}, path),
+        f"{PLAIN} 0, a tensor (torch.float32, ",
+    ),
     "complex": (
         "complex.pt",
         lambda path: torch.save({"a.b": torch.ones(1, dtype=torch.complex64)}, path),
@@ -271,12 +346,17 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "too large for float32": (
         "large.pt",
-        lambda path: torch.save({**network().state_dict(), "norms.2.bias": torch.tensor([1e300], dtype=torch.float64)}, path),
+        lambda path: torch.save(
+            {**network().state_dict(), "norms.2.bias": torch.tensor([1e300], dtype=torch.float64)},
+            path,
+        ),
         "weights must be finite; norms.2.bias has values that are not",
     ),
     "integers": (
         "int8.pt",
-        lambda path: torch.save({**network().state_dict(), "norms.2.bias": torch.ones(64, dtype=torch.int8)}, path),
+        lambda path: torch.save(
+            {**network().state_dict(), "norms.2.bias": torch.ones(64, dtype=torch.int8)}, path
+        ),
         "weights must be floating-point numbers; norms.2.bias is torch.int8",
     ),
     "strange names": (
@@ -284,12 +364,17 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda path: torch.save({"encoder.0.weight": torch.ones(1), "bias": torch.ones(1)}, path),
         f"{KNOWN} encoder.0 (+1)",
     ),
-    "basic blocks": ("r18.pt", lambda path: torch.save(resnet18().state_dict(), path), f"{KNOWN} conv1 (+40)"),
+    "basic blocks": (
+        "r18.pt",
+        lambda path: torch.save(resnet18().state_dict(), path),
+        f"{KNOWN} conv1 (+40)",
+    ),
     "second Swin": ("v2.pt", lambda path: torch.save(v2_state(), path), f"{KNOWN} features.0.0 (+"),
     "other layout": (
         "swin.pt",
         lambda path: torch.save(swin_state(), path),
-        "nothing of this torchvision Swin, T1-T1-T2-T1@16,32,64,128, fits C1-C2-C1-C1@32,64,128,256: taken over 0 of ",
+        "nothing of this torchvision Swin, T1-T1-T2-T1@16,32,64,128, fits "
+        "C1-C2-C1-C1@32,64,128,256: taken over 0 of ",
     ),
 }
 

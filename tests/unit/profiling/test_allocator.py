@@ -1,4 +1,6 @@
-"""The replayed caching allocator: the rules that PyTorch documents, and a slow allocator on random programs."""
+"""The replayed caching allocator: the rules that PyTorch documents, and a slow allocator on random
+programs.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,13 @@ class SlowAllocator:
             if kind == small and used is None and end - start >= size
         ]
         if not fits:
-            taken = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+            taken = (
+                2 * MIB
+                if small
+                else 20 * MIB
+                if size < 10 * MIB
+                else -(-size // (2 * MIB)) * 2 * MIB
+            )
             self.reserved_bytes += taken
             self.segments.append((small, [[0, taken, None]]))
             fits = [(taken, len(self.segments) - 1, 0)]
@@ -86,7 +94,9 @@ class SlowAllocator:
         rest = end - start - size
         split = rest >= 512 if small else rest > MIB
         blocks[index : index + 1] = (
-            [[start, start + size, storage], [start + size, end, None]] if split else [[start, end, storage]]
+            [[start, start + size, storage], [start + size, end, None]]
+            if split
+            else [[start, end, storage]]
         )
 
     def release(self, storage: int) -> None:

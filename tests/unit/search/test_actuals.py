@@ -10,12 +10,27 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.search.forecast.actuals import cost_line, spent
 
-PREDICTED = {"trials": 4, "train_s_low": 100.0, "train_s_high": 100.0, "wall_s_low": 90.0, "wall_s_high": 200.0}
+PREDICTED = {
+    "trials": 4,
+    "train_s_low": 100.0,
+    "train_s_high": 100.0,
+    "wall_s_low": 90.0,
+    "wall_s_high": 200.0,
+}
 
 
-def ran(number: int, start_s: float, end_s: float, state: TrialState = TrialState.COMPLETE, **changes: object) -> FrozenTrial:
+def ran(
+    number: int,
+    start_s: float,
+    end_s: float,
+    state: TrialState = TrialState.COMPLETE,
+    **changes: object,
+) -> FrozenTrial:
     trial, noon = frozen(number, state, **changes), datetime(2026, 1, 1, 12)
-    trial.datetime_start, trial.datetime_complete = noon + timedelta(seconds=start_s), noon + timedelta(seconds=end_s)
+    trial.datetime_start, trial.datetime_complete = (
+        noon + timedelta(seconds=start_s),
+        noon + timedelta(seconds=end_s),
+    )
     return trial
 
 
@@ -42,7 +57,8 @@ def test_only_what_ended_here_counts():
 def test_the_line_has_both():
     line = cost_line({"nas_cost_predicted": PREDICTED}, [ran(0, 0, 30)])
     assert line == (
-        "Predicted for 4 trainings: 1.7 min of training, 90 s to 3.3 min of wall time. The 1 that have ended took 60 s of "
+        "Predicted for 4 trainings: 1.7 min of training, 90 s to 3.3 min of wall time. The 1 that "
+        "have ended took 60 s of "
         "training, 30 s of wall time."
     )
     assert cost_line({}, [ran(0, 0, 30)]) is None

@@ -22,13 +22,28 @@ LAYOUT = Layout.parse("C1-C1-T1-T1@16")
 
 @pytest.fixture(scope="module")
 def request_and_splits(digits: Path) -> tuple[SearchSpec, Splits]:
-    flags = {"data.root": str(digits), "space": "tiny", "detector": "fcos", "recipe.image_size": 64, "recipe.batch": 2}
+    flags = {
+        "data.root": str(digits),
+        "space": "tiny",
+        "detector": "fcos",
+        "recipe.image_size": 64,
+        "recipe.batch": 2,
+    }
     spec, splits, _ = read_request(load_spec(None, flags))
     return spec, splits
 
 
 def candidate(spec: SearchSpec) -> Candidate:
-    return Candidate(LAYOUT, spec.detector, spec.recipe, spec.calibration, 10, 0, Path("nowhere"), cache_bytes=2**20)
+    return Candidate(
+        LAYOUT,
+        spec.detector,
+        spec.recipe,
+        spec.calibration,
+        10,
+        0,
+        Path("nowhere"),
+        cache_bytes=2**20,
+    )
 
 
 def test_a_layout_is_measured(request_and_splits: tuple[SearchSpec, Splits]):
@@ -38,7 +53,11 @@ def test_a_layout_is_measured(request_and_splits: tuple[SearchSpec, Splits]):
     assert len(few.val.images) == min(SCORED, len(splits.val.images))
     told: list[tuple[int, int]] = []
     (timing,), start_s = time_layouts(
-        [(candidate(spec), 10, 20)], few, at_once=1, threads=1, on_timing=lambda *counts: told.append(counts)
+        [(candidate(spec), 10, 20)],
+        few,
+        at_once=1,
+        threads=1,
+        on_timing=lambda *counts: told.append(counts),
     )
     assert told == [(1, 1)]
     assert (start_s, timing.layout, timing.flops, timing.memory_bytes) == (0.0, str(LAYOUT), 10, 20)
@@ -50,8 +69,13 @@ def test_a_layout_is_measured(request_and_splits: tuple[SearchSpec, Splits]):
 def test_what_diverges_is_left_out(request_and_splits: tuple[SearchSpec, Splits]):
     spec, splits = request_and_splits
     few, sound = few_images(splits, spec.recipe.batch), candidate(spec)
-    wild = replace(sound, recipe=spec.recipe.model_copy(update={"lr": 1e30, "warmup_steps": 0, "clip_norm": None}))
-    timings, _ = time_layouts([(wild, 1, 1), (sound, 2, 2)], few, at_once=1, threads=1, on_timing=lambda *counts: None)
+    wild = replace(
+        sound,
+        recipe=spec.recipe.model_copy(update={"lr": 1e30, "warmup_steps": 0, "clip_norm": None}),
+    )
+    timings, _ = time_layouts(
+        [(wild, 1, 1), (sound, 2, 2)], few, at_once=1, threads=1, on_timing=lambda *counts: None
+    )
     assert [timing.flops for timing in timings] == [2]
     with pytest.raises(NonFiniteLoss, match="all 1 layouts"):
         time_layouts([(wild, 1, 1)], few, at_once=1, threads=1, on_timing=lambda *counts: None)
@@ -61,13 +85,17 @@ def test_what_diverges_is_left_out(request_and_splits: tuple[SearchSpec, Splits]
 def test_layouts_are_measured_side_by_side(request_and_splits: tuple[SearchSpec, Splits]):
     spec, splits = request_and_splits
     few = few_images(splits, spec.recipe.batch)
-    timings, start_s = time_layouts([(candidate(spec), 10, 20)], few, at_once=2, threads=1, on_timing=lambda *counts: None)
+    timings, start_s = time_layouts(
+        [(candidate(spec), 10, 20)], few, at_once=2, threads=1, on_timing=lambda *counts: None
+    )
     assert [timing.layout for timing in timings] == [str(LAYOUT)] * 2
     assert all(timing.step_s > 0 for timing in timings)
     assert start_s > 0
 
 
-def test_only_images_that_are_not_kept_are_still_to_be_read(request_and_splits: tuple[SearchSpec, Splits]):
+def test_only_images_that_are_not_kept_are_still_to_be_read(
+    request_and_splits: tuple[SearchSpec, Splits],
+):
     _, splits = request_and_splits
     cache = PixelCache(splits.train, 48, 80, limit_bytes=2**24)
     assert cache.kept == 0

@@ -1,4 +1,6 @@
-"""A study after its driver: who takes over what a dead one left, and with which request it may go on."""
+"""A study after its driver: who takes over what a dead one left, and with which request it may go
+on.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,16 @@ def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
     assert (adopted.number, adopted.layout) == (left.number, left.layout)
     assert adopted.folder != left.folder  # a worker of the dead driver may still write there
     assert (adopted.folder / CHECKPOINT).read_text() == "after epoch 1"
-    assert second.study.report(adopted.number, report(0.1, 1))  # the checkpoint's report, heard before
+    assert second.study.report(
+        adopted.number, report(0.1, 1)
+    )  # the checkpoint's report, heard before
     assert not second.study.report(adopted.number, report(0.7, 2))
     trial = second.trial(left.number)
-    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.7, {1: 0.1, 2: 0.7})
+    assert (trial.state, trial.value, trial.intermediate_values) == (
+        TrialState.COMPLETE,
+        0.7,
+        {1: 0.1, 2: 0.7},
+    )
     assert second.study.ask().number == 2
     assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
 
@@ -96,7 +104,15 @@ def test_more_trials_than_before_may_be_asked_for(tmp_path: Path):
     for _ in range(3):
         driver.train()
     assert Driver(tmp_path).study.finished
-    more = Driver(tmp_path, **{"search.trials": 4, "search.sampler": "tpe", "search.pruner": "median", "run.retries": 0})
+    more = Driver(
+        tmp_path,
+        **{
+            "search.trials": 4,
+            "search.sampler": "tpe",
+            "search.pruner": "median",
+            "run.retries": 0,
+        },
+    )
     assert not more.study.finished
     assert more.study.ask().number == 3
 
@@ -108,7 +124,10 @@ def test_more_trials_than_before_may_be_asked_for(tmp_path: Path):
         ({"detector.name": "fcos"}, "detector.name was 'faster_rcnn', now 'fcos'"),
         ({"budget.memory": "8GiB"}, "budget.memory was '16GiB', now '8GiB'"),
         ({"calibration.alpha": 0.5}, "calibration.alpha was 0.25, now 0.5"),
-        ({"space": "paper", "recipe": "tiny", "recipe.epochs": 2}, "space.name was 'tiny', now 'paper'"),
+        (
+            {"space": "paper", "recipe": "tiny", "recipe.epochs": 2},
+            "space.name was 'tiny', now 'paper'",
+        ),
     ],
 )
 def test_another_request_is_refused_with_the_difference(tmp_path: Path, flags: dict, words: str):

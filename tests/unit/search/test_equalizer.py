@@ -1,4 +1,6 @@
-"""Equal memory: the solution against a search through the whole family, and the paper's own example."""
+"""Equal memory: the solution against a search through the whole family, and the paper's own
+example.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ from search_spaces.space import SearchSpace, load_space
 def cost(layout: Layout) -> int:
     """Grows with every depth and width."""
     return sum(
-        depth * (5 if stage.kind == "T" else 2) * stage.width for depth, stage in zip(layout.depths, layout.stages, strict=True)
+        depth * (5 if stage.kind == "T" else 2) * stage.width
+        for depth, stage in zip(layout.depths, layout.stages, strict=True)
     )
 
 
-def equalizer(space: SearchSpace, budget: int, vary: str = "depth", tolerance: float = 0.05) -> Equalizer:
+def equalizer(
+    space: SearchSpace, budget: int, vary: str = "depth", tolerance: float = 0.05
+) -> Equalizer:
     return Equalizer(space, budget, tolerance=tolerance, vary=vary, predict=cost)
 
 
@@ -31,7 +36,11 @@ def deepest(layout: Layout, space: SearchSpace, budget: int) -> Layout | None:
     for depth in space.depths[2]:
         share = layout.depths[3] / layout.depths[2]
         last = min(space.depths[3], key=lambda choice: abs(choice - share * depth))
-        stages = (*layout.stages[:2], replace(layout.stages[2], depth=depth), replace(layout.stages[3], depth=last))
+        stages = (
+            *layout.stages[:2],
+            replace(layout.stages[2], depth=depth),
+            replace(layout.stages[3], depth=last),
+        )
         if cost(tried := replace(layout, stages=stages)) <= budget:
             best = tried
     return best

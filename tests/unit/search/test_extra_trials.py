@@ -1,4 +1,6 @@
-"""Baselines and replicates: what is trained beside the candidates, when, as what, and who does not see it."""
+"""Baselines and replicates: what is trained beside the candidates, when, as what, and who does not
+see it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def drive(driver: Driver, until: int = 100) -> list[int]:
     while len(numbers) < until and (assignment := driver.study.ask()):
         numbers.append(assignment.number)
         for epoch in (1, 2):
-            if not driver.study.report(assignment.number, report(score_of(str(assignment.layout)), epoch)):
+            if not driver.study.report(
+                assignment.number, report(score_of(str(assignment.layout)), epoch)
+            ):
                 break
     return numbers
 
@@ -39,17 +43,26 @@ def roles(driver: Driver) -> list[tuple[str, int]]:
 
 def test_candidates_come_first_then_baselines_then_the_best_again(tmp_path: Path):
     driver = Driver(
-        tmp_path, memory=InMemoryStorage(), **WITH, **{"search.trials": 5, "search.replicates": 3, "search.seed": 7}
+        tmp_path,
+        memory=InMemoryStorage(),
+        **WITH,
+        **{"search.trials": 5, "search.replicates": 3, "search.seed": 7},
     )
     drive(driver)
-    expected = [(CANDIDATE, 0)] * 5 + [(BASELINE, replicate) for replicate in (0, 1, 2) for _ in range(3)]
-    assert roles(driver) == expected + [(REPLICATE, replicate) for replicate in (1, 2) for _ in range(3)]
+    expected = [(CANDIDATE, 0)] * 5 + [
+        (BASELINE, replicate) for replicate in (0, 1, 2) for _ in range(3)
+    ]
+    assert roles(driver) == expected + [
+        (REPLICATE, replicate) for replicate in (1, 2) for _ in range(3)
+    ]
     assert driver.study.finished
     assert driver.study.ended == 5
     assert driver.study.stop_reason is None
     trials = driver.study.ledger.trials
     best = sorted(trials[:5], key=lambda trial: -trial.value)[:3]
-    assert [trial.user_attrs["layout"] for trial in trials[14:17]] == [trial.user_attrs["layout"] for trial in best]
+    assert [trial.user_attrs["layout"] for trial in trials[14:17]] == [
+        trial.user_attrs["layout"] for trial in best
+    ]
     assert all(trial.user_attrs["seed"] == 7 + trial.user_attrs["replicate"] for trial in trials)
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
     told = [event for event in driver.events if event.kind == "complete"]
@@ -81,14 +94,20 @@ def test_a_baseline_is_as_wide_as_the_memory_of_the_space_allows(tmp_path: Path,
         wanted = Layout.parse(published)
         assert (baseline.layout.pattern, baseline.layout.depths) == (wanted.pattern, wanted.depths)
         stages = str(wanted).partition("@")[0]
-        fitting = [c for c in CHANNELS[:12] if search.predicted_bytes(Layout.parse(f"{stages}@{c}")) <= allowed]
+        fitting = [
+            c
+            for c in CHANNELS[:12]
+            if search.predicted_bytes(Layout.parse(f"{stages}@{c}")) <= allowed
+        ]
         assert baseline.layout.widths[0] == max(fitting)
         assert baseline.memory_predicted_bytes == search.predicted_bytes(baseline.layout) <= allowed
 
 
 def test_a_published_backbone_at_the_budget_stays_as_it_is(tmp_path: Path):
     facts = replace(FACTS, batch_shape=(4, 3, 800, 1344))
-    like = Driver(tmp_path, facts, **{"space": "paper", "budget.like": "T2-T2-T6-T2", "recipe.name": "paper"})
+    like = Driver(
+        tmp_path, facts, **{"space": "paper", "budget.like": "T2-T2-T6-T2", "recipe.name": "paper"}
+    )
     found = {baseline.name: str(baseline.layout) for baseline in equalized(like.study.budget)}
     assert found["Swin-T"] == "T2-T2-T6-T2"
     assert found["C2-C2-T12-T4"] == "C2-C2-T12-T4"
@@ -123,7 +142,9 @@ def test_a_baseline_of_a_dead_driver_is_adopted_as_what_it_was(tmp_path: Path):
     assert (adopted.number, adopted.layout, adopted.seed) == (left.number, left.layout, 1)
     second.study.report(adopted.number, report(0.5, 2))
     drive(second)
-    assert roles(second) == [(CANDIDATE, 0)] + [(BASELINE, 0)] * 3 + [(BASELINE, 1)] * 3 + [(REPLICATE, 1)]
+    assert roles(second) == [(CANDIDATE, 0)] + [(BASELINE, 0)] * 3 + [(BASELINE, 1)] * 3 + [
+        (REPLICATE, 1)
+    ]
 
 
 def test_a_baseline_that_fails_is_tried_again_and_then_given_up(tmp_path: Path):
@@ -139,7 +160,12 @@ def test_a_baseline_that_fails_is_tried_again_and_then_given_up(tmp_path: Path):
 
 
 def test_a_pruner_stops_no_baseline_and_no_replicate(tmp_path: Path):
-    more = {"search.trials": 8, "search.pruner": "median", "search.replicates": 2, "recipe.warmup_steps": 1}
+    more = {
+        "search.trials": 8,
+        "search.pruner": "median",
+        "search.replicates": 2,
+        "recipe.warmup_steps": 1,
+    }
     driver = Driver(tmp_path, memory=InMemoryStorage(), **WITH, **more, **{"recipe.epochs": 6})
     while assignment := driver.study.ask():
         value = 0.5 if role_of(driver.trial(assignment.number)) == CANDIDATE else 0.0
@@ -151,21 +177,37 @@ def test_a_pruner_stops_no_baseline_and_no_replicate(tmp_path: Path):
     for trial in driver.study.ledger.trials:
         states[role_of(trial)].add(trial.state)
     assert states == {
-        CANDIDATE: {TrialState.COMPLETE, TrialState.PRUNED}, BASELINE: {TrialState.COMPLETE}, REPLICATE: {TrialState.COMPLETE},
-    }  # fmt: skip
+        CANDIDATE: {TrialState.COMPLETE, TrialState.PRUNED},
+        BASELINE: {TrialState.COMPLETE},
+        REPLICATE: {TrialState.COMPLETE},
+    }
 
 
 @pytest.mark.parametrize(
     ("sampler", "pruner"),
-    [("random", "none"), ("tpe", "none"), ("gp", "none"), ("nsga2", "none"), ("tpe", "hyperband"), ("gp", "hyperband")],
+    [
+        ("random", "none"),
+        ("tpe", "none"),
+        ("gp", "none"),
+        ("nsga2", "none"),
+        ("tpe", "hyperband"),
+        ("gp", "hyperband"),
+    ],
 )
 def test_samplers_do_not_see_what_they_did_not_choose(tmp_path: Path, sampler: str, pruner: str):
-    """A search that goes on after its baselines suggests what it would have suggested without them."""
+    """A search that goes on after its baselines suggests what it would have suggested without
+    them.
+    """
     found = []
     for beside in (True, False):
         storage = InMemoryStorage()
         for trials in (12, 13):
-            flags = {"search.sampler": sampler, "search.trials": trials, "search.baselines": beside, "study": "same"}
+            flags = {
+                "search.sampler": sampler,
+                "search.trials": trials,
+                "search.baselines": beside,
+                "study": "same",
+            }
             flags |= {"search.pruner": pruner, "recipe.epochs": 2, "recipe.warmup_steps": 1}
             driver = Driver(tmp_path, memory=storage, **flags, **{"search.replicates": 1 + beside})
             drive(driver)

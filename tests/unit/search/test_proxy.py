@@ -1,4 +1,6 @@
-"""Whether a ranking holds: the statistics against slow counts, the layouts that are asked, what is kept of the answer."""
+"""Whether a ranking holds: the statistics against slow counts, the layouts that are asked, what is
+kept of the answer.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,17 @@ from nas.errors import SpecError, StudyError
 from nas.search.budget import Budget
 from nas.search.proxy.layouts import choose_layouts, spread
 from nas.search.proxy.rank_correlation import Pair, agreement, interval, ranks, top_recall, verdict
-from nas.search.proxy.studies import FULL, PROXY, chosen_before, compared, fuller, outcomes, record, request_of, store
+from nas.search.proxy.studies import (
+    FULL,
+    PROXY,
+    chosen_before,
+    compared,
+    fuller,
+    outcomes,
+    record,
+    request_of,
+    store,
+)
 from nas.search.search import Search
 from search_spaces.layout import Layout
 from search_spaces.space import load_space
@@ -33,7 +45,10 @@ REQUEST = {"space": SMALL, "recipe.name": "tiny", "recipe.epochs": 2, "run.retri
 
 
 def pairs(proxy: list[float], full: list[float]) -> list[Pair]:
-    return [Pair(f"layout {i}", 1, a, b, 10.0, 40.0) for i, (a, b) in enumerate(zip(proxy, full, strict=True))]
+    return [
+        Pair(f"layout {i}", 1, a, b, 10.0, 40.0)
+        for i, (a, b) in enumerate(zip(proxy, full, strict=True))
+    ]
 
 
 def counted_tau(proxy: list[float], full: list[float]) -> float:
@@ -62,15 +77,22 @@ def test_perfect_reversed_and_tied_rankings():
     assert perfect.top_recall == {1: 1, 3: 1, 5: 1}
     assert (perfect.proxy_s, perfect.full_s, perfect.cost_ratio) == (80, 320, 4)
     assert perfect.text == (
-        "The proxy may be used: Kendall's tau 1.00, 95 % interval 1.00 to 1.00, over 8 layouts; recall 1.00 of the best 1, "
+        "The proxy may be used: Kendall's tau 1.00, 95 % interval 1.00 to 1.00, over 8 layouts; "
+        "recall 1.00 of the best 1, "
         "1.00 of the best 3, 1.00 of the best 5; the fuller training takes 4.0 times as long."
     )
     assert (reversed_.tau, reversed_.tau_high, reversed_.verdict) == (-1, -1, "may not")
-    assert reversed_.top_recall == {1: 0, 3: 0, 5: pytest.approx(2 / 5)}  # of 8, two are among the 5 best and the 5 worst
+    assert reversed_.top_recall == {
+        1: 0,
+        3: 0,
+        5: pytest.approx(2 / 5),
+    }  # of 8, two are among the 5 best and the 5 worst
     tied = agreement(pairs([0.0] * 8, scores))
     assert (tied.tau, tied.tau_low, tied.verdict) == (None, None, "cannot be told")
     assert "no Kendall's tau, because one recipe gives the same mAP to all" in tied.text
-    assert agreement(pairs(scores[:5], scores[:5])).verdict == "cannot be told"  # as many come out in order by chance
+    assert (
+        agreement(pairs(scores[:5], scores[:5])).verdict == "cannot be told"
+    )  # as many come out in order by chance
     json.dumps(tied.to_dict(), allow_nan=False)
 
 
@@ -98,7 +120,9 @@ def test_the_interval_is_that_of_a_slow_bootstrap():
         (40, None, None, None, "cannot be told"),
     ],
 )
-def test_the_rule(layouts: int, tau: float | None, low: float | None, high: float | None, said: str):
+def test_the_rule(
+    layouts: int, tau: float | None, low: float | None, high: float | None, said: str
+):
     assert verdict(layouts, tau, low, high) == said
 
 
@@ -107,8 +131,13 @@ def test_the_rule(layouts: int, tau: float | None, low: float | None, high: floa
     ("true_tau", "layouts", "said", "least", "most"),
     [(0, 6, "may", 0, 0.05), (0.8, 12, "may", 0.75, 1), (0, 20, "may not", 0.7, 1)],
 )
-def test_how_often_the_rule_is_right(true_tau: float, layouts: int, said: str, least: float, most: float):
-    drawn, share = np.random.default_rng(0), math.sin(math.pi / 2 * true_tau)  # the correlation of normal scores with that tau
+def test_how_often_the_rule_is_right(
+    true_tau: float, layouts: int, said: str, least: float, most: float
+):
+    drawn, share = (
+        np.random.default_rng(0),
+        math.sin(math.pi / 2 * true_tau),
+    )  # the correlation of normal scores with that tau
     verdicts = []
     for _ in range(80):
         proxy = drawn.normal(size=layouts)
@@ -121,7 +150,11 @@ def test_recall_is_that_of_all_ways_to_break_ties():
     proxy, full = np.array([3, 1, 1, 1, 0]), np.array([2, 2, 0, 2, 1])
     places = range(5)
     orders = [
-        [order for order in itertools.permutations(places) if all(values[a] >= values[b] for a, b in itertools.pairwise(order))]
+        [
+            order
+            for order in itertools.permutations(places)
+            if all(values[a] >= values[b] for a, b in itertools.pairwise(order))
+        ]
         for values in (proxy, full)
     ]
     for k in (1, 2, 3):
@@ -133,18 +166,25 @@ def test_ranks_count_down_and_share_the_better_place():
     assert ranks([0.1, 0.3, 0.3, 0.2]) == [4, 1, 1, 3]
 
 
-# ------------------------------------------------------------------------------------------------------------ layouts
+# --------------------------------------------------------------------------------------------------
 
 
 def parts(pool: list[tuple[Layout, int]], count: int) -> list[set[Layout]]:
     ordered = sorted(pool, key=lambda pair: (pair[1], str(pair[0])))
-    return [{layout for layout, _ in piece} for piece in np.array_split(np.array(ordered, dtype=object), count)]
+    return [
+        {layout for layout, _ in piece}
+        for piece in np.array_split(np.array(ordered, dtype=object), count)
+    ]
 
 
 def test_each_part_of_the_flops_and_each_pattern_is_chosen():
     space = load_space("tiny")
-    by_pattern = [[layout for layout in space if layout.pattern == pattern] for pattern in space.patterns]
-    turns = [layout for turn in zip(*by_pattern, strict=True) for layout in turn]  # every part has every pattern
+    by_pattern = [
+        [layout for layout in space if layout.pattern == pattern] for pattern in space.patterns
+    ]
+    turns = [
+        layout for turn in zip(*by_pattern, strict=True) for layout in turn
+    ]  # every part has every pattern
     pool = [(layout, flops) for flops, layout in enumerate(turns)]
     chosen = spread(pool, 12)
     assert len(pool) % 12 == 0
@@ -172,7 +212,9 @@ def test_layouts_fit_by_both_recipes_and_grow_with_their_number(tmp_path: Path):
     assert four == choose_layouts(small, big, 4)
     assert {*four} < {*choose_layouts(small, big, 8, four)}
     big.limit_bytes = sizes[0]
-    with pytest.raises(StudyError, match="needs two layouts of space 'small' that fit by both recipes; there are 1"):
+    with pytest.raises(
+        StudyError, match="needs two layouts of space 'small' that fit by both recipes; there are 1"
+    ):
         choose_layouts(small, big, 4)
     big.limit_bytes = 1
     with pytest.raises(StudyError, match="no layout of space 'small' fits"):
@@ -185,20 +227,27 @@ def test_layouts_of_equal_memory_are_those_that_use_it(tmp_path: Path):
     equal, full = Budget(request, FACTS), Budget(fuller(request, 2, None), FACTS)
     chosen = choose_layouts(equal, full, 3)
     assert len(chosen) == 3
-    assert all(0.9 * equal.limit_bytes <= equal.predicted_bytes(layout) <= equal.limit_bytes for layout in chosen)
+    assert all(
+        0.9 * equal.limit_bytes <= equal.predicted_bytes(layout) <= equal.limit_bytes
+        for layout in chosen
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ studies
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_fuller_recipe(tmp_path: Path):
-    request = spec(tmp_path, **{"recipe.schedule": "step", "recipe.epochs": 8, "recipe.decay_epochs": [5, 7]})
+    request = spec(
+        tmp_path, **{"recipe.schedule": "step", "recipe.epochs": 8, "recipe.decay_epochs": [5, 7]}
+    )
     longer = fuller(request, 3, None).recipe
     assert (longer.epochs, longer.decay_epochs, longer.patience) == (24, (15, 21), 15)
     unchanged = {"epochs", "decay_epochs", "patience"}
     assert longer.model_dump(exclude=unchanged) == request.recipe.model_dump(exclude=unchanged)
     assert fuller(request, 3, "paper-24").recipe.decay_epochs == (22,)
-    with pytest.raises(SpecError, match="--full must be another recipe than that of the search; both are 'proxy'"):
+    with pytest.raises(
+        SpecError, match="--full must be another recipe than that of the search; both are 'proxy'"
+    ):
         fuller(spec(tmp_path, recipe="proxy", **{"recipe.epochs": 8}), 4, "proxy")
     with pytest.raises(SpecError, match="did you mean 'paper'"):
         fuller(request, 4, "papr")
@@ -239,15 +288,23 @@ def test_what_failed_is_left_out_and_the_rest_is_kept(tmp_path: Path, nas):
     both, lost_later = outcomes(full, [*done])
     left_out = lost | lost_later
     assert left_out == {
-        str(check.layouts[1]): "cells.proxy: NonFiniteLoss: nan", str(check.layouts[2]): "cells.full: NonFiniteLoss: nan",
-    }  # fmt: skip
+        str(check.layouts[1]): "cells.proxy: NonFiniteLoss: nan",
+        str(check.layouts[2]): "cells.full: NonFiniteLoss: nan",
+    }
     found = compared(done, both)
     assert [(pair.layout, pair.proxy_map, pair.full_map) for pair in found.pairs] == [
-        (str(check.layouts[0]), 0.1, 0.2), (str(check.layouts[3]), 0.2, 0.4),
-    ]  # fmt: skip
+        (str(check.layouts[0]), 0.1, 0.2),
+        (str(check.layouts[3]), 0.2, 0.4),
+    ]
     kept = record(found, proxy, full, left_out)
     assert store(kept, check.spec, (proxy, full)) == ["cells.proxy", "cells.full", "cells"]
-    assert kept["full"] == {"study": "cells.full", "recipe": "tiny", "epochs": 4, "image_size": 160, "seed": 1}
+    assert kept["full"] == {
+        "study": "cells.full",
+        "recipe": "tiny",
+        "epochs": 4,
+        "image_size": 160,
+        "seed": 1,
+    }
     attributes = own.study.study.user_attrs
     assert attributes["nas_proxy_check"] == json.loads(json.dumps(kept))
     assert ("Proxy", found.text) in summary_paragraphs(StudyView.read(own.study.study))
@@ -260,9 +317,15 @@ def test_what_failed_is_left_out_and_the_rest_is_kept(tmp_path: Path, nas):
 def test_a_study_of_another_recipe_does_not_get_the_check(tmp_path: Path):
     own = Driver(tmp_path, **{**REQUEST, "recipe.epochs": 3})
     check = Check(tmp_path)
-    studies = (check.train(PROXY, check.layouts, [0.1] * 4), check.train(FULL, check.layouts, [0.2] * 4))
+    studies = (
+        check.train(PROXY, check.layouts, [0.1] * 4),
+        check.train(FULL, check.layouts, [0.2] * 4),
+    )
     found = compared(*(outcomes(study, check.layouts)[0] for study in studies))
     assert store(record(found, *studies, {}), check.spec, studies) == ["cells.proxy", "cells.full"]
     assert "nas_proxy_check" not in own.study.study.user_attrs
-    with pytest.raises(StudyError, match=r"needs two layouts that both trainings complete; cells\.none has 1; .*nan"):
+    with pytest.raises(
+        StudyError,
+        match=r"needs two layouts that both trainings complete; cells\.none has 1; .*nan",
+    ):
         outcomes(check.train("none", check.layouts, [0.1, None, None, None]), check.layouts)

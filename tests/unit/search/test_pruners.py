@@ -15,11 +15,20 @@ from helpers.untrained import FACTS, spec
 from optuna.trial import Trial, TrialState
 
 from nas.search.budget import Budget
-from nas.search.pruners import HyperbandAtCost, MedianAtCost, make_pruner, typical_flops, warmup_epochs
+from nas.search.pruners import (
+    HyperbandAtCost,
+    MedianAtCost,
+    make_pruner,
+    typical_flops,
+    warmup_epochs,
+)
 from nas.study.roles import BASELINE, CANDIDATE, CandidateStudy
 from search_spaces.catalog import PRUNED_AT, PRUNERS
 
-NINE = {"name": "nine", "stages": [{"kinds": ["C"], "depths": depths} for depths in ([1, 2, 3], [1], [1, 2, 3], [1])]}
+NINE = {
+    "name": "nine",
+    "stages": [{"kinds": ["C"], "depths": depths} for depths in ([1, 2, 3], [1], [1, 2, 3], [1])],
+}
 
 
 @pytest.fixture
@@ -35,7 +44,9 @@ def ask(study: optuna.Study, flops: int) -> Trial:
 
 
 def train(study: optuna.Study, flops: int, scores: Sequence[float]) -> int:
-    """A candidate to its end, which is never asked about after its last epoch. Returns its epochs."""
+    """A candidate to its end, which is never asked about after its last epoch. Returns its
+    epochs.
+    """
     trial = ask(study, flops)
     for epoch, score in enumerate(scores, start=1):
         trial.report(score, epoch)
@@ -50,10 +61,14 @@ def train(study: optuna.Study, flops: int, scores: Sequence[float]) -> int:
 @pytest.mark.parametrize("name", PRUNERS)
 def test_pruners_judge_nothing_in_the_warmup(name: str, at: str, budget: Budget):
     flops = 3 * round(typical_flops(budget))  # the warm-up alone costs more than the first rung
-    pruner = make_pruner(name, warmup_epochs=2, epochs=9, at_cost_in=budget if at == "cost" else None)
+    pruner = make_pruner(
+        name, warmup_epochs=2, epochs=9, at_cost_in=budget if at == "cost" else None
+    )
     stopped = []
     for number in range(12):  # of all brackets
-        study = optuna.create_study(direction="maximize", pruner=pruner, study_name=f"warmup {number}")
+        study = optuna.create_study(
+            direction="maximize", pruner=pruner, study_name=f"warmup {number}"
+        )
         for _ in range(6):
             train(study, flops, [0.5] * 4)
         stopped.append(train(study, flops, [0.1] * 4))
@@ -74,18 +89,31 @@ def test_at_equal_flops_both_settings_decide_alike(name: str, budget: Budget):
 
 
 def test_the_typical_layout_is_the_median_of_what_may_be_trained(tmp_path: Path, budget: Budget):
-    sizes = sorted((budget.cost(layout).flops, budget.predicted_bytes(layout)) for layout in budget.space)
+    sizes = sorted(
+        (budget.cost(layout).flops, budget.predicted_bytes(layout)) for layout in budget.space
+    )
     assert len(sizes) == 9
     assert typical_flops(budget) == sizes[4][0]
     limit = statistics.median(size for _, size in sizes)
-    smaller = Budget(spec(tmp_path, space={**NINE, "channels": [16]}, **{"budget.memory": f"{limit // 2**20}MiB"}), FACTS)
+    smaller = Budget(
+        spec(
+            tmp_path, space={**NINE, "channels": [16]}, **{"budget.memory": f"{limit // 2**20}MiB"}
+        ),
+        FACTS,
+    )
     fitting = [flops for flops, size in sizes if size <= smaller.limit_bytes]
     assert 0 < len(fitting) < 9
     assert typical_flops(smaller) == statistics.median(fitting)
 
 
-def test_where_hardly_anything_fits_one_that_does_is_the_typical_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    space = {**NINE, "stages": [{"kinds": ["C"], "depths": [1, 2, 3, 4]}] * 4, "channels": [16]}  # 256 layouts
+def test_where_hardly_anything_fits_one_that_does_is_the_typical_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    space = {
+        **NINE,
+        "stages": [{"kinds": ["C"], "depths": [1, 2, 3, 4]}] * 4,
+        "channels": [16],
+    }  # 256 layouts
     budget = Budget(spec(tmp_path, space=space), FACTS)
     monkeypatch.setattr(budget, "predicted_bytes", lambda layout: sum(layout.depths))
     budget.limit_bytes = 4
@@ -106,7 +134,9 @@ def score_at(scores: Sequence[float], flops: int, cost: int) -> float | None:
 def test_median_at_equal_cost_by_brute_force():
     draw, decisions = random.Random(1), []
     for _ in range(150):
-        study = optuna.create_study(direction="maximize", pruner=MedianAtCost(n_startup_trials=0, n_warmup_steps=0))
+        study = optuna.create_study(
+            direction="maximize", pruner=MedianAtCost(n_startup_trials=0, n_warmup_steps=0)
+        )
         done = []
         for _ in range(draw.randint(1, 9)):
             flops, scores = draw.randint(5, 50), [draw.random() for _ in range(draw.randint(1, 6))]
@@ -123,16 +153,24 @@ def test_median_at_equal_cost_by_brute_force():
         reached = [score_at(theirs, size, len(scores) * flops) for size, theirs in done]
         known = [score for score in reached if score is not None]
         assert trial.should_prune() == (bool(known) and max(scores) < statistics.median(known))
-        assert trial.storage.get_trial(trial._trial_id).intermediate_values == dict(enumerate(scores, start=1))
+        assert trial.storage.get_trial(trial._trial_id).intermediate_values == dict(
+            enumerate(scores, start=1)
+        )
         decisions.append(trial.should_prune())
     assert 20 < sum(decisions) < 130
 
 
 def at_epoch(pruner: optuna.pruners.BasePruner, flops: int, epoch: int, slope: float) -> bool:
-    """Whether a candidate is stopped that gains `slope` x its cost, beside ten others of which five gain 0.5 x theirs."""
+    """Whether a candidate is stopped that gains `slope` x its cost, beside ten others of which five
+    gain 0.5 x theirs.
+    """
     study = optuna.create_study(direction="maximize", pruner=pruner)
     for other in range(10):
-        train(study, 10 + 5 * other, [(0.5 if other % 2 else 2.0) * (10 + 5 * other) * each / 1000 for each in range(1, 13)])
+        train(
+            study,
+            10 + 5 * other,
+            [(0.5 if other % 2 else 2.0) * (10 + 5 * other) * each / 1000 for each in range(1, 13)],
+        )
     trial = ask(study, flops)
     for each in range(1, epoch + 1):
         trial.report(slope * flops * each / 1000, each)
@@ -147,7 +185,8 @@ def test_cheap_and_expensive_candidates_with_one_curve_over_cost_are_treated_ali
         def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
             return trial.number == 10 and super().prune(study, trial)
 
-    # Their costs of 60 to 120 lie between the first and the last epochs of all others: the median slope is (0.5 + 2) / 2.
+    # Their costs of 60 to 120 lie between the first and the last epochs of all others: the median
+    # slope is (0.5 + 2) / 2.
     for total in (60, 90, 120):
         stopped = {flops: at_epoch(Late(), flops, total // flops, slope) for flops in (10, 15, 30)}
         assert set(stopped.values()) == {slope < 1.25}, (total, stopped)
@@ -167,12 +206,17 @@ def test_a_cheap_candidate_is_not_held_against_what_an_expensive_one_has_used():
 
 
 def test_rungs_of_hyperband_at_equal_cost():
-    # Optuna's own Hyperband is shown each candidate after every epoch of a typical layout, with its score interpolated there.
+    # Optuna's own Hyperband is shown each candidate after every epoch of a typical layout, with its
+    # score interpolated there.
     draw, unit, first, epochs = random.Random(2), 100, 1, 9
     reference = optuna.create_study(
-        direction="maximize", pruner=optuna.pruners.HyperbandPruner(first, epochs), study_name="rungs"
+        direction="maximize",
+        pruner=optuna.pruners.HyperbandPruner(first, epochs),
+        study_name="rungs",
     )
-    study = optuna.create_study(direction="maximize", pruner=HyperbandAtCost(first, epochs, unit), study_name="rungs")
+    study = optuna.create_study(
+        direction="maximize", pruner=HyperbandAtCost(first, epochs, unit), study_name="rungs"
+    )
     ends = []
     for _ in range(120):
         flops, level = draw.choice([25, 50, 100, 130, 200, 350]), draw.random()
@@ -185,12 +229,18 @@ def test_rungs_of_hyperband_at_equal_cost():
             if trial.should_prune():
                 expected = math.ceil(step * unit / flops)  # its first epoch from there
                 break
-        reference.tell(trial, None if expected < epochs else scores[-1], TrialState.PRUNED if expected < epochs else None)
+        reference.tell(
+            trial,
+            None if expected < epochs else scores[-1],
+            TrialState.PRUNED if expected < epochs else None,
+        )
         ends.append((flops, train(study, flops, scores)))
         assert ends[-1][1] == expected
     pruned = [(flops, end) for flops, end in ends if end < epochs]
     assert len({flops for flops, _ in pruned}) == 6
-    assert {end for flops, end in pruned if flops == 25} == {4}  # in full it costs less than the second rung
+    assert {end for flops, end in pruned if flops == 25} == {
+        4
+    }  # in full it costs less than the second rung
     assert {end for flops, end in pruned if flops == 350} == {1}
     assert len(pruned) < 100
 
@@ -199,7 +249,10 @@ def test_hyperband_stops_the_worst_early_and_spends_less():
     pruner = make_pruner("hyperband", warmup_epochs=0, epochs=9)
     # The name decides which trial falls into which bracket.
     study = optuna.create_study(direction="maximize", pruner=pruner, study_name="brackets")
-    spent = {rank: train(study, 1, [rank / 40] * 9) for rank in (number * 17 % 40 for number in range(40))}
+    spent = {
+        rank: train(study, 1, [rank / 40] * 9)
+        for rank in (number * 17 % 40 for number in range(40))
+    }
     assert sum(spent.values()) < 0.8 * 40 * 9
     assert spent[39] == 9
     worst, best = ([spent[rank] for rank in ranks] for ranks in (range(10), range(30, 40)))
@@ -213,7 +266,11 @@ def test_warmup_in_epochs():
 
 
 def test_baselines_are_nothing_to_compare_with():
-    optuna.create_study(study_name="beside", storage=(storage := optuna.storages.InMemoryStorage()), direction="maximize")
+    optuna.create_study(
+        study_name="beside",
+        storage=(storage := optuna.storages.InMemoryStorage()),
+        direction="maximize",
+    )
     study = CandidateStudy("beside", storage, pruner=MedianAtCost(n_startup_trials=1))
     for role in (CANDIDATE, BASELINE, BASELINE):
         trial = ask(study, 10)

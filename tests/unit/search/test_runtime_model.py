@@ -1,4 +1,6 @@
-"""The arithmetic of a search's cost, against closed forms, a slow clock and Optuna's own pruners."""
+"""The arithmetic of a search's cost, against closed forms, a slow clock and Optuna's own
+pruners.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ from nas.search.forecast.runtime_model import (
 )
 from nas.search.pruners import make_pruner
 
-TRUE = {"begin_s": (0.1, 1e-9, 0.0), "step_s": (0.01, 3e-10, 2e-9), "score_s": (0.0, 2e-10, 0.0), "keep_s": (0.02, 0.0, 1e-9)}
+TRUE = {
+    "begin_s": (0.1, 1e-9, 0.0),
+    "step_s": (0.01, 3e-10, 2e-9),
+    "score_s": (0.0, 2e-10, 0.0),
+    "keep_s": (0.02, 0.0, 1e-9),
+}
 SIZES = ((1e8, 3e7), (2e8, 9e7), (4e8, 8e7), (7e8, 3e8), (3e8, 1e8))
 
 
@@ -40,7 +47,9 @@ def test_linear_data_are_recovered():
 
 def test_nothing_is_below_zero_however_the_timings_are():
     times = (0.5, 0.4, 0.3, 0.2, 0.1)  # the larger, the faster
-    model = CostModel.fit([timing(*size, step_s=step_s) for size, step_s in zip(sorted(SIZES), times, strict=True)])
+    model = CostModel.fit(
+        [timing(*size, step_s=step_s) for size, step_s in zip(sorted(SIZES), times, strict=True)]
+    )
     assert all(value >= 0 for values in model.coefficients.values() for value in values)
     with pytest.raises(ValueError, match="at least one"):
         CostModel.fit([])
@@ -74,7 +83,9 @@ def test_a_search_against_a_slow_clock():
     sample = [CandidateCost(2.0, 5.0, 7.0, 0.0), CandidateCost(2.0, 7.0, 9.0, 0.0)]
     around = Around(worker_s=3.0, choose_s=0.5, read_train_s=0.25, read_others_s=0.125)
     extras = Extras([CandidateCost(1.0, 9.0, 10.0, 0.5)] * 2, replicates=1, epochs=4)
-    found = search_cost(first, sample, candidates=5, epochs=2, concurrent=2, around=around, extras=extras)
+    found = search_cost(
+        first, sample, candidates=5, epochs=2, concurrent=2, around=around, extras=extras
+    )
     each_s = [1 + 12 + 0.5, 1 + 22 + 0.5, 18.0, 18.0, 18.0, 1 + 40 + 0.5, 1 + 40 + 0.5, 2 + 32.0]
     assert found.candidates_s == pytest.approx(sum(each_s) + 0.375)
     assert found.train_s == pytest.approx(2 * (4 + 8 + 6 + 6 + 6) + 4 * (9 + 9 + 6) + 0.25)
@@ -93,8 +104,12 @@ def test_equal_candidates_run_in_rounds():
     assert makespan_s([10.0] * 9, 4) == 30
 
 
-def epochs_under(pruner: optuna.pruners.BasePruner, name: str, scores: list[float], epochs: int) -> list[int]:
-    """Trains candidates with these scores one after the other, as `nas.search.search` does: the last report ends a trial."""
+def epochs_under(
+    pruner: optuna.pruners.BasePruner, name: str, scores: list[float], epochs: int
+) -> list[int]:
+    """Trains candidates with these scores one after the other, as `nas.search.search` does: the
+    last report ends a trial.
+    """
     study, trained = optuna.create_study(study_name=name, direction="maximize", pruner=pruner), []
     for score in scores:
         trial = study.ask()
@@ -115,19 +130,24 @@ def test_without_a_pruner_all_epochs_are_trained():
     assert expected_epochs("none", 6, 1, 3) == (statistics.fmean(trained),) * 2
 
 
-@pytest.mark.parametrize(("trials", "epochs", "warmup"), [(40, 9, 0), (40, 8, 1), (24, 27, 0), (5, 3, 0), (40, 2, 4)])
+@pytest.mark.parametrize(
+    ("trials", "epochs", "warmup"), [(40, 9, 0), (40, 8, 1), (24, 27, 0), (5, 3, 0), (40, 2, 4)]
+)
 def test_hyperband_against_optuna(trials: int, epochs: int, warmup: int):
     draw, trained = random.Random(0), list[float]()
     for repetition in range(12):
         scores = [draw.random() for _ in range(trials)]
-        trained += epochs_under(make_pruner("hyperband", warmup, epochs), f"study {repetition}", scores, epochs)
+        trained += epochs_under(
+            make_pruner("hyperband", warmup, epochs), f"study {repetition}", scores, epochs
+        )
     low, high = expected_epochs("hyperband", epochs, warmup, trials)
     assert low == high
     assert low == pytest.approx(statistics.fmean(trained), rel=0.15)
 
 
 def test_one_rung_of_hyperband_by_hand():
-    # Two brackets with the shares 3 and 2 of 5; those of the first that reach 1 epoch: 1, 1/2 and 1/3 go on to 3.
+    # Two brackets with the shares 3 and 2 of 5; those of the first that reach 1 epoch: 1, 1/2 and
+    # 1/3 go on to 3.
     assert hyperband_epochs(3, 1, 5) == pytest.approx((3 * 1 + (1 + 1 / 2 + 1 / 3) * 2 + 2 * 3) / 5)
 
 
@@ -135,5 +155,9 @@ def test_one_rung_of_hyperband_by_hand():
 def test_the_median_pruner_stays_within_its_range(warmup: int):
     low, high = expected_epochs("median", 6, warmup, 12)
     falling, rising = [1 - k / 20 for k in range(12)], [k / 20 for k in range(12)]
-    assert statistics.fmean(epochs_under(make_pruner("median", warmup, 6), "falling", falling, 6)) == pytest.approx(low)
-    assert statistics.fmean(epochs_under(make_pruner("median", warmup, 6), "rising", rising, 6)) == pytest.approx(high)
+    assert statistics.fmean(
+        epochs_under(make_pruner("median", warmup, 6), "falling", falling, 6)
+    ) == pytest.approx(low)
+    assert statistics.fmean(
+        epochs_under(make_pruner("median", warmup, 6), "rising", rising, 6)
+    ) == pytest.approx(high)

@@ -39,7 +39,12 @@ def test_every_attribute_is_there_and_documented(tmp_path: Path):
     others = {"fail_reason", "infeasible_reason", "origin", "test_map", "test_map_50"}
     masks = {name for name in attributes.TRIAL if "map_segm" in name}
     assert set(written) == set(attributes.TRIAL) - others - masks
-    later = {"nas_memory_correction", "nas_proxy_check", "nas_cost_predicted", "nas_baselines"}  # nothing was measured
+    later = {
+        "nas_memory_correction",
+        "nas_proxy_check",
+        "nas_cost_predicted",
+        "nas_baselines",
+    }  # nothing was measured
     assert set(driver.study.study.user_attrs) == set(attributes.STUDY) - later
     assert written["map"] == written["map_50"] == 0.4
     assert written["map_small"] is None
@@ -89,10 +94,18 @@ def test_several_objectives_have_a_front(tmp_path: Path):
     for value in (0.2, 0.4, 0.3, 0.1):
         driver.train(value, fps=50.0 if value == 0.1 else 20.0)
     study = driver.study.study
-    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MAXIMIZE"]
+    assert [direction.name for direction in study.directions] == [
+        "MAXIMIZE",
+        "MINIMIZE",
+        "MAXIMIZE",
+    ]
     trials = study.trials
     for trial in trials:
-        assert trial.values == [trial.user_attrs["map"], trial.user_attrs["memory_predicted_gib"], trial.user_attrs["fps"]]
+        assert trial.values == [
+            trial.user_attrs["map"],
+            trial.user_attrs["memory_predicted_gib"],
+            trial.user_attrs["fps"],
+        ]
         assert not trial.intermediate_values
     front = pareto_front(study)
     for trial in trials:  # by the definition
@@ -106,12 +119,17 @@ def test_several_objectives_have_a_front(tmp_path: Path):
         assert (trial.number in front) == (not beaten)
     assert {1, 3} <= front  # the best mAP, the fastest
     assert [trial.number for trial in leaderboard(study)] == [1, 2, 0, 3]
-    with pytest.raises(StudyError, match=r"search.objectives was \['map', 'memory', 'fps'\], now \['map'\]"):
+    with pytest.raises(
+        StudyError, match=r"search.objectives was \['map', 'memory', 'fps'\], now \['map'\]"
+    ):
         Driver(tmp_path)
 
 
 def test_infeasible_with_several_objectives(tmp_path: Path):
-    driver = Driver(tmp_path, **{"search.objectives": ["map", "memory"], "search.trials": 2, "budget.memory": "1GiB"})
+    driver = Driver(
+        tmp_path,
+        **{"search.objectives": ["map", "memory"], "search.trials": 2, "budget.memory": "1GiB"},
+    )
     number = driver.train(0.9, memory_peak_bytes=2 * GIB)
     assert driver.trial(number).state == TrialState.PRUNED
     driver.train(0.1, memory_peak_bytes=GIB // 2)
@@ -129,12 +147,20 @@ def test_an_older_study_without_newer_keys_goes_on(tmp_path: Path):
 
 
 def test_measured_trials_correct_the_prediction(tmp_path: Path):
-    """A card that takes 6 % and 0.2 GiB more than predicted, and a budget that a naive prediction would pass."""
+    """A card that takes 6 % and 0.2 GiB more than predicted, and a budget that a naive prediction
+    would pass.
+    """
 
     def on_the_card(traced_gib: float) -> float:
         return 1.06 * traced_gib + 0.2
 
-    flags = {"space": "free", "search.trials": 10, "recipe": "tiny", "recipe.epochs": 1, "budget.memory": "16GiB"}
+    flags = {
+        "space": "free",
+        "search.trials": 10,
+        "recipe": "tiny",
+        "recipe.epochs": 1,
+        "budget.memory": "16GiB",
+    }
     driver = Driver(tmp_path, dataclasses.replace(FACTS, batch_shape=(4, 3, 320, 320)), **flags)
     off = []
     for _ in range(10):
@@ -156,7 +182,11 @@ def test_measured_trials_correct_the_prediction(tmp_path: Path):
 
 def test_failures_are_replaced_and_release_their_layout(tmp_path: Path):
     only = {"name": "one", "stages": [{"kinds": ["C"], "depths": [1]}] * 4, "channels": [16, 24]}
-    driver = Driver(tmp_path, space=only, **{"search.trials": 2, "run.retries": 2, "recipe": "tiny", "recipe.epochs": 2})
+    driver = Driver(
+        tmp_path,
+        space=only,
+        **{"search.trials": 2, "run.retries": 2, "recipe": "tiny", "recipe.epochs": 2},
+    )
     failed = []
     for _ in range(6):
         assignment = driver.study.ask()
@@ -180,12 +210,20 @@ def test_the_listed_layouts_and_no_others(tmp_path: Path):
         driver.study.fail(driver.study.ask().number, "broken")
     left_behind = driver.study.ask()
     again = Driver(tmp_path, **flags)
-    assert (again.train(), left_behind.number) == (3, 3)  # the last one is gone on with, though nothing else is left
+    assert (again.train(), left_behind.number) == (
+        3,
+        3,
+    )  # the last one is gone on with, though nothing else is left
     assert again.study.ask() is None
     assert again.study.finished
     assert again.study.stop_reason == "search.try exhausted"
     trials = [(trial.user_attrs["layout"], trial.state.name) for trial in again.study.study.trials]
-    assert trials == [(listed[0], "COMPLETE"), (listed[1], "FAIL"), (listed[1], "FAIL"), (listed[2], "COMPLETE")]
+    assert trials == [
+        (listed[0], "COMPLETE"),
+        (listed[1], "FAIL"),
+        (listed[1], "FAIL"),
+        (listed[2], "COMPLETE"),
+    ]
     assert again.study.refusals()["repeated"] == 0
 
 
@@ -203,7 +241,9 @@ def test_ten_failures_in_a_row_stop_the_search(tmp_path: Path):
 
 def test_the_space_to_its_end(tmp_path: Path):
     small = {"name": "s", "stages": [{"kinds": ["C", "T"], "depths": [1]}] * 4, "channels": [16]}
-    driver = Driver(tmp_path, space=small, **{"search.trials": 100, "recipe": "tiny", "recipe.epochs": 2})
+    driver = Driver(
+        tmp_path, space=small, **{"search.trials": 100, "recipe": "tiny", "recipe.epochs": 2}
+    )
     for _ in range(16):
         driver.train()
     assert driver.study.ask() is None
@@ -213,7 +253,9 @@ def test_the_space_to_its_end(tmp_path: Path):
 
 def test_while_the_last_layouts_run_the_search_waits(tmp_path: Path):
     small = {"name": "s", "stages": [{"kinds": ["C"], "depths": [1]}] * 4, "channels": [16]}
-    driver = Driver(tmp_path, space=small, **{"search.trials": 2, "recipe": "tiny", "recipe.epochs": 2})
+    driver = Driver(
+        tmp_path, space=small, **{"search.trials": 2, "recipe": "tiny", "recipe.epochs": 2}
+    )
     first = driver.study.ask()
     assert driver.study.ask() is None
     assert not driver.study.finished
@@ -231,7 +273,15 @@ def test_only_what_is_asked_for_runs_at_once(tmp_path: Path):
 
 
 def test_the_median_pruner_stops_a_bad_candidate(tmp_path: Path):
-    driver = Driver(tmp_path, **{"search.trials": 6, "search.pruner": "median", "recipe.epochs": 4, "recipe.warmup_steps": 0})
+    driver = Driver(
+        tmp_path,
+        **{
+            "search.trials": 6,
+            "search.pruner": "median",
+            "recipe.epochs": 4,
+            "recipe.warmup_steps": 0,
+        },
+    )
     for _ in range(5):
         assignment = driver.study.ask()
         for epoch in range(1, 5):
@@ -239,20 +289,29 @@ def test_the_median_pruner_stops_a_bad_candidate(tmp_path: Path):
     assignment = driver.study.ask()
     assert not driver.study.report(assignment.number, report(0.1, 1, epochs=4))
     trial = driver.trial(assignment.number)
-    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, 0.1, {1: 0.1})
+    assert (trial.state, trial.value, trial.intermediate_values) == (
+        TrialState.PRUNED,
+        0.1,
+        {1: 0.1},
+    )
     assert driver.kinds()[-1] == "pruned"
     assert len(leaderboard(driver.study.study)) == 5
     assert driver.study.finished
 
 
 def test_a_budget_that_nothing_fits_is_refused_with_the_nearest_figure(tmp_path: Path):
-    with pytest.raises(StudyError, match=r"no layout of space 'tiny' fits into 0.001 GiB: the smallest is C1-C1-C1-C1@16 with"):
+    with pytest.raises(
+        StudyError,
+        match=r"no layout of space 'tiny' fits into 0.001 GiB: the smallest is C1-C1-C1-C1@16 with",
+    ):
         Driver(tmp_path, **{"budget.memory": "1MiB"})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_layout_to_try_that_does_not_fit_is_refused(tmp_path: Path):
-    with pytest.raises(StudyError, match=r"search.try: T2-T2-T3-T2@24 needs 0\.\d+ GiB, the budget is 0.0391 GiB"):
+    with pytest.raises(
+        StudyError, match=r"search.try: T2-T2-T3-T2@24 needs 0\.\d+ GiB, the budget is 0.0391 GiB"
+    ):
         Driver(tmp_path, **{"search.try": ["T2-T2-T3-T2@24"], "budget.memory": "40MiB"})
 
 
@@ -286,5 +345,7 @@ def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
 def test_the_password_is_not_in_the_study(tmp_path: Path):
     driver = Driver(tmp_path)
     assert driver.study.study.user_attrs["nas_spec"]["storage"] == driver.spec.storage
-    hidden = public_spec(driver.spec.model_copy(update={"storage": "postgresql+psycopg://me:secret@host/x"}))
+    hidden = public_spec(
+        driver.spec.model_copy(update={"storage": "postgresql+psycopg://me:secret@host/x"})
+    )
     assert "secret" not in str(hidden)

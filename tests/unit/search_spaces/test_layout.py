@@ -1,4 +1,6 @@
-"""The grammar: what parses, what prints, what is the same network, what is refused and in which words."""
+"""The grammar: what parses, what prints, what is the same network, what is refused and in which
+words.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,18 @@ from search_spaces.layout import Layout, Stage, doubled, largest_divisor
 
 
 def random_layout(rng: random.Random) -> Layout:
-    widths = doubled(4 * rng.randint(1, 40)) if rng.random() < 0.5 else tuple(4 * rng.randint(1, 300) for _ in range(4))
+    widths = (
+        doubled(4 * rng.randint(1, 40))
+        if rng.random() < 0.5
+        else tuple(4 * rng.randint(1, 300) for _ in range(4))
+    )
     stages = tuple(Stage(rng.choice("CT"), rng.randint(1, 40), width) for width in widths)
     options = {"stem": rng.choice(["auto", "resnet", "patch"]), "head_dim": rng.choice([8, 32, 64])}
-    options |= {"window": rng.choice([7, 8, 12]), "mlp_ratio": rng.choice([2, 4, 2.5]), "norm": rng.choice(["bn", "gn"])}
+    options |= {
+        "window": rng.choice([7, 8, 12]),
+        "mlp_ratio": rng.choice([2, 4, 2.5]),
+        "norm": rng.choice(["bn", "gn"]),
+    }
     return Layout(stages, **options)
 
 
@@ -31,13 +41,31 @@ def test_text_form_and_long_form_are_complete():
 @pytest.mark.parametrize(
     ("spellings", "canonical"),
     [
-        (["C2-C2-T12-T4", "c2-c2-t12-t4@96", " C2-C2-T12-T4 ", "C2-C2-T12-T4@96,192,384,768"], "C2-C2-T12-T4"),
-        (["C2-C2-T12-T4+stem=auto", "C2-C2-T12-T4+stem=resnet", "C2-C2-T12-T4+stem_width=64"], "C2-C2-T12-T4"),
-        (["T2-T2-T6-T2+norm=gn", "T2-T2-T6-T2+stem=patch", "T2-T2-T6-T2+mlp_ratio=4.0"], "T2-T2-T6-T2"),
-        (["C3-C4-C6-C3@256+window=12", "C3-C4-C6-C3@256+head_dim=64+mlp_ratio=2"], "C3-C4-C6-C3@256"),
+        (
+            ["C2-C2-T12-T4", "c2-c2-t12-t4@96", " C2-C2-T12-T4 ", "C2-C2-T12-T4@96,192,384,768"],
+            "C2-C2-T12-T4",
+        ),
+        (
+            ["C2-C2-T12-T4+stem=auto", "C2-C2-T12-T4+stem=resnet", "C2-C2-T12-T4+stem_width=64"],
+            "C2-C2-T12-T4",
+        ),
+        (
+            ["T2-T2-T6-T2+norm=gn", "T2-T2-T6-T2+stem=patch", "T2-T2-T6-T2+mlp_ratio=4.0"],
+            "T2-T2-T6-T2",
+        ),
+        (
+            ["C3-C4-C6-C3@256+window=12", "C3-C4-C6-C3@256+head_dim=64+mlp_ratio=2"],
+            "C3-C4-C6-C3@256",
+        ),
         (["C1-C1-T2-T1@16", "C1-C1-T2-T1@16+stem_width=16"], "C1-C1-T2-T1@16"),
-        (["T1-C1-C1-C1@16+head_dim=24", "T1-C1-C1-C1@16+head_dim=16", "T1-C1-C1-C1@16"], "T1-C1-C1-C1@16"),
-        (["C2-C2-C14-T5@256,512,1024,768+norm=gn+window=8"], "C2-C2-C14-T5@256,512,1024,768+window=8+norm=gn"),
+        (
+            ["T1-C1-C1-C1@16+head_dim=24", "T1-C1-C1-C1@16+head_dim=16", "T1-C1-C1-C1@16"],
+            "T1-C1-C1-C1@16",
+        ),
+        (
+            ["C2-C2-C14-T5@256,512,1024,768+norm=gn+window=8"],
+            "C2-C2-C14-T5@256,512,1024,768+window=8+norm=gn",
+        ),
     ],
 )
 def test_two_spellings_of_one_network_are_one_layout(spellings: list[str], canonical: str):
@@ -47,13 +75,25 @@ def test_two_spellings_of_one_network_are_one_layout(spellings: list[str], canon
 
 
 def test_different_networks_have_different_ids():
-    texts = ["C2-C2-T12-T4", "C2-C2-T12-T4@128", "C2-C2-T12-T4+window=8", "C2-C2-T12-T4+norm=gn", "C2-C2-T12-T4+head_dim=64"]
-    texts += ["C2-C2-T12-T4+stem=patch", "C2-C2-T12-T4+stem_width=32", "C2-C2-T12-T4+mlp_ratio=2", "C2-C2-T12-T5"]
+    texts = [
+        "C2-C2-T12-T4",
+        "C2-C2-T12-T4@128",
+        "C2-C2-T12-T4+window=8",
+        "C2-C2-T12-T4+norm=gn",
+        "C2-C2-T12-T4+head_dim=64",
+    ]
+    texts += [
+        "C2-C2-T12-T4+stem=patch",
+        "C2-C2-T12-T4+stem_width=32",
+        "C2-C2-T12-T4+mlp_ratio=2",
+        "C2-C2-T12-T5",
+    ]
     assert len({Layout.parse(text).layout_id for text in texts}) == len(texts)
 
 
 def test_ids_are_stable():
-    # Studies and checkpoints refer to them: the first twelve digits of the SHA-256 of the canonical text.
+    # Studies and checkpoints refer to them: the first twelve digits of the SHA-256 of the canonical
+    # text.
     assert Layout.parse("C2-C2-T12-T4").layout_id == "cfa238674664"
 
 
@@ -112,8 +152,14 @@ def test_refusals_state_rule_and_value(text: str, words: str):
         ({"stages": [{"kind": "C", "depth": 1}] * 5}, "4 stages"),
         ({"stages": [{"kind": "C"}] * 4}, "kind, depth and perhaps width"),
         ({"stages": [{"kind": "C", "depth": True}] * 4}, "whole number of blocks"),
-        ({"stages": [{"kind": "C", "depth": 1}] * 4, "channels": "96"}, "channels must be a whole number"),
-        ({"stages": [{"kind": "C", "depth": 1}] * 4, "dept": 1}, "a key of a layout must be one of"),
+        (
+            {"stages": [{"kind": "C", "depth": 1}] * 4, "channels": "96"},
+            "channels must be a whole number",
+        ),
+        (
+            {"stages": [{"kind": "C", "depth": 1}] * 4, "dept": 1},
+            "a key of a layout must be one of",
+        ),
     ],
 )
 def test_long_form_refusals(long: dict, words: str):

@@ -51,4 +51,6 @@ def test_events_as_lines(tmp_path: Path):
         f"trial 0  {layout}  done  epoch 2/2, mAP 12.5, mAP50 12.5",
     ]
     assert summary(Event("note", -1, "", reason="the database is away")) == "the database is away"
-    assert summary(Event("failed", 3, "C1-C1-T1-T1", report(0.1, 1), "no")).endswith("mAP50 10.0  (no)")
+    assert summary(Event("failed", 3, "C1-C1-T1-T1", report(0.1, 1), "no")).endswith(
+        "mAP50 10.0  (no)"
+    )

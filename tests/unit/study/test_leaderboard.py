@@ -24,7 +24,9 @@ def test_finding_studies_and_trials(tmp_path: Path):
     study = load_study(storage, "cells")
     assert find_trial(study, None).number == 1
     assert find_trial(study, 0).number == 0
-    with pytest.raises(StudyError, match=rf"one that completed \(0, 1\); got {running}, it is RUNNING"):
+    with pytest.raises(
+        StudyError, match=rf"one that completed \(0, 1\); got {running}, it is RUNNING"
+    ):
         find_trial(study, running)
     with pytest.raises(StudyError, match="got 99, there is none"):
         find_trial(study, 99)

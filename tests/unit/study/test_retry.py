@@ -88,7 +88,9 @@ class Asker:
     def ask(self, value: int) -> int:
         self.asked += 1
         if self.asked <= self.away:
-            raise StorageInternalError("An exception is raised during the commit.") from OSError("server closed the connection")
+            raise StorageInternalError("An exception is raised during the commit.") from OSError(
+                "server closed the connection"
+            )
         return value
 
     @retry_while_unreachable
@@ -103,9 +105,16 @@ def test_a_call_is_repeated_while_the_database_is_away(monkeypatch: pytest.Monke
     asker = Asker(away=3)
     assert asker.ask(7) == 7
     assert slept == [1, 2, 4]
-    assert asker.heard == ["server closed the connection 1", "server closed the connection 2", "server closed the connection 4"]
+    assert asker.heard == [
+        "server closed the connection 1",
+        "server closed the connection 2",
+        "server closed the connection 4",
+    ]
     gone = Asker(away=99)
-    said = "the database has been away for 120 s .server closed the connection.; the same command goes on"
+    said = (
+        "the database has been away for 120 s .server closed the connection.; the same command "
+        "goes on"
+    )
     with pytest.raises(StudyError, match=said):
         gone.ask(7)
     assert gone.asked == len(PAUSES_S) + 1

@@ -11,7 +11,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.study.leaderboard import ranked
 from nas.study.roles import BASELINE, REPLICATE
-from nas.study.significance import against_baselines, board_rows, difference_interval, seed_deviation
+from nas.study.significance import (
+    against_baselines,
+    board_rows,
+    difference_interval,
+    seed_deviation,
+)
 from search_spaces.layout import Layout
 
 SWIN = "T2-T2-T6-T2@16"
@@ -24,7 +29,10 @@ def candidates(*scores: float) -> list[FrozenTrial]:
 
 def again(candidate: FrozenTrial, *scores: float) -> list[FrozenTrial]:
     known = {name: candidate.user_attrs[name] for name in ("layout", "layout_id")}
-    return [frozen(0, score=score, role=REPLICATE, replicate=r, **known) for r, score in enumerate(scores, start=1)]
+    return [
+        frozen(0, score=score, role=REPLICATE, replicate=r, **known)
+        for r, score in enumerate(scores, start=1)
+    ]
 
 
 def baseline(*scores: float) -> list[FrozenTrial]:
@@ -34,9 +42,23 @@ def baseline(*scores: float) -> list[FrozenTrial]:
 
 def test_the_first_three_are_ordered_by_their_replicates_the_others_by_the_score_that_chose_them():
     lucky, second, third, fourth = candidates(0.5, 0.4, 0.3, 0.2)
-    trials = [lucky, second, third, fourth, *again(lucky, 0.2, 0.3), *again(second, 0.45, 0.35), *again(third, 0.1)]
+    trials = [
+        lucky,
+        second,
+        third,
+        fourth,
+        *again(lucky, 0.2, 0.3),
+        *again(second, 0.45, 0.35),
+        *again(third, 0.1),
+    ]
     assert [int(trial.user_attrs["layout_id"]) for trial in ranked(trials)] == [1, 0, 2, 3]
-    without = [lucky, second, third, fourth, *again(second, 0.45, 0.35)]  # the first has not been trained again yet
+    without = [
+        lucky,
+        second,
+        third,
+        fourth,
+        *again(second, 0.45, 0.35),
+    ]  # the first has not been trained again yet
     assert [int(trial.user_attrs["layout_id"]) for trial in ranked(without)] == [0, 1, 2, 3]
 
 
@@ -49,7 +71,13 @@ def test_baselines_and_replicates_are_no_candidates():
 
 def test_the_deviation_is_that_of_scores_that_chose_nothing():
     first, other = candidates(0.9, 0.3)
-    trials = [first, other, *again(first, 0.30, 0.34), *again(other, 0.2), *baseline(0.10, 0.14, 0.12)]
+    trials = [
+        first,
+        other,
+        *again(first, 0.30, 0.34),
+        *again(other, 0.2),
+        *baseline(0.10, 0.14, 0.12),
+    ]
     deviation, degrees = seed_deviation(trials)
     groups = [[0.30, 0.34], [0.10, 0.14, 0.12]]
     squares = sum(((np.array(group) - np.mean(group)) ** 2).sum() for group in groups)
@@ -65,7 +93,9 @@ def test_rows_within_the_margin_of_the_first_are_marked():
     deviation = math.sqrt((2 * 0.02**2 + 2 * 0.02**2) / 3)
     margin = 3.182 * deviation * math.sqrt(1 / 2 + 1)
     rows = board_rows(trials)
-    assert [row["within_noise"] for row in rows] == [0.40 - score < margin for score in (0.40, 0.39, 0.2)]
+    assert [row["within_noise"] for row in rows] == [
+        0.40 - score < margin for score in (0.40, 0.39, 0.2)
+    ]
     assert [row["within_noise"] for row in rows] == [True, True, False]
     assert [row["replicates"] for row in rows] == [2, 0, 0]
     assert [row["within_noise"] for row in board_rows([first, other])] == [None, None]
@@ -75,7 +105,9 @@ def test_welch_intervals_hold_the_true_difference_as_often_as_they_say():
     draw = np.random.default_rng(0)
     hits = 0
     for _ in range(2000):
-        low, high = difference_interval(draw.normal(0.30, 0.01, 4).tolist(), draw.normal(0.25, 0.04, 5).tolist())
+        low, high = difference_interval(
+            draw.normal(0.30, 0.01, 4).tolist(), draw.normal(0.25, 0.04, 5).tolist()
+        )
         hits += low <= 0.05 <= high
     assert 0.935 < hits / 2000 < 0.975
 
@@ -110,7 +142,9 @@ def test_a_baseline_that_could_not_be_trained_says_why():
     broken = baseline(0.1)[0]
     broken.state, broken.values = TrialState.FAIL, None
     broken.set_user_attr("fail_reason", "the loss is nan")
-    assert against_baselines(BASELINES, [*candidates(0.3), broken])[0]["verdict"] == "the loss is nan"
+    assert (
+        against_baselines(BASELINES, [*candidates(0.3), broken])[0]["verdict"] == "the loss is nan"
+    )
     assert against_baselines(BASELINES, baseline(0.1))[0]["verdict"] == "no candidate yet"
 
 

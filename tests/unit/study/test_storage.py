@@ -30,7 +30,9 @@ def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
         open_storage(url, create=False)
     assert list(tmp_path.iterdir()) == []
     open_storage(url, create=True)
-    assert sqlite3.connect(tmp_path / "nas.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert sqlite3.connect(tmp_path / "nas.db").execute("PRAGMA journal_mode").fetchone() == (
+        "wal",
+    )
     open_storage(url, create=False)
 
 
@@ -42,10 +44,15 @@ def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
         ("sqlite://", "without a file"),
         ("sqlite:///no/such/folder/nas.db", "folder 'no/such/folder' does not exist"),
         ("nosuchdb://user:secret@host/x", "unknown kind of database 'nosuchdb'"),
-        ("postgresql+psycopg://user:secret@127.0.0.1:1/x?password=secret", "cannot be opened|needs the package psycopg"),
+        (
+            "postgresql+psycopg://user:secret@127.0.0.1:1/x?password=secret",
+            "cannot be opened|needs the package psycopg",
+        ),
     ],
 )
-def test_refusals_name_no_password(url: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_refusals_name_no_password(
+    url: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     for act in (check_storage, lambda text: open_storage(text, create=True)):
         with pytest.raises(ValueError, match=words) as error:
@@ -57,7 +64,11 @@ def test_refusals_name_no_password(url: str, words: str, tmp_path: Path, monkeyp
 
 def test_many_open_a_new_file_at_once(tmp_path: Path):
     with ThreadPoolExecutor(6) as threads:
-        opened = list(threads.map(lambda _: open_storage(f"sqlite:///{tmp_path}/nas.db", create=True), range(6)))
+        opened = list(
+            threads.map(
+                lambda _: open_storage(f"sqlite:///{tmp_path}/nas.db", create=True), range(6)
+            )
+        )
     assert all(storage.get_all_studies() == [] for storage in opened)
 
 
@@ -70,7 +81,9 @@ def test_a_file_in_use_is_put_into_wal_mode_when_it_is_free(tmp_path: Path):
     released.start()
     open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
     released.join()
-    assert sqlite3.connect(tmp_path / "nas.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert sqlite3.connect(tmp_path / "nas.db").execute("PRAGMA journal_mode").fetchone() == (
+        "wal",
+    )
 
 
 def test_a_file_that_is_no_database(tmp_path: Path):
@@ -87,13 +100,17 @@ def test_sqlite_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert file_system(tmp_path, mounts) == "ext4"
     assert file_system(tmp_path, tmp_path / "gone") == ""
     monkeypatch.setattr(nas.study.storage, "file_system", lambda folder: "nfs4")
-    with pytest.raises(StudyError, match="SQLite files break on network file systems, and .* is nfs4: use a local folder, or"):
+    with pytest.raises(
+        StudyError,
+        match="SQLite files break on network file systems, and .* is nfs4: use a local folder, or",
+    ):
         check_storage(f"sqlite:///{tmp_path}/nas.db")
 
 
 def test_shown_urls_hide_passwords():
     assert (
-        redacted(parse_url("postgresql+psycopg://me:secret@host/db?password=secret")) == "postgresql+psycopg://me:***@host/db"
+        redacted(parse_url("postgresql+psycopg://me:secret@host/db?password=secret"))
+        == "postgresql+psycopg://me:***@host/db"
     )
 
 
@@ -129,8 +146,12 @@ def test_one_driver_at_a_time(engine: sa.Engine):
         pass
 
 
-def test_of_drivers_that_come_in_the_same_moment_one_stays(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
-    def looks_slowly(self: Lease, connection: sa.Connection, look: Callable = Lease._living) -> list:
+def test_of_drivers_that_come_in_the_same_moment_one_stays(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+):
+    def looks_slowly(
+        self: Lease, connection: sa.Connection, look: Callable = Lease._living
+    ) -> list:
         found = look(self, connection)
         time.sleep(0.3)
         return found
@@ -179,7 +200,12 @@ def leave_behind(engine: sa.Engine, **changes: object) -> None:
 
 
 def test_a_dead_process_of_this_host_is_followed_at_once(engine: sa.Engine):
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     leave_behind(engine, pid=int(ended.stdout))
     with lease(engine, "uuid-1", "cells"):
         (row,) = held(engine)

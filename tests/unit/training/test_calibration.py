@@ -34,12 +34,16 @@ def synthetic_batch(count: int = 4, size: int = 192, seed: int = 1) -> Batch:
         corner = torch.rand(6, 2, generator=generator) * (size - side)
         boxes = torch.cat([corner, corner + side], dim=1)
         for x1, y1, x2, y2 in boxes.int().tolist():
-            image[:, y1:y2, x1:x2] = 0.7 * image[:, y1:y2, x1:x2] + 0.3 * torch.rand(3, 1, 1, generator=generator)
+            image[:, y1:y2, x1:x2] = 0.7 * image[:, y1:y2, x1:x2] + 0.3 * torch.rand(
+                3, 1, 1, generator=generator
+            )
         targets.append({"boxes": boxes, "labels": torch.randint(1, 4, (6,), generator=generator)})
     return Batch(list(images), targets)
 
 
-def make(text: str = "C1-C1-T2-T1@16", spec: DetectorSpec = SMALL, seed: int = 0, classes: int = 3) -> Detector:
+def make(
+    text: str = "C1-C1-T2-T1@16", spec: DetectorSpec = SMALL, seed: int = 0, classes: int = 3
+) -> Detector:
     torch.manual_seed(seed)
     return build_detector(Layout.parse(text), spec, classes)
 
@@ -50,7 +54,9 @@ def mean_squares(detector: Detector, batch: Batch, names: list[str]) -> dict[str
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sum(detector(batch.images, batch.targets).values()).backward()
-    squares = {name: detector.get_submodule(name).weight.grad.pow(2).mean().item() for name in names}
+    squares = {
+        name: detector.get_submodule(name).weight.grad.pow(2).mean().item() for name in names
+    }
     detector.zero_grad()
     return squares
 
@@ -66,7 +72,9 @@ ALL = [
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda s: s.name)
 @pytest.mark.parametrize("definition", ["paper", "relative"])
-def test_weights_are_scaled_by_the_formula_and_nothing_else_changes(spec: DetectorSpec, definition: str):
+def test_weights_are_scaled_by_the_formula_and_nothing_else_changes(
+    spec: DetectorSpec, definition: str
+):
     detector, twin, batch = make(spec=spec), make(spec=spec), synthetic_batch(2, 128)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     detector.eval()
@@ -74,16 +82,25 @@ def test_weights_are_scaled_by_the_formula_and_nothing_else_changes(spec: Detect
     layers = list(calibration_layers(detector, "backbone"))
     c = mean_squares(twin, batch, layers)
     if definition == "relative":
-        c = {name: value / twin.get_submodule(name).weight.pow(2).mean().item() for name, value in c.items()}
+        c = {
+            name: value / twin.get_submodule(name).weight.pow(2).mean().item()
+            for name, value in c.items()
+        }
     mean_log = statistics.fmean(math.log(value) for value in c.values())
     for name, tensor in detector.state_dict().items():
         layer = name.removesuffix(".weight")
-        factor = (c[layer] / math.exp(mean_log)) ** 0.25 if name.endswith(".weight") and layer in c else 1.0
+        factor = (
+            (c[layer] / math.exp(mean_log)) ** 0.25
+            if name.endswith(".weight") and layer in c
+            else 1.0
+        )
         assert torch.allclose(tensor.double(), before[name].double() * factor, rtol=2e-3), name
     assert not detector.training
     assert all(parameter.grad is None for parameter in detector.parameters())
     assert report.layers == len(layers)
-    assert report.spread_before == pytest.approx(statistics.pstdev(math.log(v) for v in c.values()), rel=1e-3)
+    assert report.spread_before == pytest.approx(
+        statistics.pstdev(math.log(v) for v in c.values()), rel=1e-3
+    )
     assert report.passes == 1
 
 
@@ -92,21 +109,29 @@ def test_predictors_norms_biases_tables_and_statistics_are_no_layers():
     # The stem, 3 and 4 convolutions (one projection), 1 + 8 and 1 + 4 linear maps.
     for scope, count in (("backbone", 22), ("detector", 22 + 3 + 3 + 2 + 8)):
         layers = calibration_layers(detector, scope)
-        assert len(layers) == count  # the detector adds 3 lateral and 3 output convolutions, 2 extra levels, 8 of the towers
-        assert not any(predictor.weight is weight for predictor in detector.predictors() for weight in layers.values())
+        assert (
+            len(layers) == count
+        )  # the detector adds 3 lateral and 3 output convolutions, 2 extra levels, 8 of the towers
+        assert not any(
+            predictor.weight is weight
+            for predictor in detector.predictors()
+            for weight in layers.values()
+        )
         assert all(weight.ndim > 1 for weight in layers.values())
         assert not any("position" in name for name in layers)
 
 
 def test_deformable_convolutions_are_layers():
-    layers = calibration_layers(make(spec=DetectorSpec(name="reppoints_v2", channels=32)), "detector")
+    layers = calibration_layers(
+        make(spec=DetectorSpec(name="reppoints_v2", channels=32)), "detector"
+    )
     assert {"head.classified", "head.refined"} < set(layers)
     assert not {"head.logits", "head.initial_points", "head.verification.scores.0"} & set(layers)
 
 
 def test_layers_of_a_dynamic_head():
-    # 4 lateral and 4 output convolutions; in each of 6 stages 2 linear maps of the attention, 2 of the interaction, 2 of the
-    # feed-forward part and 1 + 3 of the towers.
+    # 4 lateral and 4 output convolutions; in each of 6 stages 2 linear maps of the attention, 2 of
+    # the interaction, 2 of the feed-forward part and 1 + 3 of the towers.
     assert len(calibration_layers(make(spec=SPARSE), "detector")) == 22 + 8 + 6 * 10
 
 
@@ -129,19 +154,26 @@ def test_layers_without_gradient_are_skipped_and_named():
 
 def test_more_passes_keep_the_best_one():
     batch = synthetic_batch(2, 128)
-    spreads = [calibrate(make("T1-T1-T2-T1@16"), [batch], CalibrationSpec(passes=n)).spread_after for n in range(1, 7)]
+    spreads = [
+        calibrate(make("T1-T1-T2-T1@16"), [batch], CalibrationSpec(passes=n)).spread_after
+        for n in range(1, 7)
+    ]
     assert all(later <= earlier for earlier, later in itertools.pairwise(spreads))
     detector = make("T1-T1-T2-T1@16")
     report = calibrate(detector, [batch], CalibrationSpec(passes=6))
     again = mean_squares(detector, batch, list(calibration_layers(detector, "backbone")))
-    assert statistics.pstdev(math.log(v) for v in again.values()) == pytest.approx(report.spread_after, rel=1e-3)
+    assert statistics.pstdev(math.log(v) for v in again.values()) == pytest.approx(
+        report.spread_after, rel=1e-3
+    )
 
 
 def test_convolutions_halve_their_spread_with_every_pass():
-    # A deviation shrinks by 1 - 2 alpha where each weight's gradient answers to its own scale (a norm follows each
-    # convolution).
+    # A deviation shrinks by 1 - 2 alpha where each weight's gradient answers to its own scale (a
+    # norm follows each convolution).
     batch = synthetic_batch()
-    once, twice = (calibrate(make("C2-C2-C4-C2@16"), [batch], CalibrationSpec(passes=n)) for n in (1, 2))
+    once, twice = (
+        calibrate(make("C2-C2-C4-C2@16"), [batch], CalibrationSpec(passes=n)) for n in (1, 2)
+    )
     assert once.spread_after < 0.65 * once.spread_before
     assert twice.spread_after < 0.65 * once.spread_after
 
@@ -167,15 +199,20 @@ def test_a_loss_that_is_not_finite_leaves_the_weights(monkeypatch: pytest.Monkey
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
-# On C2-C2-T12-T4 with FCOS, He initialisation, 4 images of 192 pixels, one pass, an independent simulation takes the standard
-# deviation of log C from 2.77 to 2.06 by the paper's definition and from 2.32 to 0.82 by the relative one.
+# On C2-C2-T12-T4 with FCOS, He initialisation, 4 images of 192 pixels, one pass, an independent
+# simulation takes the standard deviation of log C from 2.77 to 2.06 by the paper's definition and
+# from 2.32 to 0.82 by the relative one.
 SIMULATED = {"paper": (2.77, 2.06), "relative": (2.32, 0.82)}
 
 
 @pytest.mark.parametrize("definition", SIMULATED)
 @pytest.mark.parametrize("source", ["synthetic", "coco"])
 def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.FixtureRequest):
-    batch = synthetic_batch() if source == "synthetic" else real_batch(request.getfixturevalue("coco_mini"))
+    batch = (
+        synthetic_batch()
+        if source == "synthetic"
+        else real_batch(request.getfixturevalue("coco_mini"))
+    )
     detector = make("C2-C2-T12-T4", DetectorSpec(name="fcos"), classes=80)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     report = calibrate(detector, [batch], CalibrationSpec(definition=definition))
@@ -184,7 +221,11 @@ def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.Fixtu
     assert report.spread_after == pytest.approx(SIMULATED[definition][1], abs=0.3)
     assert math.isfinite(report.loss_after)
     assert report.loss_after == pytest.approx(report.loss_before, rel=0.05)
-    for predictor in ("classification_head.cls_logits", "regression_head.bbox_reg", "regression_head.bbox_ctrness"):
+    for predictor in (
+        "classification_head.cls_logits",
+        "regression_head.bbox_reg",
+        "regression_head.bbox_ctrness",
+    ):
         name = f"head.{predictor}.weight"
         assert torch.equal(detector.state_dict()[name], before[name])
     statistics_names = [name for name in before if "running" in name or "num_batches" in name]
@@ -194,6 +235,6 @@ def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.Fixtu
 
 def real_batch(root: Path) -> Batch:
     split = check_split(root, "train").split
-    return next(iter(make_loader(split, ResizeFlip((192,), 256), EvalBatches(split.images, 4), workers=0))).to(
-        torch.device("cpu")
-    )
+    return next(
+        iter(make_loader(split, ResizeFlip((192,), 256), EvalBatches(split.images, 4), workers=0))
+    ).to(torch.device("cpu"))

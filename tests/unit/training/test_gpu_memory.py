@@ -16,7 +16,9 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
-    """A card of 80 GiB, of which this process has reserved some and some is free; gives the fractions that were set."""
+    """A card of 80 GiB, of which this process has reserved some and some is free; gives the
+    fractions that were set.
+    """
 
     def play(*, reserved_gib: float, free_gib: float, peak_gib: float) -> list[float]:
         fractions: list[float] = []
@@ -30,7 +32,11 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
         }
         for name, answer in answers.items():
             monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
-        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda fraction, device: fractions.append(fraction))
+        monkeypatch.setattr(
+            torch.cuda,
+            "set_per_process_memory_fraction",
+            lambda fraction, device: fractions.append(fraction),
+        )
         return fractions
 
     return play
@@ -55,7 +61,8 @@ def test_the_allocator_is_limited_to_the_cap(card: Callable[..., list[float]]):
 def test_a_candidate_at_its_own_cap_is_infeasible(card: Callable[..., list[float]]):
     card(reserved_gib=19.5, free_gib=40, peak_gib=18)
     with pytest.raises(
-        OutOfMemory, match="out of memory at 18.0 GiB on a card, where a candidate may reserve 20.0 GiB"
+        OutOfMemory,
+        match="out of memory at 18.0 GiB on a card, where a candidate may reserve 20.0 GiB",
     ) as raised:
         run_out(20 * GIB)
     assert raised.value.peak_bytes == 18 * GIB
@@ -63,7 +70,9 @@ def test_a_candidate_at_its_own_cap_is_infeasible(card: Callable[..., list[float
 
 def test_a_card_that_others_filled_is_not_the_candidates_fault(card: Callable[..., list[float]]):
     card(reserved_gib=10, free_gib=0.5, peak_gib=9)
-    with pytest.raises(CandidateError, match="a card was full: 10.0 GiB of the 20.0 GiB .* and 0.5 GiB free") as raised:
+    with pytest.raises(
+        CandidateError, match="a card was full: 10.0 GiB of the 20.0 GiB .* and 0.5 GiB free"
+    ) as raised:
         run_out(20 * GIB)
     assert not isinstance(raised.value, OutOfMemory)
 
@@ -83,7 +92,10 @@ def test_caps_grow_with_the_budget():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_real_card_refuses_what_is_over_the_cap():
     try:
-        with pytest.raises(OutOfMemory, match="where a candidate may reserve 1.0 GiB"), limited_memory(CUDA, GIB):
+        with (
+            pytest.raises(OutOfMemory, match="where a candidate may reserve 1.0 GiB"),
+            limited_memory(CUDA, GIB),
+        ):
             torch.empty(2 * GIB, dtype=torch.uint8, device=CUDA)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, CUDA)

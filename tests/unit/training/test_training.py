@@ -60,7 +60,14 @@ def batches(count: int, size: int = 4, bad: int | None = None) -> list[Batch]:
 
 def run(network: nn.Module, data: list[Batch], **how: object) -> float:
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, fused=True)
-    arguments = {"lrs": [0.1] * len(data), "accumulate": 1, "clip_norm": None, "precision": "fp32", "device": CPU, **how}
+    arguments = {
+        "lrs": [0.1] * len(data),
+        "accumulate": 1,
+        "clip_norm": None,
+        "precision": "fp32",
+        "device": CPU,
+        **how,
+    }
     return train_epoch(network, data, optimizer, **arguments)
 
 
@@ -87,7 +94,10 @@ def test_an_epoch_equals_the_loop_written_out():
 def test_accumulated_batches_equal_one_large_batch():
     whole, pieces = Toy(), Toy()
     data = batches(6, size=2)
-    joined = [Batch(a.images + b.images + c.images, a.targets + b.targets + c.targets) for a, b, c in (data[:3], data[3:])]
+    joined = [
+        Batch(a.images + b.images + c.images, a.targets + b.targets + c.targets)
+        for a, b, c in (data[:3], data[3:])
+    ]
     run(whole, joined)
     loss = run(pieces, data, lrs=[0.1, 0.1], accumulate=3)
     assert loss > 0
@@ -97,7 +107,13 @@ def test_accumulated_batches_equal_one_large_batch():
 
 def test_a_short_last_group_still_makes_a_full_step():
     network, steps = Toy(), []
-    run(network, batches(5), lrs=[0.1] * 3, accumulate=2, on_step=lambda step, total, loss: steps.append((step, total)))
+    run(
+        network,
+        batches(5),
+        lrs=[0.1] * 3,
+        accumulate=2,
+        on_step=lambda step, total, loss: steps.append((step, total)),
+    )
     assert steps == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -112,13 +128,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(accumulate: int):
 
 
 def test_on_a_gpu_a_bad_step_voids_itself_and_all_that_follow():
-    """There the host looks late: what it would have seen must not have changed the weights in between."""
+    """There the host looks late: what it would have seen must not have changed the weights in
+    between.
+    """
     network, good = Toy(), Toy()
     fused = torch.optim.AdamW(network.parameters(), fused=True)
     expected = torch.optim.AdamW(good.parameters(), fused=True)
     how = {"accumulate": 1, "clip_norm": None, "precision": "fp32", "device": CPU}
     train_epoch(good, batches(5)[:2], expected, lrs=[0.1] * 2, **how)
-    with pytest.raises(NonFiniteLoss, match=r"loss is not finite at step 3 of the epoch: square nan"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"loss is not finite at step 3 of the epoch: square nan"
+    ):
         train_epoch(network, batches(5, bad=2), fused, lrs=[0.1] * 5, check_s=math.inf, **how)
     for mine, yours in zip(network.parameters(), good.parameters(), strict=True):
         assert torch.equal(mine, yours)
@@ -130,11 +150,15 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
     before = [parameter.clone() for parameter in network.parameters()]
     with pytest.raises(NonFiniteLoss, match="gradient is not finite at step 1"):
         run(network, batches(1))
-    assert all(torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True))
+    assert all(
+        torch.equal(now, then) for now, then in zip(network.parameters(), before, strict=True)
+    )
 
 
 def test_decay_spares_norms_biases_scales_and_tables():
-    detector = build_detector(Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name="fcos", channels=32), 3)
+    detector = build_detector(
+        Layout.parse("C1-C1-T2-T1@16"), DetectorSpec(name="fcos", channels=32), 3
+    )
     decayed, plain = make_optimizer(detector, recipe(weight_decay=0.3)).param_groups
     names = {id(parameter): name for name, parameter in detector.named_parameters()}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
@@ -143,22 +167,35 @@ def test_decay_spares_norms_biases_scales_and_tables():
     assert "backbone.backbone.stages.2.blocks.1.attention.position_table" in spared
     assert "head.regression_head.scales" in spared
     assert "backbone.backbone.stem.norm.weight" in spared
-    assert len(decayed["params"]) + len(plain["params"]) == sum(p.requires_grad for p in detector.parameters())
+    assert len(decayed["params"]) + len(plain["params"]) == sum(
+        p.requires_grad for p in detector.parameters()
+    )
 
 
 def test_schedules():
     steps = 10
-    constant = [lr_at(step, steps, recipe(schedule="constant", warmup_steps=4)) for step in range(40)]
+    constant = [
+        lr_at(step, steps, recipe(schedule="constant", warmup_steps=4)) for step in range(40)
+    ]
     assert constant[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
     assert set(constant[4:]) == {0.1}
     stepped = recipe(schedule="step", decay_epochs=[2, 3], decay_factor=0.5)
-    assert [lr_at(step, steps, stepped) for step in (0, 19, 20, 29, 30, 39)] == [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    assert [lr_at(step, steps, stepped) for step in (0, 19, 20, 29, 30, 39)] == [
+        0.1,
+        0.1,
+        0.05,
+        0.05,
+        0.025,
+        0.025,
+    ]
     cosine = [lr_at(step, steps, recipe(schedule="cosine")) for step in range(40)]
     assert cosine[0] == 0.1
     assert cosine[20] == pytest.approx(0.05)
     assert all(later < earlier for earlier, later in itertools.pairwise(cosine))
     assert cosine[-1] < 0.001
-    torch_cosine = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), T_max=40)
+    torch_cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
+        torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), T_max=40
+    )
     torch_cosine.optimizer.step()
     for expected in cosine:
         assert torch_cosine.get_last_lr()[0] == pytest.approx(expected, abs=1e-9)
@@ -172,7 +209,8 @@ def test_saturation_decays_then_converges():
     for value in values:
         state = state.after(value, rule)
         seen.append((state.decays, state.converged))
-    # 0.209 is the second epoch without a gain of 0.01 over 0.2; the third 0.3 is the second without one after the decay.
+    # 0.209 is the second epoch without a gain of 0.01 over 0.2; the third 0.3 is the second without
+    # one after the decay.
     assert seen == [(0, False)] * 3 + [(1, False)] * 3 + [(1, True)] * 2
     rates = [lr_at(5, 10, rule, decays) for decays in (0, 1)]
     assert rates == pytest.approx([0.1, 0.01])
@@ -205,13 +243,18 @@ def test_checkpoint_restores_everything(tmp_path: Path):
     optimizer.step()
     torch.manual_seed(7)
     extra = {"map": None, "list": [1, 2.5, "x"]}
-    save_checkpoint(path, network, optimizer, epoch=3, key="me", extra=extra, rng=[torch.get_rng_state()])
+    save_checkpoint(
+        path, network, optimizer, epoch=3, key="me", extra=extra, rng=[torch.get_rng_state()]
+    )
     expected = torch.rand(3)
     other = Toy()
     nn.init.zeros_(other.map.weight)
     restored = torch.optim.AdamW(other.parameters(), fused=True)
     torch.manual_seed(8)
-    assert load_checkpoint(path, other, restored, key="me") == (3, {"map": None, "list": [1, 2.5, "x"]})
+    assert load_checkpoint(path, other, restored, key="me") == (
+        3,
+        {"map": None, "list": [1, 2.5, "x"]},
+    )
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(other.map.weight, network.map.weight)
     for mine, yours in zip(restored.state.values(), optimizer.state.values(), strict=True):
@@ -230,7 +273,9 @@ def test_no_checkpoint_foreign_checkpoint_broken_checkpoint(tmp_path: Path):
         load_checkpoint(path, network, optimizer, key="you")
 
 
-def test_a_failed_write_leaves_the_checkpoint_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_the_checkpoint_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path, network = tmp_path / "checkpoint.pt", Toy()
     optimizer = torch.optim.AdamW(network.parameters())
     save_checkpoint(path, network, optimizer, epoch=1, key="me", extra={}, rng=[])
@@ -261,9 +306,16 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path):
 
 
 def test_weights_round_trip(tmp_path: Path):
-    detector = build_detector(Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3)
+    detector = build_detector(
+        Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3
+    )
     save_weights(tmp_path / "weights.safetensors", detector)
     torch.manual_seed(1)
-    other = build_detector(Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3)
+    other = build_detector(
+        Layout.parse("C1-C1-T1-T1@16"), DetectorSpec(name="fcos", channels=32), 3
+    )
     load_weights(tmp_path / "weights.safetensors", other)
-    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in detector.state_dict().items())
+    assert all(
+        torch.equal(other.state_dict()[name], tensor)
+        for name, tensor in detector.state_dict().items()
+    )

@@ -21,7 +21,9 @@ def test_sizes(text: str, size: int):
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["16", "GiB", "16G", "16 GiBs", "-1GiB", "1e3GiB", "", "0GiB", "0.0001KB"])
+@pytest.mark.parametrize(
+    "text", ["16", "GiB", "16G", "16 GiBs", "-1GiB", "1e3GiB", "", "0GiB", "0.0001KB"]
+)
 def test_what_is_no_size(text: str):
     with pytest.raises(SpecError, match="size of memory must be above 0|number and a unit"):
         parse_bytes(text)

@@ -53,13 +53,18 @@ def test_more_than_there_is_is_refused(run: dict, words: str):
         (16, None, 2, TrialResources(2, 8, 1.0)),
     ],
 )
-def test_candidates_are_packed_by_the_budget(budget_gib: int, card_gib: int | None, gpus: int, share: TrialResources):
+def test_candidates_are_packed_by_the_budget(
+    budget_gib: int, card_gib: int | None, gpus: int, share: TrialResources
+):
     card = card_gib and card_gib * GIB
     assert plan(RunSpec(), [Node(16, gpus, card)], budget_gib * GIB) == share
 
 
 def test_a_budget_beyond_the_card_is_refused():
-    with pytest.raises(SpecError, match=r"budget of 16.0 GiB takes up to 21\.\d+ GiB of a GPU.*the GPU has 12.0 GiB"):
+    with pytest.raises(
+        SpecError,
+        match=r"budget of 16.0 GiB takes up to 21\.\d+ GiB of a GPU.*the GPU has 12.0 GiB",
+    ):
         plan(RunSpec(), [Node(8, 1, 12 * GIB)], 16 * GIB)
     assert plan(RunSpec(gpus_per_trial=1), [Node(8, 1, 12 * GIB)], 16 * GIB).gpus == 1
 
@@ -83,8 +88,16 @@ def test_more_gpu_trials_than_gpus_is_refused():
     ("run", "nodes", "share"),
     [
         ({}, [Node(1), Node(1)], TrialResources(2, 1, 0.0)),
-        ({"concurrent": 3}, [Node(8), Node(8)], TrialResources(3, 4, 0.0)),  # five cores each would leave room for two
-        ({}, [Node(16, 2, 80 * GIB), Node(8, 1, 48 * GIB)], TrialResources(6, 4, 0.5)),  # two on the smallest card
+        (
+            {"concurrent": 3},
+            [Node(8), Node(8)],
+            TrialResources(3, 4, 0.0),
+        ),  # five cores each would leave room for two
+        (
+            {},
+            [Node(16, 2, 80 * GIB), Node(8, 1, 48 * GIB)],
+            TrialResources(6, 4, 0.5),
+        ),  # two on the smallest card
         ({"gpus_per_trial": 2}, [Node(16, 2), Node(16, 3)], TrialResources(2, 16, 2.0)),
     ],
 )
@@ -93,7 +106,9 @@ def test_a_candidate_stays_on_one_machine(run: dict, nodes: list[Node], share: T
 
 
 def test_shares_that_no_machine_has():
-    with pytest.raises(SpecError, match="at most the 4 cores there are, each within one of 2 machines; got 1 x 3"):
+    with pytest.raises(
+        SpecError, match="at most the 4 cores there are, each within one of 2 machines; got 1 x 3"
+    ):
         plan(RunSpec(concurrent=1, cpus_per_trial=3), [Node(2), Node(2)])
     with pytest.raises(SpecError, match="at most the 1 GPUs of a machine; got 2"):
         plan(RunSpec(gpus_per_trial=2), [Node(4, 1), Node(4, 1)])

@@ -14,7 +14,9 @@ from workers.ray_tune.session import package_folders, probe_node
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
     (tmp_path / "name").touch()
     said = probe_node(str(digits), ("train", "val"), str(tmp_path), "name")
-    assert said["sizes"] == [(digits / f"instances_{split}.json").stat().st_size for split in ("train", "val")]
+    assert said["sizes"] == [
+        (digits / f"instances_{split}.json").stat().st_size for split in ("train", "val")
+    ]
     assert said["sees_output"]
     assert (tmp_path / said["wrote"]).exists()
     assert said["wrote"].startswith("name-")
@@ -36,7 +38,10 @@ def test_a_machine_without_the_weights(digits: Path, tmp_path: Path):
 
 def test_a_machine_that_cannot_write(digits: Path, tmp_path: Path):
     said = probe_node(str(digits), ("train",), str(tmp_path / "gone"), "name")
-    assert said["refused"] == f"run.output '{tmp_path}/gone' cannot be written: No such file or directory"
+    assert (
+        said["refused"]
+        == f"run.output '{tmp_path}/gone' cannot be written: No such file or directory"
+    )
 
 
 def test_what_travels_is_all_of_ours(tmp_path: Path):
