@@ -36,7 +36,9 @@ from torchvision.transforms import v2
 
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit, find_split
-from nas.data.dataset import AspectRatioBatchSampler, Batch, make_loader, train_view
+from nas.data.dataloader import make_loader
+from nas.data.dataset import Batch, train_view
+from nas.data.samplers import AspectRatioBatchSampler
 from nas.data.validation import usable_splits
 from nas.utils.formatting import parse_bytes
 

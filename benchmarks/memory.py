@@ -28,7 +28,7 @@ import torchvision
 from nas.config.spec import DetectorSpec
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
-from nas.utils.device import free_memory
+from nas.training.gpu_memory import free_memory
 from nas.utils.formatting import gib
 from search_spaces.catalog import CHECKPOINTING
 from search_spaces.layout import Layout

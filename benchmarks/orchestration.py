@@ -33,8 +33,8 @@ from ray.tune.search.optuna import OptunaSearch
 import workers.ray_tune.trainable
 from nas.config.spec import load_spec
 from nas.data.coco import CocoSplit
-from nas.data.splits import DatasetSummary, Splits
-from nas.reports import CocoMetrics, EpochReport
+from nas.data.splits import Splits
+from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.samplers import distributions
 from nas.search.search import Search
 from workers.driver import run_with_ray

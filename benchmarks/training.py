@@ -38,12 +38,12 @@ from nas.models.compile import compile_blocks
 from nas.models.detectors import DETECTORS, build_detector
 from nas.models.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
 from nas.models.detectors.transform import BatchTransform
-from nas.models.necks.fpn import make_neck
+from nas.models.necks.pyramid import make_neck
 from nas.models.weights import load_backbone_weights
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.measurement import highest_bytes, random_target
 from nas.profiling.memory.recorder import Recorder
-from nas.utils.device import free_memory
+from nas.training.gpu_memory import free_memory
 from nas.utils.formatting import gib
 from search_spaces.layout import Layout
 

@@ -13,12 +13,12 @@ from plotly.subplots import make_subplots
 
 from dashboards.plot_style import BLUE, GREEN, ORANGE, empty_figure, new_figure, per_cent
 from dashboards.study_view import StudyView
-from nas.artifacts.curves import DETECTIONS
 from nas.artifacts.history import read_reports
+from nas.artifacts.paths import DETECTIONS, study_folder, trial_folders
 from nas.errors import UserError
 from nas.reports import EpochReport
 from nas.utils.formatting import percent
-from nas.utils.paths import is_remote, study_folder, to_path, trial_folders
+from nas.utils.paths import is_remote, to_path
 from search_spaces.layout import Layout
 
 PICTURES = ".png"

@@ -198,3 +198,27 @@ class PretrainingReport(Report):
     memory_peak_bytes: int | None
     device: str
     figures: ClassVar[type] = ClassificationMetrics
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have
+    masks, and that the detector learns them.
+    """
+
+    fingerprint: str
+    categories: tuple[str, ...]
+    train_images: int
+    train_boxes: int
+    val_images: int
+    val_boxes: int
+    max_boxes_per_image: int
+    batch_shape: tuple[int, int, int, int]
+    repaired: dict[str, int]
+    left_out: dict[str, int]
+    masks: bool = False
+
+    @property
+    def num_classes(self) -> int:
+        """Without the background."""
+        return len(self.categories)

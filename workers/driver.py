@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from optuna.storages import RDBStorage
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import DatasetSummary, Splits, read_request
+from nas.data.splits import Splits, read_request
 from nas.data.validation import Progress
 from nas.errors import MissingDependency, StudyError
+from nas.reports import DatasetSummary
 from nas.search.budget import Budget
 from nas.search.forecast.forecast import note_forecast
 from nas.search.search import Search

@@ -6,7 +6,7 @@ import torch
 
 from nas.errors import DataError, OutOfMemory, OutputError, StudyError
 from nas.search.search import Search
-from nas.utils.device import free_memory
+from nas.training.gpu_memory import free_memory
 from workers.trial_config import TrialConfigBuilder, run_job
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nas.config.spec import RunSpec
 from nas.errors import SpecError
-from nas.utils.device import card_share_bytes
+from nas.profiling.memory.gpu_share import card_share_bytes
 from nas.utils.formatting import MIB, gib
 
 EIGHTHS = 8  # shares of a GPU are multiples of 1/8, so that workers can be used again

@@ -13,11 +13,11 @@ from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.splits import Splits, read_index, write_index
+from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports import EpochReport
 from nas.search.search import Search, TrialAssignment
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
-from nas.utils.device import cap_bytes
 from nas.utils.paths import is_remote, localize, to_path
 from search_spaces.layout import Layout
 

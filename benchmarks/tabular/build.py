@@ -31,14 +31,15 @@ from typing import Any
 import torch
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DatasetSummary, Splits, read_request
+from nas.data.splits import Splits, read_request
 from nas.errors import CandidateError, StudyError, UserError
 from nas.profiling.flops import count_cost
+from nas.reports import DatasetSummary
 from nas.search.budget import Budget
 from nas.study.provenance import git_commit, versions
 from nas.training.candidate import Candidate, train_candidate
+from nas.utils.files import atomic_write
 from nas.utils.formatting import gib
-from nas.utils.paths import atomic_write
 from search_spaces.layout import Layout
 from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark, sorted_runs
 

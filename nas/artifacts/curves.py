@@ -21,19 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nas.artifacts.history import CURVES, FIGURES, write_csv
+from nas.artifacts.history import FIGURES, write_csv
+from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.reports import EpochReport
-from nas.utils.paths import atomic_write, os_errors_as_output_error
+from nas.utils.files import atomic_write, os_errors_as_output_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CALIBRATION, PLOT, EVENTS, DETECTIONS = (
-    "calibration.csv",
-    "curves.png",
-    "events.out.tfevents.curves",
-    "detections",
-)
 _GROUP, _SIDES = "mean_log_c ", ("before", "after")
 
 

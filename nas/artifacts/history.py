@@ -15,10 +15,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TypeVar
 
+from nas.artifacts.paths import CURVES, REPORTS
 from nas.reports import CocoMetrics, EpochReport, Report
-from nas.utils.paths import atomic_write
+from nas.utils.files import atomic_write
 
-REPORTS, CURVES = "reports.jsonl", "curves.csv"
 FIGURES = tuple(field.name for field in fields(CocoMetrics) if field.name != "map_per_class")
 Kind = TypeVar("Kind", bound=Report)
 

@@ -9,11 +9,17 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from nas.artifacts.curves import DETECTIONS
-from nas.artifacts.history import REPORTS
+from nas.artifacts.paths import (
+    CHECKPOINT,
+    DETECTIONS,
+    REPORTS,
+    WEIGHTS,
+    study_folder,
+    trial_folders,
+)
 from nas.errors import StudyError
-from nas.training.trainer import CHECKPOINT, WEIGHTS
-from nas.utils.paths import atomic_write, study_folder, to_path, trial_folders
+from nas.utils.files import atomic_write
+from nas.utils.paths import to_path
 
 
 class TrialFiles:

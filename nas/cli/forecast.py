@@ -13,7 +13,8 @@ from nas.utils.formatting import duration_text, percent
 if TYPE_CHECKING:
     from nas.cli.progress import ImageProgress
     from nas.config.spec import SearchSpec
-    from nas.data.splits import DatasetSummary, Splits
+    from nas.data.splits import Splits
+    from nas.reports import DatasetSummary
     from nas.search.forecast.forecast import Slots
 
 

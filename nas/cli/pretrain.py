@@ -107,7 +107,8 @@ def _pretrain(
 ) -> PretrainingReport | None:
     """The last report; None for all of several processes but the first."""
     from nas.data.image_folder import SPLITS, find_classes, fingerprint, read_split
-    from nas.utils.paths import check_file, localize, make_folder
+    from nas.utils.files import check_file, make_folder
+    from nas.utils.paths import localize
 
     root = localize(spec.data)
     classes = find_classes(root)
@@ -145,8 +146,8 @@ def _check(splits: list[LabelledImages], world: World, work: Path, progress: Epo
     """Look into the images, of several processes each into its share, unless that was done before
     the checkpoint was written; a folder for nothing is not left behind.
     """
+    from nas.artifacts.paths import CHECKPOINT
     from nas.data.image_folder import check_images
-    from nas.training.trainer import CHECKPOINT
 
     if (work / CHECKPOINT).exists():
         return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.config.spec import SearchSpec
-    from nas.data.splits import DatasetSummary
+    from nas.reports import DatasetSummary
     from nas.search.search import Search
     from nas.study.events import Event
     from search_spaces.layout import Layout

@@ -13,7 +13,8 @@ from nas.errors import SpecError
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
-    from nas.data.splits import DatasetSummary, Splits
+    from nas.data.splits import Splits
+    from nas.reports import DatasetSummary
     from nas.search.search import Search
 
 TIMES = 4
@@ -90,7 +91,7 @@ def proxy_check(
 
 def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> dict[str, Any]:
     from nas.cli.progress import ImageProgress
-    from nas.data.dataset import largest_batch_shape
+    from nas.data.samplers import largest_batch_shape
     from nas.data.splits import read_request
     from nas.search.budget import Budget
     from nas.search.proxy.layouts import choose_layouts

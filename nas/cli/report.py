@@ -20,7 +20,7 @@ def report(
     """Write what a study has found as one HTML file that opens without a server."""
     from nas.study.leaderboard import load_study
     from nas.study.storage import open_storage
-    from nas.utils.paths import atomic_write
+    from nas.utils.files import atomic_write
 
     loaded = load_study(open_storage(storage, create=False, read_only=True), study)
     need("dashboard", *WEB)

@@ -144,7 +144,8 @@ def check_files(spec: SearchSpec) -> None:
         SpecError: there are no such weights.
     """
     from nas.data.coco import find_split
-    from nas.utils.paths import check_file, localize
+    from nas.utils.files import check_file
+    from nas.utils.paths import localize
 
     if spec.run.cluster:
         return

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from nas.config.recipe import Recipe
     from nas.config.spec import SearchSpec
     from nas.data.coco import CocoSplit
-    from nas.data.splits import DatasetSummary
     from nas.export.description import Trained
-    from nas.reports import CocoMetrics, EpochReport
+    from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 
 
 def train(
@@ -108,7 +107,7 @@ def train_bundle(
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
         try_weights(layout, spec.recipe.weights, as_json)
     trained, val = _train(layout, spec, work, curves, fingerprint)
-    from nas.training.trainer import WEIGHTS
+    from nas.artifacts.paths import WEIGHTS
 
     left_out = write_bundle(out, trained, work / WEIGHTS, onnx=onnx)
     _draw_samples(out, val, curves)
@@ -160,7 +159,7 @@ def score(
     from nas.evaluation.coco import evaluate as evaluate_detector
     from nas.evaluation.visualization import write_drawings
     from nas.export.bundle import read_bundle
-    from nas.utils.paths import make_folder
+    from nas.utils.files import make_folder
 
     trained, detector = read_bundle(bundle)
     with ImageProgress() as progress:
@@ -308,7 +307,7 @@ def _train(
 def _prepare(curves: Path, *, anew: bool) -> None:
     """Make the folder of the curves, without those of another run."""
     from nas.artifacts.curves import clear_curves
-    from nas.utils.paths import make_folder
+    from nas.utils.files import make_folder
 
     make_folder(curves)
     if anew:
@@ -319,11 +318,11 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     """Some validation images with what the bundle's detector finds on them."""
     import torch
 
-    from nas.artifacts.curves import DETECTIONS
+    from nas.artifacts.paths import DETECTIONS
     from nas.evaluation.coco import detect
     from nas.evaluation.visualization import sample, write_drawings
     from nas.export.bundle import read_bundle
-    from nas.utils.paths import make_folder
+    from nas.utils.files import make_folder
 
     trained, detector = read_bundle(bundle)
     chosen, device = sample(val), torch.device(default_device())
@@ -335,8 +334,9 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
 
 
 def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
-    from nas.data.dataset import EvalBatches, eval_view, make_loader
-    from nas.training.candidate import loader_workers
+    from nas.data.dataloader import loader_workers, make_loader
+    from nas.data.dataset import eval_view
+    from nas.data.samplers import EvalBatches
 
     batches = EvalBatches(split.images, recipe.micro_batch_size)
     return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))

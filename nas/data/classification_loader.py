@@ -21,9 +21,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from nas.config.pretraining import PretrainingRecipe
-from nas.data.dataset import DistributedBatchSampler, GroupedBatchSampler, Item
+from nas.data.dataset import Item
 from nas.data.image_folder import LabelledImages
 from nas.data.image_io import BrokenImage, read_rgb
+from nas.data.samplers import DistributedBatchSampler, GroupedBatchSampler
 from nas.errors import DataError
 from nas.utils.distributed import World
 

@@ -9,26 +9,22 @@ floating point on the device that trains.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
-from nas.config.recipe import LARGEST_STRIDE, Recipe
-from nas.data.coco import CocoSplit, ImageRecord
+from nas.config.recipe import Recipe
+from nas.data.coco import CocoSplit
 from nas.data.image_cache import PixelCache, resized
 from nas.data.masks import rasterized
 from nas.data.packing import Form, pack, unpack
-from nas.errors import DataError
-from nas.utils.distributed import World
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
@@ -193,151 +189,3 @@ class DetectionDataset(Dataset):
             masks = rasterized(list(kept), (record.height, record.width), draw.size)
             target["masks"] = masks.flip(-1) if draw.flipped else masks
         return target
-
-
-class GroupedBatchSampler(Sampler):
-    """Shuffled batches, each of images of one group.
-
-    Every image comes once an epoch; the last batch of each group is filled up with images that come
-    a second time, so that all batches have the same size. The order depends on (seed, epoch) alone;
-    the first `skipped` batches of it are left out.
-
-    Args:
-        groups: indices of images.
-        size: images of one batch.
-        seed: of the run.
-    """
-
-    def __init__(self, groups: Iterable[Sequence[int]], size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch, self.skipped = size, seed, 0, 0
-        self.groups = [group for group in groups if group]
-
-    def __len__(self) -> int:
-        return sum(math.ceil(len(group) / self.size) for group in self.groups)
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        batches: list[list[int]] = []
-        for group in self.groups:
-            order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
-            order += (order * self.size)[: -len(order) % self.size]
-            batches += [
-                order[start : start + self.size] for start in range(0, len(order), self.size)
-            ]
-        for place, position in enumerate(
-            torch.randperm(len(batches), generator=generator).tolist()
-        ):
-            seeds = torch.randint(2**62, (self.size,), generator=generator).tolist()
-            if place < self.skipped:
-                continue
-            yield list(zip(batches[position], seeds, strict=True))
-
-
-class AspectRatioBatchSampler(GroupedBatchSampler):
-    """Batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68
-    times the area.
-
-    `images` are those of the split, in the order of the data set.
-    """
-
-    def __init__(self, images: Sequence[ImageRecord], size: int, seed: int) -> None:
-        super().__init__(aspect_groups(images), size, seed)
-
-
-class DistributedBatchSampler(Sampler):
-    """One process's part of each batch of another sampler: the same batches, however many processes
-    there are.
-
-    Args:
-        batches: of all processes together.
-        world: which of them this is.
-    """
-
-    def __init__(self, batches: GroupedBatchSampler | EvalBatches, world: World) -> None:
-        self.batches, self.world = batches, world
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        for batch in self.batches:
-            part = math.ceil(self.batches.size / self.world.size)
-            if mine := batch[part * self.world.rank : part * (self.world.rank + 1)]:
-                yield mine
-
-
-class EvalBatches(Sampler):
-    """Every image once, neighbours alike in shape."""
-
-    def __init__(self, images: Sequence[ImageRecord], size: int) -> None:
-        self.size = size
-        order = sorted(range(len(images)), key=lambda i: (images[i].height / images[i].width, i))
-        self.batches = [
-            [(index, 0) for index in order[start : start + size]]
-            for start in range(0, len(order), size)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        return iter(self.batches)
-
-
-def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:
-    """Indices of the landscape (or square) images and of the portrait ones."""
-    landscape = [index for index, image in enumerate(images) if image.width >= image.height]
-    portrait = [index for index, image in enumerate(images) if image.width < image.height]
-    return landscape, portrait
-
-
-def make_loader(
-    split: CocoSplit, view: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0
-) -> DataLoader:
-    """Batches of `split` in the order of `batches`."""
-    return DataLoader(
-        DetectionDataset(split, view, cache_bytes),
-        batch_sampler=batches,
-        collate_fn=_collate,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=workers > 0 and torch.cuda.is_available(),
-    )
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """A `DataError` of a loader's process comes with a traceback in its text, which is taken
-    off.
-    """
-    try:
-        yield
-    except DataError as error:
-        raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
-
-
-def _collate(items: list[tuple[Tensor, Target, SampledTransform]]) -> Batch:
-    images, targets, draws = zip(*items, strict=True)
-    return Batch(list(images), list(targets), draws)
-
-
-def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[int, int, int, int]:
-    """[B, 3, H, W] of the largest batch that training can meet, padded to the stride as detectors
-    pad it.
-
-    A bound: the tallest and the widest image of an aspect group are taken to meet in one batch.
-    """
-    shapes = []
-    for group in aspect_groups(images):
-        sides = {(images[i].height, images[i].width) for i in group}
-        sizes = [
-            resized(h, w, short, recipe.long_side) for h, w in sides for short in recipe.short_sides
-        ]
-        if sizes:
-            shapes.append(tuple(_padded(max(side)) for side in zip(*sizes, strict=True)))
-    height, width = max(shapes, key=math.prod)
-    return recipe.micro_batch_size, 3, height, width
-
-
-def _padded(side: int) -> int:
-    return math.ceil(side / LARGEST_STRIDE) * LARGEST_STRIDE

@@ -6,43 +6,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas.config.recipe import Recipe
 from nas.config.spec import DataSpec, SearchSpec
 from nas.data.coco import CocoSplit, fingerprint
-from nas.data.dataset import largest_batch_shape
+from nas.data.samplers import largest_batch_shape
 from nas.data.validation import CheckedSplit, Progress, usable_splits
 from nas.models.detectors import learns_masks
-from nas.utils.paths import atomic_write, localize
+from nas.reports import DatasetSummary
+from nas.utils.files import atomic_write
+from nas.utils.paths import localize
 
 BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
-
-
-@dataclass(frozen=True)
-class DatasetSummary:
-    """A checked data set in a few figures, plain JSON. `masks` says that objects to train on have
-    masks, and that the detector learns them.
-    """
-
-    fingerprint: str
-    categories: tuple[str, ...]
-    train_images: int
-    train_boxes: int
-    val_images: int
-    val_boxes: int
-    max_boxes_per_image: int
-    batch_shape: tuple[int, int, int, int]
-    repaired: dict[str, int]
-    left_out: dict[str, int]
-    masks: bool = False
-
-    @property
-    def num_classes(self) -> int:
-        """Without the background."""
-        return len(self.categories)
 
 
 class Splits(NamedTuple):

@@ -23,7 +23,7 @@ from nas.data.image_io import BrokenImage, read_rgb
 from nas.data.masks import rasterized
 from nas.data.segmentation import Segmentation
 from nas.errors import DataError
-from nas.utils.paths import atomic_write
+from nas.utils.files import atomic_write
 
 SHOWN_SCORE = 0.3  # detections below are not drawn
 SAMPLES = 8  # images of a split that stand for it

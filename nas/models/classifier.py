@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.data.classification_loader import ImageBatch
 from nas.models.backbones import HybridBackbone
 from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
-from nas.reports import ClassificationMetrics
-from nas.utils.distributed import all_reduce_mean
 
 HEAD_STD = 0.02  # Swin's
 
@@ -67,35 +62,3 @@ def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     """
     first = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (first == labels[:, None]).any(dim=1).sum()
-
-
-@torch.inference_mode()
-def score(
-    classifier: nn.Module, batches: Iterable[ImageBatch], device: torch.device
-) -> ClassificationMetrics:
-    """Run a classifier over a split; of several processes each over its share, and all get the
-    metrics of the whole.
-
-    Args:
-        classifier: on `device`; gives logits [B, classes] of images alone; left in the mode it came
-            in.
-        batches: every image once.
-        device: where to run.
-    """
-    was_training, images, sums = (
-        classifier.training,
-        0,
-        torch.zeros(3, dtype=torch.float64, device=device),
-    )
-    classifier.eval()
-    for batch in batches:
-        batch = batch.to(device)
-        logits = classifier(batch.images)
-        loss = F.cross_entropy(logits, batch.targets, reduction="sum")
-        images += len(logits)
-        sums += torch.stack(
-            [top_k(logits, batch.targets, 1), top_k(logits, batch.targets, 5), loss]
-        )
-    classifier.train(was_training)
-    top1, top5, loss, count = all_reduce_mean(torch.cat([sums, sums.new_tensor([images])])).tolist()
-    return ClassificationMetrics(top1 / count, top5 / count, loss / count)

@@ -11,13 +11,12 @@ from typing import Any
 
 from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
-from nas.data.splits import DatasetSummary
 from nas.data.validation import Progress
 from nas.errors import StudyError
 from nas.profiling.flops import Cost, count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.correction import Correction, fit_correction
-from nas.reports import MemoryEstimate
+from nas.reports import DatasetSummary, MemoryEstimate
 from nas.search.equalizer import Equalizer, PatternFit
 from nas.utils.formatting import gib, parse_bytes
 from search_spaces.layout import Layout

@@ -19,8 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.search.budget import Budget
-from nas.search.forecast.candidates import uniform_sample
-from nas.search.forecast.runtime_model import MEDIAN_STARTUP, REDUCTION
+from nas.search.layout_sample import uniform_sample
 
 
 def make_pruner(
@@ -153,3 +152,10 @@ def _with_scores(trial: FrozenTrial, scores: dict[int, float]) -> FrozenTrial:
     changed = copy.copy(trial)
     changed.intermediate_values = scores
     return changed
+
+
+REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
+
+
+# candidates that the median pruner lets through to begin with (`nas.search.pruners.make_pruner`)
+MEDIAN_STARTUP = 4

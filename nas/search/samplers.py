@@ -7,17 +7,15 @@ left of the space.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.search.equalizer import Equalizer
-from nas.utils.formatting import gib
+from nas.search.layout_filter import LayoutFilter
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace
 
@@ -26,120 +24,6 @@ NSGA2_POPULATION = (
     12  # Optuna's 50 would leave a search of 40 trials in its first, random generation
 )
 INSISTED = 3  # times that a sampler may suggest the same refused layout for one trial
-
-
-class BudgetLike(Protocol):
-    """What the filter needs to know; `nas.search.budget.Budget` is one."""
-
-    space: SearchSpace
-    limit_bytes: int
-    equalizer: Equalizer | None
-
-    def predicted_bytes(self, layout: Layout) -> int:
-        """Peak bytes of a layout."""
-
-
-class LayoutFilter:
-    """Which layouts may be suggested, and a count of those that were not.
-
-    Args:
-        budget: the limit, the space and the prediction, which is asked for as seldom as possible,
-            because depth only adds: what does not fit settles every deeper layout of the same kinds
-            and widths, what fits settles every shallower one.
-        taken: ids of the layouts that must not be suggested again, asked for anew each time.
-        listed: layouts of the space; where there are any, nothing else remains to be suggested.
-    """
-
-    def __init__(
-        self, budget: BudgetLike, taken: Callable[[], set[str]], listed: Sequence[Layout] = ()
-    ) -> None:
-        self.budget, self.space, self.taken, self.listed = budget, budget.space, taken, listed
-        self.over_budget = self.unequal = self.repeated = 0
-        self.nearest: tuple[int, str] | None = None
-        self._spare: Layout | None = (
-            None  # one that may still be suggested, when somebody last looked
-        )
-        self.clear_cache()
-
-    def clear_cache(self) -> None:
-        """The predictions have changed."""
-        self._known: dict[Any, dict[tuple[int, ...], bool]] = defaultdict(dict)
-
-    def fits(self, layout: Layout) -> bool:
-        """Whether the prediction is within the budget."""
-        known = self._known[(layout.pattern, layout.widths, layout.stem)]
-        for depths, fit in known.items():
-            pairs = list(zip(layout.depths, depths, strict=True))
-            if all(mine <= other if fit else mine >= other for mine, other in pairs):
-                return fit
-        peak_bytes = self.budget.predicted_bytes(layout)
-        if peak_bytes > self.budget.limit_bytes and (
-            self.nearest is None or peak_bytes < self.nearest[0]
-        ):
-            self.nearest = (peak_bytes, str(layout))
-        known[layout.depths] = peak_bytes <= self.budget.limit_bytes
-        return known[layout.depths]
-
-    def resolve(self, layout: Layout) -> Layout | None:
-        """What is trained for a suggestion: the layout itself, or the one that the equalizer makes
-        of it.
-        """
-        if self.budget.equalizer:
-            return self.budget.equalizer.solve(layout)
-        return layout if self.fits(layout) else None
-
-    def accept(self, layout: Layout) -> Layout | None:
-        """The same, if it was not trained yet; a refusal is counted."""
-        chosen = self.resolve(layout)
-        if chosen is None and self.budget.equalizer:
-            self.unequal += 1
-        elif chosen is None:
-            self.over_budget += 1
-        elif chosen.layout_id in self.taken():
-            self.repeated += 1
-            return None
-        return chosen
-
-    def parameters_of(self, suggestion: Layout, chosen: Layout) -> dict[str, Any]:
-        """What a trial records: the parameters of what is trained or, where it has widths of its
-        own, of the suggestion.
-        """
-        return self.space.encode(chosen if chosen in self.space else suggestion)
-
-    def remaining(self, seed: int | None) -> Iterator[dict[str, Any]]:
-        """Parameters of what may still be suggested: those listed, in that order; else in random
-        order or, without a seed, in that of the space.
-        """
-        taken = self.taken()
-        for layout in self.listed or (self.space if seed is None else self.space.shuffled(seed)):
-            if not self.budget.equalizer and layout.layout_id in taken:  # spares the prediction
-                continue
-            if (chosen := self.resolve(layout)) and chosen.layout_id not in taken:
-                yield self.parameters_of(layout, chosen)
-
-    def exhausted(self) -> bool:
-        """Nothing is left to suggest."""
-        taken = self.taken()
-        if self._spare is None or self._spare.layout_id in taken or not self.resolve(self._spare):
-            parameters = next(self.remaining(seed=0), None)
-            self._spare = (
-                None if parameters is None else self.resolve(self.space.decode(parameters))
-            )
-        return self._spare is None
-
-    def refusals(self) -> dict[str, Any]:
-        """The counts, as they go into the study."""
-        nearest = (
-            {"layout": self.nearest[1], "memory_predicted_gib": gib(self.nearest[0])}
-            if self.nearest
-            else None
-        )
-        counts = {
-            "over_budget": self.over_budget,
-            "unequal": self.unequal,
-            "repeated": self.repeated,
-        }
-        return {**counts, "nearest_over_budget": nearest}
 
 
 class BudgetedSampler(BaseSampler):

@@ -22,13 +22,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.artifacts.trial_files import TrialFiles, check_output, drop_result
 from nas.config.spec import SearchSpec
-from nas.data.splits import DatasetSummary
-from nas.reports import EpochReport
+from nas.reports import DatasetSummary, EpochReport
 from nas.search.baselines import equalized
 from nas.search.budget import Budget
 from nas.search.extra_trials import ExtraTrial, ExtraTrials
+from nas.search.layout_filter import LayoutFilter
 from nas.search.pruners import make_pruner, warmup_epochs
-from nas.search.samplers import BudgetedSampler, LayoutFilter, distributions, make_sampler, suggest
+from nas.search.samplers import BudgetedSampler, distributions, make_sampler, suggest
 from nas.search.warm_start import earlier_studies, take_over
 from nas.study.events import Event
 from nas.study.leaderboard import TOP, ranked

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.config.spec import SearchSpec
 from nas.errors import StudyError, one_of
-from nas.search.samplers import LayoutFilter, distributions
+from nas.search.layout_filter import LayoutFilter
+from nas.search.samplers import distributions
 from nas.study.leaderboard import search_uuid
 from nas.study.provenance import differences
 from nas.study.roles import TAKEN_OVER, role_of

@@ -26,7 +26,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from nas.errors import StudyError
-from nas.study.retry import sigterm_as_interrupt
+from nas.utils.signals import sigterm_as_interrupt
 
 LEASE_S = 60
 RENEW_S = 15

@@ -16,8 +16,9 @@ import optuna
 from pydantic import ValidationError
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import DatasetSummary, facts_to_dict
+from nas.data.splits import facts_to_dict
 from nas.errors import StudyError
+from nas.reports import DatasetSummary
 from nas.study.storage import parse_url, redacted
 from nas.utils.formatting import gib
 

@@ -4,22 +4,18 @@ or SIGTERM.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
-from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from nas.errors import StudyError
+from nas.utils.signals import defer_signals
 
 AWAY = (StorageInternalError, OperationalError, InterfaceError)
-ENDS = (signal.SIGINT, signal.SIGTERM)
 PAUSES_S = (
     1,
     2,
@@ -74,52 +70,6 @@ def retry_while_unreachable(
             ) from error
 
     return call
-
-
-@contextmanager
-def defer_signals() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block has ended; inside a call SQLAlchemy would report
-    them as a fault of the connection.
-
-    Only the main thread is ever interrupted; elsewhere this does nothing.
-    """
-    came: list[int] = []
-    with _handling(ENDS, lambda number, frame: came.append(number)):
-        yield
-    if came:
-        signal.raise_signal(came[0])
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM is Ctrl-C inside: it comes from `nas stop`, from job systems and before a machine is
-    taken away, and it reaches processes in the background too, for which shells have SIGINT
-    ignored.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with _handling((signal.SIGTERM,), interrupt):
-        yield
-
-
-@contextmanager
-def _handling(
-    signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
-) -> Iterator[None]:
-    """Another handler for a while; outside the main thread, which cannot have any, the same
-    ones.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handled in before.items():
-            signal.signal(number, signal.SIG_DFL if handled is None else handled)
 
 
 def _cause(error: Any) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,20 +19,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from nas.artifacts.curves import DETECTIONS
+from nas.artifacts.paths import DETECTIONS
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
-from nas.data.dataset import (
-    AspectRatioBatchSampler,
-    DistributedBatchSampler,
-    EvalBatches,
-    ResizeFlip,
-    eval_view,
-    loading,
-    make_loader,
-    train_view,
-)
+from nas.data.dataloader import loader_workers, loading, make_loader
+from nas.data.dataset import ResizeFlip, eval_view, train_view
+from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatches
 from nas.data.splits import Splits
 from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
@@ -44,12 +36,14 @@ from nas.models.memory_format import channels_last_
 from nas.models.weights import load_backbone_weights
 from nas.reports import EpochReport
 from nas.training.calibration import calibrate
+from nas.training.gpu_memory import limited_memory
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import CandidateTrainer
-from nas.utils.device import hardware, limited_memory
+from nas.utils.device import device_name, hardware
 from nas.utils.distributed import World, broadcast_buffers, synchronised, wrap_ddp
-from nas.utils.paths import os_errors_as_output_error, to_path
+from nas.utils.files import os_errors_as_output_error
+from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 DRAWN = 4  # validation images that a search draws of each complete candidate
@@ -269,17 +263,3 @@ def _calibrate(
     )
     batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()
-
-
-def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
-    """Processes that decode images: none beside training on the CPU, which needs the cores
-    itself.
-    """
-    if recipe.loader_workers != "auto":
-        return recipe.loader_workers
-    return min(most, os.cpu_count() or 1) if device.type == "cuda" else 0
-
-
-def device_name(device: torch.device) -> str:
-    """As people know it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from nas.errors import CandidateError
-from nas.utils.paths import atomic_write
+from nas.utils.files import atomic_write
 
 
 def save_checkpoint(

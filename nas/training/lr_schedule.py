@@ -6,6 +6,7 @@ The paper gives neither the patience nor the number of decays; here both are set
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from nas.config.recipe import Recipe
@@ -38,3 +39,21 @@ class Saturation:
         if self.decays < recipe.decays:
             return replace(self, waited=0, decays=self.decays + 1)
         return replace(self, waited=self.waited + 1, converged=True)
+
+
+def lr_at(step: int, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> float:
+    """Learning rate of a step, 0 the first: a linear warm-up, then the recipe's schedule.
+
+    `constant` stays; `step` multiplies by `decay_factor` after each of `decay_epochs`; `saturate`
+    has done so `decays` times (see `Saturation`); `cosine` falls to 0 at the last step.
+    """
+    total = recipe.epochs * steps_per_epoch
+    warmup = min(recipe.warmup_steps, total - 1)
+    if step < warmup:
+        return recipe.lr * (step + 1) / (warmup + 1)
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if recipe.schedule == "step":
+        passed = sum(step >= epoch * steps_per_epoch for epoch in recipe.decay_epochs)
+        return recipe.lr * recipe.decay_factor**passed
+    return recipe.lr * recipe.decay_factor**decays

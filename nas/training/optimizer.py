@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
@@ -37,21 +35,3 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, fused=True)
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-
-
-def lr_at(step: int, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> float:
-    """Learning rate of a step, 0 the first: a linear warm-up, then the recipe's schedule.
-
-    `constant` stays; `step` multiplies by `decay_factor` after each of `decay_epochs`; `saturate`
-    has done so `decays` times (see `Saturation`); `cosine` falls to 0 at the last step.
-    """
-    total = recipe.epochs * steps_per_epoch
-    warmup = min(recipe.warmup_steps, total - 1)
-    if step < warmup:
-        return recipe.lr * (step + 1) / (warmup + 1)
-    if recipe.schedule == "cosine":
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-    if recipe.schedule == "step":
-        passed = sum(step >= epoch * steps_per_epoch for epoch in recipe.decay_epochs)
-        return recipe.lr * recipe.decay_factor**passed
-    return recipe.lr * recipe.decay_factor**decays

@@ -9,33 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nas.config.pretraining import PretrainingRecipe
-from nas.data.classification_loader import eval_loader, shuffled, train_loader
-from nas.data.dataset import DistributedBatchSampler, loading
+from nas.data.classification_loader import ImageBatch, eval_loader, shuffled, train_loader
+from nas.data.dataloader import loader_workers, loading
 from nas.data.image_folder import LabelledImages
+from nas.data.samplers import DistributedBatchSampler
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.backbones import HybridBackbone, build_backbone
-from nas.models.classifier import Classifier, score
+from nas.models.classifier import Classifier, top_k
 from nas.models.compile import compile_blocks
 from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
 from nas.models.memory_format import channels_last_
 from nas.models.weights import load_backbone_weights
-from nas.reports import PretrainingReport
-from nas.training.candidate import device_name, loader_workers
+from nas.reports import ClassificationMetrics, PretrainingReport
 from nas.training.checkpoint import save_weights
+from nas.training.gpu_memory import limited_memory
 from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import Trainer
-from nas.utils.device import limited_memory
-from nas.utils.distributed import World, broadcast_buffers, synchronised, wrap_ddp
+from nas.utils.device import device_name
+from nas.utils.distributed import World, all_reduce_mean, broadcast_buffers, synchronised, wrap_ddp
 from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
@@ -220,3 +222,35 @@ class _Epochs:
             if self.device.type == "cuda"
             else None,
         )
+
+
+@torch.inference_mode()
+def score(
+    classifier: nn.Module, batches: Iterable[ImageBatch], device: torch.device
+) -> ClassificationMetrics:
+    """Run a classifier over a split; of several processes each over its share, and all get the
+    metrics of the whole.
+
+    Args:
+        classifier: on `device`; gives logits [B, classes] of images alone; left in the mode it came
+            in.
+        batches: every image once.
+        device: where to run.
+    """
+    was_training, images, sums = (
+        classifier.training,
+        0,
+        torch.zeros(3, dtype=torch.float64, device=device),
+    )
+    classifier.eval()
+    for batch in batches:
+        batch = batch.to(device)
+        logits = classifier(batch.images)
+        loss = F.cross_entropy(logits, batch.targets, reduction="sum")
+        images += len(logits)
+        sums += torch.stack(
+            [top_k(logits, batch.targets, 1), top_k(logits, batch.targets, 5), loss]
+        )
+    classifier.train(was_training)
+    top1, top5, loss, count = all_reduce_mean(torch.cat([sums, sums.new_tensor([images])])).tolist()
+    return ClassificationMetrics(top1 / count, top5 / count, loss / count)

@@ -16,17 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from nas.artifacts.history import append_report
+from nas.artifacts.paths import CHECKPOINT, LOG, WEIGHTS
 from nas.config.recipe import Recipe
-from nas.data.dataset import GroupedBatchSampler
+from nas.data.samplers import GroupedBatchSampler
 from nas.reports import EpochReport, Report
 from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from nas.training.loop import Batches, OnStep, train_epoch
-from nas.training.lr_schedule import Saturation
-from nas.training.optimizer import lr_at
+from nas.training.lr_schedule import Saturation, lr_at
 from nas.utils.distributed import World, all_gather_object
-from nas.utils.paths import append_line, os_errors_as_output_error
-
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "detector.safetensors", "log.jsonl"
+from nas.utils.files import append_line, os_errors_as_output_error
 
 
 @dataclass

@@ -6,17 +6,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
-from nas.errors import DataError, MissingDependency, OutputError, SpecError
+from nas.errors import DataError, MissingDependency, SpecError
 
 
 def is_remote(place: str) -> bool:
@@ -47,102 +43,10 @@ def to_path(place: str) -> Path:
     return cast(Path, path)
 
 
-def study_folder(output: str, study_name: str, study_uuid: str) -> Path:
-    """Where the files of a study are, below `run.output`."""
-    return to_path(output) / f"{study_name}-{study_uuid[:8]}"
-
-
-def trial_folders(study: Path, number: int) -> list[Path]:
-    """Those of one trial that are there: one for each driver that had it in hands."""
-    return sorted(study.glob(f"trial-{number:04d}-*"))
-
-
-def check_file(key: str, place: str) -> None:
-    """Find out early whether a file that a request names is there.
-
-    Raises:
-        SpecError: it is not; the text names the key.
-    """
-    if not to_path(place).is_file():
-        raise SpecError(f"{key} {place!r}: there is no such file")
-
-
 def cache_folder() -> Path:
     """What can be made again: below `$XDG_CACHE_HOME`, or `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "scratch-nas"
-
-
-def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
-
-    Raises:
-        OutputError: the disk is full or away.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with os_errors_as_output_error(path):
-            if not (remote := _file_system(path)):
-                with open(partial, "wb") as file:
-                    write(file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, path)
-            else:
-                content = io.BytesIO()
-                write(content)
-                partial.write_bytes(content.getvalue())
-                remote.mv(str(partial), str(path))
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _file_system(path: Path) -> Any:
-    """Of a URL's path; None for this machine's own."""
-    return getattr(path, "fs", None)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file; object stores know no appending, there it is written anew.
-
-    Raises:
-        OutputError: the disk is full or away.
-    """
-    with os_errors_as_output_error(path):
-        if not _file_system(path):
-            with path.open("a") as file:
-                file.write(line + "\n")
-        else:
-            path.write_text((path.read_text() if path.exists() else "") + line + "\n")
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder of this machine, and find out early whether files can be written to it.
-
-    Raises:
-        OutputError: they cannot.
-    """
-    with os_errors_as_output_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-
-
-@contextmanager
-def os_errors_as_output_error(path: Path) -> Iterator[None]:
-    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error
-    of its own.
-    """
-    try:
-        yield
-    except Exception as error:
-        refused = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(refused, OSError):
-            raise
-        raise OutputError(
-            f"{str(path)!r} cannot be written: {refused.strerror or refused}"
-        ) from error
 
 
 @cache

@@ -11,6 +11,7 @@ import pytest
 from helpers.tables import run, table_of
 from optuna.trial import TrialState
 
+from nas.artifacts.paths import CHECKPOINT, WEIGHTS
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import read_request
 from nas.errors import OutOfMemory, SpecError
@@ -19,7 +20,6 @@ from nas.search.search import Search
 from nas.study import schema as attributes
 from nas.study.events import Event
 from nas.study.leaderboard import leaderboard
-from nas.training.trainer import CHECKPOINT, WEIGHTS
 from nas.utils.formatting import GIB
 from workers.driver import Watcher, run_search
 from workers.simulator.backend import Simulation

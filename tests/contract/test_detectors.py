@@ -23,7 +23,8 @@ from nas.models.detectors import build_detector, learns_masks
 from nas.reports import CocoMetrics
 from nas.training.checkpoint import save_weights
 from nas.training.loop import train_epoch
-from nas.training.optimizer import lr_at, make_optimizer
+from nas.training.lr_schedule import lr_at
+from nas.training.optimizer import make_optimizer
 from search_spaces.layout import Layout
 
 SPECS = [

@@ -11,7 +11,8 @@ import optuna
 import pytest
 
 from nas.search.equalizer import Equalizer
-from nas.search.samplers import BudgetedSampler, LayoutFilter, distributions, make_sampler
+from nas.search.layout_filter import LayoutFilter
+from nas.search.samplers import BudgetedSampler, distributions, make_sampler
 from search_spaces.catalog import SAMPLERS
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space

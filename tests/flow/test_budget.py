@@ -12,9 +12,8 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DatasetSummary
 from nas.errors import StudyError
-from nas.reports import CocoMetrics, EpochReport
+from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.budget import Budget, preview
 from nas.search.search import Search
 from search_spaces.catalog import SAMPLERS

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nas.artifacts.curves import DETECTIONS
-from nas.artifacts.history import CURVES, REPORTS, read_reports
+from nas.artifacts.history import read_reports
+from nas.artifacts.paths import CHECKPOINT, CURVES, DETECTIONS, LOG, REPORTS, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
@@ -21,7 +21,6 @@ from nas.errors import CandidateError, NonFiniteLoss
 from nas.models.backbones import build_backbone
 from nas.reports import EpochReport
 from nas.training.candidate import Candidate, train_candidate
-from nas.training.trainer import CHECKPOINT, LOG, WEIGHTS
 from search_spaces.catalog import SCHEDULES
 from search_spaces.layout import Layout
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nas.artifacts.paths import CHECKPOINT, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.splits import Splits
@@ -20,7 +21,6 @@ from nas.errors import CandidateError, NonFiniteLoss, OutOfMemory
 from nas.reports import EpochReport
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
-from nas.training.trainer import CHECKPOINT, WEIGHTS
 from search_spaces.layout import Layout
 
 LAYOUTS = [

@@ -17,8 +17,9 @@ from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import read_request
 from nas.errors import SpecError
 from nas.search.budget import Budget
-from nas.search.forecast.candidates import first_suggestions, spread, uniform_sample
+from nas.search.forecast.candidates import first_suggestions
 from nas.search.forecast.forecast import recall, remember
+from nas.search.layout_sample import spread, uniform_sample
 from nas.search.search import Search
 
 QUANTITIES = ("train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours", "epochs_per_trial")

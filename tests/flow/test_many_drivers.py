@@ -22,9 +22,9 @@ from helpers.servers import KINDS, start_server
 from helpers.untrained import FACTS, report
 from optuna.trial import TrialState
 
+from nas.artifacts.paths import CHECKPOINT
 from nas.config.spec import load_spec
 from nas.search.search import Search
-from nas.training.trainer import CHECKPOINT
 
 EPOCHS = 3
 

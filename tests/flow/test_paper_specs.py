@@ -14,13 +14,13 @@ import pytest
 import torch
 import yaml
 
+from nas.artifacts.paths import LOG
 from nas.cli.train import requested
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import Splits, read_data
 from nas.errors import LayoutError, SpecError
 from nas.models.backbones import build_backbone
 from nas.training.candidate import Candidate, train_candidate
-from nas.training.trainer import LOG
 from search_spaces.catalog import DETECTORS
 from search_spaces.layout import Layout, Stage, doubled
 

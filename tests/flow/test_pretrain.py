@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from nas.artifacts.paths import CHECKPOINT
 from nas.cli import main
 from nas.cli.progress import EpochProgress
 from nas.config.pretraining import load_pretraining
@@ -27,7 +28,6 @@ from nas.models.backbones import build_backbone
 from nas.models.weights import load_backbone_weights
 from nas.reports import PretrainingReport
 from nas.training.pretraining import Pretraining, pretrain
-from nas.training.trainer import CHECKPOINT
 from search_spaces.layout import Layout
 
 LAYOUT = "C1-C1-T1-T1@16"

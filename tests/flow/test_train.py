@@ -15,8 +15,7 @@ from helpers.commands import Run
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from nas.artifacts.curves import CALIBRATION, DETECTIONS, EVENTS, PLOT
-from nas.artifacts.history import CURVES
+from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.cli import main
 from nas.cli.progress import EpochProgress
 from nas.cli.train import requested

@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from nas.errors import DataError, MissingDependency, SpecError
 from nas.study.leaderboard import load_study
 from nas.study.storage import open_storage
-from nas.utils.paths import append_line, atomic_write, localize, to_path
+from nas.utils.files import append_line, atomic_write
+from nas.utils.paths import localize, to_path
 
 BIN = Path(sys.executable).parent
 

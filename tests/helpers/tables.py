@@ -14,7 +14,7 @@ from typing import Any
 
 from helpers.untrained import FACTS
 from nas.config.spec import load_spec
-from nas.data.splits import DatasetSummary
+from nas.reports import DatasetSummary
 from search_spaces.layout import Layout
 from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
 

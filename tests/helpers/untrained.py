@@ -9,8 +9,7 @@ import optuna
 from optuna.storages import InMemoryStorage
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DatasetSummary
-from nas.reports import CocoMetrics, EpochReport
+from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.search import Search
 from nas.study.events import Event
 

@@ -20,7 +20,8 @@ from nas.artifacts.trial_files import check_output
 from nas.config.spec import SearchSpec
 from nas.data.coco import find_split
 from nas.errors import StudyError, UserError
-from nas.utils.paths import check_file, localize, to_path
+from nas.utils.files import check_file
+from nas.utils.paths import localize, to_path
 from workers.resources import Node, TrialResources, plan, smallest_card_bytes
 
 PACKAGES = (

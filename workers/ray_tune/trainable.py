@@ -14,7 +14,7 @@ from ray import tune
 
 from nas.errors import DataError, OutOfMemory, OutputError
 from nas.reports import EpochReport
-from nas.utils.device import free_memory
+from nas.training.gpu_memory import free_memory
 from workers.trial_config import run_job
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import DatasetSummary
 from nas.errors import StudyError
-from nas.reports import CocoMetrics, EpochReport
+from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.warm_start import SAME
 from nas.study.provenance import differences
-from nas.utils.paths import atomic_write
+from nas.utils.files import atomic_write
 from search_spaces.layout import Layout
 
 COURSES = ("loss", "lr", "map", "train_s", "elapsed_s")  # one value an epoch

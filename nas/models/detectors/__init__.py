@@ -11,7 +11,7 @@ from nas.models.detectors.faster_rcnn import FasterRcnn
 from nas.models.detectors.fcos import Fcos
 from nas.models.detectors.reppoints import RepPointsV2
 from nas.models.detectors.sparse_rcnn import SparseRcnn
-from nas.models.necks.fpn import PyramidBackbone
+from nas.models.necks.pyramid import PyramidBackbone
 from search_spaces.layout import Layout
 
 DETECTORS: dict[str, type[Detector]] = {  # names are those of the catalog

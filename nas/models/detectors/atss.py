@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.models.detectors.atss_loss import atss_losses, decode_boxes
 from nas.models.detectors.dense_detector import DenseDetector
-from nas.models.necks.fpn import PyramidBackbone
+from nas.models.necks.pyramid import PyramidBackbone
 
 ANCHOR_SIDE = 8  # strides
 

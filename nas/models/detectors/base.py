@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.config.spec import DetectorSpec
 from nas.models.detectors.transform import BatchTransform
-from nas.models.necks.fpn import NeckDims, PyramidBackbone
+from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 
 class Detector(nn.Module, ABC):

@@ -33,7 +33,7 @@ from nas.models.detectors.faster_rcnn import (
 )
 from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
 from nas.models.detectors.transform import BatchTransform
-from nas.models.necks.fpn import NeckDims, PyramidBackbone
+from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 IOUS = (0.5, 0.6, 0.7)
 BOX_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))

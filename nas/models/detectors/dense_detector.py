@@ -24,7 +24,7 @@ from nas.config.spec import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR, STRIDES, PyramidAnchors, Tower
 from nas.models.detectors.transform import BatchTransform, empty_targets
-from nas.models.necks.fpn import NeckDims, PyramidBackbone
+from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 
 class DenseDetector(FCOS, Detector):

@@ -25,7 +25,7 @@ from nas.config.spec import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PyramidAnchors
 from nas.models.detectors.transform import BatchTransform
-from nas.models.necks.fpn import NeckDims, PyramidBackbone
+from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 STRIDES = (4, 8, 16, 32, 64)
 ROI_LEVELS = 4

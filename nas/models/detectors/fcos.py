@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.dense_head import centers_of
 from nas.models.detectors.fcos_loss import fcos_losses
-from nas.models.necks.fpn import PyramidBackbone
+from nas.models.necks.pyramid import PyramidBackbone
 
 
 class Fcos(DenseDetector):

@@ -25,7 +25,7 @@ from nas.models.detectors.reppoints_loss import reppoints_losses
 from nas.models.detectors.reppoints_points import TRANSFORMS
 from nas.models.detectors.reppoints_targets import Levels
 from nas.models.detectors.transform import BatchTransform, empty_targets
-from nas.models.necks.fpn import NeckDims, PyramidBackbone
+from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 SCORE_THRESHOLD, NMS_IOU, DETECTIONS, CANDIDATES = 0.05, 0.6, 100, 1000
 REFINED_ON = (

@@ -19,7 +19,7 @@ from nas.models.detectors.faster_rcnn import ROI_SIZE
 from nas.models.detectors.sparse_rcnn_head import DynamicHead
 from nas.models.detectors.sparse_rcnn_loss import in_order, set_losses
 from nas.models.detectors.transform import BatchTransform, empty_targets
-from nas.models.necks.fpn import NeckDims, PyramidBackbone
+from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 DETECTIONS = 100  # of an image; the published evaluation looks at no more
 

@@ -18,7 +18,7 @@ from nas.models.backbones.resnet_stage import ConvStage
 from nas.models.backbones.stems import make_stem
 from nas.models.backbones.swin_stage import PatchMerging, SwinBlock
 from nas.models.detectors import DETECTORS, build_detector
-from nas.models.necks.fpn import make_neck
+from nas.models.necks.pyramid import make_neck
 from nas.profiling.memory.loss_bounds import bounded_loss
 from search_spaces.layout import Layout
 

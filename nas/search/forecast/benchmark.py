@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from nas.data.coco import CocoSplit
-from nas.data.dataset import loading
+from nas.data.dataloader import loading
 from nas.data.image_cache import PixelCache
 from nas.data.splits import Splits
 from nas.errors import NonFiniteLoss
 from nas.search.forecast.runtime_model import Timing
 from nas.training.candidate import Candidate, begin
-from nas.utils.device import free_memory, limited_memory
+from nas.training.gpu_memory import free_memory, limited_memory
 
 STEPS, SCORED, READ = (
     6,

@@ -4,28 +4,17 @@ without a study in a database.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import optuna
 
 from nas.search.baselines import equalized
-from nas.search.budget import SAMPLED, Budget
-from nas.search.samplers import BudgetedSampler, LayoutFilter, distributions, make_sampler
+from nas.search.budget import Budget
+from nas.search.layout_filter import LayoutFilter
+from nas.search.layout_sample import LayoutCost, _sized
+from nas.search.samplers import BudgetedSampler, distributions, make_sampler
 from search_spaces.layout import Layout
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the study that is asked is nobody's concern
 ASKED = 10  # suggestions that a sampler makes before it learns from results
-
-
-@dataclass(frozen=True)
-class LayoutCost:
-    """A layout, the multiply-adds of one image, and the predicted peak of its training."""
-
-    layout: Layout
-    flops: int
-    memory_bytes: int
 
 
 def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
@@ -48,22 +37,6 @@ def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
     return first, min(search.trials, len(budget.space)) if len(first) == wanted else len(first)
 
 
-def uniform_sample(budget: Budget) -> list[LayoutCost]:
-    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs; where few
-    may be, at least one.
-    """
-    allowed, seed = LayoutFilter(budget, set), budget.spec.search.seed
-    some = itertools.islice(budget.space.shuffled(seed), SAMPLED)
-    settled = dict.fromkeys(map(allowed.resolve, some))
-    if not any(settled):
-        settled = dict.fromkeys(
-            [allowed.resolve(budget.space.decode(next(allowed.remaining(seed))))]
-        )
-    return sorted(
-        (_sized(budget, layout) for layout in settled if layout), key=lambda each: each.flops
-    )
-
-
 def baselines(budget: Budget) -> list[LayoutCost]:
     """Those that the search trains beside its candidates."""
     return (
@@ -71,13 +44,3 @@ def baselines(budget: Budget) -> list[LayoutCost]:
         if budget.spec.wants_baselines
         else []
     )
-
-
-def spread(ordered: Sequence[LayoutCost], count: int) -> list[LayoutCost]:
-    """`count` of them: the first, the last and some between, evenly; all where there are fewer."""
-    places = {round(i * (len(ordered) - 1) / (count - 1)) for i in range(count)}
-    return [ordered[place] for place in sorted(places)]
-
-
-def _sized(budget: Budget, layout: Layout) -> LayoutCost:
-    return LayoutCost(layout, budget.cost(layout).flops, budget.predicted_bytes(layout))

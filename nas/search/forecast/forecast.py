@@ -20,17 +20,13 @@ import optuna
 import torch
 
 from nas.config.spec import SearchSpec
-from nas.data.dataset import AspectRatioBatchSampler
-from nas.data.splits import DatasetSummary, Splits
+from nas.data.samplers import AspectRatioBatchSampler
+from nas.data.splits import Splits
+from nas.profiling.memory.gpu_share import cap_bytes
+from nas.reports import DatasetSummary
 from nas.search.budget import Budget
 from nas.search.forecast.benchmark import few_images, read_s, time_layouts
-from nas.search.forecast.candidates import (
-    LayoutCost,
-    baselines,
-    first_suggestions,
-    spread,
-    uniform_sample,
-)
+from nas.search.forecast.candidates import baselines, first_suggestions
 from nas.search.forecast.runtime_model import (
     Around,
     CandidateCost,
@@ -41,10 +37,11 @@ from nas.search.forecast.runtime_model import (
     expected_epochs,
     search_cost,
 )
+from nas.search.layout_sample import LayoutCost, spread, uniform_sample
 from nas.search.pruners import warmup_epochs
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
-from nas.utils.device import cap_bytes, hardware
+from nas.utils.device import hardware
 from nas.utils.disk_cache import keep, kept
 
 MEASURED = 5  # layouts

@@ -15,10 +15,9 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from nas.search.pruners import MEDIAN_STARTUP, REDUCTION
+
 PARTS = ("begin_s", "step_s", "score_s", "keep_s")
-REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
-# candidates that the median pruner lets through to begin with (`nas.search.pruners.make_pruner`)
-MEDIAN_STARTUP = 4
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nas.errors import StudyError
 from nas.search.budget import Budget
-from nas.search.samplers import LayoutFilter
+from nas.search.layout_filter import LayoutFilter
 from search_spaces.layout import Layout
 
 # layouts drawn to choose from; each may need a dozen predictions of memory where it is to use the

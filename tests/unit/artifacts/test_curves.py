@@ -13,16 +13,8 @@ from helpers.untrained import report
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from nas.artifacts.curves import (
-    CALIBRATION,
-    DETECTIONS,
-    EVENTS,
-    PLOT,
-    calibration_changes,
-    clear_curves,
-    write_curves,
-)
-from nas.artifacts.history import CURVES
+from nas.artifacts.curves import calibration_changes, clear_curves, write_curves
+from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.errors import OutputError
 from nas.reports import CalibrationReport, EpochReport
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.untrained import report
 
-from nas.artifacts.history import COLUMNS, CURVES, REPORTS, append_report, read_reports
+from nas.artifacts.history import COLUMNS, append_report, read_reports
+from nas.artifacts.paths import CHECKPOINT, CURVES, REPORTS
 from nas.artifacts.trial_files import TrialFiles
 from nas.reports import EpochReport
-from nas.training.trainer import CHECKPOINT
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from nas.config.pretraining import RECIPES, PretrainingRecipe, load_pretraining
 from nas.config.recipe import recipe_names
 from nas.errors import SpecError
-from nas.training.optimizer import lr_at
+from nas.training.lr_schedule import lr_at
 
 
 def recipe(**keys: object) -> PretrainingRecipe:

@@ -23,8 +23,8 @@ from nas.data.classification_loader import (
     train_loader,
     train_transform,
 )
-from nas.data.dataset import DistributedBatchSampler
 from nas.data.image_folder import LabelledImages
+from nas.data.samplers import DistributedBatchSampler
 from nas.errors import DataError
 from nas.utils.distributed import World
 

@@ -17,18 +17,9 @@ from torchvision.transforms.v2 import functional as F
 
 from nas.config.recipe import Recipe
 from nas.data.coco import Box, CocoSplit, ImageRecord
-from nas.data.dataset import (
-    AspectRatioBatchSampler,
-    Batch,
-    DetectionDataset,
-    EvalBatches,
-    ResizeFlip,
-    eval_view,
-    largest_batch_shape,
-    make_loader,
-    resized,
-    train_view,
-)
+from nas.data.dataloader import make_loader
+from nas.data.dataset import Batch, DetectionDataset, ResizeFlip, eval_view, resized, train_view
+from nas.data.samplers import AspectRatioBatchSampler, EvalBatches, largest_batch_shape
 from nas.data.validation import check_split
 
 

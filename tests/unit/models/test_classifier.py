@@ -10,7 +10,8 @@ from torch import nn
 
 from nas.data.classification_loader import ImageBatch
 from nas.models.backbones import build_backbone
-from nas.models.classifier import Classifier, score, top_k
+from nas.models.classifier import Classifier, top_k
+from nas.training.pretraining import score
 from search_spaces.layout import Layout
 
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ import pytest
 from helpers.untrained import FACTS, Driver, report, spec
 from optuna.trial import TrialState
 
+from nas.artifacts.paths import CHECKPOINT
 from nas.errors import StudyError
 from nas.search.samplers import distributions
 from nas.study.storage import open_storage
-from nas.training.trainer import CHECKPOINT
 from nas.utils.formatting import GIB
 
 

@@ -9,13 +9,12 @@ import pytest
 from helpers.untrained import FACTS, Driver, report
 from optuna.trial import TrialState
 
-from nas.artifacts.curves import DETECTIONS
+from nas.artifacts.paths import CHECKPOINT, DETECTIONS, WEIGHTS
 from nas.errors import StudyError
 from nas.search.budget import Budget
 from nas.study import schema as attributes
 from nas.study.leaderboard import leaderboard, pareto_front, trial_row
 from nas.study.provenance import public_spec
-from nas.training.trainer import CHECKPOINT, WEIGHTS
 from nas.utils.formatting import GIB
 
 

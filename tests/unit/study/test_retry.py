@@ -10,7 +10,8 @@ import pytest
 from optuna.exceptions import StorageInternalError
 
 from nas.errors import StudyError
-from nas.study.retry import PAUSES_S, defer_signals, retry_while_unreachable, sigterm_as_interrupt
+from nas.study.retry import PAUSES_S, retry_while_unreachable
+from nas.utils.signals import defer_signals, sigterm_as_interrupt
 
 
 @pytest.fixture(autouse=True)

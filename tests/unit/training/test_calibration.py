@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from nas.config.spec import CalibrationSpec, DetectorSpec
-from nas.data.dataset import Batch, EvalBatches, ResizeFlip, make_loader
+from nas.data.dataloader import make_loader
+from nas.data.dataset import Batch, ResizeFlip
+from nas.data.samplers import EvalBatches
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector, build_detector

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nas.errors import CandidateError, OutOfMemory
-from nas.utils.device import cap_bytes, card_share_bytes, limited_memory
+from nas.profiling.memory.gpu_share import cap_bytes, card_share_bytes
+from nas.training.gpu_memory import limited_memory
 from nas.utils.formatting import GIB
 
 CUDA = torch.device("cuda")

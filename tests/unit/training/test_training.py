@@ -19,8 +19,8 @@ from nas.errors import CandidateError, NonFiniteLoss, OutputError
 from nas.models.detectors import build_detector
 from nas.training.checkpoint import load_checkpoint, load_weights, save_checkpoint, save_weights
 from nas.training.loop import train_epoch
-from nas.training.lr_schedule import Saturation
-from nas.training.optimizer import lr_at, make_optimizer
+from nas.training.lr_schedule import Saturation, lr_at
+from nas.training.optimizer import make_optimizer
 from search_spaces.layout import Layout
 
 CPU = torch.device("cpu")

@@ -1,0 +1,46 @@
+"""Layouts drawn from a space, with what each costs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.search.budget import SAMPLED, Budget
+from nas.search.layout_filter import LayoutFilter
+from search_spaces.layout import Layout
+
+
+@dataclass(frozen=True)
+class LayoutCost:
+    """A layout, the multiply-adds of one image, and the predicted peak of its training."""
+
+    layout: Layout
+    flops: int
+    memory_bytes: int
+
+
+def uniform_sample(budget: Budget) -> list[LayoutCost]:
+    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs; where few
+    may be, at least one.
+    """
+    allowed, seed = LayoutFilter(budget, set), budget.spec.search.seed
+    some = itertools.islice(budget.space.shuffled(seed), SAMPLED)
+    settled = dict.fromkeys(map(allowed.resolve, some))
+    if not any(settled):
+        settled = dict.fromkeys(
+            [allowed.resolve(budget.space.decode(next(allowed.remaining(seed))))]
+        )
+    return sorted(
+        (_sized(budget, layout) for layout in settled if layout), key=lambda each: each.flops
+    )
+
+
+def spread(ordered: Sequence[LayoutCost], count: int) -> list[LayoutCost]:
+    """`count` of them: the first, the last and some between, evenly; all where there are fewer."""
+    places = {round(i * (len(ordered) - 1) / (count - 1)) for i in range(count)}
+    return [ordered[place] for place in sorted(places)]
+
+
+def _sized(budget: Budget, layout: Layout) -> LayoutCost:
+    return LayoutCost(layout, budget.cost(layout).flops, budget.predicted_bytes(layout))

@@ -1,0 +1,96 @@
+"""Files that are whole or not there, on this machine or behind a URL."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nas.errors import OutputError, SpecError
+from nas.utils.paths import to_path
+
+
+def check_file(key: str, place: str) -> None:
+    """Find out early whether a file that a request names is there.
+
+    Raises:
+        SpecError: it is not; the text names the key.
+    """
+    if not to_path(place).is_file():
+        raise SpecError(f"{key} {place!r}: there is no such file")
+
+
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with os_errors_as_output_error(path):
+            if not (remote := _file_system(path)):
+                with open(partial, "wb") as file:
+                    write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+            else:
+                content = io.BytesIO()
+                write(content)
+                partial.write_bytes(content.getvalue())
+                remote.mv(str(partial), str(path))
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _file_system(path: Path) -> Any:
+    """Of a URL's path; None for this machine's own."""
+    return getattr(path, "fs", None)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; object stores know no appending, there it is written anew.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
+    with os_errors_as_output_error(path):
+        if not _file_system(path):
+            with path.open("a") as file:
+                file.write(line + "\n")
+        else:
+            path.write_text((path.read_text() if path.exists() else "") + line + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of this machine, and find out early whether files can be written to it.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    with os_errors_as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def os_errors_as_output_error(path: Path) -> Iterator[None]:
+    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error
+    of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(refused, OSError):
+            raise
+        raise OutputError(
+            f"{str(path)!r} cannot be written: {refused.strerror or refused}"
+        ) from error
