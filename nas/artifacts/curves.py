@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nas.artifacts.history import FIGURES, write_csv
+from nas.artifacts.history import write_csv
 from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.reports import EpochReport
+from nas.reports.metrics import METRIC, METRICS
 from nas.utils.files import atomic_write, os_errors_as_output_error
+from nas.utils.formatting import in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +131,7 @@ def _points(
 
 
 def _scalars(report: EpochReport) -> dict[str, float]:
-    figures = {f"val/{name}": getattr(report.metrics, name) for name in FIGURES}
+    figures = {f"val/{m.name}": getattr(report.metrics, m.name) for m in METRICS}
     return {
         "train/loss": report.loss,
         "train/lr": report.lr,
@@ -145,37 +148,36 @@ def _write_plot(
     figure = Figure(figsize=(11, 7), layout="constrained")
     figure.suptitle(title)
     loss, scores, rate, last = figure.subplots(2, 2).flat
-    _draw_lines(loss, reports, "loss", {"loss": lambda report: report.loss})
-    figures = {
-        "mAP": lambda report: _per_cent(report.metrics.map),
-        "AP50": lambda report: _per_cent(report.metrics.map_50),
-    }
+    _draw_lines(loss, reports, "loss", {"loss": [report.loss for report in reports]})
+    shown = ["map", "map_50"]
     if any(report.metrics.map_segm is not None for report in reports):
-        figures["mask mAP"] = lambda report: _per_cent(report.metrics.map_segm)
-    _draw_lines(scores, reports, "validation, %", figures)
+        shown.append("map_segm")
+    lines = {
+        METRIC[name].label: [in_percent(getattr(report.metrics, name)) for report in reports]
+        for name in shown
+    }
+    _draw_lines(scores, reports, "validation, %", lines)
     scores.legend()
-    _draw_lines(rate, reports, "learning rate", {"lr": lambda report: report.lr})
+    _draw_lines(rate, reports, "learning rate", {"lr": [report.lr for report in reports]})
     _draw_calibration(last, changes)
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
     atomic_write(path, lambda file: file.write(picture.getvalue()))
 
 
-def _per_cent(fraction: float | None) -> float:
-    return float("nan") if fraction is None else 100 * fraction
-
-
 def _draw_lines(
     axes: Axes,
     reports: Sequence[EpochReport],
     title: str,
-    lines: dict[str, Callable[[EpochReport], float]],
+    lines: dict[str, list[float | None]],
 ) -> None:
+    """A line over the epochs for each label; None is a gap."""
     from matplotlib.ticker import MaxNLocator
 
     epochs = [report.epoch for report in reports]
-    for label, value in lines.items():
-        axes.plot(epochs, [value(report) for report in reports], marker=".", label=label)
+    for label, values in lines.items():
+        points = [math.nan if value is None else value for value in values]
+        axes.plot(epochs, points, marker=".", label=label)
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

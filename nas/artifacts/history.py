@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from nas.artifacts.paths import CURVES, REPORTS
-from nas.reports import CocoMetrics, EpochReport, Report
+from nas.reports import EpochReport, Report
 from nas.utils.files import atomic_write
 
-FIGURES = tuple(field.name for field in fields(CocoMetrics) if field.name != "map_per_class")
 Kind = TypeVar("Kind", bound=Report)
 
 

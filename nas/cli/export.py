@@ -16,32 +16,6 @@ if TYPE_CHECKING:
 
     from nas.export.description import Trained
 
-FIGURES = (
-    "map",
-    "map_50",
-    "map_75",
-    "map_small",
-    "map_medium",
-    "map_large",
-    "map_per_class",
-    "map_segm",
-    "map_segm_50",
-    "map_segm_75",
-    "test_map",
-    "test_map_50",
-    "test_map_segm",
-    "test_map_segm_50",
-    "params",
-    "flops",
-    "memory_predicted_gib",
-    "memory_peak_gib",
-    "fps",
-    "epochs",
-    "train_s",
-    "gpu_s",
-    "device",
-)
-
 
 def export(
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
@@ -90,6 +64,7 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
     from nas.config.recipe import Recipe
     from nas.config.spec import CalibrationSpec, DetectorSpec
     from nas.export.description import Trained
+    from nas.study.schema import EXPORTED
     from search_spaces.layout import Layout
 
     known, attributes = study.user_attrs, trial.user_attrs
@@ -100,7 +75,7 @@ def _trained(study: optuna.Study, trial: FrozenTrial) -> Trained:
         recipe=Recipe.model_validate(spec["recipe"]),
         calibration=CalibrationSpec.model_validate(spec["calibration"]),
         categories=tuple(known["nas_data"]["categories"]),
-        figures={name: attributes[name] for name in FIGURES if name in attributes}
+        figures={name: attributes[name] for name in EXPORTED if name in attributes}
         | _compared(study, trial),
         origin=_origin(study, trial),
         request=spec,

@@ -20,22 +20,8 @@ from torch.utils.data import DataLoader
 from nas.data.coco import CocoSplit, read_annotations
 from nas.data.masks import encoded
 from nas.reports import CocoMetrics
+from nas.reports.metrics import BOX_METRICS, MASK_METRICS
 from nas.utils.distributed import World, all_gather_object, broadcast
-
-_FIGURES = (
-    "map",
-    "map_50",
-    "map_75",
-    "map_small",
-    "map_medium",
-    "map_large",
-    "ar_1",
-    "ar_10",
-    "ar_100",
-    "ar_small",
-    "ar_medium",
-    "ar_large",
-)
 
 
 def coco_metrics(
@@ -90,7 +76,7 @@ def coco_metrics(
         names[category]: _mean(precision[:, :, k])
         for k, category in enumerate(scored.params.catIds)
     }
-    figures = {name: _fraction(value) for name, value in zip(_FIGURES, scored.stats, strict=True)}
+    figures = {m.name: _fraction(scored.stats[m.coco_index]) for m in BOX_METRICS}
     return CocoMetrics(**figures, map_per_class=per_class)
 
 
@@ -157,9 +143,8 @@ def _scores(truth: dict[str, Any], results: list[dict[str, Any]], masks: bool) -
     if not masks:
         return metrics
     segm = coco_metrics(truth, results, "segm")
-    return replace(
-        metrics, **{name.replace("map", "map_segm"): getattr(segm, name) for name in _FIGURES[:6]}
-    )
+    by_index = {metric.coco_index: getattr(segm, metric.name) for metric in BOX_METRICS}
+    return replace(metrics, **{m.name: by_index[m.coco_index] for m in MASK_METRICS})
 
 
 @torch.inference_mode()

@@ -47,27 +47,32 @@ def gib(size_bytes: float) -> float:
 
 
 def percent(fraction: float | None) -> str:
-    """A score as tables print it: per cent, one decimal."""
+    """A fraction as tables print it: per cent with one decimal, without the sign; `-` for None."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
+def in_percent(fraction: float | None) -> float | None:
+    """A fraction as a number of per cent, for axes of plots; None stays None."""
+    return None if fraction is None else 100 * fraction
+
+
 def signed(fraction: float | None) -> str:
-    """A difference of scores in percentage points."""
+    """A difference of fractions in percentage points with its sign; `-` for None."""
     return "-" if fraction is None else f"{100 * fraction:+.1f}"
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """The ends of an interval of differences."""
+    """An interval of differences of fractions, in percentage points; `-` where there is none."""
     return "-" if low is None else f"{signed(low)} to {signed(high)}"
 
 
 def gib_text(value: float | None) -> str:
-    """GiB with as many digits as say something."""
+    """GiB with two decimals, below 1 GiB with three; `-` for None."""
     return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever suits."""
+    """A time in seconds (below 100 s), minutes (below 100 min) or hours, with two digits."""
     value, unit = (
         (seconds, "s")
         if seconds < 100
@@ -76,3 +81,9 @@ def duration_text(seconds: float) -> str:
         else (seconds / 3600, "h")
     )
     return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+
+
+def duration_range_text(low_s: float, high_s: float) -> str:
+    """A time that is only known to lie between two ends; one time where both read the same."""
+    low, high = duration_text(low_s), duration_text(high_s)
+    return low if low == high else f"{low} to {high}"

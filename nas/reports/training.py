@@ -1,0 +1,135 @@
+"""What training says after every epoch: frozen, units in the names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Self
+
+from nas.reports.metrics import TEST_METRICS, ClassificationMetrics, CocoMetrics
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What gradient calibration measured and did, C being the mean square of a layer's gradient.
+
+    Args:
+        layers: how many were calibrated.
+        skipped: names of layers without a gradient, which were not.
+        passes: rounds of scaling that were kept.
+        spread_before, spread_after: standard deviation of log C over the layers.
+        ratio_before, ratio_after: largest C over smallest C.
+        loss_before, loss_after: loss of the calibration batch.
+        factor_min, factor_max: smallest and largest factor that weights were scaled by.
+        group_means_before, group_means_after: mean of log C by group of layers.
+    """
+
+    layers: int
+    skipped: tuple[str, ...]
+    passes: int
+    spread_before: float
+    spread_after: float
+    ratio_before: float
+    ratio_after: float
+    loss_before: float
+    loss_after: float
+    factor_min: float
+    factor_max: float
+    group_means_before: dict[str, float]
+    group_means_after: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, as trials keep it."""
+        return asdict(self) | {"skipped": list(self.skipped)}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One epoch, whatever is trained.
+
+    Args:
+        epoch: its number, from 1.
+        epochs: how many the recipe has at most.
+        loss: mean over the steps of the epoch.
+        lr: learning rate of the last step.
+        converged: the recipe ends here, before `epochs`.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    lr: float
+    converged: bool = field(default=False, kw_only=True)
+    figures: ClassVar[type]  # class of the field `metrics`, which subclasses add
+
+    @property
+    def last(self) -> bool:
+        """Whether the recipe ends with this epoch."""
+        return self.converged or self.epoch >= self.epochs
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """A report from the JSON of `dataclasses.asdict`.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        metrics = {
+            name: cls.figures(**fields[name]) for name in ("metrics", "test") if fields.get(name)
+        }
+        return cls(**{**fields, **metrics})
+
+
+@dataclass(frozen=True)
+class EpochReport(Report):
+    """One epoch of one candidate.
+
+    Args:
+        metrics: on the validation split.
+        fps: images a second of the detector alone, in evaluation.
+        train_s: seconds of training so far, without calibration and evaluation.
+        elapsed_s: seconds so far, with calibration and evaluation.
+        memory_peak_bytes: the most that the GPU allocated so far; None on the CPU.
+        device: `cpu` or the name of the GPU.
+        calibration: a `CalibrationReport` as plain JSON; None where calibration is off.
+        test: metrics on the test split, after the last epoch where there is such a split.
+        hardware: what it ran on, as `nas.utils.device.hardware` describes it.
+    """
+
+    metrics: CocoMetrics
+    fps: float
+    train_s: float
+    elapsed_s: float
+    memory_peak_bytes: int | None
+    device: str
+    calibration: dict[str, Any] | None
+    test: CocoMetrics | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
+    figures: ClassVar[type] = CocoMetrics
+
+    @property
+    def test_scores(self) -> dict[str, float | None]:
+        """Figures of the test split by attribute of a trial; empty where it was not scored."""
+        if self.test is None:
+            return {}
+        scores = self.test.precisions()
+        return {m.test_name: scores[m.name] for m in TEST_METRICS if m.name in scores}
+
+
+@dataclass(frozen=True)
+class PretrainingReport(Report):
+    """One epoch of a pre-training by classification.
+
+    Args:
+        metrics: on the validation images.
+        train_s: seconds of training so far, without evaluation.
+        elapsed_s: seconds so far, with evaluation.
+        memory_peak_bytes: the most that the GPU allocated so far; None on the CPU.
+        device: `cpu` or the name of the GPU.
+    """
+
+    metrics: ClassificationMetrics
+    train_s: float
+    elapsed_s: float
+    memory_peak_bytes: int | None
+    device: str
+    figures: ClassVar[type] = ClassificationMetrics
