@@ -1,12 +1,14 @@
 # `make search` and `make test` set everything up by themselves: a virtual environment in .venv, then the work.
-# They need Python 3.11 or newer, as python3 or as PYTHON=...
+# They need Python 3.11 or newer, as python3 or as PYTHON=... They install the versions of requirements.lock, with
+# CONSTRAINTS= the newest that pyproject.toml allows; `make lock` writes those into requirements.lock.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= build/demo
+CONSTRAINTS ?= -c requirements.lock
 
-.PHONY: search test test-long check install clean
+.PHONY: search test test-long check install lock clean
 
 search: $(VENV)/installed-all
 	mkdir -p $(DEMO)
@@ -28,10 +30,17 @@ check: $(VENV)/installed-dev
 
 install: $(VENV)/installed-all
 
-$(VENV)/installed-%: pyproject.toml
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --disable-pip-version-check -e '.[dev]'
+	sed -n '/^#/p' requirements.lock > build/lock/header
+	build/lock/bin/python -m pip freeze --all --exclude pip --exclude-editable | sort -f | cat build/lock/header - > requirements.lock
+
+$(VENV)/installed-%: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$*]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) -e '.[$*]'
 	touch $@
 
 clean:
