@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from nas.errors import DataError, OutOfMemory, OutputError, StudyError
 from nas.search.search import Search
 from nas.training.gpu_memory import free_memory
+from nas.utils.device import default_device
 from workers.trial_config import TrialConfigBuilder, run_job
 
 
@@ -14,7 +13,7 @@ def run_local(study: Search, jobs: TrialConfigBuilder) -> None:
     """Drive a study to its end. An interrupt leaves the running trial to the next driver, with its
     last checkpoint.
     """
-    gpus = 1.0 if torch.cuda.is_available() else 0.0
+    gpus = float(default_device() == "cuda")
     while not study.finished:
         assignment = study.ask()
         if assignment is None:

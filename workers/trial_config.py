@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
@@ -18,6 +16,7 @@ from nas.reports import EpochReport
 from nas.search.search import Search, TrialAssignment
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
+from nas.utils.device import default_device
 from nas.utils.paths import is_remote, localize, to_path
 from search_spaces.layout import Layout
 
@@ -71,7 +70,7 @@ def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
         num_classes=job["num_classes"],
         seed=job["seed"],
         folder=to_path(job["folder"]),
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=default_device(),
         cap_bytes=job["cap_bytes"],
         checkpoint_s=job["checkpoint_s"],
         cache_bytes=job["cache_bytes"],

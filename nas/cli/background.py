@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli import options
-from nas.cli.runner import INTERRUPTED, new_app, print_json, run
+from nas.cli.runner import INTERRUPTED, print_json
+from nas.study.schema import STORAGE_VARIABLE
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
 
+RUN_REQUEST = "nas.cli.run_request"  # the module that such a process runs
 EARLY_S = 5  # by then most of what is wrong has been said
 
 
@@ -67,7 +68,7 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
             [
                 sys.executable,
                 "-m",
-                "nas.cli.background",
+                RUN_REQUEST,
                 str(request),
                 *(["--local"] if local else []),
             ],
@@ -75,7 +76,7 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
             stdout=file,
             stderr=file,
             start_new_session=True,
-            env={**os.environ, options.STORAGE_VARIABLE: spec.storage},
+            env={**os.environ, STORAGE_VARIABLE: spec.storage},
         )
     try:
         code = process.wait(timeout=EARLY_S)
@@ -95,20 +96,3 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
             f"Process {process.pid} runs {spec.study!r}; its log: {log}. nas stop ends it.",
             file=sys.stderr,
         )
-
-
-def go_on(request: Path, local: bool = False) -> None:
-    """Run the request in a file; NAS_STORAGE names the database where it is set."""
-    from nas.cli.submit import run_to_end
-    from nas.config.parsing import parse_model, read_yaml
-    from nas.config.spec import SearchSpec
-
-    written = read_yaml(request)
-    storage = os.environ.get(options.STORAGE_VARIABLE) or written["storage"]
-    run_to_end(parse_model(SearchSpec, {**written, "storage": storage}), local, as_json=False)
-
-
-if __name__ == "__main__":
-    app = new_app()
-    app.command()(go_on)
-    run(app, "nas-submit")

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
+from nas.study.schema import STORAGE_VARIABLE
 from search_spaces.catalog import DETECTORS, RECIPES
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
-STORAGE_VARIABLE = (
-    "NAS_STORAGE"  # for a URL with a password, which other users may see among the arguments
-)
 Storage = Annotated[
     str, typer.Option(envvar=STORAGE_VARIABLE, help="Database URL.", show_default=True)
 ]

@@ -14,7 +14,7 @@ import typer
 
 from nas.cli import options
 from nas.cli.runner import INTERRUPTED, given, parse_settings, print_json
-from nas.cli.train import default_device, try_weights
+from nas.cli.train import try_weights
 from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
@@ -118,6 +118,7 @@ def _pretrain(
     from nas.cli.progress import EpochProgress
     from nas.training.launch import started_by_torchrun
     from nas.training.pretraining import Pretraining
+    from nas.utils.device import default_device
 
     splits = [read_split(root, name, classes) for name in SPLITS]
     make_folder(work)

@@ -125,7 +125,7 @@ def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> 
 
 
 def _train(spec: SearchSpec, splits: Splits, facts: DatasetSummary, local: bool) -> Search:
-    from nas.cli.submit import watched
+    from nas.cli.dispatch import watched
     from workers.driver import run_checked
 
     return watched(spec, lambda watcher: run_checked(spec, splits, facts, watcher, local=local))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import options
-from nas.cli.runner import INTERRUPTED, given, new_app, parse_settings, print_json, run
+from nas.cli.dispatch import dispatch
+from nas.cli.runner import given, new_app, parse_settings, print_json, run
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
-    from nas.search.search import Search
-    from workers.driver import Watcher
 
 
 def submit(
@@ -153,85 +150,6 @@ def check_files(spec: SearchSpec) -> None:
         find_split(localize(spec.data.root), split)
     if spec.recipe.weights:
         check_file("recipe.weights", spec.recipe.weights)
-
-
-def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> None:
-    """Run a search where its request says: on a cluster, in the background, or here and now."""
-    from nas.cli.background import in_background, on_cluster
-    from nas.errors import SpecError
-
-    if spec.run.cluster and local:
-        raise SpecError("--local and run.cluster exclude each other")
-    if spec.run.cluster:
-        on_cluster(spec, spec.run.cluster, detach=detach, as_json=as_json)
-    elif detach:
-        in_background(spec, local=local, as_json=as_json)
-    else:
-        run_to_end(spec, local, as_json)
-
-
-def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
-    """Run or continue a search and show what it found."""
-    from workers.driver import run_search
-
-    _show(watched(spec, lambda watcher: run_search(spec, watcher, local=local)), as_json)
-
-
-def watched(spec: SearchSpec, run: Callable[[Watcher], Search]) -> Search:
-    """Run a search, and show on stderr what happens. Ctrl-C ends the command."""
-    from nas.cli.progress import SearchProgress
-    from workers.driver import Watcher
-
-    with SearchProgress(spec) as progress:
-        try:
-            return run(Watcher(progress.on_image, progress.on_open, progress.on_event))
-        except KeyboardInterrupt:
-            progress.say("Stopped. The same command goes on where this one stopped.")
-            raise typer.Exit(INTERRUPTED) from None
-
-
-def _show(study: Search, as_json: bool) -> None:
-    from nas.cli.tables import print_findings
-    from nas.study.leaderboard import pareto_front
-    from nas.study.significance import against_baselines, board_rows
-
-    front = pareto_front(study.study)
-    rows = [
-        row | ({"pareto": row["number"] in front} if front else {})
-        for row in board_rows(study.ledger.trials)
-    ]
-    refusals, baselines = (
-        study.refusals(),
-        against_baselines(study.study.user_attrs, study.ledger.trials),
-    )
-    summary = {
-        "study": study.spec.study,
-        "ended": study.ended,
-        "stop_reason": study.stop_reason,
-        "refusals": refusals,
-        "leaderboard": rows,
-        "baselines": baselines,
-    }
-    if as_json:
-        print_json(summary)
-    elif rows:
-        print_findings(summary)
-        print(
-            f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} "
-            "--out best"
-        )
-    if not rows:
-        print(
-            f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.",
-            file=sys.stderr,
-        )
-        raise typer.Exit(1)
-
-
-def _storage(study: Search) -> str:
-    from nas.study.storage import parse_url, redacted
-
-    return redacted(parse_url(study.spec.storage))
 
 
 def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:

@@ -159,6 +159,7 @@ def score(
     from nas.evaluation.coco import evaluate as evaluate_detector
     from nas.evaluation.visualization import write_drawings
     from nas.export.bundle import read_bundle
+    from nas.utils.device import default_device
     from nas.utils.files import make_folder
 
     trained, detector = read_bundle(bundle)
@@ -264,6 +265,7 @@ def _train(
     from nas.profiling.flops import count_cost
     from nas.study.provenance import public_spec
     from nas.training.candidate import Candidate, train_candidate
+    from nas.utils.device import default_device
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         asked = spec.detector
@@ -322,6 +324,7 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     from nas.evaluation.coco import detect
     from nas.evaluation.visualization import sample, write_drawings
     from nas.export.bundle import read_bundle
+    from nas.utils.device import default_device
     from nas.utils.files import make_folder
 
     trained, detector = read_bundle(bundle)
@@ -340,13 +343,6 @@ def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoa
 
     batches = EvalBatches(split.images, recipe.micro_batch_size)
     return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))
-
-
-def default_device() -> str:
-    """The GPU, where there is one."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _figures(report: EpochReport) -> dict[str, Any]:

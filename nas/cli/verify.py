@@ -4,8 +4,6 @@ trained again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,6 +137,7 @@ def _again(
     from tempfile import TemporaryDirectory
 
     from nas.cli.train import requested, train_bundle
+    from nas.utils.device import num_threads
 
     parts = {
         f"data.{key}": value
@@ -150,25 +149,12 @@ def _again(
     )
     wanted = None if other_data else trained.origin["data_fingerprint"]
     threads = trained.origin.get("hardware", {}).get("threads")
-    with TemporaryDirectory() as scratch, _threads(threads):
+    with TemporaryDirectory() as scratch, num_threads(threads):
         folder = out or Path(scratch) / "bundle"
         again, _ = train_bundle(
             layout, spec, folder, onnx=onnx and bool(out), as_json=as_json, fingerprint=wanted
         )
     return again.figures["map"] or 0.0, again.origin
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """As many as before: they decide in which order a CPU sums."""
-    import torch
-
-    usual = torch.get_num_threads()
-    torch.set_num_threads(count or usual)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

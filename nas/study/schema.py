@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from nas.reports.metrics import BOX_PRECISIONS, MASK_METRICS, TEST_METRICS
 
+# The environment variable with the database's URL; where the URL has a password, other users of the
+# machine would see that among the arguments of a process.
+STORAGE_VARIABLE = "NAS_STORAGE"
+
 TRIAL: dict[str, str] = {
     "layout": "the backbone, in the text form that `Layout.parse` reads, for example "
     "C2-C2-T12-T4@64",

@@ -1,18 +1,26 @@
-"""A candidate's share of a GPU: what it books, the limit it runs under, and whose fault it is when
-memory runs out.
-"""
+"""The device that this process computes on, and the threads of its CPU."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 
+def default_device() -> str:
+    """Name PyTorch's device for work that names none: `cuda` where there is a GPU, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What this process computes on: `cpu` or a GPU's name, the processor, and the threads that
-    share a CPU's sums.
+    """Describe what this process computes on, as plain JSON.
+
+    Returns:
+        `device`, `cpu` or a GPU's name; `cpu`, the processor's model; `threads`, how many share a
+        CPU's sums and so decide their order.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     try:
@@ -30,5 +38,18 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    """As people know it."""
+    """Name a device as people know it: `cpu`, or the model of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def num_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch compute with `count` threads inside, and with as many as before afterwards; None
+    changes nothing. The count decides in which order a CPU sums.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

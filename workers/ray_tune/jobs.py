@@ -19,7 +19,7 @@ from nas.study.storage import parse_url
 from nas.utils.paths import is_remote
 from workers.ray_tune.session import package_folders
 
-ENTRY = "python -m nas.cli.background request.json"
+ENTRY = "python -m nas.cli.run_request request.json"
 SUCCEEDED = "SUCCEEDED"
 STARTING_S = 60  # a cluster that has just been started takes no jobs yet
 

@@ -20,6 +20,7 @@ from nas.artifacts.trial_files import check_output
 from nas.config.spec import SearchSpec
 from nas.data.coco import find_split
 from nas.errors import StudyError, UserError
+from nas.study.schema import STORAGE_VARIABLE
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path
 from workers.resources import Node, TrialResources, plan, smallest_card_bytes
@@ -30,7 +31,6 @@ PACKAGES = (
     "workers",
     "dashboards",
 )  # what a cluster gets of us; it has the dependencies itself
-STORAGE_VARIABLE = "NAS_STORAGE"
 LOOK_S = 5
 PROBE_S = 120  # torch is imported there, perhaps from a slow disk
 _OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it

@@ -7,9 +7,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +24,7 @@ from nas.errors import NonFiniteLoss
 from nas.search.forecast.runtime_model import Timing
 from nas.training.candidate import Candidate, begin
 from nas.training.gpu_memory import free_memory, limited_memory
+from nas.utils.device import num_threads
 
 STEPS, SCORED, READ = (
     6,
@@ -120,7 +120,7 @@ def _all_timings(
 ) -> tuple[list[Timing | None], float]:
     timings, total = list[Timing | None](), len(jobs) * at_once
     if at_once == 1:
-        with _threads(threads):
+        with num_threads(threads):
             for candidate, flops, memory_bytes in jobs:
                 timings.append(_timing(candidate, splits, flops, memory_bytes))
                 on_timing(len(timings), total)
@@ -158,16 +158,6 @@ def _begin_process(threads: int) -> None:
     candidate needs.
     """
     torch.set_num_threads(threads)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def read_s(split: CocoSplit, short_side: int, long_side: int) -> float:

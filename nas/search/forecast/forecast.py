@@ -41,7 +41,7 @@ from nas.search.layout_sample import LayoutCost, spread, uniform_sample
 from nas.search.pruners import warmup_epochs
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
-from nas.utils.device import hardware
+from nas.utils.device import default_device, hardware
 from nas.utils.disk_cache import keep, kept
 
 MEASURED = 5  # layouts
@@ -150,12 +150,8 @@ def _key(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any]
 
 
 def _machine() -> dict[str, Any]:
-    found = hardware(torch.device(_device()))
+    found = hardware(torch.device(default_device()))
     return {"device": found["device"], "cpu": found["cpu"], "cores": os.cpu_count()}
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _measured(
@@ -182,7 +178,7 @@ def _candidate(budget: Budget, each: LayoutCost) -> Candidate:
         budget.facts.num_classes,
         spec.search.seed,
         Path(),
-        _device(),
+        default_device(),
         cap_bytes(budget.limit_bytes),
         cache_bytes=spec.run.cache_bytes,
     )
