@@ -20,17 +20,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torchvision
 
+from nas.config.choices import Checkpointing
 from nas.config.spec import DetectorSpec
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
 from nas.training.gpu_memory import free_memory
 from nas.utils.formatting import gib
-from search_spaces.catalog import CHECKPOINTING
 from search_spaces.layout import Layout
 
 DETECTORS = ("fcos", "faster_rcnn")
@@ -45,7 +45,7 @@ def points(gpu: bool) -> Iterator[tuple[str, str, Training]]:
     for layout in LAYOUTS:
         for detector in DETECTORS:
             for precision in ("fp32", "bf16") if gpu else ("fp32",):
-                for checkpointing in CHECKPOINTING:
+                for checkpointing in get_args(Checkpointing):
                     shape = GPU_SHAPE if gpu else CPU_SHAPE
                     yield (
                         layout,

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from nas.config.recipe import Recipe, load_recipe, recipe_names
+from nas.config.choices import recipe_names
+from nas.config.recipe import Recipe, load_recipe
 from nas.config.spec import (
     BudgetSpec,
     CalibrationSpec,

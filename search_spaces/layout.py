@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from search_spaces.catalog import KINDS, NORMS, STEMS
+from search_spaces.choices import KINDS, NORMS, STEMS
 from search_spaces.errors import LayoutError, one_of
 
 DEFAULT_CHANNELS = 96

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.catalog import KINDS, STEMS
+from search_spaces.choices import KINDS, STEMS
 from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
 from search_spaces.layout import DEFAULT_CHANNELS, STAGES, Layout, Stage, doubled
 

@@ -28,15 +28,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bound import again, informed_order
 from noise import near_best
 
+from nas.config.choices import PruneAt, PrunerName
 from nas.errors import UserError
 from nas.study.leaderboard import TOP
 from nas.study.provenance import git_commit, versions
-from search_spaces.catalog import PRUNED_AT, PRUNERS
 from search_spaces.layout import Layout
 from workers.simulator.backend import Simulation, simulate
 from workers.simulator.tabular_benchmark import TabularBenchmark
@@ -45,7 +45,7 @@ SAMPLERS = ("random", "tpe", "gp", "nsga2")
 INFORMED = "informed"
 PRUNINGS = (
     "none",
-    *(f"{name}{at}" for name in PRUNERS[1:] for at in ("", "@cost")),
+    *(f"{name}{at}" for name in get_args(PrunerName)[1:] for at in ("", "@cost")),
 )  # none, median, median@cost and so on
 POINTS = 50  # of a curve
 SHOWN = (0.25, 0.5, 0.75, 1.0)  # of the work of a search
@@ -181,7 +181,7 @@ def search(
 def settings(table: TabularBenchmark, sampler: str, pruner: str) -> dict[str, Any]:
     """What a search is asked for, by the names in this file."""
     name, _, at = pruner.partition("@")
-    chosen = {"search.pruner": name, "search.prune_at": at or PRUNED_AT[0]}
+    chosen = {"search.pruner": name, "search.prune_at": at or get_args(PruneAt)[0]}
     if sampler == INFORMED:
         return chosen | {"search.try": informed_order(table), "search.try_only": True}
     return chosen | {"search.sampler": sampler}

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from nas.config.choices import DetectorName, recipe_names
 from nas.study.schema import STORAGE_VARIABLE
-from search_spaces.catalog import DETECTORS, RECIPES
+from search_spaces.space import preset_names
+
+
+def either(choice: object) -> str:
+    """List the names of a `Literal` type in a sentence: `fp32 or bf16`."""
+    *names, last = get_args(choice)
+    return f"{', '.join(names)} or {last}"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for machines.")]
 Storage = Annotated[
@@ -25,7 +33,7 @@ SpecStorage = Annotated[
     typer.Option(envvar=STORAGE_VARIABLE, help="Database URL; default: sqlite:///nas.db."),
 ]
 Space = Annotated[
-    str | None, typer.Option(help="paper, scales, free, tiny, a YAML file or module:function.")
+    str | None, typer.Option(help=f"{', '.join(preset_names())}, a YAML file or module:function.")
 ]
 Budget = Annotated[
     str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")
@@ -50,9 +58,9 @@ Settings = Annotated[
         "--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated."
     ),
 ]
-Detector = Annotated[str | None, typer.Option(help=f"{', '.join(DETECTORS)}.")]
+Detector = Annotated[str | None, typer.Option(help=f"{', '.join(get_args(DetectorName))}.")]
 RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help=f"{', '.join(RECIPES)}, or a YAML file.")
+    str | None, typer.Option("--recipe", help=f"{', '.join(recipe_names())}, or a YAML file.")
 ]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of training.")]
 ImageSize = Annotated[

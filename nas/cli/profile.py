@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from nas.cli import options
 from nas.cli.runner import given, parse_settings, print_json
+from nas.config.choices import Checkpointing, OptimizerName, Precision
 from nas.errors import SpecError, one_of
 from nas.utils.formatting import gib_text
-from search_spaces.catalog import OPTIMIZERS, PRECISIONS
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
@@ -41,10 +41,11 @@ def profile(
         ),
     ] = 800,
     images: Annotated[int, typer.Option(min=1, help="Images per GPU.")] = 4,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    precision: Annotated[str, typer.Option(help=f"{options.either(Precision)}.")] = "fp32",
+    optimizer: Annotated[str, typer.Option(help=f"{options.either(OptimizerName)}.")] = "adamw",
     checkpointing: Annotated[
-        str, typer.Option(help="What runs twice to keep less: none, light or full.")
+        str,
+        typer.Option(help=f"What runs twice to keep less: {options.either(Checkpointing)}."),
     ] = "none",
     settings: options.Settings = None,
     as_json: options.Json = False,
@@ -53,12 +54,11 @@ def profile(
     GPU, measure as well.
     """
     parsed = [Layout.parse(text) for text in layouts]
-    for name, value, choices in (
-        ("precision", precision, PRECISIONS),
-        ("optimizer", optimizer, OPTIMIZERS),
-    ):
-        if value not in choices:
-            raise SpecError(one_of(f"--{name}", value, choices))
+    choices: dict[str, Any] = {
+        "precision": _one_of("--precision", precision, Precision),
+        "optimizer": _one_of("--optimizer", optimizer, OptimizerName),
+        "checkpointing": _one_of("--checkpointing", checkpointing, Checkpointing),
+    }
     from nas.config.parsing import parse_model
     from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
     from nas.config.spec import DetectorSpec
@@ -73,17 +73,19 @@ def profile(
     )
     from nas.profiling.memory import Training
 
-    training = Training(
-        (images, 3, height, width),
-        precision=precision,
-        optimizer=optimizer,
-        checkpointing=checkpointing,
-    )
+    training = Training((images, 3, height, width), **choices)
     rows = [_profile(layout, spec, classes, training) for layout in parsed]
     if as_json:
         print_json(rows)
     else:
         _print(rows)
+
+
+def _one_of(flag: str, value: str, choice: object) -> Any:
+    """Check that a flag's value is a name of the `Literal` type `choice`."""
+    if value not in get_args(choice):
+        raise SpecError(one_of(flag, value, get_args(choice)))
+    return value
 
 
 def _profile(

@@ -10,6 +10,7 @@ import typer
 from nas.cli import options
 from nas.cli.dispatch import dispatch
 from nas.cli.runner import given, new_app, parse_settings, print_json, run
+from nas.config.choices import PrunerName, SamplerName
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
@@ -27,8 +28,8 @@ def submit(
     image_size: options.ImageSize = None,
     batch: options.BatchSize = None,
     budget: options.Budget = None,
-    sampler: Annotated[str | None, typer.Option(help="gp, tpe, nsga2, random or grid.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="none, median or hyperband.")] = None,
+    sampler: Annotated[str | None, typer.Option(help=f"{options.either(SamplerName)}.")] = None,
+    pruner: Annotated[str | None, typer.Option(help=f"{options.either(PrunerName)}.")] = None,
     objectives: Annotated[
         str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")
     ] = None,

@@ -4,31 +4,17 @@ with it, in one line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from nas.errors import SpecError, one_of
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def named(what: str, choices: tuple[str, ...]) -> Any:
-    """The type of a key that is one of a few names; `what` is the key in the message that it is
-    none of them.
-    """
-
-    def check(value: object) -> object:
-        if value not in choices:
-            raise ValueError(one_of(what, value, choices))
-        return value
-
-    return Annotated[
-        str, BeforeValidator(check), WithJsonSchema({"type": "string", "enum": list(choices)})
-    ]
 
 
 class ConfigModel(BaseModel):
@@ -101,13 +87,12 @@ def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
         str(part) for part in fault["loc"] if not str(part).startswith(("int", "constrained-"))
     )
     if fault["type"] == "extra_forbidden":
-        section = _section_model(model, fault["loc"][:-1])
-        names = [field.alias or name for name, field in section.model_fields.items()]
-        return one_of(
-            f"a key of {'.'.join(map(str, fault['loc'][:-1])) or 'the spec'}",
-            fault["loc"][-1],
-            names,
-        )
+        *sections, unknown = fault["loc"]
+        fields = _section_model(model, sections).model_fields
+        names = [field.alias or name for name, field in fields.items()]
+        return one_of(f"a key of {'.'.join(map(str, sections)) or 'the spec'}", unknown, names)
+    if fault["type"] == "literal_error" and (field := _field(model, fault["loc"])).title:
+        return f"{key}: {one_of(field.title, fault['input'], _literals(field.annotation))}"
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, ValueError):
         return f"{key}: {cause}" if key else str(cause)
@@ -119,12 +104,29 @@ def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
     )
 
 
-def _section_model(model: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel]:
-    for part in path:
-        annotation = next(
-            f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)
-        )
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+def _section_model(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """The model of the section that a path of keys leads to."""
+    for key in path:
+        section = _own_field(model, key).annotation
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
             break
-        model = annotation
+        model = section
     return model
+
+
+def _own_field(model: type[BaseModel], key: int | str) -> FieldInfo:
+    return next(f for name, f in model.model_fields.items() if key in (name, f.alias))
+
+
+def _field(model: type[BaseModel], path: Sequence[int | str]) -> FieldInfo:
+    """The field that a path of keys, and the index of an entry where it is a list, leads to."""
+    *sections, last = (key for key in path if isinstance(key, str))
+    return _own_field(_section_model(model, sections), last)
+
+
+def _literals(annotation: Any) -> list[object]:
+    """Every choice that an annotation allows, at any depth: those of `tuple[Literal["a"], ...]`."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(arguments)
+    return [choice for argument in arguments for choice in _literals(argument)]

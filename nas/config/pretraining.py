@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nas.config.choices import Augmentation
 from nas.config.parsing import merged, parse_model, set_key
 from nas.config.recipe import Recipe, load_recipe
 from search_spaces.layout import largest_divisor
@@ -28,7 +29,7 @@ class PretrainingRecipe(Recipe):
 
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    augment: Literal["light", "strong"] = "light"
+    augment: Augmentation = "light"
 
     @model_validator(mode="after")
     def _square(self) -> PretrainingRecipe:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from nas.config.parsing import ConfigModel, named, read_yaml
+from nas.config.choices import Checkpointing, OptimizerName, Precision, Schedule, recipe_names
+from nas.config.parsing import ConfigModel, read_yaml
 from nas.errors import SpecError, one_of
-from search_spaces import catalog
 
 LARGEST_STRIDE = 32
 CUSTOM = "custom"  # a recipe that names all its keys itself
@@ -69,8 +69,8 @@ class Recipe(ConfigModel):
     images_per_gpu: Annotated[int, Field(ge=1)] | None = None
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    optimizer: named("optimizer", catalog.OPTIMIZERS) = "adamw"  # type: ignore[valid-type]
-    schedule: named("schedule", catalog.SCHEDULES) = "step"  # type: ignore[valid-type]
+    optimizer: OptimizerName = Field(default="adamw", title="optimizer")
+    schedule: Schedule = Field(default="step", title="schedule")
     decay_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
     decay_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     patience: Annotated[int, Field(ge=1)] = 5
@@ -78,8 +78,8 @@ class Recipe(ConfigModel):
     decays: Annotated[int, Field(ge=0)] = 1
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    precision: named("precision", catalog.PRECISIONS) = "fp32"  # type: ignore[valid-type]
-    checkpointing: named("checkpointing", catalog.CHECKPOINTING) = "none"  # type: ignore[valid-type]
+    precision: Precision = Field(default="fp32", title="precision")
+    checkpointing: Checkpointing = Field(default="none", title="checkpointing")
     channels_last: bool = False
     compile: bool = False
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -167,9 +167,3 @@ def load_recipe(reference: str, folder: str = "recipes") -> dict[str, Any]:
         raise SpecError(f"{one_of('recipe', reference, names)}; or name a YAML file (mine.yaml)")
     text = (resources.files("nas.config") / folder / f"{reference}.yaml").read_text()
     return {**yaml.safe_load(text), "name": reference}
-
-
-def recipe_names(folder: str = "recipes") -> list[str]:
-    """Names of the recipes that come with the package."""
-    files = (resources.files("nas.config") / folder).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))

@@ -14,11 +14,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nas.config.parsing import ConfigModel, merged, named, parse_model, read_yaml, set_key
+from nas.config.choices import (
+    PUBLISHED_NECK,
+    BoxTransform,
+    BudgetMode,
+    CalibrationDefinition,
+    CalibrationScope,
+    DetectorName,
+    EqualizedBy,
+    Neck,
+    Objective,
+    PruneAt,
+    PrunerName,
+    RoiOp,
+    SamplerName,
+)
+from nas.config.parsing import ConfigModel, merged, parse_model, read_yaml, set_key
 from nas.config.recipe import Recipe, load_recipe
 from nas.errors import SpecError
 from nas.utils.formatting import parse_bytes
-from search_spaces import catalog
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space, space_from_dict
 
@@ -59,24 +73,20 @@ class DetectorSpec(ConfigModel):
         proposals: learned boxes of Sparse R-CNN, the same for each image.
     """
 
-    name: named("detector", catalog.DETECTORS) = "faster_rcnn"  # type: ignore[valid-type]
-    roi_op: named("roi_op", catalog.ROI_OPS) = "align"  # type: ignore[valid-type]
-    neck: named("neck", catalog.NECKS) = catalog.NECKS[0]  # type: ignore[valid-type]
+    name: DetectorName = Field(default="faster_rcnn", title="detector")
+    roi_op: RoiOp = Field(default="align", title="roi_op")
+    neck: Neck = Field(default="fpn", title="neck")
     channels: Annotated[int, Field(ge=32, multiple_of=32)] = 256
     hidden: Annotated[int, Field(ge=1)] = 1024
     regions: Annotated[int, Field(ge=4)] = 512
     masks: bool = True
-    box_transform: named("box_transform", catalog.BOX_TRANSFORMS) = "moment"  # type: ignore[valid-type]
+    box_transform: BoxTransform = Field(default="moment", title="box_transform")
     proposals: Annotated[int, Field(ge=1)] = 300
 
     @model_validator(mode="before")
     @classmethod
     def _published_neck(cls, written: Any) -> Any:
-        neck = (
-            catalog.PUBLISHED_NECK.get(str(written.get("name")))
-            if isinstance(written, dict)
-            else None
-        )
+        neck = PUBLISHED_NECK.get(str(written.get("name"))) if isinstance(written, dict) else None
         return {"neck": neck, **written} if neck else written
 
 
@@ -94,8 +104,8 @@ class BudgetSpec(ConfigModel):
 
     memory: str = "16GiB"
     like: str | None = None
-    mode: named("budget.mode", catalog.BUDGET_MODES) = "cap"  # type: ignore[valid-type]
-    vary: named("budget.vary", catalog.VARIED) = "depth"  # type: ignore[valid-type]
+    mode: BudgetMode = Field(default="cap", title="budget.mode")
+    vary: EqualizedBy = Field(default="depth", title="budget.vary")
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
 
     @field_validator("memory", mode="before")
@@ -127,10 +137,10 @@ class CalibrationSpec(ConfigModel):
     """
 
     enabled: bool = True
-    definition: named("definition", catalog.CALIBRATION_DEFINITIONS) = "paper"  # type: ignore[valid-type]
+    definition: CalibrationDefinition = Field(default="paper", title="definition")
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.25
     passes: Annotated[int, Field(ge=1, le=100)] = 1
-    scope: named("scope", catalog.CALIBRATION_SCOPES) = "backbone"  # type: ignore[valid-type]
+    scope: CalibrationScope = Field(default="backbone", title="scope")
 
 
 class SearchSettings(ConfigModel):
@@ -157,10 +167,10 @@ class SearchSettings(ConfigModel):
     """
 
     trials: Annotated[int, Field(ge=1)] = 40
-    sampler: named("sampler", catalog.SAMPLERS) = "gp"  # type: ignore[valid-type]
-    pruner: named("pruner", catalog.PRUNERS) = "none"  # type: ignore[valid-type]
-    prune_at: named("prune_at", catalog.PRUNED_AT) = "epochs"  # type: ignore[valid-type]
-    objectives: tuple[named("an objective", catalog.OBJECTIVES), ...] = ("map",)  # type: ignore[valid-type]
+    sampler: SamplerName = Field(default="gp", title="sampler")
+    pruner: PrunerName = Field(default="none", title="pruner")
+    prune_at: PruneAt = Field(default="epochs", title="prune_at")
+    objectives: tuple[Objective, ...] = Field(default=("map",), title="an objective")
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     try_only: bool = False
     baselines: bool = True

@@ -11,17 +11,17 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
+from nas.config.choices import DetectorName
 from nas.config.spec import DetectorSpec
 from nas.data.validation import Progress
 from nas.errors import SpecError
 from nas.profiling.flops import count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.utils.formatting import gib
-from search_spaces.catalog import DETECTORS
 from search_spaces.layout import Layout
 
 SWIN_T = "T2-T2-T6-T2"
@@ -85,7 +85,7 @@ def measured_memory(path: Path) -> dict[tuple[str, str], float]:
 
 def _beside(row: dict[str, Any]) -> dict[str, Any]:
     printed = {name: row[name] for name in ("params_m", "flops_g", "memory_g") if name in row}
-    known = row["detector"] in DETECTORS
+    known = row["detector"] in get_args(DetectorName)
     counted = _count(row) if known else None
     ours = (
         {"params_m": counted["params"] / 1e6, "flops_g": counted["paper_flops"] / 1e9}

@@ -25,7 +25,7 @@ from nas.search.layout_sample import uniform_sample
 def make_pruner(
     name: str, warmup_epochs: int, epochs: int, at_cost_in: Budget | None = None
 ) -> BasePruner:
-    """A pruner by its name in `search_spaces.catalog.PRUNERS`, for candidates of `epochs`; it
+    """A pruner by its name in `nas.config.choices.PrunerName`, for candidates of `epochs`; it
     spares the warm-up.
 
     Args:

@@ -134,7 +134,7 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler | None:
-    """A sampler by its name in `search_spaces.catalog.SAMPLERS`; `grid` is none, but the order of
+    """A sampler by its name in `nas.config.choices.SamplerName`; `grid` is none, but the order of
     the space.
     """
     if name == "grid":

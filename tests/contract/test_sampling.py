@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import get_args
 
 import optuna
 import pytest
 
+from nas.config.choices import SamplerName
 from nas.search.equalizer import Equalizer
 from nas.search.layout_filter import LayoutFilter
 from nas.search.samplers import BudgetedSampler, distributions, make_sampler
-from search_spaces.catalog import SAMPLERS
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space
 
@@ -61,7 +62,7 @@ class Search:
         return layout
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_what_is_suggested_fits_and_is_new(sampler: str):
     space = load_space("tiny")
     budget = sorted(cost(layout) for layout in space)[len(space) // 3]
@@ -79,7 +80,7 @@ def test_what_is_suggested_fits_and_is_new(sampler: str):
     assert cost(Layout.parse(nearest["layout"])) > budget
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
 @pytest.mark.parametrize("vary", ["depth", "width"])
 def test_at_equal_memory_every_suggestion_uses_the_budget(sampler: str, vary: str):
     space = load_space("paper")
@@ -92,7 +93,7 @@ def test_at_equal_memory_every_suggestion_uses_the_budget(sampler: str, vary: st
     assert all(layout in space for layout in layouts) == (vary == "depth")
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_the_last_layout_of_a_space_is_found(sampler: str):
     space = SearchSpace(
         "small", kinds=(("C", "T"),) * 4, depths=((1, 2), (1,), (1,), (1,)), channels=(16,)

@@ -7,16 +7,17 @@ from __future__ import annotations
 import statistics
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from optuna.trial import TrialState
 
+from nas.config.choices import SamplerName
 from nas.config.spec import SearchSpec, load_spec
 from nas.errors import StudyError
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.budget import Budget, preview
 from nas.search.search import Search
-from search_spaces.catalog import SAMPLERS
 
 FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
 TRIALS = 16  # the first ten of a sampler that learns are random
@@ -69,7 +70,7 @@ def median_bytes(tmp_path_factory: pytest.TempPathFactory) -> int:
     return int(statistics.median(map(Budget(request, FACTS).predicted_bytes, layouts)))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_no_over_budget_candidate_reaches_a_worker(tmp_path: Path, median_bytes: int, sampler: str):
     request = spec(
         tmp_path, **{"search.sampler": sampler, "budget.memory": f"{median_bytes / 2**20:.2f}MiB"}

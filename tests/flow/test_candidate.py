@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from nas.artifacts.history import read_reports
 from nas.artifacts.paths import CHECKPOINT, CURVES, DETECTIONS, LOG, REPORTS, WEIGHTS
+from nas.config.choices import Schedule
 from nas.config.recipe import Recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
@@ -21,7 +23,6 @@ from nas.errors import CandidateError, NonFiniteLoss
 from nas.models.backbones import build_backbone
 from nas.reports import EpochReport
 from nas.training.candidate import Candidate, train_candidate
-from search_spaces.catalog import SCHEDULES
 from search_spaces.layout import Layout
 
 
@@ -113,7 +114,7 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("stopped_after", [1, 2, 3])
 def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
     tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], schedule: str, stopped_after: int

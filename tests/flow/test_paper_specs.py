@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,12 +16,12 @@ import yaml
 
 from nas.artifacts.paths import LOG
 from nas.cli.train import requested
+from nas.config.choices import DetectorName
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import Splits, read_data
 from nas.errors import LayoutError, SpecError
 from nas.models.backbones import build_backbone
 from nas.training.candidate import Candidate, train_candidate
-from search_spaces.catalog import DETECTORS
 from search_spaces.layout import Layout, Stage, doubled
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,7 +63,7 @@ def detector_of(written: dict[str, Any]) -> str:
 
 
 def needs(detector: str) -> None:
-    if detector not in DETECTORS:
+    if detector not in get_args(DetectorName):
         pytest.skip(f"there is no detector {detector} yet")
 
 

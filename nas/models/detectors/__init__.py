@@ -14,7 +14,7 @@ from nas.models.detectors.sparse_rcnn import SparseRcnn
 from nas.models.necks.pyramid import PyramidBackbone
 from search_spaces.layout import Layout
 
-DETECTORS: dict[str, type[Detector]] = {  # names are those of the catalog
+DETECTORS: dict[str, type[Detector]] = {  # named as in `nas.config.choices.DetectorName`
     "fcos": Fcos,
     "faster_rcnn": FasterRcnn,
     "atss": Atss,

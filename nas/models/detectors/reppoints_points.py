@@ -50,7 +50,7 @@ class CornerTransform(nn.Module):
 TRANSFORMS = {
     "moment": MomentTransform,
     "corners": CornerTransform,
-}  # names are those of the catalog
+}  # named as in `nas.config.choices.BoxTransform`
 
 
 def kernel_grid() -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from nas.config.choices import Checkpointing, OptimizerName, Precision
 from nas.config.spec import DetectorSpec
 from nas.models.detectors import DETECTORS, learns_masks
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
@@ -62,9 +63,9 @@ class Training:
 
     batch_shape: tuple[int, int, int, int]
     boxes_per_image: int = 100
-    precision: str = "fp32"
-    optimizer: str = "adamw"
-    checkpointing: str = "none"
+    precision: Precision = "fp32"
+    optimizer: OptimizerName = "adamw"
+    checkpointing: Checkpointing = "none"
     channels_last: bool = False
     accumulates: bool = False
     cuda: bool = True

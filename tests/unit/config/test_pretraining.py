@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from nas.config.choices import recipe_names
 from nas.config.pretraining import RECIPES, PretrainingRecipe, load_pretraining
-from nas.config.recipe import recipe_names
 from nas.errors import SpecError
 from nas.training.lr_schedule import lr_at
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 import itertools
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from nas.config.choices import Checkpointing, Precision
 from nas.config.spec import DetectorSpec
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import build_detector
@@ -22,7 +23,6 @@ from nas.profiling.memory.kernels import CpuKernels, CudaKernels
 from nas.profiling.memory.loss_bounds import bounded_loss, every_mask_full
 from nas.profiling.memory.measurement import measure_memory
 from nas.profiling.memory.recorder import ACCUMULATED, RELEASED, Recorder
-from search_spaces.catalog import CHECKPOINTING, PRECISIONS
 from search_spaces.layout import Layout
 
 MIB = 2**20
@@ -108,7 +108,7 @@ def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -
     ).peak_bytes
 
 
-@pytest.mark.parametrize("checkpointing", CHECKPOINTING)
+@pytest.mark.parametrize("checkpointing", get_args(Checkpointing))
 @pytest.mark.parametrize(("detector", "text", "shape", "size"), POINTS)
 def test_prediction_is_within_1_per_cent_of_a_real_step(
     detector: str, text: str, shape: tuple, size: dict, checkpointing: str
@@ -118,7 +118,7 @@ def test_prediction_is_within_1_per_cent_of_a_real_step(
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.parametrize("checkpointing", CHECKPOINTING)
+@pytest.mark.parametrize("checkpointing", get_args(Checkpointing))
 @pytest.mark.parametrize(
     ("text", "shape", "size"), [*SMALL, ("C1-C2-T1-T1@16+norm=gn", (2, 3, 128, 160), TINY)]
 )
@@ -241,8 +241,8 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
     [
         *(
             {"checkpointing": kept, "precision": precision}
-            for kept in CHECKPOINTING
-            for precision in PRECISIONS
+            for kept in get_args(Checkpointing)
+            for precision in get_args(Precision)
         ),
         {"accumulates": True},
     ],

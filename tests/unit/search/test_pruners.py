@@ -8,12 +8,14 @@ import random
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
 from helpers.untrained import FACTS, spec
 from optuna.trial import Trial, TrialState
 
+from nas.config.choices import PruneAt, PrunerName
 from nas.search.budget import Budget
 from nas.search.pruners import (
     HyperbandAtCost,
@@ -23,7 +25,6 @@ from nas.search.pruners import (
     warmup_epochs,
 )
 from nas.study.roles import BASELINE, CANDIDATE, CandidateStudy
-from search_spaces.catalog import PRUNED_AT, PRUNERS
 
 NINE = {
     "name": "nine",
@@ -57,8 +58,8 @@ def train(study: optuna.Study, flops: int, scores: Sequence[float]) -> int:
     return len(scores)
 
 
-@pytest.mark.parametrize("at", PRUNED_AT)
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("at", get_args(PruneAt))
+@pytest.mark.parametrize("name", get_args(PrunerName))
 def test_pruners_judge_nothing_in_the_warmup(name: str, at: str, budget: Budget):
     flops = 3 * round(typical_flops(budget))  # the warm-up alone costs more than the first rung
     pruner = make_pruner(
@@ -75,7 +76,7 @@ def test_pruners_judge_nothing_in_the_warmup(name: str, at: str, budget: Budget)
     assert set(stopped) == {"none": {4}, "median": {3}, "hyperband": {3, 4}}[name]
 
 
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", get_args(PrunerName))
 def test_at_equal_flops_both_settings_decide_alike(name: str, budget: Budget):
     draw, epochs = random.Random(0), 9
     curves = [[draw.random() * epoch for epoch in range(1, epochs + 1)] for _ in range(60)]
