@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import INTERRUPTED, given, parse_settings, print_json
+from nas.cli.runner import INTERRUPTED, print_json
 from nas.cli.train import try_weights
 from nas.utils.formatting import percent
 from search_spaces.errors import UserError
@@ -30,6 +30,35 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 
 
+RECIPE_FLAGS = (
+    options.RequestFlag(
+        "recipe",
+        Annotated[str | None, typer.Option(help="swin (default), resnet, or a YAML file.")],
+        "recipe.name",
+    ),
+    options.EPOCHS,
+    options.RequestFlag(
+        "image_size",
+        Annotated[int | None, typer.Option(help="Side of the square crops, pixels.")],
+        "recipe.image_size",
+    ),
+    options.RequestFlag(
+        "batch",
+        Annotated[
+            int | None, typer.Option(help="Images of one training step; the rate follows it.")
+        ],
+        "recipe.batch",
+    ),
+    options.RequestFlag(
+        "lr",
+        Annotated[float | None, typer.Option(help="Learning rate for the whole batch.")],
+        "recipe.lr",
+    ),
+    options.RequestFlag("seed", options.SEED.annotation, "seed"),
+)
+
+
+@options.request_options(*RECIPE_FLAGS)
 def pretrain(
     layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="A layout, C2-C2-T12-T4.")],
     data: Annotated[
@@ -41,20 +70,8 @@ def pretrain(
             help="File of weights, *.safetensors; the same command goes on where it stopped."
         ),
     ],
-    recipe: Annotated[
-        str | None, typer.Option(help="swin (default), resnet, or a YAML file.")
-    ] = None,
-    epochs: options.Epochs = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the square crops, pixels.")
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option("--batch", help="Images of one training step; the rate follows it."),
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate for the whole batch.")] = None,
-    seed: options.Seed = None,
-    settings: options.Settings = None,
+    *,
+    flags: dict[str, Any],
     as_json: options.Json = False,
 ) -> None:
     """Pre-train a layout by image classification; nas train fine-tunes its weights
@@ -62,24 +79,13 @@ def pretrain(
 
     With torchrun --no-python it runs on several GPUs.
     """
-    flags = given(
-        {
-            "data": data,
-            "recipe.name": recipe,
-            "recipe.epochs": epochs,
-            "recipe.image_size": image_size,
-            "recipe.batch": batch,
-            "recipe.lr": lr,
-            "seed": seed,
-        }
-    )
     asked = Layout.parse(layout)
     _check_target(out)
     from nas.config.pretraining import load_pretraining
     from nas.errors import CandidateError
 
     spec = load_pretraining(
-        flags | parse_settings(settings or []), int(os.environ.get("WORLD_SIZE", "1"))
+        {"data": data} | flags, int(os.environ.get("WORLD_SIZE", "1"))
     )  # torchrun's
     work = out.with_name(out.name + ".training")
     try:

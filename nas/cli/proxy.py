@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import given, parse_settings, print_json
+from nas.cli.runner import given, print_json
 from nas.errors import SpecError
 
 if TYPE_CHECKING:
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 TIMES = 4
 
 
+@options.request_options(
+    options.STUDY,
+    options.STORAGE,
+    options.SPACE,
+    options.DETECTOR,
+    options.RECIPE,
+    options.EPOCHS,
+    options.IMAGE_SIZE,
+    options.BATCH,
+    options.BUDGET,
+    options.CONCURRENT,
+    options.SEED,
+    options.OUTPUT,
+)
 def proxy_check(
     spec: options.SpecFile = None,
     data: options.Data = None,
@@ -33,19 +47,8 @@ def proxy_check(
     full: Annotated[
         str | None, typer.Option(help="Recipe of the fuller training instead, as --recipe.")
     ] = None,
-    study: options.NewStudy = None,
-    storage: options.SpecStorage = None,
-    space: options.Space = None,
-    detector: options.Detector = None,
-    recipe: options.RecipeName = None,
-    epochs: options.Epochs = None,
-    image_size: options.ImageSize = None,
-    batch: options.BatchSize = None,
-    budget: options.Budget = None,
-    concurrent: options.Concurrent = None,
-    seed: options.Seed = None,
-    output: options.Output = None,
-    settings: options.Settings = None,
+    *,
+    flags: dict[str, Any],
     local: options.Local = False,
     as_json: options.Json = False,
 ) -> None:
@@ -58,24 +61,7 @@ def proxy_check(
     from nas.cli.submit import check_files, checked_spec, from_anywhere
     from nas.search.proxy.studies import fuller
 
-    flags = given(
-        {
-            "data.root": data,
-            "study": study,
-            "storage": storage,
-            "space": space,
-            "detector.name": detector,
-            "recipe.name": recipe,
-            "recipe.epochs": epochs,
-            "recipe.image_size": image_size,
-            "recipe.batch": batch,
-            "budget.memory": budget,
-            "run.concurrent": concurrent,
-            "search.seed": seed,
-            "run.output": output,
-        }
-    )
-    request = checked_spec(spec, flags | parse_settings(settings or []))
+    request = checked_spec(spec, given({"data.root": data}) | flags)
     if request.run.cluster:
         raise SpecError(
             "proxy-check runs here, not as a job of run.cluster; RAY_ADDRESS names a cluster to "

@@ -9,56 +9,102 @@ import typer
 
 from nas.cli import options
 from nas.cli.dispatch import dispatch
-from nas.cli.runner import given, new_app, parse_settings, print_json, run
+from nas.cli.runner import given, new_app, print_json, run
 from nas.config.choices import PrunerName, SamplerName
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
 
 
+SEARCH_FLAGS = (
+    options.RequestFlag(
+        "sampler",
+        Annotated[str | None, typer.Option(help=f"{options.either(SamplerName)}.")],
+        "search.sampler",
+    ),
+    options.RequestFlag(
+        "pruner",
+        Annotated[str | None, typer.Option(help=f"{options.either(PrunerName)}.")],
+        "search.pruner",
+    ),
+    options.RequestFlag(
+        "objectives",
+        Annotated[
+            str | None,
+            typer.Option(help="map, or map with memory, flops, params, fps: map,memory."),
+        ],
+        "search.objectives",
+        parse=lambda names: [name.strip() for name in names.split(",")],
+    ),
+    options.RequestFlag(
+        "try_first",
+        Annotated[
+            list[str] | None,
+            typer.Option("--try", help="A layout to train first; may be repeated."),
+        ],
+        "search.try",
+    ),
+    options.RequestFlag(
+        "warm_start",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                help="A study in the same database whose results count here; may be repeated."
+            ),
+        ],
+        "search.warm_start",
+    ),
+    options.RequestFlag(
+        "trials",
+        Annotated[
+            int | None, typer.Option(help="Candidates to train, those of earlier runs included.")
+        ],
+        "search.trials",
+    ),
+    options.RequestFlag(
+        "baselines",
+        Annotated[
+            bool | None,
+            typer.Option(
+                "--baselines/--no-baselines",
+                help="Swin-T, ResNet-50 and C2-C2-T12-T4 at equal memory.",
+            ),
+        ],
+        "search.baselines",
+    ),
+    options.RequestFlag(
+        "replicates",
+        Annotated[
+            int | None,
+            typer.Option(
+                help="Trainings of each baseline and of the best three, with other seeds."
+            ),
+        ],
+        "search.replicates",
+    ),
+)
+
+
+@options.request_options(
+    options.DATA,
+    options.STUDY,
+    options.STORAGE,
+    options.SPACE,
+    options.DETECTOR,
+    options.RECIPE,
+    options.EPOCHS,
+    options.IMAGE_SIZE,
+    options.BATCH,
+    options.BUDGET,
+    *SEARCH_FLAGS,
+    options.CONCURRENT,
+    options.SEED,
+    options.OUTPUT,
+)
 def submit(
     spec: options.SpecFile = None,
-    data: options.Data = None,
-    study: options.NewStudy = None,
-    storage: options.SpecStorage = None,
-    space: options.Space = None,
-    detector: options.Detector = None,
-    recipe: options.RecipeName = None,
-    epochs: options.Epochs = None,
-    image_size: options.ImageSize = None,
-    batch: options.BatchSize = None,
-    budget: options.Budget = None,
-    sampler: Annotated[str | None, typer.Option(help=f"{options.either(SamplerName)}.")] = None,
-    pruner: Annotated[str | None, typer.Option(help=f"{options.either(PrunerName)}.")] = None,
-    objectives: Annotated[
-        str | None, typer.Option(help="map, or map with memory, flops, params, fps: map,memory.")
-    ] = None,
-    try_first: Annotated[
-        list[str] | None, typer.Option("--try", help="A layout to train first; may be repeated.")
-    ] = None,
-    warm_start: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A study in the same database whose results count here; may be repeated."
-        ),
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Candidates to train, those of earlier runs included.")
-    ] = None,
-    baselines: Annotated[
-        bool | None,
-        typer.Option(
-            "--baselines/--no-baselines", help="Swin-T, ResNet-50 and C2-C2-T12-T4 at equal memory."
-        ),
-    ] = None,
-    replicates: Annotated[
-        int | None,
-        typer.Option(help="Trainings of each baseline and of the best three, with other seeds."),
-    ] = None,
-    concurrent: options.Concurrent = None,
-    seed: options.Seed = None,
-    output: options.Output = None,
-    settings: options.Settings = None,
+    *,
+    flags: dict[str, Any],
     cluster: Annotated[
         str | None, typer.Option(help="Run as a job on a Ray cluster: http://head:8265.")
     ] = None,
@@ -76,33 +122,7 @@ def submit(
 
     The same command goes on where a search stopped.
     """
-    flags = given(
-        {
-            "data.root": data,
-            "study": study,
-            "storage": storage,
-            "space": space,
-            "detector.name": detector,
-            "recipe.name": recipe,
-            "recipe.epochs": epochs,
-            "recipe.image_size": image_size,
-            "recipe.batch": batch,
-            "budget.memory": budget,
-            "search.sampler": sampler,
-            "search.pruner": pruner,
-            "search.trials": trials,
-            "search.objectives": objectives and [name.strip() for name in objectives.split(",")],
-            "search.try": try_first or None,
-            "search.warm_start": warm_start or None,
-            "search.baselines": baselines,
-            "search.replicates": replicates,
-            "run.concurrent": concurrent,
-            "search.seed": seed,
-            "run.output": output,
-            "run.cluster": cluster,
-        }
-    )
-    request = checked_spec(spec, flags | parse_settings(settings or []))
+    request = checked_spec(spec, given({"run.cluster": cluster}) | flags)
     if dry_run:
         _dry_run(request, local=local, timing=timing, as_json=as_json)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import given, parse_settings, print_json
+from nas.cli.runner import print_json
 from nas.cli.submit import checked_spec
 from nas.utils.formatting import percent
 from search_spaces.errors import UserError
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 
 
+@options.request_options(
+    options.DATA,
+    options.DETECTOR,
+    options.RECIPE,
+    options.EPOCHS,
+    options.IMAGE_SIZE,
+    options.BATCH,
+    options.SEED,
+)
 def train(
     what: Annotated[
         str,
@@ -38,30 +47,13 @@ def train(
     out: Annotated[
         Path, typer.Option(help="Folder of the bundle; the same command goes on where it stopped.")
     ],
-    data: options.Data = None,
-    detector: options.Detector = None,
-    recipe: options.RecipeName = None,
-    epochs: options.Epochs = None,
-    image_size: options.ImageSize = None,
-    batch: options.BatchSize = None,
-    seed: options.Seed = None,
-    settings: options.Settings = None,
+    *,
+    flags: dict[str, Any],
     no_onnx: options.NoOnnx = False,
     as_json: options.Json = False,
 ) -> None:
     """Train one candidate, from scratch or from recipe.weights, and write it as a bundle."""
-    flags = given(
-        {
-            "data.root": data,
-            "detector.name": detector,
-            "recipe.name": recipe,
-            "recipe.epochs": epochs,
-            "recipe.image_size": image_size,
-            "recipe.batch": batch,
-            "search.seed": seed,
-        }
-    )
-    layout, spec = requested(what, flags | parse_settings(settings or []))
+    layout, spec = requested(what, flags)
     trained, left_out = train_bundle(layout, spec, out, onnx=not no_onnx, as_json=as_json)
     curves = _beside(out, ".curves")
     if as_json:
