@@ -15,6 +15,7 @@ from dashboards.study_view import StudyView, memory_gib
 from dashboards.summary import export_command, provenance, summary_paragraphs
 from dashboards.templating import script_json
 from dashboards.trial_view import rest, stages
+from nas.study.optuna_internals import id_in_storage
 from nas.study.roles import role_label
 
 _KEYS = ("layout", "map", "map_50", "map_75", "map_small", "map_medium", "map_large")
@@ -23,7 +24,7 @@ _KEYS = ("layout", "map", "map_50", "map_75", "map_small", "map_medium", "map_la
 def study_context(view: StudyView) -> dict[str, Any]:
     """Everything that the templates of a study name."""
     return {
-        "id": view.study._study_id,
+        "id": id_in_storage(view.study),
         "name": view.name,
         "note": summary_paragraphs(view),
         "export": export_command(view),

@@ -26,6 +26,7 @@ from dashboards.trial_view import (
     stages,
     weights_of,
 )
+from nas.study.optuna_internals import id_in_storage
 
 SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
 _KINDS = {"css": "text/css", "js": "text/javascript"}
@@ -39,7 +40,7 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
     @app.get("/")
     def start() -> str:
         found = [
-            (entry._study_id, StudyView.read(_load(cached, entry.study_name)))
+            (id_in_storage(entry), StudyView.read(_load(cached, entry.study_name)))
             for entry in cached.get_all_studies()
         ]
         studies = [

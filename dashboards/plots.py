@@ -29,7 +29,8 @@ from dashboards.plot_style import (
     per_cent,
 )
 from dashboards.study_view import STATES, StudyView, memory_gib, pattern
-from nas.study.roles import TAKEN_OVER, CandidateStudy
+from nas.study.optuna_internals import CandidateStudy, storage_of
+from nas.study.roles import TAKEN_OVER
 
 MEMORY, SCORE = "memory per GPU, GiB", "validation mAP, %"
 FEWEST_FOR_IMPORTANCES = 4
@@ -176,7 +177,7 @@ def importances(view: StudyView) -> go.Figure:
             "at least"
         )
     try:
-        candidates = CandidateStudy(view.study.study_name, view.study._storage)
+        candidates = CandidateStudy(view.study.study_name, storage_of(view.study))
         found = optuna.importance.get_param_importances(
             candidates
         )  # of several objectives, for being on the front

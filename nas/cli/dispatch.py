@@ -59,11 +59,11 @@ def _show(study: Search, as_json: bool) -> None:
     front = pareto_front(study.study)
     rows = [
         row | ({"pareto": row["number"] in front} if front else {})
-        for row in board_rows(study.ledger.trials)
+        for row in board_rows(study.table.trials)
     ]
     refusals, baselines = (
         study.refusals(),
-        against_baselines(study.study.user_attrs, study.ledger.trials),
+        against_baselines(study.study.user_attrs, study.table.trials),
     )
     summary = {
         "study": study.spec.study,

@@ -30,20 +30,20 @@ class ExtraTrials:
 
     Args:
         spec: the request: `search.baselines` and `search.replicates`.
-        ledger: the trials, as last read.
+        table: the trials, as last read.
         baselines: their layouts, asked for when they are needed.
     """
 
     def __init__(
-        self, spec: SearchSpec, ledger: TrialTable, baselines: Callable[[], Sequence[Layout]]
+        self, spec: SearchSpec, table: TrialTable, baselines: Callable[[], Sequence[Layout]]
     ) -> None:
-        self.spec, self.ledger, self.baselines = spec, ledger, baselines
+        self.spec, self.table, self.baselines = spec, table, baselines
 
     def next(self) -> ExtraTrial | None:
         """The first that is missing. Which candidates are the best is known when none is in
         training any more.
         """
-        settled = self.ledger.finished_keys(self.spec.run.retries)
+        settled = self.table.finished_keys(self.spec.run.retries)
         extras = (
             extra
             for extra in self._wanted()
@@ -60,10 +60,10 @@ class ExtraTrials:
                 for replicate in (0, *again)
                 for layout in layouts
             )
-        if again and not any(trial.state == TrialState.RUNNING for trial in self.ledger.candidates):
+        if again and not any(trial.state == TrialState.RUNNING for trial in self.table.candidates):
             best = [
                 Layout.parse(trial.user_attrs["layout"])
-                for trial in ranked(self.ledger.trials)[:TOP]
+                for trial in ranked(self.table.trials)[:TOP]
             ]
             yield from (
                 ExtraTrial(layout, REPLICATE, replicate) for replicate in again for layout in best

@@ -30,14 +30,19 @@ class LayoutFilter:
         budget: the limit, the space and the prediction, which is asked for as seldom as possible,
             because depth only adds: what does not fit settles every deeper layout of the same kinds
             and widths, what fits settles every shallower one.
-        taken: ids of the layouts that must not be suggested again, asked for anew each time.
+        trained_layout_ids: gives the ids of layouts that must not be suggested again, asked for
+            anew each time.
         listed: layouts of the space; where there are any, nothing else remains to be suggested.
     """
 
     def __init__(
-        self, budget: BudgetLike, taken: Callable[[], set[str]], listed: Sequence[Layout] = ()
+        self,
+        budget: BudgetLike,
+        trained_layout_ids: Callable[[], set[str]],
+        listed: Sequence[Layout] = (),
     ) -> None:
-        self.budget, self.space, self.taken, self.listed = budget, budget.space, taken, listed
+        self.budget, self.space, self.listed = budget, budget.space, listed
+        self.trained_layout_ids = trained_layout_ids
         self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
         self._spare: Layout | None = (
@@ -79,7 +84,7 @@ class LayoutFilter:
             self.unequal += 1
         elif chosen is None:
             self.over_budget += 1
-        elif chosen.layout_id in self.taken():
+        elif chosen.layout_id in self.trained_layout_ids():
             self.repeated += 1
             return None
         return chosen
@@ -94,17 +99,17 @@ class LayoutFilter:
         """Parameters of what may still be suggested: those listed, in that order; else in random
         order or, without a seed, in that of the space.
         """
-        taken = self.taken()
+        trained = self.trained_layout_ids()
         for layout in self.listed or (self.space if seed is None else self.space.shuffled(seed)):
-            if not self.budget.equalizer and layout.layout_id in taken:  # spares the prediction
+            if not self.budget.equalizer and layout.layout_id in trained:  # spares the prediction
                 continue
-            if (chosen := self.resolve(layout)) and chosen.layout_id not in taken:
+            if (chosen := self.resolve(layout)) and chosen.layout_id not in trained:
                 yield self.parameters_of(layout, chosen)
 
     def exhausted(self) -> bool:
         """Nothing is left to suggest."""
-        taken = self.taken()
-        if self._spare is None or self._spare.layout_id in taken or not self.resolve(self._spare):
+        trained = self.trained_layout_ids()
+        if self._spare is None or self._spare.layout_id in trained or not self.resolve(self._spare):
             parameters = next(self.remaining(seed=0), None)
             self._spare = (
                 None if parameters is None else self.resolve(self.space.decode(parameters))

@@ -11,15 +11,18 @@ from __future__ import annotations
 import copy
 import math
 import statistics
-from collections.abc import Container
 
 import numpy as np
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from nas.search.budget import Budget
 from nas.search.layout_sample import uniform_sample
+from nas.study.optuna_internals import MappedStudy
+
+REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
+MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin with
 
 
 def make_pruner(
@@ -69,7 +72,7 @@ class MedianAtCost(MedianPruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         return trial.last_step is not None and super().prune(
-            _AtCost(study, _stored(study, trial), trial.last_step), trial
+            _at_cost(study, _stored(study, trial), trial.last_step), trial
         )
 
 
@@ -112,26 +115,20 @@ class HyperbandAtCost(HyperbandPruner):
         return False
 
 
-class _AtCost(Study):
+def _at_cost(study: Study, trial: FrozenTrial, epoch: int) -> Study:
     """The study as a candidate at an epoch is to see it: completed others have, at this epoch, the
     score that they had reached at its cost; their last one where they cost less in all, none where
     their first epoch cost more.
     """
+    spent_flops = epoch * trial.user_attrs["flops"]
 
-    def __init__(self, study: Study, trial: FrozenTrial, epoch: int) -> None:
-        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
-        self._study, self._epoch, self._spent = study, epoch, epoch * trial.user_attrs["flops"]
+    def at_this_cost(other: FrozenTrial) -> FrozenTrial:
+        scores, flops = other.intermediate_values, other.user_attrs.get("flops")
+        if not scores or not flops or spent_flops < min(scores) * flops:
+            return _with_scores(other, {})
+        return _with_scores(other, {epoch: _interpolated(scores, spent_flops / flops)})
 
-    def get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return [self._seen(trial) for trial in self._study.get_trials(deepcopy, states)]
-
-    def _seen(self, trial: FrozenTrial) -> FrozenTrial:
-        scores, flops = trial.intermediate_values, trial.user_attrs.get("flops")
-        if not scores or not flops or self._spent < min(scores) * flops:
-            return _with_scores(trial, {})
-        return _with_scores(trial, {self._epoch: _interpolated(scores, self._spent / flops)})
+    return MappedStudy(study, at_this_cost)
 
 
 def _interpolated(scores: dict[int, float], epoch: float) -> float:
@@ -152,10 +149,3 @@ def _with_scores(trial: FrozenTrial, scores: dict[int, float]) -> FrozenTrial:
     changed = copy.copy(trial)
     changed.intermediate_values = scores
     return changed
-
-
-REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
-
-
-# candidates that the median pruner lets through to begin with (`nas.search.pruners.make_pruner`)
-MEDIAN_STARTUP = 4

@@ -16,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.search.layout_filter import LayoutFilter
+from nas.study.optuna_internals import unwrap_bracket
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace
 
@@ -67,7 +68,7 @@ class BudgetedSampler(BaseSampler):
         return next(self.allowed.remaining(seed=trial.number))
 
     def _suggest(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
-        study = _unwrap_bracket(study)
+        study = unwrap_bracket(study)
         known = self.base.infer_relative_search_space(study, trial)
         values = self.base.sample_relative(study, trial, known)
         return {
@@ -85,29 +86,19 @@ class BudgetedSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         return self.base.sample_independent(
-            _unwrap_bracket(study), trial, param_name, param_distribution
+            unwrap_bracket(study), trial, param_name, param_distribution
         )
 
     def reseed_rng(self) -> None:
         self.base.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.base.before_trial(_unwrap_bracket(study), trial)
+        self.base.before_trial(unwrap_bracket(study), trial)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        self.base.after_trial(_unwrap_bracket(study), trial, state, values)
-
-
-def _unwrap_bracket(study: Study) -> Study:
-    """The study itself, which knows its candidates, in place of the bracket that Optuna makes of it
-    for Hyperband.
-
-    Samplers read the whole study through a bracket, too, but as the database has it, with baselines
-    and replicates.
-    """
-    return getattr(study, "_study", study)
+        self.base.after_trial(unwrap_bracket(study), trial, state, values)
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

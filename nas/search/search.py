@@ -18,7 +18,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.artifacts.trial_files import TrialFiles, check_output, drop_result
 from nas.config.spec import SearchSpec
@@ -33,9 +33,10 @@ from nas.search.warm_start import earlier_studies, take_over
 from nas.study.events import Event
 from nas.study.leaderboard import TOP, ranked
 from nas.study.lease import lease_of
+from nas.study.optuna_internals import CandidateStudy, reopen_trial, start_trial
 from nas.study.provenance import match_or_describe
 from nas.study.retry import retry_while_unreachable
-from nas.study.roles import CANDIDATE, CandidateStudy
+from nas.study.roles import CANDIDATE
 from nas.study.storage import open_storage
 from nas.study.trials import TrialTable
 from nas.utils.formatting import GIB, gib
@@ -92,7 +93,7 @@ class Search:
         first = [Layout.parse(text) for text in spec.search.try_first]
         listed = first if spec.search.try_only else []
         self.filter = LayoutFilter(
-            self.budget, lambda: self.ledger.trained_layout_ids(spec.run.retries), listed
+            self.budget, lambda: self.table.trained_layout_ids(spec.run.retries), listed
         )
         self.budget.check(self.filter.resolve)
         earlier = earlier_studies(spec)
@@ -110,12 +111,12 @@ class Search:
         )
         pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in)
         self.study = CandidateStudy(spec.study, self.storage, pruner=pruner)
-        self.ledger = TrialTable(self.study, self.storage)
-        self.beside = ExtraTrials(spec, self.ledger, self._baselines)
+        self.table = TrialTable(self.study, self.storage)
+        self.beside = ExtraTrials(spec, self.table, self._baselines)
         self._lease = lease_of(self.storage, spec.study)
         with self._lease.exclusive():
             match_or_describe(
-                self.study, bool(self.ledger.trials), spec, facts, self.budget.limit_bytes
+                self.study, bool(self.table.trials), spec, facts, self.budget.limit_bytes
             )
         self._lease.study_uuid = self.study.user_attrs["nas_uuid"]
         self.files = TrialFiles(
@@ -124,7 +125,7 @@ class Search:
         base = (
             None
             if listed
-            else make_sampler(spec.search.sampler, spec.search.seed + len(self.ledger.candidates))
+            else make_sampler(spec.search.sampler, spec.search.seed + len(self.table.candidates))
         )
         self.study.sampler = BudgetedSampler(base, self.filter, [] if listed else first)
         self._mine: dict[int, Trial] = {}
@@ -143,7 +144,7 @@ class Search:
         `stop_reason`.
         """
         with self._lease.exclusive():
-            self.ledger.read()
+            self.table.read()
             if self.halted:
                 return None
             for left_behind in self._left_behind():
@@ -151,7 +152,7 @@ class Search:
                     return adopted
             if self.failed:
                 return None
-            if self.ledger.started < self.spec.search.trials and not self._exhausted():
+            if self.table.started < self.spec.search.trials and not self._exhausted():
                 trial = self.study.ask(distributions(self.space))
                 self._lease.take(trial.number)
                 self._note_refusals()
@@ -162,12 +163,12 @@ class Search:
     @retry_while_unreachable
     def finished(self) -> bool:
         """Nothing runs here and nothing is left to start; other drivers may still be busy."""
-        self.ledger.read()
+        self.table.read()
         if self.halted:
             return not self._mine
         if self._mine or self._left_behind():
             return False
-        enough = self.stop_reason is not None or self.ledger.started >= self.spec.search.trials
+        enough = self.stop_reason is not None or self.table.started >= self.spec.search.trials
         return self.failed or (enough and self.beside.next() is None)
 
     def refusals(self) -> dict[str, Any]:
@@ -194,8 +195,8 @@ class Search:
     @retry_while_unreachable
     def ended(self) -> int:
         """Candidates that reached a worker and ended COMPLETE, PRUNED or infeasible."""
-        self.ledger.read()
-        return self.ledger.ended
+        self.table.read()
+        return self.table.ended
 
     def lease(self) -> AbstractContextManager[None]:
         """Be known as a driver of the study; see `Lease.held`."""
@@ -230,7 +231,7 @@ class Search:
         }
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))
-        self.ledger.set(trial, **values)
+        self.table.set(trial, **values)
         self._tell_watcher("epoch", number, report)
         if over:
             budget = gib(self.budget.limit_bytes)
@@ -241,7 +242,7 @@ class Search:
             )
         elif report.last:
             if peak_bytes is not None:
-                self.ledger.constrain(trial, "memory_peak", peak_bytes - self.budget.limit_bytes)
+                self.table.constrain(trial, "memory_peak", peak_bytes - self.budget.limit_bytes)
             self._finish(
                 number, TrialState.COMPLETE, self._objectives(self._known[number] | values)
             )
@@ -295,10 +296,10 @@ class Search:
     # ----------------------------------------------------------------------------------------------
 
     def _fail(self, number: int, reason: str) -> None:
-        self.ledger.set(self._mine[number], fail_reason=reason)
+        self.table.set(self._mine[number], fail_reason=reason)
         self._finish(number, TrialState.FAIL)
         self._tell_watcher("failed", number, reason=reason)
-        if self.ledger.fails_in_a_row() >= FAILS_IN_A_ROW:
+        if self.table.fails_in_a_row() >= FAILS_IN_A_ROW:
             self.failed = True
             self.stop_reason = (
                 f"{FAILS_IN_A_ROW} candidates in a row failed, the last with: {reason}"
@@ -306,8 +307,8 @@ class Search:
 
     def _infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         trial = self._mine[number]
-        self.ledger.set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
-        self.ledger.constrain(trial, "memory_peak", max(peak_bytes - self.budget.limit_bytes, 1))
+        self.table.set(trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
+        self.table.constrain(trial, "memory_peak", max(peak_bytes - self.budget.limit_bytes, 1))
         self._finish(number, TrialState.PRUNED)
         self._tell_watcher("infeasible", number, reason=reason)
 
@@ -329,7 +330,7 @@ class Search:
         """
         done = [
             t
-            for t in self.ledger.trained
+            for t in self.table.trained
             if t.state == TrialState.COMPLETE and t.user_attrs.get("memory_peak_gib")
         ]
         if not done:
@@ -352,14 +353,14 @@ class Search:
         """
         for earlier in studies:
             with self._lease.exclusive():
-                self.ledger.read()
+                self.table.read()
                 fingerprint = self.facts.fingerprint
                 self._note(
                     take_over(
-                        self.ledger, earlier, self.spec, fingerprint, self.filter, self._objectives
+                        self.table, earlier, self.spec, fingerprint, self.filter, self._objectives
                     )
                 )
-            self.ledger.read()
+            self.table.read()
 
     def _objectives(self, known: dict[str, Any]) -> list[float]:
         """The values of a trial with these attributes."""
@@ -369,7 +370,7 @@ class Search:
 
     def _finish(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
         self.study.tell(number, values, state, skip_if_finished=True)
-        self.ledger.read()
+        self.table.read()
         self._tidy(number)
         del self._mine[number]
 
@@ -389,8 +390,8 @@ class Search:
             "replicate": 0,
             "seed": self.spec.search.seed,
         }
-        self.ledger.set(trial, **known)
-        self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(layout))
+        self.table.set(trial, **known)
+        self.table.constrain(trial, "memory_predicted", self._excess_bytes(layout))
         return self._assign(trial, layout, known, set())
 
     def _begin(self, extra: ExtraTrial) -> TrialAssignment:
@@ -402,12 +403,9 @@ class Search:
             "replicate": extra.replicate,
             "seed": seed,
         }
-        template = create_trial(state=TrialState.RUNNING, user_attrs=known)
-        trial = Trial(
-            self.study, self.study._storage.create_new_trial(self.study._study_id, template)
-        )
+        trial = start_trial(self.study, known)
         self._lease.take(trial.number)
-        self.ledger.constrain(trial, "memory_predicted", self._excess_bytes(extra.layout))
+        self.table.constrain(trial, "memory_predicted", self._excess_bytes(extra.layout))
         return self._assign(trial, extra.layout, known, set())
 
     def _excess_bytes(self, layout: Layout) -> int:
@@ -423,7 +421,7 @@ class Search:
 
     def _adopt(self, left_behind: FrozenTrial) -> TrialAssignment | None:
         """Go on with a trial of a dead driver; None where it cannot be, and is a failure."""
-        trial = Trial(self.study, left_behind._trial_id)
+        trial = reopen_trial(self.study, left_behind)
         before = self._lease.take(trial.number)
         if before:
             self.files.inherit(trial.number, before)
@@ -455,7 +453,7 @@ class Search:
 
     def _left_behind(self) -> list[FrozenTrial]:
         """Trials of dead drivers, and of this one's dead workers."""
-        running = [trial for trial in self.ledger.running if trial.number not in self._mine]
+        running = [trial for trial in self.table.running if trial.number not in self._mine]
         theirs = self._lease.of_others() if running else set()
         return [trial for trial in running if trial.number not in theirs]
 
@@ -488,8 +486,8 @@ class Search:
         """Checkpoints are for running trials, weights and drawn detections for the best few."""
         self.files.drop_checkpoints(number)
         kept = max(self.spec.run.keep_best, TOP if self.spec.search.replicates > 1 else 1)
-        dropped = ranked(self.ledger.trained)[kept:]
-        dropped += [self.ledger[number]] if self._known[number].get("replicate") else []
+        dropped = ranked(self.table.trained)[kept:]
+        dropped += [self.table[number]] if self._known[number].get("replicate") else []
         for trial in dropped:
             if weights := trial.user_attrs.get("checkpoint"):
                 drop_result(to_path(weights))

@@ -52,7 +52,7 @@ def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optun
 
 
 def take_over(
-    ledger: TrialTable,
+    table: TrialTable,
     earlier: optuna.Study,
     spec: SearchSpec,
     fingerprint: str,
@@ -63,7 +63,7 @@ def take_over(
     allows; each once.
 
     Args:
-        ledger: of the study that takes.
+        table: of the study that takes.
         earlier: the study that gives.
         spec, fingerprint: request and data of the study that takes.
         allowed: its filter.
@@ -83,7 +83,7 @@ def take_over(
     taken = left = 0
     for trial in _trained(earlier):
         layout = Layout.parse(trial.user_attrs["layout"])
-        if layout.layout_id in ledger.trained_layout_ids(spec.run.retries):
+        if layout.layout_id in table.trained_layout_ids(spec.run.retries):
             continue
         try:
             parameters = allowed.space.encode(layout)
@@ -93,7 +93,7 @@ def take_over(
         if allowed.resolve(layout) != layout:
             left += 1
             continue
-        ledger.study.add_trial(
+        table.study.add_trial(
             optuna.trial.create_trial(
                 params=parameters,
                 distributions=known,
@@ -104,12 +104,12 @@ def take_over(
                     "origin": f"{earlier.study_name} trial {trial.number}",
                 },
                 intermediate_values=trial.intermediate_values
-                if len(ledger.study.directions) == 1
+                if len(table.study.directions) == 1
                 else {},
                 constraints={"taken_over": 0.0},  # within the budget: the filter has just said so
             )
         )
-        ledger.read()
+        table.read()
         taken += 1
     return (
         f"taken over from {earlier.study_name!r}: {taken} results; {left} others are not in this "

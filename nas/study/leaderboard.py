@@ -12,7 +12,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
-from nas.study.roles import CandidateStudy, is_candidate
+from nas.study.optuna_internals import CandidateStudy, storage_of
+from nas.study.roles import is_candidate
 
 TOP = 3  # candidates that replicates are for
 
@@ -60,7 +61,9 @@ def pareto_front(study: optuna.Study) -> set[int]:
     """
     if len(study.directions) == 1:
         return set()
-    return {trial.number for trial in CandidateStudy(study.study_name, study._storage).best_trials}
+    return {
+        trial.number for trial in CandidateStudy(study.study_name, storage_of(study)).best_trials
+    }
 
 
 def feasible(trial: FrozenTrial) -> bool:

@@ -59,8 +59,8 @@ class Driver:
         return assignment.number
 
     def trial(self, number: int) -> optuna.trial.FrozenTrial:
-        self.study.ledger.read()
-        return self.study.ledger[number]
+        self.study.table.read()
+        return self.study.table[number]
 
 
 def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> EpochReport:

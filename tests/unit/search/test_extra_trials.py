@@ -37,8 +37,8 @@ def score_of(layout: str) -> float:
 
 
 def roles(driver: Driver) -> list[tuple[str, int]]:
-    driver.study.ledger.read()
-    return [(role_of(trial), trial.user_attrs["replicate"]) for trial in driver.study.ledger.trials]
+    driver.study.table.read()
+    return [(role_of(trial), trial.user_attrs["replicate"]) for trial in driver.study.table.trials]
 
 
 def test_candidates_come_first_then_baselines_then_the_best_again(tmp_path: Path):
@@ -58,7 +58,7 @@ def test_candidates_come_first_then_baselines_then_the_best_again(tmp_path: Path
     assert driver.study.finished
     assert driver.study.ended == 5
     assert driver.study.stop_reason is None
-    trials = driver.study.ledger.trials
+    trials = driver.study.table.trials
     best = sorted(trials[:5], key=lambda trial: -trial.value)[:3]
     assert [trial.user_attrs["layout"] for trial in trials[14:17]] == [
         trial.user_attrs["layout"] for trial in best
@@ -126,7 +126,7 @@ def test_a_baseline_that_was_a_candidate_is_not_trained_twice(tmp_path: Path):
     space = {"name": "one", "stages": stages, "channels": [swin.widths[0]]}
     again = Driver(tmp_path, **WITH, **{"study": "one", "space": space, "search.trials": 1})
     drive(again)
-    layouts = [trial.user_attrs["layout"] for trial in again.study.ledger.trials]
+    layouts = [trial.user_attrs["layout"] for trial in again.study.table.trials]
     assert layouts[0] == str(swin)
     assert len(set(layouts)) == len(layouts) == 3
 
@@ -154,7 +154,7 @@ def test_a_baseline_that_fails_is_tried_again_and_then_given_up(tmp_path: Path):
         assignment = driver.study.ask()
         driver.study.fail(assignment.number, "broken")
     drive(driver)
-    states = [trial.state.name for trial in driver.study.ledger.trials]
+    states = [trial.state.name for trial in driver.study.table.trials]
     assert states == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "COMPLETE"]
     assert driver.study.finished
 
@@ -174,7 +174,7 @@ def test_a_pruner_stops_no_baseline_and_no_replicate(tmp_path: Path):
             if not driver.study.report(assignment.number, report(value, epoch, epochs=6)):
                 break
     states = {role: set() for role in (CANDIDATE, BASELINE, REPLICATE)}
-    for trial in driver.study.ledger.trials:
+    for trial in driver.study.table.trials:
         states[role_of(trial)].add(trial.state)
     assert states == {
         CANDIDATE: {TrialState.COMPLETE, TrialState.PRUNED},
@@ -211,5 +211,5 @@ def test_samplers_do_not_see_what_they_did_not_choose(tmp_path: Path, sampler: s
             flags |= {"search.pruner": pruner, "recipe.epochs": 2, "recipe.warmup_steps": 1}
             driver = Driver(tmp_path, memory=storage, **flags, **{"search.replicates": 1 + beside})
             drive(driver)
-        found.append([trial.user_attrs["layout"] for trial in driver.study.ledger.candidates])
+        found.append([trial.user_attrs["layout"] for trial in driver.study.table.candidates])
     assert found[0][:13] == found[1][:13]

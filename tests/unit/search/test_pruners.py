@@ -24,7 +24,8 @@ from nas.search.pruners import (
     typical_flops,
     warmup_epochs,
 )
-from nas.study.roles import BASELINE, CANDIDATE, CandidateStudy
+from nas.study.optuna_internals import CandidateStudy
+from nas.study.roles import BASELINE, CANDIDATE
 
 NINE = {
     "name": "nine",

@@ -57,7 +57,7 @@ def test_every_attribute_is_there_and_documented(tmp_path: Path):
     assert written["params"] > 10_000
     assert written["flops"] > 1_000_000
     with pytest.raises(KeyError, match="not documented"):
-        driver.study.ledger.set(driver.study.study.ask(), nonsense=1)
+        driver.study.table.set(driver.study.study.ask(), nonsense=1)
 
 
 def test_constraints_are_written_under_both_keys(tmp_path: Path):

@@ -1,0 +1,146 @@
+"""The only module that touches what Optuna keeps private: underscored attributes, an overridden
+underscored method, and Optuna's own tables.
+
+Written against Optuna 5 (`optuna/study/study.py`, `optuna/trial/_trial.py`,
+`optuna/storages/_rdb/models.py`). A newer Optuna that breaks the search breaks it here, and
+`tests/unit/study/test_optuna_internals.py` says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Mapping
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.study import StudySummary
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from nas.study.roles import is_candidate
+
+Storage = RDBStorage | InMemoryStorage  # what a search may be kept in
+_ATTRIBUTES = sa.table(
+    "trial_user_attributes", sa.column("trial_id"), sa.column("key"), sa.column("value_json")
+)
+
+
+def id_in_storage(study: optuna.Study | FrozenStudy | StudySummary) -> int:
+    """Key of a study in its database, which Optuna's storages ask for."""
+    return study._study_id
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Storage of a study as Optuna itself uses it: a database lies behind a cache of ended
+    trials.
+    """
+    return study._storage
+
+
+def all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Every trial of a study by number, whatever `CandidateStudy` hides. They are not copies: leave
+    them unchanged.
+    """
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def start_trial(study: optuna.Study, attributes: Mapping[str, Any]) -> Trial:
+    """Create a running trial that no sampler chose and that has no parameters.
+
+    Args:
+        study: that the trial belongs to.
+        attributes: user attributes, which are there from the trial's first moment on: no other
+            driver sees the trial without them.
+    """
+    template = create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes))
+    return Trial(study, study._storage.create_new_trial(study._study_id, template))
+
+
+def reopen_trial(study: optuna.Study, trial: FrozenTrial) -> Trial:
+    """Get the handle with which a running trial, perhaps begun by another process, is reported to
+    and ended.
+    """
+    return Trial(study, trial._trial_id)
+
+
+def set_attributes(storage: Storage, trial: Trial, values: Mapping[str, Any]) -> None:
+    """Write user attributes of a running trial in one transaction; Optuna's interface needs one for
+    each.
+
+    Args:
+        storage: of the trial's study.
+        trial: running.
+        values: JSON by name.
+    """
+    if isinstance(storage, InMemoryStorage):
+        for key, value in values.items():
+            storage.set_trial_user_attr(trial._trial_id, key, value)
+        return
+    of_trial = _ATTRIBUTES.c.trial_id == trial._trial_id
+    rows = [
+        {"trial_id": trial._trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in values.items()
+    ]
+    with storage.engine.begin() as connection:
+        connection.execute(
+            sa.delete(_ATTRIBUTES).where(of_trial, _ATTRIBUTES.c.key.in_(list(values)))
+        )
+        connection.execute(sa.insert(_ATTRIBUTES), rows)
+
+
+def set_constraint(storage: Storage, trial: Trial, key: str, value: float) -> None:
+    """Write a constraint of a running trial, which is feasible at 0 and below.
+
+    It is written twice: as Optuna 5 keeps constraints, and as the list that Optuna Dashboard reads.
+    Optuna adds the entries of that list to the trial's constraints, numbered.
+    """
+    trial.set_constraint(key, value)
+    values = [each for name, each in trial.constraints.items() if not name.isdigit()]
+    storage.set_trial_system_attr(trial._trial_id, "constraints", values)
+
+
+def unwrap_bracket(study: optuna.Study) -> optuna.Study:
+    """Get the study itself in place of the bracket that Optuna makes of it for Hyperband.
+
+    Samplers read the whole study through a bracket, too, but as the database has it, with baselines
+    and replicates, which `CandidateStudy` hides.
+    """
+    return getattr(study, "_study", study)
+
+
+class CandidateStudy(optuna.Study):
+    """A study as samplers and pruners are to see it: without baselines and replicates, which have
+    no parameters and were not chosen for their scores.
+    """
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        return [
+            trial
+            for trial in super()._get_trials(deepcopy, states, use_cache)
+            if is_candidate(trial)
+        ]
+
+
+class MappedStudy(optuna.Study):
+    """A study whose trials a pruner sees changed; nothing is written.
+
+    Args:
+        study: whose trials are shown.
+        change: makes of a trial what is shown in its place.
+    """
+
+    def __init__(self, study: optuna.Study, change: Callable[[FrozenTrial], FrozenTrial]) -> None:
+        super().__init__(study.study_name, study._storage, study.sampler, study.pruner)
+        self._shown, self._change = study, change
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [self._change(trial) for trial in self._shown.get_trials(deepcopy, states)]
