@@ -313,8 +313,8 @@ class Search:
         self._tell_watcher("infeasible", number, reason=reason)
 
     def _lost(self, number: int) -> bool:
-        """This driver was taken for dead, and another one has the trial: what comes of it here does
-        not count.
+        """Whether another driver has the trial, because it took this one for dead: what comes of it
+        here does not count.
         """
         if number not in self._mine:
             return True

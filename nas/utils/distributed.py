@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together."""
+    """Where a process is among those that train together: `rank` of `size`, 0 of 1 alone."""
 
     rank: int = 0
     size: int = 1
