@@ -112,7 +112,7 @@ def train(data: Path, layout: str, changes: dict[str, Any], seed: int) -> dict[s
             facts.num_classes,
             seed,
             Path(folder),
-            cache_bytes=spec.run.cache_bytes,
+            cache_bytes=spec.run.image_cache,
         )
         *_, last = train_candidate(candidate, *splits)
     return {

@@ -40,7 +40,7 @@ from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch, train_view
 from nas.data.samplers import AspectRatioBatchSampler
 from nas.data.validation import usable_splits
-from nas.utils.formatting import parse_bytes
+from nas.utils.formatting import GIB
 
 Epoch = Callable[[], Iterator[int]]  # images of one batch after the other
 
@@ -84,7 +84,7 @@ def _columns(items: list[Any]) -> tuple[Any, ...]:
 def ours(split: CocoSplit, recipe: Recipe, workers: int, finish: Callable[[Batch], Batch]) -> Epoch:
     """What candidates train on; `finish` is the training device's part."""
     order = AspectRatioBatchSampler(split.images, recipe.batch, seed=0)
-    loader = make_loader(split, train_view(recipe), order, workers, parse_bytes("32GiB"))
+    loader = make_loader(split, train_view(recipe), order, workers, 32 * GIB)
 
     def epoch() -> Iterator[int]:
         for batch in loader:

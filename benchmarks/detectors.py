@@ -78,7 +78,7 @@ def train(data: Path, detector: str) -> dict[str, Any]:
             facts.num_classes,
             spec.search.seed,
             Path(folder),
-            cache_bytes=spec.run.cache_bytes,
+            cache_bytes=spec.run.image_cache,
         )
         reports = list(train_candidate(candidate, *splits))
     elapsed_s = time.perf_counter() - started

@@ -51,7 +51,7 @@ class TrialConfigBuilder:
             "num_classes": self.num_classes,
             "data_root": spec["data"]["root"],
             "checkpoint_s": self.study.spec.run.checkpoint_s,
-            "cache_bytes": self.study.spec.run.cache_bytes,
+            "cache_bytes": int(self.study.spec.run.image_cache),
             "processes": self.study.spec.run.processes,
             "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
             "data_folder": str(localize(spec["data"]["root"])),

@@ -146,7 +146,7 @@ class Build:
                 seed,
                 Path(folder),
                 device=device,
-                cache_bytes=self.spec.run.cache_bytes,
+                cache_bytes=self.spec.run.image_cache,
             )
             begun_s = time.process_time()
             try:

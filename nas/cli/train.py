@@ -279,7 +279,7 @@ def _train(
             spec.search.seed,
             work,
             device=default_device(),
-            cache_bytes=spec.run.cache_bytes,
+            cache_bytes=spec.run.image_cache,
         )
         for report in train_candidate(candidate, *splits, on_step=progress.on_step):
             progress.on_report(report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -132,6 +133,10 @@ class Recipe(ConfigModel):
                 f"recipe.batch {self.batch} cannot be divided among {processes} processes{of}"
             )
         return at_once
+
+    def warmup_epochs(self, images: int) -> int:
+        """Count the epochs over `images` training images that contain a step of the warm-up."""
+        return math.ceil(self.warmup_steps / math.ceil(images / self.batch))
 
     def lengthened(self, times: int) -> Recipe:
         """The same recipe over `times` as many epochs: all that is counted in epochs

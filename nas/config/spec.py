@@ -31,8 +31,8 @@ from nas.config.choices import (
 )
 from nas.config.parsing import ConfigModel, merged, parse_model, read_yaml, set_key
 from nas.config.recipe import Recipe, load_recipe
+from nas.config.sizes import CacheSize, MemorySize
 from nas.errors import SpecError
-from nas.utils.formatting import parse_bytes
 from search_spaces.layout import Layout
 from search_spaces.space import SearchSpace, load_space, space_from_dict
 
@@ -102,17 +102,11 @@ class BudgetSpec(ConfigModel):
         tolerance: how far below the budget `equalize` may stay, as a fraction of it.
     """
 
-    memory: str = "16GiB"
+    memory: MemorySize = MemorySize("16GiB")
     like: str | None = None
     mode: BudgetMode = Field(default="cap", title="budget.mode")
     vary: EqualizedBy = Field(default="depth", title="budget.vary")
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
-
-    @field_validator("memory", mode="before")
-    @classmethod
-    def _size(cls, value: object) -> str:
-        parse_bytes(str(value))
-        return str(value)
 
     @field_validator("like")
     @classmethod
@@ -220,12 +214,7 @@ class RunSpec(ConfigModel):
     keep_best: Annotated[int, Field(ge=1)] = 5
     cluster: str | None = None
     checkpoint_s: Annotated[float, Field(ge=0)] = 600
-    image_cache: str = "32GiB"
-
-    @field_validator("image_cache", mode="before")
-    @classmethod
-    def _size(cls, value: object) -> str:
-        return str(value) if str(value) == "0" or parse_bytes(str(value)) else ""
+    image_cache: CacheSize = CacheSize("32GiB")
 
     @model_validator(mode="after")
     def _whole_cards(self) -> RunSpec:
@@ -239,11 +228,6 @@ class RunSpec(ConfigModel):
     def processes(self) -> int:
         """That train one candidate together, each with a GPU."""
         return 1 if self.gpus_per_trial == "auto" else max(1, int(self.gpus_per_trial))
-
-    @property
-    def cache_bytes(self) -> int:
-        """What decoded images may take of a machine's disk."""
-        return 0 if self.image_cache == "0" else parse_bytes(self.image_cache)
 
 
 class SearchSpec(ConfigModel):

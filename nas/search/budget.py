@@ -18,7 +18,7 @@ from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.correction import Correction, fit_correction
 from nas.reports import DatasetSummary, MemoryEstimate
 from nas.search.equalizer import Equalizer, PatternFit
-from nas.utils.formatting import gib, parse_bytes
+from nas.utils.formatting import gib
 from search_spaces.layout import Layout
 
 SAMPLED = 100  # layouts of a preview
@@ -135,9 +135,7 @@ class Budget:
         """Everything that follows from the correction."""
         asked = self.spec.budget
         self.limit_bytes = (
-            self.predicted_bytes(Layout.parse(asked.like))
-            if asked.like
-            else parse_bytes(asked.memory)
+            self.predicted_bytes(Layout.parse(asked.like)) if asked.like else int(asked.memory)
         )
         self.equalizer = None
         if asked.mode == "equalize":

@@ -9,7 +9,6 @@ epoch as ever: only what the pruner sees is laid out anew.
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 
 import numpy as np
@@ -47,11 +46,6 @@ def make_pruner(
         kind = MedianAtCost if at_cost_in else MedianPruner
         return kind(n_startup_trials=MEDIAN_STARTUP, n_warmup_steps=first)
     return NopPruner()
-
-
-def warmup_epochs(warmup_steps: int, images: int, batch: int) -> int:
-    """Epochs that contain a step of the warm-up."""
-    return math.ceil(warmup_steps / math.ceil(images / batch))
 
 
 def typical_flops(budget: Budget) -> float:

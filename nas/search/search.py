@@ -27,7 +27,7 @@ from nas.search.baselines import equalized
 from nas.search.budget import Budget
 from nas.search.extra_trials import ExtraTrial, ExtraTrials
 from nas.search.layout_filter import LayoutFilter
-from nas.search.pruners import make_pruner, warmup_epochs
+from nas.search.pruners import make_pruner
 from nas.search.samplers import BudgetedSampler, distributions, make_sampler, suggest
 from nas.search.warm_start import earlier_studies, take_over
 from nas.study.events import Event
@@ -100,7 +100,7 @@ class Search:
         check_output(spec.run.output)
         self.storage = storage or open_storage(spec.storage, create=True)
         at_cost_in = self.budget if spec.search.prune_at == "cost" else None
-        warmup = warmup_epochs(spec.recipe.warmup_steps, facts.train_images, spec.recipe.batch)
+        warmup = spec.recipe.warmup_epochs(facts.train_images)
         optuna.create_study(
             study_name=spec.study,
             storage=self.storage,

@@ -1,44 +1,8 @@
-"""Sizes of memory as people write them, in bytes as code wants them; figures as people read
-them.
-"""
+"""Figures as people read them: memory in GiB, scores in per cent, durations."""
 
 from __future__ import annotations
 
-import re
-
-from nas.errors import SpecError
-
 MIB, GIB = 2**20, 2**30
-_UNITS = {
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-    "TiB": 2**40,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-}
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
-
-
-def parse_bytes(text: str) -> int:
-    """Bytes of `16GiB`, `16GB` or `16384MiB`.
-
-    Raises:
-        SpecError: no unit, an unknown unit, or nothing left.
-    """
-    match = _SIZE.fullmatch(str(text))
-    units = {unit.lower(): size for unit, size in _UNITS.items()}
-    if not match or match[2].lower() not in units:
-        raise SpecError(
-            f"a size of memory is a number and a unit ({', '.join(_UNITS)}), for example 16GiB; "
-            f"got {text!r}"
-        )
-    size = int(float(match[1]) * units[match[2].lower()])
-    if size <= 0:
-        raise SpecError(f"a size of memory must be above 0; got {text!r}")
-    return size
 
 
 def gib(size_bytes: float) -> float:

@@ -4,13 +4,14 @@ knows (s3://, gs://, ...).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+
+from filelock import FileLock
 
 from nas.errors import DataError, MissingDependency, SpecError
 
@@ -76,10 +77,7 @@ def localize(root: str) -> Path:
         cache_folder() / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(
-            lock, fcntl.LOCK_EX
-        )  # one process copies, the others of this machine wait for it
+    with FileLock(f"{folder}.lock"):  # one process copies, the others of this machine wait for it
         if not folder.is_dir():
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)

@@ -38,7 +38,6 @@ from nas.search.forecast.runtime_model import (
     search_cost,
 )
 from nas.search.layout_sample import LayoutCost, spread, uniform_sample
-from nas.search.pruners import warmup_epochs
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
 from nas.utils.device import default_device, hardware
@@ -180,7 +179,7 @@ def _candidate(budget: Budget, each: LayoutCost) -> Candidate:
         Path(),
         default_device(),
         cap_bytes(budget.limit_bytes),
-        cache_bytes=spec.run.cache_bytes,
+        cache_bytes=spec.run.image_cache,
     )
 
 
@@ -202,7 +201,7 @@ def _reading_s(spec: SearchSpec, splits: Splits) -> tuple[float, float]:
     have it in them.
     """
     recipe, others = spec.recipe, [split for split in splits[1:] if split]
-    if not spec.run.cache_bytes:
+    if not spec.run.image_cache:
         return 0.0, 0.0
     train_s = read_s(splits.train, max(recipe.short_sides), recipe.long_side)
     return train_s, sum(read_s(split, recipe.image_size, recipe.long_side) for split in others)
@@ -257,7 +256,7 @@ def _totals(
     extras: Extras,
 ) -> dict[str, float]:
     recipe, pruner = budget.spec.recipe, budget.spec.search.pruner
-    warmup = warmup_epochs(recipe.warmup_steps, budget.facts.train_images, recipe.batch)
+    warmup = recipe.warmup_epochs(budget.facts.train_images)
     ends = dict(
         zip(
             ("low", "high"), expected_epochs(pruner, recipe.epochs, warmup, candidates), strict=True

@@ -31,7 +31,7 @@ def test_defaults_are_those_of_the_design():
         256,
     )
     assert spec.recipe.name == "proxy"
-    assert (spec.budget.memory, spec.budget.mode) == ("16GiB", "cap")
+    assert (str(spec.budget.memory), spec.budget.mode) == ("16GiB", "cap")
     calibration = spec.calibration
     assert (calibration.enabled, calibration.definition, calibration.alpha, calibration.passes) == (
         True,
@@ -73,7 +73,7 @@ def test_shorthands_and_own_recipe(tmp_path: Path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("epochs: 1\nimage_size: 64\nbatch: 2\nlr: 0.1\n")
     spec = load_spec(None, {**BASE, "recipe": str(recipe), "budget": "2GiB", "detector": "fcos"})
-    assert (spec.recipe.epochs, spec.recipe.name, spec.budget.memory) == (1, str(recipe), "2GiB")
+    assert (spec.recipe.epochs, spec.recipe.name, spec.budget.memory) == (1, str(recipe), 2**31)
 
 
 def test_the_shipped_recipes_are_those_that_can_be_named():
@@ -213,3 +213,11 @@ def test_files_that_are_no_request(tmp_path: Path, content: str):
     path.write_text(content)
     with pytest.raises(SpecError, match="request.yaml"):
         load_spec(path, {})
+
+
+@pytest.mark.parametrize(
+    ("steps", "images", "epochs"), [(0, 100, 0), (1, 100, 1), (25, 101, 3), (22, 101, 2)]
+)
+def test_warmup_in_epochs(steps: int, images: int, epochs: int):
+    recipe = Recipe(epochs=9, image_size=64, batch=10, lr=1, warmup_steps=steps)
+    assert recipe.warmup_epochs(images) == epochs

@@ -22,7 +22,6 @@ from nas.search.pruners import (
     MedianAtCost,
     make_pruner,
     typical_flops,
-    warmup_epochs,
 )
 from nas.study.optuna_internals import CandidateStudy
 from nas.study.roles import BASELINE, CANDIDATE
@@ -259,12 +258,6 @@ def test_hyperband_stops_the_worst_early_and_spends_less():
     assert spent[39] == 9
     worst, best = ([spent[rank] for rank in ranks] for ranks in (range(10), range(30, 40)))
     assert sum(worst) < 0.7 * sum(best)
-
-
-def test_warmup_in_epochs():
-    assert warmup_epochs(0, 100, 10) == 0
-    assert warmup_epochs(1, 100, 10) == 1
-    assert warmup_epochs(25, 101, 10) == 3
 
 
 def test_baselines_are_nothing_to_compare_with():

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+
+from nas.config.sizes import CacheSize, MemorySize
+from nas.config.spec import BudgetSpec, RunSpec
+from nas.errors import SpecError
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("16GiB", 17_179_869_184),
+        ("16 gib", 17_179_869_184),
+        ("16GB", 16_000_000_000),
+        ("16384MiB", 17_179_869_184),
+        ("1.5KiB", 1536),
+        ("0.5TB", 500_000_000_000),
+    ],
+)
+def test_sizes(text: str, size: int):
+    assert MemorySize(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["16", "GiB", "16G", "16 GiBs", "-1GiB", "1e3GiB", "", "0GiB", "0.0001KB"]
+)
+def test_what_is_no_size(text: str):
+    with pytest.raises(SpecError, match="size of memory must be above 0|number and a unit"):
+        MemorySize(text)
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda size: pickle.loads(pickle.dumps(size))])
+def test_a_size_is_bytes_that_show_how_they_were_written(copied: Callable):
+    size = copied(MemorySize("1.5KiB"))
+    assert (size, size + 1, str(size), f"{size}") == (1536, 1537, "1.5KiB", "1.5KiB")
+    assert json.dumps(size) == "1536"
+
+
+def test_a_request_takes_and_dumps_the_text():
+    budget = BudgetSpec.model_validate({"memory": "16 gib"})
+    assert budget.memory == BudgetSpec().memory == 2**34
+    assert [budget.model_dump(mode=mode)["memory"] for mode in ("python", "json")] == ["16 gib"] * 2
+    assert BudgetSpec.model_validate(budget.model_dump()) == budget
+
+
+def test_a_cache_may_have_nothing():
+    assert RunSpec.model_validate({"image_cache": 0}).image_cache == CacheSize("0") == 0
+    assert RunSpec.model_validate({"image_cache": "1KB"}).model_dump()["image_cache"] == "1KB"
+    with pytest.raises(SpecError, match="must be above 0"):
+        CacheSize("0GiB")
