@@ -192,15 +192,10 @@ def _curve(out: Path) -> Path:
 
 
 def _origin(spec: PretrainingSpec, splits: list[LabelledImages]) -> dict[str, Any]:
-    from nas.study.provenance import git_commit, versions
+    from nas.export.description import make_origin
 
     images = {f"{split.folder.name}_images": len(split.files) for split in splits}
-    return {
-        "data": Path(spec.data).resolve().name,
-        **images,
-        "versions": versions(),
-        "git_commit": git_commit(),
-    }
+    return make_origin(data=Path(spec.data).resolve().name, **images)
 
 
 def _show(layout: Layout, out: Path, report: PretrainingReport, as_json: bool) -> None:

@@ -354,17 +354,15 @@ def _figures(report: EpochReport) -> dict[str, Any]:
 
 
 def _origin(spec: SearchSpec, facts: DatasetSummary, report: EpochReport) -> dict[str, Any]:
-    from nas.study.provenance import git_commit, versions
+    from nas.export.description import make_origin
 
-    return {
-        "seed": spec.search.seed,
-        "data": Path(spec.data.root).resolve().name,
-        "data_fingerprint": facts.fingerprint,
-        "hardware": report.hardware,
-        "wall_s": round(report.elapsed_s, 1),
-        "versions": versions(),
-        "git_commit": git_commit(),
-    }
+    return make_origin(
+        seed=spec.search.seed,
+        data=Path(spec.data.root).resolve().name,
+        data_fingerprint=facts.fingerprint,
+        hardware=report.hardware,
+        wall_s=round(report.elapsed_s, 1),
+    )
 
 
 def _remove(work: Path) -> None:

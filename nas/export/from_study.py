@@ -1,0 +1,83 @@
+"""A trial of a study, as the bundle that is written of it describes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from nas.config.recipe import Recipe
+from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.export.description import Trained, make_origin
+from nas.study.schema import EXPORTED
+from nas.study.significance import against_baselines, board_rows
+from nas.utils.formatting import interval_text, percent, signed
+from search_spaces.layout import Layout
+
+
+def trained_in_study(study: optuna.Study, trial: FrozenTrial) -> Trained:
+    """Describe the candidate that a completed trial trained.
+
+    Args:
+        study: one of this program, with the attributes of `nas.study.schema`.
+        trial: one of its completed trials.
+
+    Returns:
+        Figures are the trial's attributes of `EXPORTED`, in that order, and `_compared` after them;
+        the request is the study's.
+    """
+    study_attrs, attributes = study.user_attrs, trial.user_attrs
+    request = study_attrs["nas_spec"]
+    return Trained(
+        layout=Layout.parse(attributes["layout"]),
+        detector=DetectorSpec.model_validate(request["detector"]),
+        recipe=Recipe.model_validate(request["recipe"]),
+        calibration=CalibrationSpec.model_validate(request["calibration"]),
+        categories=tuple(study_attrs["nas_data"]["categories"]),
+        figures={name: attributes[name] for name in EXPORTED if name in attributes}
+        | _compared(study, trial),
+        origin=_origin(study, trial),
+        request=request,
+    )
+
+
+def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    """What other seeds say of a trial and, of the best candidate, how it stands against the
+    baselines; sentences with points of mAP.
+    """
+    trials = study.get_trials(deepcopy=False)
+    board = board_rows(trials)
+    sentences: dict[str, str] = {}
+    row = next((row for row in board if row["number"] == trial.number), None)
+    if row and row["replicates"]:
+        sentences["map_again"] = (
+            f"{percent(row['map_again'])} %, mean with other seeds, trainings: {row['replicates']}"
+        )
+    if row and row is board[0]:
+        for baseline in against_baselines(study.user_attrs, trials):
+            interval = interval_text(baseline["difference_low"], baseline["difference_high"])
+            sentences[f"against {baseline['name']}"] = (
+                f"{signed(baseline['difference'])} ({interval}), {baseline['layout']}: "
+                f"{baseline['verdict']}"
+            )
+    return sentences
+
+
+def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    study_attrs, completed = study.user_attrs, trial.datetime_complete
+    return make_origin(
+        study=study.study_name,
+        study_uuid=study_attrs["nas_uuid"],
+        trial=trial.number,
+        seed=trial.user_attrs["seed"],
+        data=Path(study_attrs["nas_spec"]["data"]["root"]).name,
+        data_fingerprint=study_attrs["nas_data"]["fingerprint"],
+        hardware=trial.user_attrs.get("hardware") or {"device": trial.user_attrs["device"]},
+        wall_s=round(trial.duration.total_seconds(), 1) if trial.duration else None,
+        budget_gib=study_attrs["nas_budget_gib"],
+        versions=study_attrs["nas_versions"],
+        git_commit=study_attrs["nas_git_commit"],
+        finished=completed.isoformat(timespec="seconds") if completed else None,
+    )
