@@ -7,12 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from nas.errors import StudyError
+from nas.study.storage import driver_message
 from nas.utils.signals import defer_signals
 
 AWAY = (StorageInternalError, OperationalError, InterfaceError)
@@ -57,23 +58,15 @@ def retry_while_unreachable(
                 with defer_signals():
                     return method(self, *args, **kwargs)
             except AWAY as error:
-                self.on_away(_cause(error), pause_s)
+                self.on_away(driver_message(error), pause_s)
                 time.sleep(pause_s)
         try:
             with defer_signals():
                 return method(self, *args, **kwargs)
         except AWAY as error:
             raise StudyError(
-                f"the database has been away for {sum(PAUSES_S)} s ({_cause(error)}); the same "
-                "command goes on where this one "
-                "stopped"
+                f"the database has been away for {sum(PAUSES_S)} s ({driver_message(error)}); "
+                "the same command goes on where this one stopped"
             ) from error
 
     return call
-
-
-def _cause(error: Any) -> str:
-    """The driver's own words: the first line of the innermost error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -211,10 +211,15 @@ def _guarded(url: URL, act: Any) -> Any:
         package = getattr(error, "name", None) or url.drivername
         raise MissingDependency(package, _EXTRAS.get(package, "postgres")) from None
     except SQLAlchemyError as error:
-        raise StudyError(f"storage {redacted(url)} cannot be opened: {_cause(error)}") from None
+        reason = driver_message(error)
+        raise StudyError(f"storage {redacted(url)} cannot be opened: {reason}") from None
 
 
-def _cause(error: SQLAlchemyError) -> str:
-    """First line of what the driver said; SQLAlchemy adds statements and links."""
-    text = str(getattr(error, "orig", None) or error)
-    return text.strip().splitlines()[0]
+def driver_message(error: BaseException) -> str:
+    """Give the first line of what the database's driver said, without the errors of SQLAlchemy and
+    Optuna around it, which add statements and links; the kind of error where it said nothing.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -21,7 +21,14 @@ import sqlalchemy as sa
 import nas.study.storage
 from nas.errors import StudyError
 from nas.study.lease import DRIVERS, LEASE_S, Lease, host_id
-from nas.study.storage import check_storage, file_system, open_storage, parse_url, redacted
+from nas.study.storage import (
+    check_storage,
+    driver_message,
+    file_system,
+    open_storage,
+    parse_url,
+    redacted,
+)
 
 
 def test_sqlite_is_created_in_wal_mode(tmp_path: Path):
@@ -90,6 +97,19 @@ def test_a_file_that_is_no_database(tmp_path: Path):
     (tmp_path / "nas.db").write_text("something else entirely, and long enough to be looked at")
     with pytest.raises(StudyError, match="cannot be opened: file is not a database"):
         open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
+
+
+def test_what_the_driver_said():
+    with (
+        sa.create_engine("sqlite://").connect() as connection,
+        pytest.raises(sa.exc.SQLAlchemyError) as failed,
+    ):
+        connection.execute(sa.text("SELECT 1 FROM nowhere"))
+    wrapped = RuntimeError("the storage\nfailed")
+    wrapped.__cause__ = failed.value
+    assert driver_message(wrapped) == "no such table: nowhere"
+    assert driver_message(ConnectionError("first line\nsecond")) == "first line"
+    assert driver_message(ConnectionError()) == "ConnectionError"
 
 
 def test_sqlite_on_a_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
