@@ -28,7 +28,7 @@ import torch
 import torchvision
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import read_request
+from nas.data.splits import adapt_to_data
 from nas.training.candidate import Candidate, train_candidate
 from search_spaces.layout import Layout
 
@@ -101,7 +101,7 @@ def train(data: Path, layout: str, changes: dict[str, Any], seed: int) -> dict[s
     """One run on one core: its last epoch's figures."""
     torch.set_num_threads(1)
     spec = spec_of(data, changes, seed)
-    spec, splits, facts = read_request(spec)
+    spec, splits, facts = adapt_to_data(spec)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         candidate = Candidate(

@@ -27,7 +27,7 @@ import torch
 import torchvision
 
 from nas.config.spec import load_spec
-from nas.data.splits import read_request
+from nas.data.splits import adapt_to_data
 from nas.models.detectors import DETECTORS
 from nas.profiling.memory import predict_memory
 from nas.reports import EpochReport
@@ -67,7 +67,7 @@ def train(data: Path, detector: str) -> dict[str, Any]:
         "detector.name": detector,
         "recipe.epochs": EPOCHS[detector],
     }
-    spec, splits, facts = read_request(load_spec(None, flags))
+    spec, splits, facts = adapt_to_data(load_spec(None, flags))
     layout, started = Layout.parse(LAYOUT), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         candidate = Candidate(

@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from optuna.storages import RDBStorage
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import Splits, read_request
-from nas.data.validation import Progress
+from nas.data.splits import Splits, adapt_to_data
 from nas.errors import MissingDependency, StudyError
 from nas.reports import DatasetSummary
 from nas.search.budget import Budget
@@ -21,6 +20,7 @@ from nas.search.search import Search
 from nas.study.event_log import EventLog, summary
 from nas.study.events import Event
 from nas.study.storage import check_storage
+from nas.utils.progress import CountProgress
 from workers.local import run_local
 from workers.ray_tune.session import ray_session
 from workers.resources import TrialResources
@@ -33,7 +33,7 @@ class Watcher:
     trials.
     """
 
-    on_image: Progress | None = None
+    on_image: CountProgress | None = None
     on_open: Callable[[Search, DatasetSummary], None] = lambda study, facts: None
     on_event: Callable[[Event], None] = lambda event: None
 
@@ -52,7 +52,7 @@ def run_search(spec: SearchSpec, watcher: Watcher, *, local: bool) -> Search:
         KeyboardInterrupt: stopped by the user; the same call continues.
     """
     check_backend(spec, local=local)
-    return run_checked(*read_request(spec, watcher.on_image), watcher, local=local)
+    return run_checked(*adapt_to_data(spec, watcher.on_image), watcher, local=local)
 
 
 def check_backend(spec: SearchSpec, *, local: bool) -> None:
@@ -70,7 +70,7 @@ def check_backend(spec: SearchSpec, *, local: bool) -> None:
 def run_checked(
     spec: SearchSpec, splits: Splits, facts: DatasetSummary, watcher: Watcher, *, local: bool
 ) -> Search:
-    """The same on data that `nas.data.splits.read_request` has checked, with its results."""
+    """The same on data that `nas.data.splits.adapt_to_data` has checked, with its results."""
     with nullcontext() if local else ray_session(spec, Budget(spec, facts).limit_bytes) as share:
         study = Search(spec, facts, watcher.on_event)
         assert isinstance(study.storage, RDBStorage)  # a request names a database

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import Splits, read_request
+from nas.data.splits import Splits, adapt_to_data
 from nas.errors import CandidateError, StudyError, UserError
 from nas.profiling.flops import count_cost
 from nas.reports import DatasetSummary
@@ -84,7 +84,7 @@ class Build:
         Raises:
             StudyError: it does not.
         """
-        spec, splits, facts = read_request(load_spec(request, {"data.root": str(data)}))
+        spec, splits, facts = adapt_to_data(load_spec(request, {"data.root": str(data)}))
         build = cls(spec, splits, facts, folder, every)
         folder.mkdir(parents=True, exist_ok=True)
         known, wanted = (

@@ -5,7 +5,6 @@ of the best few.
 from __future__ import annotations
 
 import shutil
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from nas.artifacts.paths import (
     trial_folders,
 )
 from nas.errors import StudyError
-from nas.utils.files import atomic_write
+from nas.utils.files import atomic_write, ensure_writable
 from nas.utils.paths import to_path
 
 
@@ -86,18 +85,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def check_output(output: str) -> None:
-    """Before there is a study, whose trials would all fail.
+    """Find out whether `run.output` can be written before there is a study, whose trials would all
+    fail.
 
     Raises:
-        StudyError: the folder cannot be written.
+        StudyError: the folder cannot be made or written.
     """
-    try:
-        folder = to_path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-{uuid.uuid4()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise StudyError(
-            f"run.output {output!r} cannot be written: {error.strerror or error}"
-        ) from None
+    ensure_writable(to_path(output), f"run.output {output!r}", StudyError)

@@ -113,7 +113,7 @@ def _pretrain(
 ) -> PretrainingReport | None:
     """The last report; None for all of several processes but the first."""
     from nas.data.image_folder import SPLITS, find_classes, fingerprint, read_split
-    from nas.utils.files import check_file, make_folder
+    from nas.utils.files import check_file, ensure_writable
     from nas.utils.paths import localize
 
     root = localize(spec.data)
@@ -127,7 +127,7 @@ def _pretrain(
     from nas.utils.device import default_device
 
     splits = [read_split(root, name, classes) for name in SPLITS]
-    make_folder(work)
+    ensure_writable(work)
     world, device = started_by_torchrun(default_device())
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         _check(splits, world, work, progress)

@@ -78,7 +78,7 @@ def proxy_check(
 def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> dict[str, Any]:
     from nas.cli.progress import ImageProgress
     from nas.data.samplers import largest_batch_shape
-    from nas.data.splits import read_request
+    from nas.data.splits import adapt_to_data
     from nas.search.budget import Budget
     from nas.search.proxy.layouts import choose_layouts
     from nas.search.proxy.studies import (
@@ -95,7 +95,7 @@ def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> 
 
     check_backend(request, local=local)
     with ImageProgress() as progress:
-        request, splits, facts = read_request(request, progress.on_image)
+        request, splits, facts = adapt_to_data(request, progress.on_image)
     fuller = fuller.model_copy(
         update={"detector": request.detector}
     )  # without masks, where the data have none

@@ -177,12 +177,12 @@ def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> N
     from nas.cli.forecast import cost_table, measured_cost
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
-    from nas.data.splits import read_request
+    from nas.data.splits import adapt_to_data
     from nas.search.baselines import equalized
     from nas.search.budget import Budget, preview
 
     with ImageProgress() as progress:
-        spec, splits, facts = read_request(spec, progress.on_image)
+        spec, splits, facts = adapt_to_data(spec, progress.on_image)
         shown = preview(spec, facts, progress.on_image)
         shown["baselines"] = (
             [each.to_dict() for each in equalized(Budget(spec, facts))]

@@ -152,7 +152,7 @@ def score(
     from nas.evaluation.visualization import write_drawings
     from nas.export.bundle import read_bundle
     from nas.utils.device import default_device
-    from nas.utils.files import make_folder
+    from nas.utils.files import ensure_writable
 
     trained, detector = read_bundle(bundle)
     with ImageProgress() as progress:
@@ -167,7 +167,7 @@ def score(
             f"{', '.join(names)}"
         )
     if draw:
-        make_folder(draw)
+        ensure_writable(draw)
     device = torch.device(default_device())
     loader = _in_order(scored, trained.recipe, device)
     metrics, detections, fps = evaluate_detector(detector.to(device), loader, scored, device)
@@ -251,7 +251,7 @@ def _train(
     from nas.artifacts.curves import write_curves
     from nas.artifacts.history import read_reports
     from nas.cli.progress import EpochProgress
-    from nas.data.splits import BOXES_ONLY, read_request
+    from nas.data.splits import BOXES_ONLY, adapt_to_data
     from nas.errors import DataError
     from nas.export.description import Trained
     from nas.profiling.flops import count_cost
@@ -261,7 +261,7 @@ def _train(
 
     with EpochProgress(layout, spec.recipe.epochs) as progress:
         asked = spec.detector
-        spec, splits, facts = read_request(spec, progress.on_image)
+        spec, splits, facts = adapt_to_data(spec, progress.on_image)
         if spec.detector != asked:
             progress.say(BOXES_ONLY)
         if fingerprint not in {None, facts.fingerprint}:
@@ -301,9 +301,9 @@ def _train(
 def _prepare(curves: Path, *, anew: bool) -> None:
     """Make the folder of the curves, without those of another run."""
     from nas.artifacts.curves import clear_curves
-    from nas.utils.files import make_folder
+    from nas.utils.files import ensure_writable
 
-    make_folder(curves)
+    ensure_writable(curves)
     if anew:
         clear_curves(curves)
 
@@ -317,14 +317,14 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     from nas.evaluation.visualization import sample, write_drawings
     from nas.export.bundle import read_bundle
     from nas.utils.device import default_device
-    from nas.utils.files import make_folder
+    from nas.utils.files import ensure_writable
 
     trained, detector = read_bundle(bundle)
     chosen, device = sample(val), torch.device(default_device())
     detections, _ = detect(
         detector.to(device), _in_order(chosen, trained.recipe, device), chosen, device
     )
-    make_folder(curves / DETECTIONS)
+    ensure_writable(curves / DETECTIONS)
     write_drawings(curves / DETECTIONS, chosen, detections)
 
 

@@ -30,6 +30,8 @@ Objective = Literal["map", "memory", "flops", "params", "fps"]
 
 # The neck of a detector as it was published, where that is not the first of `Neck`.
 PUBLISHED_NECK: dict[str, Neck] = {"reppoints_v2": "bifpn"}
+# Detectors that learn instance masks where the data set has them.
+MASK_DETECTORS: tuple[DetectorName, ...] = ("cascade_mask_rcnn",)
 
 
 def recipe_names(folder: str = "recipes") -> list[str]:

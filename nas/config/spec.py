@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nas.config.choices import (
+    MASK_DETECTORS,
     PUBLISHED_NECK,
     BoxTransform,
     BudgetMode,
@@ -82,6 +83,11 @@ class DetectorSpec(ConfigModel):
     masks: bool = True
     box_transform: BoxTransform = Field(default="moment", title="box_transform")
     proposals: Annotated[int, Field(ge=1)] = 300
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the detector has heads for instance masks: it is a kind that can, and `masks`."""
+        return self.masks and self.name in MASK_DETECTORS
 
     @model_validator(mode="before")
     @classmethod

@@ -23,9 +23,8 @@ from torchvision.transforms.v2 import functional as F
 from nas.config.pretraining import PretrainingRecipe
 from nas.data.dataset import Item
 from nas.data.image_folder import LabelledImages
-from nas.data.image_io import BrokenImage, read_rgb
+from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.samplers import DistributedBatchSampler, GroupedBatchSampler
-from nas.errors import DataError
 from nas.utils.distributed import World
 
 RESIZE_SHARE = 256 / 224
@@ -123,13 +122,8 @@ class ImageDataset(Dataset):
         """
         index, seed = item
         path = self.split.folder / self.split.files[index]
-        try:
+        with broken_image_as_data_error(path):
             image = F.pil_to_tensor(read_rgb(path, None))
-        except BrokenImage as error:
-            raise DataError(
-                f"image {str(path)!r} was sound when the data set was checked, and is not now: "
-                f"{error}"
-            ) from None
         with seeded(seed):
             return self.transform(image), self.split.labels[index], seed
 

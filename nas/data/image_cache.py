@@ -29,8 +29,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from nas.data.coco import CocoSplit
-from nas.data.image_io import BrokenImage, read_rgb
-from nas.errors import DataError
+from nas.data.image_io import BrokenImage, broken_image_as_data_error, read_rgb
 from nas.utils.paths import cache_folder
 
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])
@@ -74,18 +73,13 @@ class PixelCache:
             self._maps = _Maps(self.key, self.ends, self.limit_bytes)
         record, (height, width) = self.split.images[index], self.sizes[index]
         path = self.split.folder / record.file_name
-        try:
+        with broken_image_as_data_error(path):
             version = _version(path)
-            found = self._maps.get(index, version)
-            if found is None:
-                found = self.decode(index)
-                self._maps.put(index, version, found)
-        except BrokenImage as error:
-            raise DataError(
-                f"image {str(path)!r} was sound when the data set was checked, and is not now: "
-                f"{error}"
-            ) from None
-        return torch.from_numpy(found).view(3, height, width)
+            pixels = self._maps.get(index, version)
+            if pixels is None:
+                pixels = self.decode(index)
+                self._maps.put(index, version, pixels)
+        return torch.from_numpy(pixels).view(3, height, width)
 
     def decode(self, index: int) -> np.ndarray:
         """The pixels, flat, from the image's own file.

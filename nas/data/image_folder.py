@@ -6,19 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from nas.data.image_io import BrokenImage, inspect_image
+from nas.data.image_io import BrokenImage, inspect_images
 from nas.errors import DataError
+from nas.utils.progress import CountProgress
 
 SPLITS = ("train", "val")
 SHOWN = 5  # of what an error names
-Progress = Callable[
-    [str, int, int], None
-]  # split, how many images were looked into, how many there are
 
 
 @dataclass(frozen=True)
@@ -103,36 +100,23 @@ def read_split(root: Path, split: str, classes: tuple[str, ...]) -> LabelledImag
     )
 
 
-def check_images(images: LabelledImages, progress: Progress | None = None) -> None:
+def check_images(images: LabelledImages, progress: CountProgress | None = None) -> None:
     """Decode every image of a split.
 
     Raises:
         DataError: some cannot be; the text names them.
     """
     broken = []
-    for done, (file, reason) in enumerate(_inspected(images), start=1):
-        if reason:
-            broken.append(f"{file} ({reason})")
+    paths = [(images.folder / file, None) for file in images.files]
+    for done, (file, facts) in enumerate(
+        zip(images.files, inspect_images(paths), strict=True), start=1
+    ):
+        if isinstance(facts, BrokenImage):
+            broken.append(f"{file} ({facts})")
         if progress:
             progress(images.folder.name, done, len(images.files))
     if broken:
         raise DataError(f"{str(images.folder)!r} has images that cannot be read: {_shown(broken)}")
-
-
-def _inspected(images: LabelledImages) -> Iterator[tuple[str, str]]:
-    """Every file with the reason why it cannot be read. Decoding leaves the interpreter: threads
-    help.
-    """
-
-    def inspect(file: str) -> tuple[str, str]:
-        try:
-            inspect_image(images.folder / file, None)
-        except BrokenImage as error:
-            return file, str(error)
-        return file, ""
-
-    with ThreadPool() as pool:
-        yield from pool.imap(inspect, images.files, chunksize=16)
 
 
 def fingerprint(classes: Iterable[str], splits: Iterable[LabelledImages]) -> str:

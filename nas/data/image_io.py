@@ -7,11 +7,16 @@ alpha, CMYK and 16-bit images become 8-bit RGB; alpha is dropped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from nas.errors import DataError
 
 _ORIENTATION = 0x0112
 _SUFFIXES = {
@@ -73,6 +78,43 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
     width, height = (size[1], size[0]) if transposed else size
     misnamed = kind if kind in _SUFFIXES and path.suffix.lower() not in _SUFFIXES[kind] else None
     return ImageFacts(width, height, turned, None if mode == "RGB" else mode, misnamed)
+
+
+def inspect_images(
+    files: Sequence[tuple[Path, tuple[int, int] | None]],
+) -> Iterator[ImageFacts | BrokenImage]:
+    """Inspect many files, in threads: decoding leaves the interpreter.
+
+    Args:
+        files: path and expected (width, height) of each, as `inspect_image` takes them.
+
+    Yields:
+        For each file, in order, what it holds or why it cannot be decoded.
+    """
+
+    def inspect(file: tuple[Path, tuple[int, int] | None]) -> ImageFacts | BrokenImage:
+        try:
+            return inspect_image(*file)
+        except BrokenImage as error:
+            return error
+
+    with ThreadPool() as pool:
+        yield from pool.imap(inspect, files, chunksize=16)
+
+
+@contextmanager
+def broken_image_as_data_error(path: Path) -> Iterator[None]:
+    """Turn a `BrokenImage` of the block into an error about a data set that changed under way.
+
+    Raises:
+        DataError: the image cannot be decoded, though it could when the data set was checked.
+    """
+    try:
+        yield
+    except BrokenImage as error:
+        raise DataError(
+            f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}"
+        ) from None
 
 
 def read_rgb(path: Path, expected: tuple[int, int] | None) -> Image.Image:

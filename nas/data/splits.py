@@ -14,11 +14,11 @@ from nas.config.recipe import Recipe
 from nas.config.spec import DataSpec, SearchSpec
 from nas.data.coco import CocoSplit, fingerprint
 from nas.data.samplers import largest_batch_shape
-from nas.data.validation import CheckedSplit, Progress, usable_splits
-from nas.models.detectors import learns_masks
+from nas.data.validation import CheckedSplit, usable_splits
 from nas.reports import DatasetSummary
 from nas.utils.files import atomic_write
 from nas.utils.paths import localize
+from nas.utils.progress import CountProgress
 
 BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
 
@@ -35,26 +35,40 @@ class Splits(NamedTuple):
         return {name: split for name, split in self._asdict().items() if split}
 
 
-def read_request(
-    spec: SearchSpec, progress: Progress | None = None
-) -> tuple[SearchSpec, Splits, DatasetSummary]:
-    """Check the data of a request, and let it ask for what there is: no masks where they have none
-    (`BOXES_ONLY` says so).
+class AdaptedRequest(NamedTuple):
+    """A request that asks for what its data have, to go on with instead of the one before.
+
+    Args:
+        spec: the request; its detector learns no masks where the training split has none.
+        splits: the checked data.
+        facts: figures of the data.
+    """
+
+    spec: SearchSpec
+    splits: Splits
+    facts: DatasetSummary
+
+
+def adapt_to_data(spec: SearchSpec, progress: CountProgress | None = None) -> AdaptedRequest:
+    """Check the data of a request, and adapt the request to them (`BOXES_ONLY` says how).
+
+    Args:
+        spec: the request as it was written; it stays as it is.
+        progress: told of every image that was looked into.
 
     Raises:
-        DataError: the data set cannot be used (see `usable_splits`).
+        DataError: the data set cannot be read, or has faults that cannot be repaired.
     """
-    wanted = learns_masks(spec.detector)
-    splits, facts = read_data(spec.data, spec.recipe, progress, masks=wanted)
-    if wanted and not facts.masks:
-        spec = spec.model_copy(
-            update={"detector": spec.detector.model_copy(update={"masks": False})}
-        )
-    return spec, splits, facts
+    masks = spec.detector.learns_masks
+    splits, facts = read_data(spec.data, spec.recipe, progress, masks=masks)
+    if masks and not facts.masks:
+        boxes_only = spec.detector.model_copy(update={"masks": False})
+        spec = spec.model_copy(update={"detector": boxes_only})
+    return AdaptedRequest(spec, splits, facts)
 
 
 def read_data(
-    spec: DataSpec, recipe: Recipe, progress: Progress | None = None, *, masks: bool = False
+    spec: DataSpec, recipe: Recipe, progress: CountProgress | None = None, *, masks: bool = False
 ) -> tuple[Splits, DatasetSummary]:
     """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which
     can take ten times the memory of the boxes, unless `masks` asks for them and there are some to

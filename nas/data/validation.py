@@ -10,8 +10,7 @@ files, a box outside or of zero area, a malformed box, an unknown category or im
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,11 +28,11 @@ from nas.data.coco import (
     read_annotations,
     read_categories,
 )
-from nas.data.image_io import BrokenImage, ImageFacts, inspect_image
+from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
 from nas.data.segmentation import usable
 from nas.errors import DataError
+from nas.utils.progress import CountProgress
 
-Progress = Callable[[str, int, int], None]  # what is checked, how many are, how many there are
 SHOWN = 5  # findings named in an error
 
 
@@ -51,7 +50,7 @@ class CheckedSplit:
         return [problem for problem in self.problems if not problem.repaired]
 
 
-def check_split(root: Path, name: str, progress: Progress | None = None) -> CheckedSplit:
+def check_split(root: Path, name: str, progress: CountProgress | None = None) -> CheckedSplit:
     """Read a split and look into every image file.
 
     Raises:
@@ -63,12 +62,15 @@ def check_split(root: Path, name: str, progress: Progress | None = None) -> Chec
     categories = read_categories(content["categories"], str(annotation_file))
     entries = _image_entries(content["images"], annotation_file.name, findings)
     images: dict[int, ImageRecord] = {}
-    for done, (entry, facts) in enumerate(_inspected(folder, entries), start=1):
-        if isinstance(facts, str):
+    files = [(folder / entry["file_name"], _stated_size(entry)) for entry in entries]
+    for done, (entry, facts) in enumerate(
+        zip(entries, inspect_images(files), strict=True), start=1
+    ):
+        if isinstance(facts, BrokenImage):
             findings.lost(
-                "missing image" if facts == "is missing" else "broken image",
+                "missing image" if str(facts) == "is missing" else "broken image",
                 entry["file_name"],
-                detail=facts,
+                detail=str(facts),
             )
         else:
             images[entry["id"]] = _record(entry, facts, findings)
@@ -92,7 +94,7 @@ def check_split(root: Path, name: str, progress: Progress | None = None) -> Chec
 
 
 def usable_splits(
-    root: Path, names: tuple[str, ...], *, skip_broken: bool, progress: Progress | None = None
+    root: Path, names: tuple[str, ...], *, skip_broken: bool, progress: CountProgress | None = None
 ) -> list[CheckedSplit]:
     """Check splits that are to be trained on or scored, and refuse what would make their figures
     wrong.
@@ -142,23 +144,6 @@ def _image_entries(
                 "duplicate image id", file, detail=f"id {image_id} is {kept[image_id]['file_name']}"
             )
     return list(kept.values())
-
-
-def _inspected(
-    folder: Path, entries: list[dict[str, Any]]
-) -> Iterator[tuple[dict[str, Any], ImageFacts | str]]:
-    """Every entry with its facts, or with the reason why it has none. Decoding leaves the
-    interpreter: threads help.
-    """
-
-    def inspect(entry: dict[str, Any]) -> ImageFacts | str:
-        try:
-            return inspect_image(folder / entry["file_name"], _stated_size(entry))
-        except BrokenImage as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:
-        yield from zip(entries, pool.map(inspect, entries), strict=True)
 
 
 def _stated_size(entry: dict[str, Any]) -> tuple[int, int] | None:

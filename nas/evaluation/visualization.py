@@ -19,10 +19,9 @@ from torchvision.transforms.v2 import functional
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from nas.data.coco import CocoSplit, ImageRecord
-from nas.data.image_io import BrokenImage, read_rgb
+from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.masks import rasterized
 from nas.data.segmentation import Segmentation
-from nas.errors import DataError
 from nas.utils.files import atomic_write
 
 SHOWN_SCORE = 0.3  # detections below are not drawn
@@ -156,12 +155,8 @@ def _found(split: CocoSplit, detections: Sequence[Mapping[str, Any]]) -> dict[in
 def _pixels(split: CocoSplit, image: ImageRecord) -> Tensor:
     """[3, H, W], uint8."""
     path = split.folder / image.file_name
-    try:
+    with broken_image_as_data_error(path):
         return functional.pil_to_tensor(read_rgb(path, (image.width, image.height)))
-    except BrokenImage as error:
-        raise DataError(
-            f"image {str(path)!r} was sound when the data set was checked, and is not now: {error}"
-        ) from None
 
 
 def _side_by_side(left: Tensor, right: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ import yaml
 
 from nas.config.choices import DetectorName
 from nas.config.spec import DetectorSpec
-from nas.data.validation import Progress
 from nas.errors import SpecError
 from nas.profiling.flops import count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.utils.formatting import gib
+from nas.utils.progress import CountProgress
 from search_spaces.layout import Layout
 
 SWIN_T = "T2-T2-T6-T2"
@@ -33,7 +33,7 @@ TRAINED_SHAPE = (4, 3, 800, 1344)
 
 def paper_rows(
     tables: tuple[int, ...] = TABLES,
-    on_row: Progress = lambda what, done, total: None,
+    on_row: CountProgress = lambda what, done, total: None,
     measured: Mapping[tuple[str, str], float] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of the paper's tables, as plain JSON.

@@ -11,7 +11,6 @@ from typing import Any
 
 from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
-from nas.data.validation import Progress
 from nas.errors import StudyError
 from nas.profiling.flops import Cost, count_cost
 from nas.profiling.memory import Training, predict_memory
@@ -19,6 +18,7 @@ from nas.profiling.memory.correction import Correction, fit_correction
 from nas.reports import DatasetSummary, MemoryEstimate
 from nas.search.equalizer import Equalizer, PatternFit
 from nas.utils.formatting import gib
+from nas.utils.progress import CountProgress
 from search_spaces.layout import Layout
 
 SAMPLED = 100  # layouts of a preview
@@ -161,7 +161,7 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
     )
 
 
-def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: Progress) -> dict[str, Any]:
+def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: CountProgress) -> dict[str, Any]:
     """Size of the space, and from a random sample of its layouts the share that fits and the memory
     needed.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nas.errors import OutputError, SpecError
+from nas.errors import OutputError, SpecError, UserError
 from nas.utils.paths import to_path
 
 
@@ -68,16 +68,28 @@ def append_line(path: Path, line: str) -> None:
             path.write_text((path.read_text() if path.exists() else "") + line + "\n")
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder of this machine, and find out early whether files can be written to it.
+def ensure_writable(
+    folder: Path, name: str = "", error_type: type[UserError] = OutputError
+) -> None:
+    """Make a folder where it is not there yet, and find out early whether it takes files.
+
+    Args:
+        folder: on this machine or behind a URL.
+        name: what the error calls it; default: its path.
+        error_type: what is raised.
 
     Raises:
-        OutputError: they cannot.
+        UserError: the folder cannot be made or written; an `OutputError` unless asked otherwise.
     """
-    with os_errors_as_output_error(folder):
+    probe = folder / f".write-{uuid.uuid4()}"
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise error_type(
+            f"{name or repr(str(folder))} cannot be written: {error.strerror or error}"
+        ) from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from nas.artifacts.paths import CHECKPOINT, WEIGHTS
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import read_request
+from nas.data.splits import adapt_to_data
 from nas.errors import OutOfMemory, SpecError
 from nas.reports import EpochReport
 from nas.search.search import Search
@@ -56,7 +56,7 @@ def replayed(request: SearchSpec, events: list[Event]) -> Search:
     """The search on a table of its space, in which a learning rate of 1e30 makes every training
     fail.
     """
-    request, _, facts = read_request(request)
+    request, _, facts = adapt_to_data(request)
     diverges = (
         {"fail_reason": "NonFiniteLoss: in step 3", "elapsed_s": (2.0,)}
         if request.recipe.lr > 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
+from nas.config.choices import DetectorName
 from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
 from nas.config.spec import CalibrationSpec, DetectorSpec
@@ -19,7 +20,7 @@ from nas.data.dataset import Batch, Target
 from nas.evaluation.coco import evaluate
 from nas.export.bundle import read_bundle, write_bundle
 from nas.export.description import Trained
-from nas.models.detectors import build_detector, learns_masks
+from nas.models.detectors import DETECTORS, build_detector
 from nas.reports import CocoMetrics
 from nas.training.checkpoint import save_weights
 from nas.training.loop import train_epoch
@@ -95,6 +96,14 @@ def rectangles(boxes: Tensor, size: torch.Size) -> Tensor:
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().clamp(min=0).tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
     return masks
+
+
+def test_a_request_knows_the_detectors_and_which_of_them_learn_masks():
+    assert set(get_args(DetectorName)) == set(DETECTORS)
+    for name, kind in DETECTORS.items():
+        spec = DetectorSpec.model_validate({"name": name})
+        assert spec.learns_masks is kind.can_mask
+        assert not spec.model_copy(update={"masks": False}).learns_masks
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -293,7 +302,7 @@ def overfits() -> Iterator[Any]:
 def test_overfits_two_images(spec: DetectorSpec, layout: str):
     metrics = overfit(spec, layout)
     assert metrics.map > 0.9
-    assert metrics.map_segm > 0.8 if learns_masks(spec) else metrics.map_segm is None
+    assert metrics.map_segm > 0.8 if spec.learns_masks else metrics.map_segm is None
 
 
 @pytest.mark.long

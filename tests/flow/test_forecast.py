@@ -14,7 +14,7 @@ from helpers.commands import Run
 from nas.cli.forecast import cost_table, slots_of
 from nas.cli.tables import print_table
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import read_request
+from nas.data.splits import adapt_to_data
 from nas.errors import SpecError
 from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions
@@ -173,7 +173,7 @@ def request(digits: Path, tmp_path: Path, **flags: object) -> SearchSpec:
 
 
 def test_a_prediction_is_for_the_same_request_only(digits: Path, tmp_path: Path):
-    spec, _, facts = read_request(request(digits, tmp_path, study="here"))
+    spec, _, facts = adapt_to_data(request(digits, tmp_path, study="here"))
     remember(spec, facts, True, {"wall_s_low": 5.0, "measured": [1]})
     elsewhere = request(digits, tmp_path / "other", study="there")
     assert recall(elsewhere, facts, True) == {"wall_s_low": 5.0}
@@ -197,7 +197,7 @@ def test_the_first_suggestions_are_those_of_the_search(
     digits: Path, tmp_path: Path, wanted: dict[str, object]
 ):
     wanted = {"search.try": TRIED[:1], "search.seed": 3, **wanted}
-    spec, _, facts = read_request(request(digits, tmp_path, **wanted))
+    spec, _, facts = adapt_to_data(request(digits, tmp_path, **wanted))
     first, candidates = first_suggestions(Budget(spec, facts))
     study, layouts = Search(spec, facts), []
     for _ in range(4):
@@ -209,12 +209,12 @@ def test_the_first_suggestions_are_those_of_the_search(
 
 
 def test_a_small_space_ends_the_search(digits: Path, tmp_path: Path):
-    spec, _, facts = read_request(request(digits, tmp_path, **{"search.trials": 1000}))
+    spec, _, facts = adapt_to_data(request(digits, tmp_path, **{"search.trials": 1000}))
     assert first_suggestions(Budget(spec, facts))[1] == len(spec.search_space())
 
 
 def test_the_measured_layouts_span_the_space(digits: Path, tmp_path: Path):
-    spec, _, facts = read_request(request(digits, tmp_path))
+    spec, _, facts = adapt_to_data(request(digits, tmp_path))
     sample = uniform_sample(Budget(spec, facts))
     chosen = [each.flops for each in spread(sample, 5)]
     assert (chosen[0], chosen[-1]) == (

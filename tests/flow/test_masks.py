@@ -20,9 +20,8 @@ from pycocotools import mask as coco_mask
 
 from nas.cli import main
 from nas.config.spec import load_spec
-from nas.data.splits import BOXES_ONLY, read_request
+from nas.data.splits import BOXES_ONLY, adapt_to_data
 from nas.export.bundle import read_bundle
-from nas.models.detectors import learns_masks
 from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
 from workers.driver import Watcher, run_search
@@ -172,14 +171,14 @@ def test_data_without_masks_train_boxes_alone_and_say_so_once(
 
 def test_who_does_not_learn_masks_leaves_them_behind(shapes: Path):
     def request(**flags: object) -> Any:
-        return read_request(load_spec(None, FLAGS | {"data.root": str(shapes), **flags}))
+        return adapt_to_data(load_spec(None, FLAGS | {"data.root": str(shapes), **flags}))
 
     spec, splits, facts = request()
-    assert (learns_masks(spec.detector), splits.train.has_masks, facts.masks) == (True, True, True)
+    assert (spec.detector.learns_masks, splits.train.has_masks, facts.masks) == (True, True, True)
     assert sum(box.segmentation is None for box in splits.train.boxes) == 1
     for flags in ({"detector.name": "faster_rcnn"}, {"detector.masks": False}):
         spec, splits, others = request(**flags)
-        assert (learns_masks(spec.detector), splits.train.has_masks, others.masks) == (
+        assert (spec.detector.learns_masks, splits.train.has_masks, others.masks) == (
             False,
             False,
             False,
@@ -195,11 +194,11 @@ def test_masks_to_score_alone_are_none_to_learn_from(shapes: Path, tmp_path: Pat
         annotation["segmentation"] = []
     (root / "instances_train.json").write_text(json.dumps(coco))
     asked = load_spec(None, FLAGS | {"data.root": str(root)})
-    spec, splits, facts = read_request(asked)
+    spec, splits, facts = adapt_to_data(asked)
     assert (asked.detector.masks, spec.detector.masks, facts.masks, splits.val.has_masks) == (
         True,
         False,
         False,
         False,
     )
-    assert read_request(spec)[2] == facts  # as `nas resume` asks
+    assert adapt_to_data(spec)[2] == facts  # as `nas resume` asks

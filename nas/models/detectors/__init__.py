@@ -23,12 +23,7 @@ DETECTORS: dict[str, type[Detector]] = {  # named as in `nas.config.choices.Dete
     "sparse_rcnn": SparseRcnn,
 }
 
-__all__ = ["DETECTORS", "Detector", "build_detector", "learns_masks"]
-
-
-def learns_masks(spec: DetectorSpec) -> bool:
-    """Whether the detector of a request has mask heads."""
-    return spec.masks and DETECTORS[spec.name].can_mask
+__all__ = ["DETECTORS", "Detector", "build_detector"]
 
 
 def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Detector:

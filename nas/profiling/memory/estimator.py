@@ -14,7 +14,7 @@ from typing import Any
 
 from nas.config.choices import Checkpointing, OptimizerName, Precision
 from nas.config.spec import DetectorSpec
-from nas.models.detectors import DETECTORS, learns_masks
+from nas.models.detectors import DETECTORS
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
 from nas.profiling.memory.recorder import RELEASED
 from nas.profiling.memory.segments import (
@@ -97,7 +97,7 @@ def _predict(
     images, *plane = training.batch_shape
     image_bytes = math.prod(plane) * 4
     mask_bytes = (
-        training.boxes_per_image * math.prod(plane[1:]) if learns_masks(detector) else 0
+        training.boxes_per_image * math.prod(plane[1:]) if detector.learns_masks else 0
     )  # 8 bits a pixel
     base = {
         "parameters": parameters + [size for tape in tapes for size in tape.fixed],

@@ -15,7 +15,7 @@ from nas.config.recipe import Recipe
 from nas.config.spec import DetectorSpec
 from nas.data.dataset import Batch, Target
 from nas.models.activation_checkpointing import checkpoint_blocks
-from nas.models.detectors import Detector, build_detector, learns_masks
+from nas.models.detectors import Detector, build_detector
 from nas.models.memory_format import channels_last_
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.estimator import Training
@@ -69,7 +69,7 @@ def measure_memory(
         optimizer=training.optimizer,
     )
     optimizer = make_optimizer(network, recipe)
-    masks, boxes = learns_masks(detector), training.boxes_per_image
+    masks, boxes = detector.learns_masks, training.boxes_per_image
     targets = [random_target(boxes, num_classes, height, width, masks=masks) for _ in range(images)]
     batch = Batch([torch.rand(3, height, width) for _ in range(images)], targets).to(device)
     accumulate = 2 if training.accumulates else 1

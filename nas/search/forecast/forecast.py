@@ -10,7 +10,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,12 +42,11 @@ from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
 from nas.utils.device import default_device, hardware
 from nas.utils.disk_cache import keep, kept
+from nas.utils.progress import CountProgress
 
 MEASURED = 5  # layouts
 RAY_START_S = 3.0  # ray.init: 2.5 s on an idle machine of two cores
 _DETAILS = ("measured", "coefficients")
-
-OnLayout = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Slots:
 
 
 def forecast(
-    spec: SearchSpec, splits: Splits, facts: DatasetSummary, slots: Slots, on_layout: OnLayout
+    spec: SearchSpec, splits: Splits, facts: DatasetSummary, slots: Slots, on_layout: CountProgress
 ) -> dict[str, Any] | None:
     """Measure a few layouts and say what the search will take; None where nothing fits into the
     budget.
@@ -154,7 +153,11 @@ def _machine() -> dict[str, Any]:
 
 
 def _measured(
-    budget: Budget, splits: Splits, slots: Slots, chosen: Sequence[LayoutCost], on_layout: OnLayout
+    budget: Budget,
+    splits: Splits,
+    slots: Slots,
+    chosen: Sequence[LayoutCost],
+    on_layout: CountProgress,
 ) -> tuple[list[Timing], float]:
     """Timings, and the seconds that a worker process takes to start."""
     jobs = [(_candidate(budget, each), each.flops, each.memory_bytes) for each in chosen]

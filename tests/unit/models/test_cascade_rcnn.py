@@ -16,7 +16,7 @@ from torchvision.ops import batched_nms, generalized_box_iou
 
 from nas.config.spec import DetectorSpec
 from nas.data.dataset import Target
-from nas.models.detectors import build_detector, learns_masks
+from nas.models.detectors import build_detector
 from nas.models.detectors.cascade_heads import CascadeStage, Sampled
 from nas.models.detectors.cascade_rcnn import BOX_WEIGHTS, IOUS, LOSS_WEIGHTS, CascadeHeads
 from search_spaces.layout import Layout
@@ -322,7 +322,7 @@ def test_data_without_masks_need_no_mask_heads():
     torch.manual_seed(0)
     boxes_only = build_detector(LAYOUT, SPEC.model_copy(update={"masks": False}), CLASSES)
     assert not any("mask" in name for name, _ in boxes_only.named_parameters())
-    assert (learns_masks(SPEC), boxes_only.masks) == (True, False)
+    assert (SPEC.learns_masks, boxes_only.masks) == (True, False)
     losses = boxes_only.train()([torch.rand(3, *SIZE)], [TARGETS["some"]])
     assert not any("mask" in name for name in losses)
     sum(losses.values()).backward()

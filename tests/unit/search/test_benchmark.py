@@ -10,7 +10,7 @@ import torch
 
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.image_cache import PixelCache
-from nas.data.splits import Splits, read_request
+from nas.data.splits import Splits, adapt_to_data
 from nas.errors import NonFiniteLoss
 from nas.search.forecast.benchmark import SCORED, STEPS, few_images, read_s, time_layouts
 from nas.search.forecast.runtime_model import PARTS
@@ -29,7 +29,7 @@ def request_and_splits(digits: Path) -> tuple[SearchSpec, Splits]:
         "recipe.image_size": 64,
         "recipe.batch": 2,
     }
-    spec, splits, _ = read_request(load_spec(None, flags))
+    spec, splits, _ = adapt_to_data(load_spec(None, flags))
     return spec, splits
 
 
