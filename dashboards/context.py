@@ -4,67 +4,166 @@ templates.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 import yaml
 from markupsafe import Markup
 
 from dashboards.plots import PLOTS
-from dashboards.study_view import StudyView, memory_gib
-from dashboards.summary import export_command, provenance, summary_paragraphs
+from dashboards.study_view import StudyView
+from dashboards.summary import Paragraph, export_command, provenance, summary_paragraphs
 from dashboards.templating import script_json
-from dashboards.trial_view import rest, stages
+from dashboards.trial_view import StageBlock, memory_of_other_parts, stage_blocks
+from nas.reports import BaselineRow, LeaderboardRow, TrialRow
+from nas.reports.metrics import BOX_PRECISIONS, Metric
 from nas.study.optuna_internals import id_in_storage
 from nas.study.roles import role_label
+from nas.utils.formatting import scaled_text
 
-_KEYS = ("layout", "map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+
+@dataclass(frozen=True)
+class TrialCells:
+    """One trial as the tables of pages show it.
+
+    Args:
+        number, state, layout, epochs: as in `TrialRow`.
+        role: in words, with the seed of a replicate.
+        map: COCO mAP, 0 to 1.
+        scores: figures of `BOX_PRECISIONS`, 0 to 1.
+        params: millions of parameters, as text.
+        gmac: billions of multiply-adds for one image, as text.
+        gib: peak memory in GiB, measured, else predicted.
+        train_s: seconds of training, as text.
+        reason: why it is infeasible or failed; empty where it did neither.
+        again, replicates, within_noise: `map_again` and its fellows of a `LeaderboardRow`; None
+            in other tables.
+    """
+
+    number: int
+    state: str
+    layout: str | None
+    role: str
+    epochs: int
+    map: float | None
+    scores: Sequence[float | None]
+    params: str
+    gmac: str
+    gib: float | None
+    train_s: str
+    reason: str
+    again: float | None = None
+    replicates: int | None = None
+    within_noise: bool | None = None
 
 
-def study_context(view: StudyView) -> dict[str, Any]:
-    """Everything that the templates of a study name."""
-    return {
-        "id": id_in_storage(view.study),
-        "name": view.name,
-        "note": summary_paragraphs(view),
-        "export": export_command(view),
-        "best": {"stages": stages(view.board[0]), "rest": rest(view.board[0])}
-        if view.board
-        else None,
-        "board": [trial_cells(row) for row in view.board],
-        "baselines": view.baselines,
-        "again": any(row["within_noise"] is not None for row in view.board),
-        "trials": [trial_cells(row) for row in view.rows],
-        "plots": [{**plot._asdict(), "json": figure_json(plot.draw(view))} for plot in PLOTS],
-        "provenance": provenance(view),
-        "request": yaml.safe_dump(view.spec, sort_keys=False, allow_unicode=True)
+@dataclass(frozen=True)
+class Drawing:
+    """A layout as it is drawn: its stages, and in words where the rest of its memory goes."""
+
+    stages: Sequence[StageBlock]
+    rest: str
+
+
+@dataclass(frozen=True)
+class PlotView:
+    """A plot of a page: what it is called, shows and tells, and its Plotly figure as JSON."""
+
+    name: str
+    title: str
+    caption: str
+    json: Markup
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """Everything that the templates of a study name.
+
+    Args:
+        id: Optuna's number of the study in its database.
+        name: of the study.
+        note: paragraphs about request, data, budget and progress.
+        export: command that exports the best candidate; None where nothing is complete.
+        best: drawing of the best candidate; None where nothing is complete.
+        metrics: columns of scores in the leaderboard, as in `TrialCells.scores`.
+        board: the leaderboard.
+        again: some layout was trained with several seeds, so that noise is known.
+        baselines: published backbones beside the best candidate.
+        trials: all trials.
+        plots: all plots.
+        provenance: name and value of what the results depend on.
+        request: the whole request as YAML; None for a study that is no search.
+    """
+
+    id: int
+    name: str
+    note: Sequence[Paragraph]
+    export: str | None
+    best: Drawing | None
+    metrics: Sequence[Metric]
+    board: Sequence[TrialCells]
+    again: bool
+    baselines: Sequence[BaselineRow]
+    trials: Sequence[TrialCells]
+    plots: Sequence[PlotView]
+    provenance: dict[str, str]
+    request: str | None
+
+
+def study_context(view: StudyView) -> StudyContext:
+    """Read everything that a page about a study shows."""
+    return StudyContext(
+        id=id_in_storage(view.study),
+        name=view.name,
+        note=summary_paragraphs(view),
+        export=export_command(view),
+        best=drawing(view.board[0]) if view.board else None,
+        metrics=BOX_PRECISIONS,
+        board=[trial_cells(row) for row in view.board],
+        again=any(row.within_noise is not None for row in view.board),
+        baselines=view.baselines,
+        trials=[trial_cells(row) for row in view.rows],
+        plots=[
+            PlotView(plot.name, plot.title, plot.caption, figure_json(plot.draw(view)))
+            for plot in PLOTS
+        ],
+        provenance=provenance(view),
+        request=yaml.safe_dump(view.spec, sort_keys=False, allow_unicode=True)
         if view.spec
         else None,
-    }
+    )
 
 
-def trial_cells(row: dict[str, Any]) -> dict[str, Any]:
-    """A trial as tables show it."""
-    counted = {
-        name: f"{row[key] / scale:.2f}" if row.get(key) is not None else "-"
-        for name, key, scale in (("params", "params", 1e6), ("gmac", "flops", 1e9))
-    }
-    return {
-        **{key: row.get(key) for key in _KEYS},
-        **counted,
-        "number": row["number"],
-        "state": row["state"],
-        "again": row.get("map_again"),
-        "replicates": row.get("replicates"),
-        "within_noise": row.get("within_noise"),
-        "role": role_label(row.get("role", ""), row.get("replicate", 0)),
-        "epochs": row.get("epochs", 0),
-        "gib": memory_gib(row),
-        "train_s": f"{row['train_s']:.0f}" if row.get("train_s") is not None else "-",
-        "reason": row.get("infeasible_reason") or row.get("fail_reason") or "",
-    }
+def drawing(row: TrialRow) -> Drawing:
+    """The layout of a trial as it is drawn; without stages where it has none that can be read."""
+    return Drawing(
+        stage_blocks(row.layout, row.memory_parts_gib), memory_of_other_parts(row.memory_parts_gib)
+    )
+
+
+def trial_cells(row: TrialRow) -> TrialCells:
+    """One trial as tables show it, with its replicates where it is a row of the leaderboard."""
+    ranked = row if isinstance(row, LeaderboardRow) else None
+    return TrialCells(
+        number=row.number,
+        state=row.state,
+        layout=row.layout,
+        role=role_label(row.role, row.replicate),
+        epochs=row.epochs,
+        map=row.map,
+        scores=[row.scores.get(metric.name) for metric in BOX_PRECISIONS],
+        params=scaled_text(row.params, 1e6, 2),
+        gmac=scaled_text(row.flops, 1e9, 2),
+        gib=row.memory_gib,
+        train_s=scaled_text(row.train_s, 1, 0),
+        reason=row.reason or "",
+        again=ranked.map_again if ranked else None,
+        replicates=ranked.replicates if ranked else None,
+        within_noise=ranked.within_noise if ranked else None,
+    )
 
 
 def figure_json(figure: go.Figure) -> Markup:
-    """For a script tag."""
+    """A figure as JSON that can stand between script tags."""
     return script_json(figure.to_json())

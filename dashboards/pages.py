@@ -4,14 +4,23 @@ nothing is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 from bottle import Bottle, HTTPError, HTTPResponse, response, static_file
+from markupsafe import Markup
 from optuna.storages import BaseStorage, RDBStorage
 
-from dashboards.context import figure_json, study_context, trial_cells
+from dashboards.context import (
+    Drawing,
+    TrialCells,
+    drawing,
+    figure_json,
+    study_context,
+    trial_cells,
+)
 from dashboards.study_view import StudyView
 from dashboards.summary import summary
 from dashboards.templating import asset, page
@@ -22,99 +31,145 @@ from dashboards.trial_view import (
     files_of,
     folder_of,
     reports_of,
-    rest,
-    stages,
     weights_of,
 )
+from nas.reports import TrialRow
 from nas.study.optuna_internals import id_in_storage
 
 SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 
 
+@dataclass(frozen=True)
+class StudyCard:
+    """One study on the first page: its number in the database, its name, one line about it."""
+
+    id: int
+    name: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """Everything that the template of a trial names.
+
+    Args:
+        id: Optuna's number of the study in its database.
+        name: of the study.
+        row: the trial as tables show it.
+        drawing: its layout.
+        attributes: all that the study keeps of it, as text by name.
+        weights: path or URL of its weights; None where they are not kept.
+        curves: Plotly figure of its epochs as JSON.
+        pictures: names of its drawn detections.
+        files: names of its other files, and their sizes in bytes.
+    """
+
+    id: int
+    name: str
+    row: TrialCells
+    drawing: Drawing
+    attributes: dict[str, str]
+    weights: str | None
+    curves: Markup
+    pictures: Sequence[str]
+    files: Sequence[tuple[str, int]]
+
+
 def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
-    """The application; it knows nothing of logins."""
+    """The pages as an application without logins, below the path `prefix`.
+
+    Args:
+        storage: database of the studies.
+        prefix: path that all links begin with, empty or with a slash at its start.
+    """
     app = Bottle()
     cached = optuna.storages.get_storage(storage)  # finished trials are read once
+    app.get("/")(lambda: _studies_page(cached, prefix))
+    app.get("/assets/<name:re:[a-z]+[.](css|js)>")(_send_asset)
+    _add_study_routes(app, cached, prefix)
+    return app
 
-    @app.get("/")
-    def start() -> str:
-        found = [
-            (id_in_storage(entry), StudyView.read(_load(cached, entry.study_name)))
-            for entry in cached.get_all_studies()
-        ]
-        studies = [
-            {"id": number, "name": view.name, "said": summary(view)}
-            for number, view in reversed(found)
-        ]
-        return page("studies.html", prefix, studies=studies)
 
-    @app.get("/assets/<name:re:[a-z]+[.](css|js)>")
-    def send_asset(name: str) -> Any:
-        response.content_type = _KINDS[name.rpartition(".")[2]]
-        if name == "plotly.js":
-            return _plotly()
-        try:
-            return asset(name)
-        except FileNotFoundError:
-            raise HTTPError(404, "there is no such file") from None
-
+def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str) -> None:
     @app.get("/studies/<study_id:int>")
     def study(study_id: int) -> str:
-        return page("study.html", prefix, shown=study_context(_view(cached, study_id)))
+        return page("study.html", prefix, shown=study_context(_view(storage, study_id)))
 
     @app.get("/studies/<study_id:int>/trials/<number:int>")
     def trial(study_id: int, number: int) -> str:
-        view = _view(cached, study_id)
-        return page("trial.html", prefix, id=study_id, name=view.name, **_trial(view, number))
+        context = trial_context(_view(storage, study_id), study_id, number)
+        return page("trial.html", prefix, shown=context)
 
     @app.get("/studies/<study_id:int>/trials/<number:int>/files/<name:path>")
     def send_file(study_id: int, number: int, name: str) -> HTTPResponse:
-        view = _view(cached, study_id)
+        view = _view(storage, study_id)
         _row(view, number)
         files = files_of(folder_of(view, number))
         if name not in files:
             raise HTTPError(404, "the trial has no such file")
         return _send(files[name])
 
-    return app
+
+def _studies_page(storage: BaseStorage, prefix: str) -> str:
+    """All studies, the latest first."""
+    studies = [
+        StudyCard(id_in_storage(entry), entry.study_name, summary(_read(storage, entry.study_name)))
+        for entry in reversed(storage.get_all_studies())
+    ]
+    return page("studies.html", prefix, studies=studies)
 
 
-def _load(storage: BaseStorage, name: str) -> optuna.Study:
-    return optuna.load_study(study_name=name, storage=storage)
+def _send_asset(name: str) -> HTTPResponse | str:
+    response.content_type = _KINDS[name.rpartition(".")[2]]
+    if name == "plotly.js":
+        return _plotly()
+    try:
+        return asset(name)
+    except FileNotFoundError:
+        raise HTTPError(404, "there is no such file") from None
+
+
+def _read(storage: BaseStorage, name: str) -> StudyView:
+    return StudyView.read(optuna.load_study(study_name=name, storage=storage))
 
 
 def _view(storage: BaseStorage, study_id: int) -> StudyView:
     try:
-        return StudyView.read(_load(storage, storage.get_study_name_from_id(study_id)))
+        return _read(storage, storage.get_study_name_from_id(study_id))
     except KeyError:
         raise HTTPError(404, "there is no such study") from None
 
 
-def _row(view: StudyView, number: int) -> dict[str, Any]:
+def _row(view: StudyView, number: int) -> TrialRow:
     if not 0 <= number < len(view.rows):
         raise HTTPError(404, "the study has no such trial")
     return view.rows[number]
 
 
-def _trial(view: StudyView, number: int) -> dict[str, Any]:
-    row = _row(view, number)
-    folder = folder_of(view, number)
+def trial_context(view: StudyView, study_id: int, number: int) -> TrialContext:
+    """Read everything that the page of a trial shows.
+
+    Raises:
+        HTTPError: the study has no trial with that number (404).
+    """
+    row, folder = _row(view, number), folder_of(view, number)
     files = files_of(folder)
-    return {
-        "row": trial_cells(row),
-        "stages": stages(row),
-        "rest": rest(row),
-        "attributes": attributes_of(row),
-        "weights": weights_of(row),
-        "curves": figure_json(curves(reports_of(folder))),
-        "pictures": [name for name in files if name.endswith(PICTURES)],
-        "files": [
+    return TrialContext(
+        id=study_id,
+        name=view.name,
+        row=trial_cells(row),
+        drawing=drawing(row),
+        attributes=attributes_of(row),
+        weights=weights_of(row),
+        curves=figure_json(curves(reports_of(folder))),
+        pictures=[name for name in files if name.endswith(PICTURES)],
+        files=[
             (name, path.stat().st_size)
             for name, path in files.items()
             if not name.endswith(PICTURES)
         ],
-    }
+    )
 
 
 def _send(path: Path) -> HTTPResponse:

@@ -12,8 +12,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboards.study_view import STATES, memory_gib
+from dashboards.study_view import STATES
+from nas.reports import TrialRow
 from nas.study.roles import CANDIDATE
+from nas.utils.formatting import percent
 
 BLUE, ORANGE, RED, PINK, GREEN, GREY = (
     "#1f83c9",
@@ -135,34 +137,19 @@ def add_budget(figure: go.Figure, budget_gib: float | None, sizes_gib: list[floa
     )
 
 
-def label_of(row: dict[str, Any]) -> str:
-    """What is said of a trial beside its point."""
-    role = f" ({row['role']})" if row.get("role", CANDIDATE) != CANDIDATE else ""
-    parts = [f"trial {row['number']}: {row.get('layout', 'no layout')}{role}"]
-    if row.get("map") is not None:
-        parts.append(f"mAP {100 * row['map']:.1f} %")
-    if (memory := memory_gib(row)) is not None:
-        parts.append(f"{memory:.3g} GiB")
-    reason = row.get("infeasible_reason") or row.get("fail_reason")
-    return "<br>".join(_plain(part) for part in (*parts, reason) if part)
+def label_of(row: TrialRow) -> str:
+    """Text beside the point of a trial, as HTML: number, layout, role, mAP, memory, and why it
+    failed.
+    """
+    role = f" ({row.role})" if row.role not in ("", CANDIDATE) else ""
+    parts = [f"trial {row.number}: {row.layout or 'no layout'}{role}"]
+    if row.map is not None:
+        parts.append(f"mAP {percent(row.map)} %")
+    if row.memory_gib is not None:
+        parts.append(f"{row.memory_gib:.3g} GiB")
+    return "<br>".join(_plain(part) for part in (*parts, row.reason) if part)
 
 
 def _plain(text: str) -> str:
     """Plotly reads some HTML in texts; what comes from a study has none."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def per_cent(fraction: float | None) -> float | None:
-    """Of a fraction."""
-    return None if fraction is None else 100 * fraction
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 3600
-        else f"{seconds / 60:.1f} min"
-        if seconds >= 60
-        else f"{seconds:.0f} s"
-    )

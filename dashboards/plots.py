@@ -22,15 +22,14 @@ from dashboards.plot_style import (
     add_budget,
     add_courses,
     add_points,
-    duration,
     empty_figure,
     label_of,
     new_figure,
-    per_cent,
 )
-from dashboards.study_view import STATES, StudyView, memory_gib, pattern
+from dashboards.study_view import STATES, StudyView, pattern
 from nas.study.optuna_internals import CandidateStudy, storage_of
 from nas.study.roles import TAKEN_OVER
+from nas.utils.formatting import duration_text, in_percent
 
 MEMORY, SCORE = "memory per GPU, GiB", "validation mAP, %"
 FEWEST_FOR_IMPORTANCES = 4
@@ -52,20 +51,19 @@ def memory_and_map(view: StudyView) -> go.Figure:
     rows = [
         row
         for row in view.rows
-        if memory_gib(row) is not None
-        and (row.get("map") is not None or row["state"] == "INFEASIBLE")
+        if row.memory_gib is not None and (row.map is not None or row.state == "INFEASIBLE")
     ]
     if not rows:
         return empty_figure("no candidate has a score yet")
     figure = new_figure(MEMORY, SCORE)
     for state in STATES:
-        chosen = [row for row in rows if row["state"] == state]
+        chosen = [row for row in rows if row.state == state]
         add_points(
             figure,
             state,
-            [(memory_gib(row), per_cent(row.get("map")) or 0.0, label_of(row)) for row in chosen],
+            [(row.memory_gib, in_percent(row.map) or 0.0, label_of(row)) for row in chosen],
         )
-    add_budget(figure, view.budget_gib, [memory_gib(row) or 0.0 for row in rows])
+    add_budget(figure, view.budget_gib, [row.memory_gib or 0.0 for row in rows])
     return figure
 
 
@@ -73,11 +71,10 @@ def pareto(view: StudyView) -> go.Figure:
     """Feasible, completed candidates, and the line of those that no other beats in both mAP and
     memory.
     """
-    scored = [row for row in view.board if row.get("map") is not None]
     points = [
-        (memory_gib(row) or 0.0, 100 * row["map"], label_of(row))
-        for row in scored
-        if memory_gib(row)
+        (row.memory_gib, 100 * row.map, label_of(row))
+        for row in view.board
+        if row.memory_gib and row.map is not None
     ]
     if not points:
         return empty_figure("no candidate is complete yet")
@@ -117,13 +114,13 @@ def epochs(view: StudyView) -> go.Figure:
             if several
             else "no epoch has ended yet"
         )
-    figure, rows = new_figure("epoch", SCORE), {row["number"]: row for row in view.rows}
+    figure, rows = new_figure("epoch", SCORE), {row.number: row for row in view.rows}
     for state in STATES:
-        numbers = [number for number in courses if rows[number]["state"] == state]
+        numbers = [number for number in courses if rows[number].state == state]
         add_courses(
             figure, state, [(courses[number], label_of(rows[number])) for number in numbers]
         )
-    if view.board and (best := view.board[0]["number"]) in courses:
+    if view.board and (best := view.board[0].number) in courses:
         figure.add_scatter(
             x=[epoch for epoch, _ in courses[best]],
             y=[100 * value for _, value in courses[best]],
@@ -143,8 +140,8 @@ def patterns(view: StudyView) -> go.Figure:
     """mAP by pattern of C and T stages, the best pattern first."""
     by_pattern: dict[str, list[tuple[float, str]]] = {}
     for row in view.board:
-        if (kinds := pattern(row)) and row.get("map") is not None:
-            by_pattern.setdefault(kinds, []).append((100 * row["map"], label_of(row)))
+        if (kinds := pattern(row.layout)) and row.map is not None:
+            by_pattern.setdefault(kinds, []).append((100 * row.map, label_of(row)))
     if not by_pattern:
         return empty_figure("no candidate is complete yet")
     figure = new_figure("pattern of the four stages", SCORE)
@@ -198,13 +195,14 @@ def importances(view: StudyView) -> go.Figure:
 
 def calibration(view: StudyView) -> go.Figure:
     """Spread of the gradients over the layers before and after calibration, for each trial."""
-    rows = [row for row in view.rows if "spread_after" in (row.get("calibration") or {})]
+    rows = [row for row in view.rows if "spread_after" in (row.calibration or {})]
     if not rows:
         return empty_figure("no candidate was calibrated")
     figure = new_figure("trial", "spread of log C")
-    numbers = [row["number"] for row in rows]
+    numbers = [row.number for row in rows]
     sides = {
-        side: [row["calibration"][f"spread_{side}"] for row in rows] for side in ("before", "after")
+        side: [(row.calibration or {})[f"spread_{side}"] for row in rows]
+        for side in ("before", "after")
     }
     gaps = [number for number in numbers for _ in range(3)]
     ends = [
@@ -239,12 +237,14 @@ def calibration(view: StudyView) -> go.Figure:
 def predicted_and_measured(view: StudyView) -> go.Figure:
     """Measured against predicted memory; below the line the prediction was too high."""
     rows = [
-        row for row in view.rows if row.get("memory_peak_gib") and row.get("memory_predicted_gib")
+        (row, row.memory_predicted_gib, row.memory_peak_gib)
+        for row in view.rows
+        if row.memory_predicted_gib and row.memory_peak_gib
     ]
     if not rows:
         return empty_figure("nothing was measured: memory is measured on a GPU only")
     figure = new_figure("predicted peak, GiB", "measured peak, GiB")
-    most = 1.05 * max(max(row["memory_peak_gib"], row["memory_predicted_gib"]) for row in rows)
+    most = 1.05 * max(max(predicted, measured) for _, predicted, measured in rows)
     figure.add_scatter(
         x=[0, most],
         y=[0, most],
@@ -254,26 +254,21 @@ def predicted_and_measured(view: StudyView) -> go.Figure:
         hoverinfo="skip",
     )
     for state in STATES:
-        chosen = [row for row in rows if row["state"] == state]
-        add_points(
-            figure,
-            state,
-            [
-                (row["memory_predicted_gib"], row["memory_peak_gib"], label_of(row))
-                for row in chosen
-            ],
-        )
+        chosen = [
+            (predicted, measured, label_of(row))
+            for row, predicted, measured in rows
+            if row.state == state
+        ]
+        add_points(figure, state, chosen)
     return figure
 
 
 def hours(view: StudyView) -> go.Figure:
     """Where the time went, by how the trials ended, on GPUs; without them the time of training."""
-    rows = [row for row in view.rows if row.get("role") != TAKEN_OVER]
-    gpu = any(row.get("gpu_s") for row in rows)
+    rows = [row for row in view.rows if row.role != TAKEN_OVER]
+    gpu = any(row.gpu_s for row in rows)
     ended = {
-        state: [
-            row.get("gpu_s" if gpu else "train_s") or 0.0 for row in rows if row["state"] == state
-        ]
+        state: [(row.gpu_s if gpu else row.train_s) or 0.0 for row in rows if row.state == state]
         for state in STATES
     }
     spent = {state: sum(seconds) for state, seconds in ended.items()}
@@ -290,7 +285,7 @@ def hours(view: StudyView) -> go.Figure:
                 orientation="h",
                 name=state.lower(),
                 marker={"color": COLOURS[state]},
-                text=[f"{duration(seconds)} in {count} trial{'s' * (count != 1)}"],
+                text=[f"{duration_text(seconds)} in {count} trial{'s' * (count != 1)}"],
                 hoverinfo="skip",
                 width=0.5,
             )

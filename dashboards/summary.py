@@ -6,8 +6,9 @@ import shlex
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from dashboards.study_view import STATES, StudyView, memory_gib
+from dashboards.study_view import STATES, StudyView
 from nas.search.forecast.actuals import cost_line
+from nas.study.refusals import refused_by_prediction
 from nas.study.roles import BASELINE, REPLICATE, TAKEN_OVER
 from nas.utils.formatting import gib_text, percent
 
@@ -37,9 +38,8 @@ def summary_paragraphs(view: StudyView) -> list[Paragraph]:
             ),
             progress,
         ]
-    proxy = (
-        [Paragraph("Proxy", check["text"])] if (check := view.known.get("nas_proxy_check")) else []
-    )
+    check = view.attributes.get("nas_proxy_check")
+    proxy = [Paragraph("Proxy", check["text"])] if check else []
     return [
         Paragraph("Search", _search(view.spec)),
         Paragraph("Training", _training(view.spec)),
@@ -69,12 +69,12 @@ def export_command(view: StudyView) -> str | None:
 
 def provenance(view: StudyView) -> dict[str, str]:
     """Where the results come from."""
-    known, data = view.known, view.known.get("nas_data", {})
+    known, data = view.attributes, view.attributes.get("nas_data", {})
     versions = ", ".join(
         f"{name} {version}" for name, version in known.get("nas_versions", {}).items()
     )
-    devices = sorted({str(row["device"]) for row in view.rows if row.get("device")})
-    given = {
+    devices = sorted({row.device for row in view.rows if row.device})
+    origin = {
         "study": known.get("nas_uuid"),
         "data fingerprint": data.get("fingerprint"),
         "git commit": known.get("nas_git_commit"),
@@ -82,7 +82,7 @@ def provenance(view: StudyView) -> dict[str, str]:
         "devices": ", ".join(devices),
         "seed": view.spec.get("search", {}).get("seed"),
     }
-    return {name: str(value) for name, value in given.items() if value not in (None, "")}
+    return {name: str(value) for name, value in origin.items() if value not in (None, "")}
 
 
 def _search(spec: dict[str, Any]) -> str:
@@ -116,7 +116,7 @@ def _training(spec: dict[str, Any]) -> str:
 
 
 def _data(view: StudyView) -> str:
-    data, asked = view.known.get("nas_data", {}), view.spec["data"]
+    data, asked = view.attributes.get("nas_data", {}), view.spec["data"]
     classes = len(data.get("categories", []))
     return (
         f"{PurePosixPath(asked['root']).name}: {data.get('train_images')} images with "
@@ -127,21 +127,21 @@ def _data(view: StudyView) -> str:
 
 
 def _budget(view: StudyView) -> str:
-    asked, refused = view.spec["budget"], view.known.get("nas_refusals", {})
+    asked = view.spec["budget"]
     like = f", what {asked['like']} needs" if asked.get("like") else ""
     mode = (
         f"every candidate is made to use it by {asked['vary']}"
         if asked.get("mode") == "equalize"
         else "what needs more is not trained"
     )
-    never = refused.get("over_budget", 0) + refused.get("unequal", 0)
-    said = f" The prediction refused {never} suggestion{'s' * (never != 1)}." if never else ""
-    return f"{view.budget_gib:g} GiB of training memory per GPU{like}: {mode}.{said}"
+    never = refused_by_prediction(view.attributes.get("nas_refusals", {}))
+    refused = f" The prediction refused {never} suggestion{'s' * (never != 1)}." if never else ""
+    return f"{view.budget_gib:g} GiB of training memory per GPU{like}: {mode}.{refused}"
 
 
 def _cost(view: StudyView) -> list[Paragraph]:
-    said = cost_line(view.known, view.trials)
-    return [Paragraph("Cost", said)] if said else []
+    cost = cost_line(view.attributes, view.trials)
+    return [Paragraph("Cost", cost)] if cost else []
 
 
 def _counts(view: StudyView) -> str:
@@ -162,10 +162,8 @@ def _best(view: StudyView) -> str:
     if not view.board:
         return "none is complete and within the budget yet"
     best = view.board[0]
-    score = (
-        f"mAP {percent(best.get('map'))} %"
-        if best.get("map") is not None
-        else f"value {best['value']:g}"
+    score = f"mAP {percent(best.map)} %" if best.map is not None else f"value {best.value:g}"
+    return (
+        f"the best is {best.layout or 'without a layout'} of trial {best.number} with {score} in "
+        f"{gib_text(best.memory_gib)} GiB"
     )
-    layout, memory = best.get("layout", "without a layout"), gib_text(memory_gib(best))
-    return f"the best is {layout} of trial {best['number']} with {score} in {memory} GiB"

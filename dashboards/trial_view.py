@@ -5,82 +5,111 @@ never asked for by path.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboards.plot_style import BLUE, GREEN, ORANGE, empty_figure, new_figure, per_cent
+from dashboards.plot_style import BLUE, GREEN, ORANGE, empty_figure, new_figure
 from dashboards.study_view import StudyView
 from nas.artifacts.history import read_reports
-from nas.artifacts.paths import DETECTIONS, study_folder, trial_folders
+from nas.artifacts.paths import DETECTIONS, study_folder, study_folder_of, trial_folders
 from nas.errors import UserError
-from nas.reports import EpochReport
-from nas.utils.formatting import percent
+from nas.reports import EpochReport, TrialRow
+from nas.reports.metrics import METRIC
+from nas.utils.formatting import in_percent, percent
 from nas.utils.paths import is_remote, to_path
 from search_spaces.layout import Layout
 
 PICTURES = ".png"
-_WIDE, _TALL, _GAP = (
-    150,
-    34,
-    26,
-)  # of a stage's block in the drawing: width, height per doubling of the depth, gap; pixels
+# The drawing of a stage, in pixels: width of its block, least height, gap between blocks.
+_WIDE, _TALL, _GAP = 150, 34, 26
+
+
+@dataclass(frozen=True)
+class StageBlock:
+    """One stage of a layout as a block of a drawing.
+
+    Args:
+        kind: `C` (convolution) or `T` (transformer).
+        depth: number of its blocks.
+        width: channels.
+        stride: pixels of the image for one of its feature map.
+        share: part of the predicted memory that its activations take at the peak, 0 to 1; None
+            where the study has not recorded it.
+        x, y, w, h: place of the block in the drawing, pixels from the upper left corner.
+    """
+
+    kind: str
+    depth: int
+    width: int
+    stride: int
+    share: float | None
+    x: int
+    y: int
+    w: int
+    h: int
 
 
 def folder_of(view: StudyView, number: int) -> Path | None:
-    """The trial's folder on this machine, the latest where several drivers had it; None where there
-    is none to be seen.
+    """Folder of a trial on this machine, the latest where several drivers had it.
 
     It lies where the study says that its files are, and nowhere else: below `run.output`, under the
-    study's own name.
+    name of the study. A relative `run.output` was relative to where the search ran; weights are
+    recorded with their whole path and lead there.
+
+    Returns:
+        The folder; None where there is none to be seen.
     """
-    output, uuid = view.spec.get("run", {}).get("output"), view.known.get("nas_uuid")
+    output = view.spec.get("run", {}).get("output")
+    uuid = view.attributes.get("nas_uuid")
     if not output or not uuid:
         return None
-    weights = [
-        Path(row["checkpoint"])
+    name = study_folder("/", view.name, uuid).name
+    of_weights = [
+        study_folder_of(Path(row.checkpoint))
         for row in view.rows
-        if row.get("checkpoint") and not is_remote(row["checkpoint"])
+        if row.checkpoint and not is_remote(row.checkpoint)
     ]
-    named = study_folder("/", view.name, uuid).name
-    # A relative `run.output` was relative to where the search ran; weights are recorded with their
-    # whole path.
-    roots = [path.parent.parent for path in weights if path.parent.parent.name == named]
+    roots = [folder for folder in of_weights if folder.name == name]
     try:
         root = roots[0] if roots else study_folder(output, view.name, uuid)
-        folders = [] if is_remote(str(root)) or root.name != named else trial_folders(root, number)
+        folders = [] if is_remote(str(root)) or root.name != name else trial_folders(root, number)
     except (UserError, OSError):
         return None
-    folders = [
+    inside = [
         folder
         for folder in folders
         if folder.is_dir() and folder.resolve().parent == root.resolve()
     ]
-    return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
+    return max(inside, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def files_of(folder: Path | None) -> dict[str, Path]:
-    """What may be fetched, by name: regular files of the folder and of its drawn detections,
-    nothing that a link leads to.
+    """What may be fetched of a trial's folder: regular files of the folder and of its drawn
+    detections, nothing that a link leads to.
+
+    Returns:
+        Paths by name relative to the folder; empty without a folder.
     """
     if folder is None:
         return {}
     below = folder / DETECTIONS
-    found = [
+    entries = [
         *folder.iterdir(),
         *(below.iterdir() if below.is_dir() and not below.is_symlink() else []),
     ]
     return {
         str(path.relative_to(folder)): path
-        for path in sorted(found)
+        for path in sorted(entries)
         if path.is_file() and not path.is_symlink()
     }
 
 
 def reports_of(folder: Path | None) -> list[EpochReport]:
-    """What was recorded of its epochs; nothing where that cannot be read."""
+    """The recorded epochs of a trial's folder; empty where they cannot be read."""
     try:
         return read_reports(folder) if folder else []
     except (OSError, ValueError, TypeError, KeyError):
@@ -88,15 +117,20 @@ def reports_of(folder: Path | None) -> list[EpochReport]:
 
 
 def curves(reports: list[EpochReport]) -> go.Figure:
-    """Loss, scores and learning rate by epoch, one above the other."""
+    """Loss, scores and learning rate of a training by epoch, one plot above the other."""
     if not reports:
         return empty_figure("its epochs cannot be read here")
     figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.08)
-    epochs = [report.epoch for report in reports]
+    epochs, metrics = [report.epoch for report in reports], [report.metrics for report in reports]
     lines = [
         (1, "loss", BLUE, [report.loss for report in reports]),
-        (2, "mAP, %", GREEN, [per_cent(report.metrics.map) for report in reports]),
-        (2, "AP50, %", ORANGE, [per_cent(report.metrics.map_50) for report in reports]),
+        (2, f"{METRIC['map'].label}, %", GREEN, [in_percent(each.map) for each in metrics]),
+        (
+            2,
+            f"{METRIC['map_50'].label}, %",
+            ORANGE,
+            [in_percent(r.metrics.map_50) for r in reports],
+        ),
         (3, "learning rate", BLUE, [report.lr for report in reports]),
     ]
     for row, name, colour, values in lines:
@@ -116,47 +150,50 @@ def curves(reports: list[EpochReport]) -> go.Figure:
     return figure
 
 
-def stages(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stages of a trial's layout as blocks to draw; nothing where it has none that can be read.
+def stage_blocks(layout: str | None, memory_parts_gib: Mapping[str, float]) -> list[StageBlock]:
+    """The stages of a layout as blocks to draw, the deepest one the highest.
 
-    `share` is the stage's part of the predicted memory, by what its activations take at the peak;
-    None where the study has not recorded it.
+    Args:
+        layout: in text form.
+        memory_parts_gib: what its predicted memory consists of, by part; empty where the study has
+            not recorded it.
+
+    Returns:
+        Four blocks; none where the layout cannot be read.
     """
     try:
-        layout = Layout.parse(str(row.get("layout", "")))
+        parsed = Layout.parse(layout or "")
     except UserError:
         return []
-    parts = row.get("memory_parts_gib") or {}
-    total = sum(parts.values())
-    deepest = max(layout.depths)
+    total = sum(memory_parts_gib.values())
+    deepest = max(parsed.depths)
     blocks = []
-    for place, stage in enumerate(layout.stages):
-        part = parts.get(f"stage_{place + 1}")
+    for index, stage in enumerate(parsed.stages):
+        part = memory_parts_gib.get(f"stage_{index + 1}")
         height = _TALL + round(3 * _TALL * stage.depth / deepest)
         blocks.append(
-            {
-                "kind": stage.kind,
-                "depth": stage.depth,
-                "width": stage.width,
-                "stride": 2 ** (place + 2),
-                "share": part / total if part is not None and total else None,
-                "x": _GAP + place * (_WIDE + _GAP),
-                "w": _WIDE,
-                "h": height,
-                "y": 4 * _TALL - height + 10,
-            }
+            StageBlock(
+                kind=stage.kind,
+                depth=stage.depth,
+                width=stage.width,
+                stride=2 ** (index + 2),
+                share=part / total if part is not None and total else None,
+                x=_GAP + index * (_WIDE + _GAP),
+                y=4 * _TALL - height + 10,
+                w=_WIDE,
+                h=height,
+            )
         )
     return blocks
 
 
-def rest(row: dict[str, Any]) -> str:
-    """Everything but the stages that memory goes to, in words, the largest first; nothing below
-    half a per cent.
+def memory_of_other_parts(memory_parts_gib: Mapping[str, float]) -> str:
+    """Where memory goes beside the four stages, in words: parts and per cent of the whole, the
+    largest first; parts below half a per cent are left out.
     """
-    parts = row.get("memory_parts_gib") or {}
-    total = sum(parts.values())
+    total = sum(memory_parts_gib.values())
     others = sorted(
-        ((size, name) for name, size in parts.items() if not name.startswith("stage_")),
+        ((size, name) for name, size in memory_parts_gib.items() if not name.startswith("stage_")),
         reverse=True,
     )
     return ", ".join(
@@ -164,19 +201,22 @@ def rest(row: dict[str, Any]) -> str:
     )
 
 
-def attributes_of(row: dict[str, Any]) -> dict[str, str]:
-    """What the study keeps of a trial, as text."""
-    plain = {name: value for name, value in row.items() if not isinstance(value, (dict, list))}
-    folded = {
-        name: json.dumps(value) for name, value in row.items() if isinstance(value, (dict, list))
-    }
-    return {name: str(value) for name, value in {**plain, **folded}.items() if value is not None}
+def attributes_of(row: TrialRow) -> dict[str, str]:
+    """All that the study keeps of a trial, as text by name; lists and mappings, which come last, as
+    JSON.
+    """
+    kept = {name: value for name, value in row.to_dict().items() if value is not None}
+    plain = {n: str(value) for n, value in kept.items() if not isinstance(value, (dict, list))}
+    nested = {n: json.dumps(value) for n, value in kept.items() if isinstance(value, (dict, list))}
+    return plain | nested
 
 
-def weights_of(row: dict[str, Any]) -> str | None:
-    """Where the weights are, if they were kept; weights of any but the best few are removed."""
-    place = row.get("checkpoint")
+def weights_of(row: TrialRow) -> str | None:
+    """Path or URL of the weights of a trial; None where they are not there: those of all but the
+    best few trials are removed.
+    """
     try:
-        return place if place and to_path(place).exists() else None
+        is_there = row.checkpoint is not None and to_path(row.checkpoint).exists()
+        return row.checkpoint if is_there else None
     except (UserError, OSError):
         return None

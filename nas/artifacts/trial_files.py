@@ -14,6 +14,7 @@ from nas.artifacts.paths import (
     REPORTS,
     WEIGHTS,
     study_folder,
+    trial_folder,
     trial_folders,
 )
 from nas.errors import StudyError
@@ -36,30 +37,33 @@ class TrialFiles:
         self.root, self.token = study_folder(output, study_name, study_uuid), token
 
     def folder(self, number: int, token: str | None = None) -> Path:
-        """Of a trial, in the hands of this driver or another one."""
-        return self.root / f"trial-{number:04d}-{(token or self.token)[:8]}"
+        """Folder of a trial, in the hands of this driver or of the one with a token."""
+        return trial_folder(self.root, number, token or self.token)
 
     def weights(self, number: int) -> Path:
-        """What a completed trial leaves."""
+        """Path of the weights that a completed trial leaves."""
         return self.folder(number) / WEIGHTS
 
     def inherit(self, number: int, before: str) -> None:
-        """Take over the checkpoint that a trial's former driver left, and what was recorded of its
-        epochs.
+        """Copy the checkpoint that a trial's former driver left, and what was recorded of its
+        epochs, into the trial's folder; nothing where there is no checkpoint.
+
+        Args:
+            number: of the trial.
+            before: token of the former driver.
         """
         theirs, mine = self.folder(number, before), self.folder(number)
         if before == self.token or not (theirs / CHECKPOINT).exists():
             return
         mine.mkdir(parents=True, exist_ok=True)
-        for name in (
-            REPORTS,
-            CHECKPOINT,
-        ):  # in this order: whoever finds the checkpoint finds its epochs
+        for name in (REPORTS, CHECKPOINT):  # whoever finds the checkpoint finds its epochs
             if (theirs / name).exists():
                 _copy(theirs / name, mine / name)
 
     def drop_checkpoints(self, number: int) -> None:
-        """The trial has ended."""
+        """Remove the checkpoints of a trial that has ended, and the folders of its former drivers
+        where these are empty then.
+        """
         for folder in trial_folders(self.root, number):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             if folder != self.folder(number):
@@ -68,8 +72,11 @@ class TrialFiles:
 
 
 def drop_result(weights: Path) -> None:
-    """Remove what a completed trial left beside its figures: the weights, and the detections drawn
-    with them.
+    """Remove the weights of a completed trial and the detections drawn with them; its reports and
+    curves stay.
+
+    Args:
+        weights: path of the weights, in the trial's folder.
     """
     weights.unlink(missing_ok=True)
     drawn = weights.parent / DETECTIONS
@@ -85,10 +92,12 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def check_output(output: str) -> None:
-    """Find out whether `run.output` can be written before there is a study, whose trials would all
-    fail.
+    """Find out, before there is a study whose trials would all fail, whether files can be written.
+
+    Args:
+        output: folder or URL of all studies, `run.output`; made where it does not exist.
 
     Raises:
-        StudyError: the folder cannot be made or written.
+        StudyError: it cannot be written.
     """
     ensure_writable(to_path(output), f"run.output {output!r}", StudyError)

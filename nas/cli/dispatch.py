@@ -53,35 +53,27 @@ def watched(spec: SearchSpec, run: Callable[[Watcher], Search]) -> Search:
 
 def _show(study: Search, as_json: bool) -> None:
     from nas.cli.tables import print_findings
+    from nas.reports import SearchFindings
     from nas.study.leaderboard import pareto_front
     from nas.study.significance import against_baselines, board_rows
 
-    front = pareto_front(study.study)
-    rows = [
-        row | ({"pareto": row["number"] in front} if front else {})
-        for row in board_rows(study.table.trials)
-    ]
-    refusals, baselines = (
-        study.refusals(),
-        against_baselines(study.study.user_attrs, study.table.trials),
+    findings = SearchFindings(
+        study=study.spec.study,
+        ended=study.ended,
+        stop_reason=study.stop_reason,
+        refusals=study.refusals(),
+        leaderboard=board_rows(study.table.trials, pareto_front(study.study)),
+        baselines=against_baselines(study.study.user_attrs, study.table.trials),
     )
-    summary = {
-        "study": study.spec.study,
-        "ended": study.ended,
-        "stop_reason": study.stop_reason,
-        "refusals": refusals,
-        "leaderboard": rows,
-        "baselines": baselines,
-    }
     if as_json:
-        print_json(summary)
-    elif rows:
-        print_findings(summary)
+        print_json(findings.to_dict())
+    elif findings.leaderboard:
+        print_findings(findings)
         print(
             f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} "
             "--out best"
         )
-    if not rows:
+    if not findings.leaderboard:
         print(
             f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.",
             file=sys.stderr,

@@ -27,6 +27,7 @@ def export(
     """Write the best backbone of a study in forms that load elsewhere."""
     from nas.study.leaderboard import find_trial, load_study, trial_row
     from nas.study.storage import open_storage
+    from nas.utils.formatting import percent
     from nas.utils.paths import to_path
 
     loaded = load_study(open_storage(storage, create=False), study)
@@ -46,14 +47,14 @@ def export(
         push(out, target)
     row = trial_row(chosen)
     if as_json:
-        print_json({"out": str(out), "pushed_to": push_to, "left_out": left_out, **row})
+        print_json({"out": str(out), "pushed_to": push_to, "left_out": left_out, **row.to_dict()})
     else:
         for line in [] if no_onnx else left_out:
             print(line)
         if target:
             print(f"{push_to}: a copy")
         print(
-            f"{out}: {row['layout']} of trial {row['number']}, mAP {100 * row['value']:.1f} "
+            f"{out}: {row.layout} of trial {row.number}, mAP {percent(row.value)} "
             f"(start with {out / 'README.md'})"
         )
 

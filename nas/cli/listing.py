@@ -59,22 +59,21 @@ def status(
     """Show every trial of a study."""
     from nas.search.forecast.actuals import cost_line
     from nas.study.leaderboard import load_study, trial_row
+    from nas.study.refusals import never_trained_text
     from nas.study.significance import against_baselines
     from nas.study.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False), study)
     trials = loaded.get_trials(deepcopy=False)
-    rows, baselines = (
-        [trial_row(trial) for trial in trials],
-        against_baselines(loaded.user_attrs, trials),
-    )
+    rows = [trial_row(trial) for trial in trials]
+    baselines = against_baselines(loaded.user_attrs, trials)
     if as_json:
         print_json(
             {
                 "study": loaded.study_name,
                 **_attributes(loaded),
-                "baselines": baselines,
-                "trials": rows,
+                "baselines": [row.to_dict() for row in baselines],
+                "trials": [row.to_dict() for row in rows],
             }
         )
         return
@@ -83,12 +82,7 @@ def status(
     print_table(trials_table(rows, f"Study {loaded.study_name}"))
     if baselines:
         print_table(baselines_table(baselines))
-    refused = loaded.user_attrs.get("nas_refusals", {})
-    by_prediction = refused.get("over_budget", 0) + refused.get("unequal", 0)
-    print(
-        f"Never trained: {by_prediction} that the prediction refused, "
-        f"{refused.get('repeated', 0)} that had been trained."
-    )
+    print(never_trained_text(loaded.user_attrs.get("nas_refusals", {})))
     if check := loaded.user_attrs.get("nas_proxy_check"):
         print(check["text"])
     if said := cost_line(loaded.user_attrs, trials):

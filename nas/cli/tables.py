@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nas.reports import BaselineRow, LeaderboardRow, SearchFindings, TrialRow
+from nas.reports.metrics import BOX_PRECISIONS, METRIC
+from nas.study.refusals import never_trained_text
 from nas.study.roles import role_label
-from nas.utils.formatting import gib_text, interval_text, percent, signed
+from nas.utils.formatting import gib_text, interval_text, percent, scaled_text, signed
 
 
 def print_table(table: Table) -> None:
@@ -25,131 +29,96 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def print_findings(summary: dict[str, Any]) -> None:
-    """What a search has found, as `nas submit --json` prints it."""
-    rows, refusals = summary["leaderboard"], summary["refusals"]
-    print_table(leaderboard_table(rows, f"Leaderboard of {summary['study']}"))
-    if summary["baselines"]:
-        print_table(baselines_table(summary["baselines"]))
-    if summary["baselines"] and not rows[0]["replicates"]:
+def print_findings(findings: SearchFindings) -> None:
+    """Print what a search has found: leaderboard, baselines, and what was never trained."""
+    rows = findings.leaderboard
+    print_table(leaderboard_table(rows, f"Leaderboard of {findings.study}"))
+    if findings.baselines:
+        print_table(baselines_table(findings.baselines))
+    if findings.baselines and not rows[0].replicates:
         print(
             "One seed each cannot tell a better backbone from a luckier one: --replicates 3 "
             "trains the best three again."
         )
-    by_prediction = refusals["over_budget"] + refusals["unequal"]
-    print(
-        f"Never trained: {by_prediction} that the prediction refused, {refusals['repeated']} that "
-        "had been trained."
-    )
-    if summary["stop_reason"]:
-        print(f"The search ended early: {summary['stop_reason']}.")
+    print(never_trained_text(findings.refusals))
+    if findings.stop_reason:
+        print(f"The search ended early: {findings.stop_reason}.")
 
 
-def leaderboard_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Completed candidates, best first."""
-    table = Table(title=title)
-    names = [
-        "#",
-        "trial",
-        "layout",
-        "mAP",
-        "mAP50",
-        "mAP75",
-        "small",
-        "medium",
-        "large",
-        "params M",
-        "GMAC",
-        "GiB",
-        "train s",
-    ]
-    front = any("pareto" in row for row in rows)
-    again = any(row["within_noise"] is not None for row in rows)
-    names[4:4] = ["again", "noise"] if again else []
-    for name in (*names, "FPS", "front") if front else names:
-        table.add_column(name, justify="left" if name in ("layout", "noise") else "right")
-    for place, row in enumerate(rows, start=1):
-        scores = [
-            percent(row.get(name))
-            for name in ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
+    """Completed candidates, best first; columns of replicates and of the Pareto front only where a
+    row has them.
+    """
+    again = any(row.within_noise is not None for row in rows)
+    front = any(row.pareto is not None for row in rows)
+    scores = [metric.heading for metric in BOX_PRECISIONS]
+    scores[1:1] = ["again", "noise"] if again else []
+    names = ["#", "trial", "layout", *scores, "params M", "GMAC", "GiB", "train s"]
+    names += ["FPS", "front"] if front else []
+    table = _table(title, names, left=("layout", "noise"))
+    for rank, row in enumerate(rows, start=1):
+        cells = [percent(row.scores.get(metric.name)) for metric in BOX_PRECISIONS]
+        cells[1:1] = [_again(row), "within" if row.within_noise else ""] if again else []
+        cells += [
+            scaled_text(row.params, 1e6, 2),
+            scaled_text(row.flops, 1e9, 2),
+            gib_text(row.memory_gib),
+            scaled_text(row.train_s, 1, 0),
         ]
-        scores[1:1] = [_again(row), "within" if row["within_noise"] else ""] if again else []
-        memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
-        cost = [
-            f"{row['params'] / 1e6:.2f}",
-            f"{row['flops'] / 1e9:.2f}",
-            gib_text(memory),
-            f"{row['train_s']:.0f}",
-        ]
-        if front:
-            cost += [f"{row['fps']:.1f}", "yes" if row["pareto"] else ""]
-        table.add_row(str(place), str(row["number"]), row["layout"], *scores, *cost)
+        cells += [scaled_text(row.fps, 1, 1), "yes" if row.pareto else ""] if front else []
+        table.add_row(str(rank), str(row.number), row.layout, *cells)
     return table
 
 
-def _again(row: dict[str, Any]) -> str:
-    return f"{percent(row['map_again'])} ({row['replicates']})" if row["replicates"] else ""
+def _table(title: str, names: Sequence[str], left: Collection[str]) -> Table:
+    """An empty table; columns of numbers are aligned to the right."""
+    table = Table(title=title)
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right")
+    return table
 
 
-def baselines_table(rows: list[dict[str, Any]]) -> Table:
+def _again(row: LeaderboardRow) -> str:
+    return f"{percent(row.map_again)} ({row.replicates})" if row.replicates else ""
+
+
+def baselines_table(rows: Sequence[BaselineRow]) -> Table:
     """Published backbones at the same memory, beside the best candidate."""
-    table = Table(
-        title="The best candidate against published backbones at the same memory, mAP in per cent"
-    )
-    for name in (
-        "baseline",
-        "layout",
-        "GiB",
-        "trainings",
-        "mAP",
-        "deviation",
-        "difference",
-        "95 % interval",
-        "the best is",
-    ):
-        table.add_column(
-            name, justify="left" if name in ("baseline", "layout", "the best is") else "right"
-        )
+    title = "The best candidate against published backbones at the same memory, mAP in per cent"
+    names = ("baseline", "layout", "GiB", "trainings", "mAP", "deviation", "difference")
+    columns = (*names, "95 % interval", "the best is")
+    table = _table(title, columns, left=("baseline", "layout", "the best is"))
     for row in rows:
-        interval = interval_text(row["difference_low"], row["difference_high"])
         table.add_row(
-            row["name"],
-            row["layout"],
-            gib_text(row["memory_predicted_gib"]),
-            str(row["trainings"]),
-            percent(row["map"]),
-            percent(row["deviation"]),
-            signed(row["difference"]),
-            interval,
-            row["verdict"],
+            row.name,
+            row.layout,
+            gib_text(row.memory_predicted_gib),
+            str(row.trainings),
+            percent(row.map),
+            percent(row.deviation),
+            signed(row.difference),
+            interval_text(row.difference_low, row.difference_high),
+            row.verdict,
         )
     return table
 
 
-def trials_table(rows: list[dict[str, Any]], title: str) -> Table:
+def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
     """All trials of a study in the order of their numbers."""
-    table = Table(title=title)
-    for name in ("trial", "layout", "role", "state", "epochs", "mAP", "mAP50", "GiB", "reason"):
-        table.add_column(
-            name, justify="left" if name in ("layout", "role", "state", "reason") else "right"
-        )
+    scores = [METRIC["map"], METRIC["map_50"]]
+    names = ["trial", "layout", "role", "state", "epochs", *(metric.heading for metric in scores)]
+    table = _table(title, [*names, "GiB", "reason"], left=("layout", "role", "state", "reason"))
     for row in rows:
-        memory = row.get("memory_peak_gib") or row.get("memory_predicted_gib")
-        reason = row.get("fail_reason") or row.get("infeasible_reason") or ""
-        scores = [percent(row.get("map")), percent(row.get("map_50"))]
-        epochs = str(row.get("epochs", 0))
-        role = role_label(row.get("role", ""), row.get("replicate", 0))
-        cells = (
-            str(row["number"]),
-            row.get("layout", "-"),
-            role,
-            row["state"],
-            epochs,
-            *scores,
-            gib_text(memory),
-            reason,
+        table.add_row(
+            str(row.number),
+            row.layout or "-",
+            role_label(row.role, row.replicate),
+            row.state,
+            str(row.epochs),
+            *(percent(row.scores.get(metric.name)) for metric in scores),
+            gib_text(row.memory_gib),
+            row.reason or "",
         )
-        table.add_row(*cells)
     return table
 
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas.config.recipe import Recipe
 from nas.config.spec import DataSpec, SearchSpec
@@ -121,8 +120,3 @@ def read_index(path: Path) -> CocoSplit:
     """The inverse of `write_index`."""
     content = json.loads(path.read_text())
     return CocoSplit.from_coco(Path(content["folder"]), content["coco"])
-
-
-def facts_to_dict(facts: DatasetSummary) -> dict[str, Any]:
-    """Plain JSON."""
-    return json.loads(json.dumps(asdict(facts)))

@@ -50,17 +50,16 @@ def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
     trials = study.get_trials(deepcopy=False)
     board = board_rows(trials)
     sentences: dict[str, str] = {}
-    row = next((row for row in board if row["number"] == trial.number), None)
-    if row and row["replicates"]:
+    row = next((row for row in board if row.number == trial.number), None)
+    if row and row.replicates:
         sentences["map_again"] = (
-            f"{percent(row['map_again'])} %, mean with other seeds, trainings: {row['replicates']}"
+            f"{percent(row.map_again)} %, mean with other seeds, trainings: {row.replicates}"
         )
     if row and row is board[0]:
         for baseline in against_baselines(study.user_attrs, trials):
-            interval = interval_text(baseline["difference_low"], baseline["difference_high"])
-            sentences[f"against {baseline['name']}"] = (
-                f"{signed(baseline['difference'])} ({interval}), {baseline['layout']}: "
-                f"{baseline['verdict']}"
+            interval = interval_text(baseline.difference_low, baseline.difference_high)
+            sentences[f"against {baseline.name}"] = (
+                f"{signed(baseline.difference)} ({interval}), {baseline.layout}: {baseline.verdict}"
             )
     return sentences
 

@@ -4,14 +4,19 @@ from nas.reports.dataset import DatasetSummary
 from nas.reports.memory import MemoryEstimate
 from nas.reports.metrics import ClassificationMetrics, CocoMetrics
 from nas.reports.training import CalibrationReport, EpochReport, PretrainingReport, Report
+from nas.reports.trials import BaselineRow, LeaderboardRow, SearchFindings, TrialRow
 
 __all__ = [
+    "BaselineRow",
     "CalibrationReport",
     "ClassificationMetrics",
     "CocoMetrics",
     "DatasetSummary",
     "EpochReport",
+    "LeaderboardRow",
     "MemoryEstimate",
     "PretrainingReport",
     "Report",
+    "SearchFindings",
+    "TrialRow",
 ]

@@ -1,4 +1,4 @@
-"""What a study has found: the leaderboard, and its trials as rows."""
+"""The leaderboard of a study, its trials as rows, and how a study is found by its name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
+from nas.reports import TrialRow
 from nas.study.optuna_internals import CandidateStudy, storage_of
 from nas.study.roles import is_candidate
 
@@ -19,45 +19,50 @@ TOP = 3  # candidates that replicates are for
 
 
 def leaderboard(study: optuna.Study) -> list[FrozenTrial]:
-    """COMPLETE candidates within the budget, the best first; see `ranked`."""
+    """The COMPLETE candidates of a study that are within the budget, in the order of `ranked`."""
     return ranked(study.get_trials(deepcopy=False))
 
 
 def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The same of trials that have been read, baselines and replicates among them.
+    """Those of a study's trials that are COMPLETE candidates within the budget, the best first.
 
-    The order is that of mAP; that of the first `TOP` is, as far as all before were trained again,
-    that of the mean of their replicates, because the score by which a candidate was found to be the
+    The order is that of mAP. The first `TOP` are ordered by the mean mAP of their replicates, as
+    far as all before them were trained again: the score by which a candidate was found to be the
     best is likely to be a lucky one.
+
+    Args:
+        trials: of one study, all roles and states.
     """
-    known = repetitions(trials)
+    repeated = repetitions(trials)
     complete = [
         trial
         for trial in trials
         if is_candidate(trial) and trial.state == TrialState.COMPLETE and feasible(trial)
     ]
     board = sorted(complete, key=lambda trial: (-trial.values[0], trial.number))
-    again = list(takewhile(lambda trial: trial.user_attrs.get("layout_id") in known, board[:TOP]))
-    again.sort(key=lambda trial: -statistics.fmean(known[trial.user_attrs["layout_id"]]))
+    again = list(
+        takewhile(lambda trial: trial.user_attrs.get("layout_id") in repeated, board[:TOP])
+    )
+    again.sort(key=lambda trial: -statistics.fmean(repeated[trial.user_attrs["layout_id"]]))
     return again + board[len(again) :]
 
 
 def repetitions(trials: Iterable[FrozenTrial]) -> dict[str, list[float]]:
-    """By layout id the mAP of the trainings with other seeds than the first."""
-    found = defaultdict(list)
+    """mAP of completed replicates, fractions 0 to 1, by layout id, in the order of the trials."""
+    scores = defaultdict(list)
     for trial in trials:
         if (
             trial.user_attrs.get("replicate")
             and trial.state == TrialState.COMPLETE
             and feasible(trial)
         ):
-            found[str(trial.user_attrs["layout_id"])].append(trial.values[0])
-    return dict(found)
+            scores[str(trial.user_attrs["layout_id"])].append(trial.values[0])
+    return dict(scores)
 
 
 def pareto_front(study: optuna.Study) -> set[int]:
-    """Numbers of the candidates within the budget that no other beats in every objective; empty
-    with one objective.
+    """Numbers of the candidates within the budget that no other candidate dominates, that is, is
+    as good as in every objective and better in one; empty with one objective.
     """
     if len(study.directions) == 1:
         return set()
@@ -67,26 +72,25 @@ def pareto_front(study: optuna.Study) -> set[int]:
 
 
 def feasible(trial: FrozenTrial) -> bool:
-    """No constraint is violated."""
+    """Whether a trial violates no constraint of Optuna's; those of a search are its memory."""
     return all(value <= 0 for value in trial.constraints.values())
 
 
-def trial_row(trial: FrozenTrial) -> dict[str, Any]:
-    """One trial as plain JSON: Optuna's number, state and (first) value, and our attributes."""
-    state = "INFEASIBLE" if "infeasible_reason" in trial.user_attrs else trial.state.name
-    return {
-        "number": trial.number,
-        "state": state,
-        "value": trial.values[0] if trial.values else None,
-        **trial.user_attrs,
-    }
+def trial_row(trial: FrozenTrial) -> TrialRow:
+    """One trial of a study as a row; with several objectives `value` is the first of them."""
+    value = trial.values[0] if trial.values else None
+    return TrialRow.from_attributes(trial.number, trial.state.name, value, trial.user_attrs)
 
 
 def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    """The trial with a number, or the best one.
+    """A completed trial of a study.
+
+    Args:
+        study: where to look.
+        number: of the trial; None for the best of the leaderboard.
 
     Raises:
-        StudyError: there is none such, or it did not complete.
+        StudyError: no trial has the number, or it did not complete; or the leaderboard is empty.
     """
     if number is None:
         if not (board := leaderboard(study)):
@@ -99,16 +103,20 @@ def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
             ", ".join(str(trial.number) for trial in trials if trial.state == TrialState.COMPLETE)
             or "none"
         )
-        said = "there is none" if chosen is None else f"it is {chosen.state.name}"
-        raise StudyError(f"--trial must be one that completed ({complete}); got {number}, {said}")
+        state = "there is none" if chosen is None else f"it is {chosen.state.name}"
+        raise StudyError(f"--trial must be one that completed ({complete}); got {number}, {state}")
     return chosen
 
 
 def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.Study:
-    """A study by its name; without one the only study there is.
+    """A study of a database.
+
+    Args:
+        storage: the database.
+        name: of the study; None for the only one that there is.
 
     Raises:
-        StudyError: no such study, or no name and several studies.
+        StudyError: there is no such study, or, without a name, none or several.
     """
     names = optuna.get_all_study_names(storage)
     if name is None and len(names) == 1:
@@ -125,10 +133,10 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
 
 
 def search_uuid(study: optuna.Study) -> str:
-    """What identifies a search.
+    """The identifier of a search, which stays its own when its name is used again.
 
     Raises:
-        StudyError: the study is none of ours.
+        StudyError: the study was not made by a search.
     """
     if "nas_uuid" not in study.user_attrs:
         raise StudyError(f"study {study.study_name!r} is not a search")

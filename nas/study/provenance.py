@@ -16,7 +16,6 @@ import optuna
 from pydantic import ValidationError
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import facts_to_dict
 from nas.errors import StudyError
 from nas.reports import DatasetSummary
 from nas.study.storage import parse_url, redacted
@@ -95,7 +94,7 @@ def match_or_describe(
         study.set_user_attr("nas_budget_gib", gib(budget_bytes))
         study.set_user_attr("nas_versions", versions())
         study.set_user_attr("nas_git_commit", git_commit())
-        study.set_user_attr("nas_data", facts_to_dict(facts))
+        study.set_user_attr("nas_data", facts.to_dict())
     elif changed := differences(spec, facts.fingerprint, known):
         raise StudyError(
             f"study {spec.study!r} was made from another request: {'; '.join(changed)}. "

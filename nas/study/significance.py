@@ -10,43 +10,66 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import t, ttest_ind
 
+from nas.reports import BaselineRow, LeaderboardRow
 from nas.study.leaderboard import feasible, ranked, repetitions, trial_row
 from search_spaces.layout import Layout
 
 LEVEL = 0.95
 
 
-def board_rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """The leaderboard as plain JSON: rows of `nas.study.leaderboard.trial_row` and of each
+def board_rows(trials: Sequence[FrozenTrial], front: Collection[int] = ()) -> list[LeaderboardRow]:
+    """The leaderboard of a study, the best candidate first, in the order of `ranked`.
 
-    `replicates`, how many there are; `map_again`, their mean, None without any; `within_noise`,
-    whether it may be as good as the first row: the difference is below the 97.5 % quantile of
-    Student's t times its standard error. None where no layout was trained with several seeds.
+    A row is within noise where its mAP, the mean of its replicates if it has any, is below that of
+    the first row by less than the 97.5 % quantile of Student's t times the standard error of the
+    difference, which follows from the deviation between seeds (`seed_deviation`).
+
+    Args:
+        trials: of one study, all roles and states.
+        front: numbers of the trials on the Pareto front; empty with one objective.
     """
-    again, board = repetitions(trials), ranked(trials)
-    noise = seed_deviation(trials)
-    known = [(trial, again.get(str(trial.user_attrs.get("layout_id")), [])) for trial in board]
+    again = repetitions(trials)
     rows = [
-        trial_row(trial)
-        | {"replicates": len(values), "map_again": statistics.fmean(values) if values else None}
-        for trial, values in known
+        _board_row(trial, again.get(str(trial.user_attrs.get("layout_id")), []), front)
+        for trial in ranked(trials)
     ]
-    for row in rows:
-        row["within_noise"] = noise and _shown(rows[0]) - _shown(row) < _margin(
-            *noise, rows[0], row
-        )
-    return rows
+    noise = seed_deviation(trials)
+    if noise is None:
+        return rows
+    return [
+        replace(row, within_noise=rank == 0 or _is_within_noise(*noise, rows[0], row))
+        for rank, row in enumerate(rows)
+    ]
+
+
+def _board_row(
+    trial: FrozenTrial, replicates: Sequence[float], front: Collection[int]
+) -> LeaderboardRow:
+    return LeaderboardRow(
+        **vars(trial_row(trial)),
+        replicates=len(replicates),
+        map_again=statistics.fmean(replicates) if replicates else None,
+        within_noise=None,
+        pareto=trial.number in front if front else None,
+    )
 
 
 def seed_deviation(trials: Sequence[FrozenTrial]) -> tuple[float, int] | None:
-    """Standard deviation between trainings of one layout, pooled over the layouts, and its degrees
-    of freedom; None where none has two. The scores that chose a candidate are left out.
+    """Standard deviation of mAP between trainings of one layout with several seeds, pooled over the
+    layouts.
+
+    The scores that chose a candidate are left out.
+
+    Returns:
+        The deviation, a fraction 0 to 1, and its degrees of freedom; None where no layout has two
+        scores.
     """
     groups = [values for values in _unchosen(trials).values() if len(values) > 1]
     degrees = sum(len(values) - 1 for values in groups)
@@ -58,108 +81,115 @@ def seed_deviation(trials: Sequence[FrozenTrial]) -> tuple[float, int] | None:
 
 
 def against_baselines(
-    known: Mapping[str, Any], trials: Sequence[FrozenTrial]
-) -> list[dict[str, Any]]:
-    """Every baseline beside the best candidate.
+    study_attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]
+) -> list[BaselineRow]:
+    """Every baseline of a search beside its best candidate.
 
     Args:
-        known: attributes of the study.
-        trials: of the study.
-
-    Returns:
-        Plain JSON: what `nas_baselines` has, `map` and `deviation` of the baseline's `trainings`,
-        `difference` of the best candidate's mAP to it and its 95 % interval by Welch's t-test,
-        `difference_low` and `difference_high`; `verdict`: `better`, `worse`, `within noise`, `no
-        interval` where one of the two has fewer than two scores, `the best itself`, or why it was
-        not trained.
+        study_attributes: of the study; `nas_baselines` lists the baselines.
+        trials: of the study, all roles and states.
     """
     best = next(iter(ranked(trials)), None)
     ours = best and (
         repetitions(trials).get(str(best.user_attrs.get("layout_id"))) or [best.values[0]]
     )
-    found = []
-    for baseline in known.get("nas_baselines", []):
+    rows = []
+    for baseline in study_attributes.get("nas_baselines", []):
         layout_id = Layout.parse(baseline["layout"]).layout_id
         runs = [trial for trial in trials if trial.user_attrs.get("layout_id") == layout_id]
-        found.append(baseline | _beside(ours or [], runs, itself=best in runs))
-    return found
+        rows.append(_baseline_row(baseline, ours or [], runs, is_best=best in runs))
+    return rows
 
 
-def _beside(ours: Sequence[float], runs: Sequence[FrozenTrial], *, itself: bool) -> dict[str, Any]:
-    """One baseline with its `runs`, beside the best candidate's scores; `itself` if that is one of
-    them.
+def _baseline_row(
+    baseline: Mapping[str, Any],
+    ours: Sequence[float],
+    runs: Sequence[FrozenTrial],
+    *,
+    is_best: bool,
+) -> BaselineRow:
+    """One baseline with its `runs`, beside the scores of the best candidate; `is_best` where that
+    is one of the runs.
     """
     theirs = [
         trial.values[0] for trial in runs if trial.state == TrialState.COMPLETE and feasible(trial)
     ]
-    row = {
-        "trainings": len(theirs),
-        "map": statistics.fmean(theirs) if theirs else None,
-        "deviation": statistics.stdev(theirs) if len(theirs) > 1 else None,
-        "difference": None,
-        "difference_low": None,
-        "difference_high": None,
-    }
-    if not theirs:
-        return row | {"verdict": _why_not(runs)}
-    if itself or not ours:
-        return row | {"verdict": "the best itself" if itself else "no candidate yet"}
-    row["difference"] = statistics.fmean(ours) - statistics.fmean(theirs)
-    if min(len(ours), len(theirs)) < 2:
-        return row | {"verdict": "no interval"}
-    low, high = difference_interval(ours, theirs)
-    verdict = "better" if low > 0 else "worse" if high < 0 else "within noise"
-    return row | {"difference_low": low, "difference_high": high, "verdict": verdict}
-
-
-def difference_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """Of the difference of two means, at `LEVEL`, the variances unequal (Welch); at least two
-    values each.
-    """
-    if statistics.pvariance(ours) == statistics.pvariance(theirs) == 0:
-        return (statistics.fmean(ours) - statistics.fmean(theirs),) * 2
-    found = ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
-    return float(found.low), float(found.high)
-
-
-def _unchosen(trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:
-    """Scores by layout: of what was not trained as a candidate all, of candidates those of other
-    seeds.
-    """
-    candidates = {str(trial.user_attrs.get("layout_id")) for trial in ranked(trials)}
-    found = repetitions(trials)
-    for trial in trials:
-        layout_id = str(trial.user_attrs.get("layout_id"))
-        first = (
-            layout_id in found
-            and layout_id not in candidates
-            and not trial.user_attrs.get("replicate")
-        )
-        if first and trial.state == TrialState.COMPLETE and feasible(trial):
-            found[layout_id] = [trial.values[0], *found[layout_id]]
-    return found
-
-
-def _shown(row: Mapping[str, Any]) -> float:
-    return float(row["value"] if row["map_again"] is None else row["map_again"])
-
-
-def _margin(
-    deviation: float, degrees: int, best: Mapping[str, Any], row: Mapping[str, Any]
-) -> float:
-    if best is row:
-        return math.inf
-    counts = [max(1, each["replicates"]) for each in (best, row)]
-    return (
-        float(t.ppf((1 + LEVEL) / 2, degrees))
-        * deviation
-        * math.sqrt(sum(1 / count for count in counts))
+    compared = bool(theirs and ours) and not is_best
+    low, high = difference_interval(ours, theirs) if compared else (None, None)
+    return BaselineRow(
+        name=baseline["name"],
+        layout=baseline["layout"],
+        memory_predicted_gib=baseline["memory_predicted_gib"],
+        trainings=len(theirs),
+        map=statistics.fmean(theirs) if theirs else None,
+        deviation=statistics.stdev(theirs) if len(theirs) > 1 else None,
+        difference=statistics.fmean(ours) - statistics.fmean(theirs) if compared else None,
+        difference_low=low,
+        difference_high=high,
+        verdict=_verdict(low, high) if compared else _why_not_compared(theirs, runs, is_best),
     )
 
 
-def _why_not(runs: Sequence[FrozenTrial]) -> str:
-    said = [
-        trial.user_attrs.get("infeasible_reason") or trial.user_attrs.get("fail_reason")
-        for trial in runs
-    ]
-    return next((reason for reason in said if reason), "not trained yet")
+def _verdict(low: float | None, high: float | None) -> str:
+    """What an interval of the difference says of the best candidate."""
+    if low is None or high is None:
+        return "no interval"
+    return "better" if low > 0 else "worse" if high < 0 else "within noise"
+
+
+def _why_not_compared(theirs: Sequence[float], runs: Sequence[FrozenTrial], is_best: bool) -> str:
+    if theirs:
+        return "the best itself" if is_best else "no candidate yet"
+    reasons = [trial_row(trial).reason for trial in runs]
+    return next((reason for reason in reasons if reason), "not trained yet")
+
+
+def difference_interval(
+    ours: Sequence[float], theirs: Sequence[float]
+) -> tuple[float, float] | tuple[None, None]:
+    """Confidence interval at `LEVEL` of the difference of two means, mean of `ours` minus mean of
+    `theirs`, without assuming equal variances (Welch's t-test).
+
+    Returns:
+        Its lower and upper end; None twice where one of the two has fewer than two values.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None, None
+    if statistics.pvariance(ours) == statistics.pvariance(theirs) == 0:
+        return (statistics.fmean(ours) - statistics.fmean(theirs),) * 2
+    interval = ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
+    return float(interval.low), float(interval.high)
+
+
+def _unchosen(trials: Sequence[FrozenTrial]) -> dict[str, list[float]]:
+    """Scores by layout id that chose nothing: of a candidate those of its replicates, of any other
+    layout all.
+    """
+    candidates = {str(trial.user_attrs.get("layout_id")) for trial in ranked(trials)}
+    scores = repetitions(trials)
+    for trial in trials:
+        layout_id = str(trial.user_attrs.get("layout_id"))
+        is_first = (
+            layout_id in scores
+            and layout_id not in candidates
+            and not trial.user_attrs.get("replicate")
+        )
+        if is_first and trial.state == TrialState.COMPLETE and feasible(trial):
+            scores[layout_id] = [trial.values[0], *scores[layout_id]]
+    return scores
+
+
+def _is_within_noise(
+    deviation: float, degrees: int, best: LeaderboardRow, row: LeaderboardRow
+) -> bool:
+    counts = [max(1, each.replicates) for each in (best, row)]
+    quantile = float(t.ppf((1 + LEVEL) / 2, degrees))
+    margin = quantile * deviation * math.sqrt(sum(1 / count for count in counts))
+    return _score(best) - _score(row) < margin
+
+
+def _score(row: LeaderboardRow) -> float:
+    """mAP that did not choose the candidate, where there is one."""
+    score = row.value if row.map_again is None else row.map_again
+    assert score is not None
+    return score

@@ -35,6 +35,11 @@ def gib_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
+def scaled_text(value: float | None, unit: float, decimals: int) -> str:
+    """A number in multiples of `unit`, 1e6 for millions; `-` for None."""
+    return "-" if value is None else f"{value / unit:.{decimals}f}"
+
+
 def duration_text(seconds: float) -> str:
     """A time in seconds (below 100 s), minutes (below 100 min) or hours, with two digits."""
     value, unit = (

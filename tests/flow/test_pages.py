@@ -17,12 +17,12 @@ from helpers.studies import KNOWN, SPEC, frozen, study_of
 from optuna.trial import TrialState
 
 from dashboards.context import study_context
-from dashboards.pages import _trial, pages_app
+from dashboards.pages import StudyCard, pages_app, trial_context
 from dashboards.static_report import report_html
 from dashboards.study_view import StudyView
 from dashboards.summary import export_command, summary, summary_paragraphs
 from dashboards.templating import page
-from dashboards.trial_view import files_of, folder_of, rest, stages
+from dashboards.trial_view import files_of, folder_of, memory_of_other_parts, stage_blocks
 from nas.study.storage import open_storage
 
 BAD = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -184,20 +184,19 @@ def test_stages_are_drawn_with_their_share_of_memory():
         "stage_3": 0.75,
         "stage_4": 0.25,
     }
-    row = {"layout": "C1-C2-T4-T1@16", "memory_parts_gib": parts}
-    drawn = stages(row)
-    assert [(each["kind"], each["depth"], each["width"], each["stride"]) for each in drawn] == [
+    drawn = stage_blocks("C1-C2-T4-T1@16", parts)
+    assert [(each.kind, each.depth, each.width, each.stride) for each in drawn] == [
         ("C", 1, 16, 4),
         ("C", 2, 32, 8),
         ("T", 4, 64, 16),
         ("T", 1, 128, 32),
     ]
-    assert [each["share"] for each in drawn] == [0.25, 0.125, 0.1875, 0.0625]
-    assert rest(row) == "parameters 25.0 %, stem 12.5 %"
-    assert rest({}) == ""
-    heights = [each["h"] for each in drawn]
+    assert [each.share for each in drawn] == [0.25, 0.125, 0.1875, 0.0625]
+    assert memory_of_other_parts(parts) == "parameters 25.0 %, stem 12.5 %"
+    assert memory_of_other_parts({}) == ""
+    heights = [each.h for each in drawn]
     assert heights[2] > heights[1] > heights[0] == heights[3]
-    assert stages({"layout": "nonsense"}) == stages({}) == []
+    assert stage_blocks("nonsense", {}) == stage_blocks(None, {}) == []
 
 
 def test_the_note_is_words():
@@ -252,12 +251,10 @@ def harmless(html: str) -> None:
 
 def test_markup_in_a_study_is_shown_not_run():
     view = StudyView.read(hostile())
-    harmless(
-        page("studies.html", "", studies=[{"id": 1, "name": view.name, "said": summary(view)}])
-    )
+    harmless(page("studies.html", "", studies=[StudyCard(1, view.name, summary(view))]))
     harmless(page("study.html", "", shown=study_context(view)))
     for number in range(3):
-        harmless(page("trial.html", "", id=1, name=view.name, **_trial(view, number)))
+        harmless(page("trial.html", "", shown=trial_context(view, 1, number)))
     harmless(page("login.html", "", next=BAD, said=""))
     harmless(report_html(view.study))
 

@@ -158,7 +158,7 @@ class TabularBenchmark:
             StudyError: its candidates are trained in another way, or its space has layouts that the
                 table has not.
         """
-        known = {"nas_spec": self.request, "nas_data": asdict(self.facts)}
+        known = {"nas_spec": self.request, "nas_data": self.facts.to_dict()}
         if changed := differences(spec, self.facts.fingerprint, known, SAME):
             raise StudyError(
                 "the table cannot answer for a search that trains in another way: "
@@ -172,7 +172,7 @@ class TabularBenchmark:
         head = {
             "about": self.about,
             "device": self.device,
-            "facts": asdict(self.facts),
+            "facts": self.facts.to_dict(),
             "request": self.request,
         }
         begun = json.dumps(head, indent=1).removesuffix("\n}")
@@ -194,7 +194,7 @@ class TabularBenchmark:
             return cls(
                 written["about"],
                 written["request"],
-                _facts(written["facts"]),
+                DatasetSummary.from_dict(written["facts"]),
                 written["device"],
                 runs,
             )
@@ -224,10 +224,3 @@ def _map_alone(score: float) -> CocoMetrics:
 
 def _present(run: RecordedRun) -> dict[str, Any]:
     return {name: value for name, value in asdict(run).items() if value is not None}
-
-
-def _facts(written: dict[str, Any]) -> DatasetSummary:
-    shape: Any = tuple(written["batch_shape"])
-    return DatasetSummary(
-        **{**written, "categories": tuple(written["categories"]), "batch_shape": shape}
-    )

@@ -60,10 +60,10 @@ def test_every_plot_takes_a_study_that_is_no_search(plot, directions: list[str])
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
 def test_figures_do_not_change_the_study(plot):
     seen = view(*many(8))
-    before = repr(seen.trials), repr(seen.known)
+    before = repr(seen.trials), repr(seen.attributes)
     plot.draw(seen)
     after = StudyView.read(seen.study)
-    assert (repr(after.trials), repr(after.known)) == before
+    assert (repr(after.trials), repr(after.attributes)) == before
 
 
 def test_memory_is_measured_else_predicted_and_scores_are_per_cent():
@@ -146,7 +146,7 @@ def test_patterns_come_best_first():
     [("C2-C2-T12-T4", "C-C-T-T"), ("T1-C1-T1-C10@16,20,24,28+norm=gn", "T-C-T-C"), (None, None)],
 )
 def test_patterns_are_those_of_the_layout(layout: str | None, kinds: str | None):
-    assert pattern({"layout": layout} if layout else {}) == kinds
+    assert pattern(layout) == kinds
 
 
 def test_importances_need_trials_that_differ():

@@ -79,7 +79,7 @@ def test_measured_excess_is_infeasible_never_best_never_again(tmp_path: Path):
     assert trial.state == TrialState.PRUNED
     assert "needs 2.0 GiB, the budget is 1.0 GiB" in trial.user_attrs["infeasible_reason"]
     assert trial.constraints["memory_peak"] == 1.0
-    assert trial_row(trial)["state"] == "INFEASIBLE"
+    assert trial_row(trial).state == "INFEASIBLE"
     assert trial.intermediate_values == {1: 0.9}
     driver.train(0.1)
     assert [best.number for best in leaderboard(driver.study.study)] == [1]

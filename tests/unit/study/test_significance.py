@@ -66,7 +66,7 @@ def test_baselines_and_replicates_are_no_candidates():
     first = candidates(0.3)
     trials = [*first, *again(first[0], 0.9), *baseline(0.8, 0.9)]
     assert ranked(trials) == first
-    assert [row["map_again"] for row in board_rows(trials)] == [0.9]
+    assert [row.map_again for row in board_rows(trials)] == [0.9]
 
 
 def test_the_deviation_is_that_of_scores_that_chose_nothing():
@@ -93,12 +93,12 @@ def test_rows_within_the_margin_of_the_first_are_marked():
     deviation = math.sqrt((2 * 0.02**2 + 2 * 0.02**2) / 3)
     margin = 3.182 * deviation * math.sqrt(1 / 2 + 1)
     rows = board_rows(trials)
-    assert [row["within_noise"] for row in rows] == [
+    assert [row.within_noise for row in rows] == [
         0.40 - score < margin for score in (0.40, 0.39, 0.2)
     ]
-    assert [row["within_noise"] for row in rows] == [True, True, False]
-    assert [row["replicates"] for row in rows] == [2, 0, 0]
-    assert [row["within_noise"] for row in board_rows([first, other])] == [None, None]
+    assert [row.within_noise for row in rows] == [True, True, False]
+    assert [row.replicates for row in rows] == [2, 0, 0]
+    assert [row.within_noise for row in board_rows([first, other])] == [None, None]
 
 
 def test_welch_intervals_hold_the_true_difference_as_often_as_they_say():
@@ -131,23 +131,21 @@ def test_equal_scores_have_an_interval_without_width():
 def test_verdicts(ours: tuple[float, ...], theirs: tuple[float, ...], verdict: str):
     best = candidates(0.6)[0]
     (row,) = against_baselines(BASELINES, [best, *again(best, *ours), *baseline(*theirs)])
-    assert row["verdict"] == verdict
-    assert row["trainings"] == len(theirs)
+    assert row.verdict == verdict
+    assert row.trainings == len(theirs)
     if theirs:
-        assert row["difference"] == pytest.approx(np.mean(ours or [0.6]) - np.mean(theirs))
-    assert (row["difference_low"] is None) == (verdict in ("no interval", "not trained yet"))
+        assert row.difference == pytest.approx(np.mean(ours or [0.6]) - np.mean(theirs))
+    assert (row.difference_low is None) == (verdict in ("no interval", "not trained yet"))
 
 
 def test_a_baseline_that_could_not_be_trained_says_why():
     broken = baseline(0.1)[0]
     broken.state, broken.values = TrialState.FAIL, None
     broken.set_user_attr("fail_reason", "the loss is nan")
-    assert (
-        against_baselines(BASELINES, [*candidates(0.3), broken])[0]["verdict"] == "the loss is nan"
-    )
-    assert against_baselines(BASELINES, baseline(0.1))[0]["verdict"] == "no candidate yet"
+    assert against_baselines(BASELINES, [*candidates(0.3), broken])[0].verdict == "the loss is nan"
+    assert against_baselines(BASELINES, baseline(0.1))[0].verdict == "no candidate yet"
 
 
 def test_a_baseline_that_is_the_best_candidate_is_not_compared_with_itself():
     best = frozen(0, score=0.5, layout=SWIN, layout_id=Layout.parse(SWIN).layout_id)
-    assert against_baselines(BASELINES, [best])[0]["verdict"] == "the best itself"
+    assert against_baselines(BASELINES, [best])[0].verdict == "the best itself"
