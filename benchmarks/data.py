@@ -35,10 +35,12 @@ from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
 from nas.config.recipe import Recipe
-from nas.data.coco import CocoSplit, find_split
+from nas.data.annotation_files import find_split
+from nas.data.coco import CocoSplit
 from nas.data.dataloader import make_loader
-from nas.data.dataset import Batch, train_view
+from nas.data.dataset import Batch
 from nas.data.samplers import AspectRatioBatchSampler
+from nas.data.transforms import train_resize_flip
 from nas.data.validation import usable_splits
 from nas.utils.formatting import GIB
 
@@ -84,7 +86,7 @@ def _columns(items: list[Any]) -> tuple[Any, ...]:
 def ours(split: CocoSplit, recipe: Recipe, workers: int, finish: Callable[[Batch], Batch]) -> Epoch:
     """What candidates train on; `finish` is the training device's part."""
     order = AspectRatioBatchSampler(split.images, recipe.batch, seed=0)
-    loader = make_loader(split, train_view(recipe), order, workers, 32 * GIB)
+    loader = make_loader(split, train_resize_flip(recipe), order, workers, 32 * GIB)
 
     def epoch() -> Iterator[int]:
         for batch in loader:

@@ -26,7 +26,7 @@ import torch
 import torchvision
 
 from nas.config.choices import Checkpointing
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
 from nas.training.gpu_memory import free_memory

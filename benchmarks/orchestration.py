@@ -258,7 +258,7 @@ def main() -> None:
 
 
 def load_space_parameters() -> dict[str, Any]:
-    from search_spaces.space import load_space
+    from search_spaces.loading import load_space
 
     return load_space("free").parameters()
 

@@ -32,7 +32,7 @@ from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.compile import compile_blocks
 from nas.models.detectors import DETECTORS, build_detector

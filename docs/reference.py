@@ -17,15 +17,15 @@ from pydantic.fields import FieldInfo
 
 from nas.config.choices import recipe_names
 from nas.config.recipe import Recipe, load_recipe
-from nas.config.spec import (
+from nas.config.sections import (
     BudgetSpec,
     CalibrationSpec,
     DataSpec,
     DetectorSpec,
     RunSpec,
     SearchSettings,
-    SearchSpec,
 )
+from nas.config.spec import SearchSpec
 from nas.study import schema as attributes
 
 PATH = Path(__file__).with_suffix(".md")

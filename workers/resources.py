@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.config.spec import RunSpec
+from nas.config.sections import RunSpec
 from nas.errors import SpecError
 from nas.profiling.memory.gpu_share import card_share_bytes
 from nas.utils.formatting import MIB, gib

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.splits import Splits, read_index, write_index
 from nas.profiling.memory.gpu_share import cap_bytes

@@ -14,7 +14,7 @@ import typer
 from nas.cli.runner import parse_settings
 from nas.config.choices import DetectorName, recipe_names
 from nas.study.schema import STORAGE_VARIABLE
-from search_spaces.space import preset_names
+from search_spaces.loading import preset_names
 
 
 def either(choice: object) -> str:

@@ -14,7 +14,7 @@ from nas.utils.formatting import gib_text
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
-    from nas.config.spec import DetectorSpec
+    from nas.config.sections import DetectorSpec
     from nas.profiling.memory import Training
 
 _MEMORY_ROWS = {
@@ -61,7 +61,7 @@ def profile(
     }
     from nas.config.parsing import parse_model
     from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
-    from nas.config.spec import DetectorSpec
+    from nas.config.sections import DetectorSpec
 
     keys = given({"detector.name": detector}) | parse_settings(settings or [])
     spec = parse_model(

@@ -161,7 +161,7 @@ def check_files(spec: SearchSpec) -> None:
         DataError: there is no such folder, or not what a data set has.
         SpecError: there are no such weights.
     """
-    from nas.data.coco import find_split
+    from nas.data.annotation_files import find_split
     from nas.utils.files import check_file
     from nas.utils.paths import localize
 

@@ -139,7 +139,7 @@ def score(
     """Metrics of a bundle on a split, images a second, what the bundle says of itself, and how many
     images there are; drawn into a folder where one is named.
     """
-    from nas.data.coco import find_split
+    from nas.data.annotation_files import find_split
 
     find_split(data, split)
     if not bundle.is_dir():
@@ -330,11 +330,11 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
 
 def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
     from nas.data.dataloader import loader_workers, make_loader
-    from nas.data.dataset import eval_view
     from nas.data.samplers import EvalBatches
+    from nas.data.transforms import eval_resize_flip
 
     batches = EvalBatches(split.images, recipe.micro_batch_size)
-    return make_loader(split, eval_view(recipe), batches, loader_workers(recipe, device))
+    return make_loader(split, eval_resize_flip(recipe), batches, loader_workers(recipe, device))
 
 
 def _figures(report: EpochReport) -> dict[str, Any]:

@@ -1,35 +1,30 @@
-"""Batches of labelled images: cropped and augmented by torchvision's transforms, in an order and
-with draws that depend on the seed alone (see `nas.data.dataset`).
-
-In training, `light` is a random crop of 8 to 100 % of the area and a flip (Szegedy et al., CVPR
-2015; He et al., CVPR 2016). `strong` adds TrivialAugment (Mueller & Hutter, ICCV 2021) to every
-image, random erasing (Zhong et al., AAAI 2020) to a quarter of them, and mixup (Zhang et al., ICLR
-2018) or cutmix (Yun et al., ICCV 2019), by turns, to every batch. Scored is the central crop of an
-image whose short side is 256/224 of the crop's.
+"""Batches of labelled images, in an order and with draws that depend on the seed alone (see
+`nas.data.dataset`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from nas.config.pretraining import PretrainingRecipe
+from nas.data.classification_transforms import (
+    eval_transform,
+    mixup_or_cutmix,
+    seeded,
+    train_transform,
+)
 from nas.data.dataset import Item
 from nas.data.image_folder import LabelledImages
 from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.samplers import DistributedBatchSampler, GroupedBatchSampler
 from nas.utils.distributed import World
-
-RESIZE_SHARE = 256 / 224
-ERASED, MIXUP_ALPHA, CUTMIX_ALPHA = 0.25, 0.8, 1.0  # Swin's
-GREY = (124, 116, 104)  # ImageNet's mean colour, which is 0 to the network
 
 
 @dataclass(frozen=True)
@@ -53,14 +48,8 @@ class ImageBatch:
         )
         targets = self.targets.to(device, non_blocking=True)
         if self.mixed is not None:
-            mixing = v2.RandomChoice(
-                [
-                    v2.MixUp(alpha=MIXUP_ALPHA, num_classes=self.classes),
-                    v2.CutMix(alpha=CUTMIX_ALPHA, num_classes=self.classes),
-                ]
-            )
             with seeded(self.mixed):
-                images, targets = mixing(images, targets)
+                images, targets = mixup_or_cutmix(self.classes)(images, targets)
         return ImageBatch(images, targets, self.classes)
 
     def pin_memory(self) -> ImageBatch:
@@ -68,41 +57,6 @@ class ImageBatch:
         return ImageBatch(
             self.images.pin_memory(), self.targets.pin_memory(), self.classes, self.mixed
         )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """What is drawn inside on the CPU depends on `seed` alone; outside nothing changes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed GPUs as well
-        yield
-
-
-def train_transform(recipe: PretrainingRecipe) -> v2.Transform:
-    """8-bit images [3, H, W] to [3, S, S]."""
-    crop = v2.RandomResizedCrop(
-        recipe.image_size, interpolation=InterpolationMode.BICUBIC, antialias=True
-    )
-    steps: list[v2.Transform] = [crop, v2.RandomHorizontalFlip(recipe.flip)]
-    if recipe.augment == "strong":
-        # Of tensors torchvision can turn and shear with these two interpolations only: nearest and
-        # bilinear.
-        steps += [
-            v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR),
-            v2.RandomErasing(ERASED, value=GREY),
-        ]
-    return v2.Compose(steps)
-
-
-def eval_transform(recipe: PretrainingRecipe) -> v2.Transform:
-    """8-bit images [3, H, W] to [3, S, S], without chance."""
-    size = int(recipe.image_size * RESIZE_SHARE)
-    return v2.Compose(
-        [
-            v2.Resize(size, interpolation=InterpolationMode.BICUBIC, antialias=True),
-            v2.CenterCrop(recipe.image_size),
-        ]
-    )
 
 
 class ImageDataset(Dataset):

@@ -1,4 +1,4 @@
-"""From a split to batches: loaders, and what goes wrong in their processes."""
+"""Data loaders: batches of a split, decoded in processes of their own, and their errors."""
 
 from __future__ import annotations
 
@@ -12,19 +12,14 @@ from torch.utils.data import DataLoader, Sampler
 
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
-from nas.data.dataset import (
-    Batch,
-    DetectionDataset,
-    ResizeFlip,
-    SampledTransform,
-    Target,
-)
+from nas.data.dataset import Batch, DetectionDataset, Target
+from nas.data.transforms import ResizeFlip, SampledTransform
 from nas.errors import DataError
 
 
 def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
-    """Processes that decode images: none beside training on the CPU, which needs the cores
-    itself.
+    """Decide how many processes decode images: what the recipe says, or for `auto` up to `most`
+    beside a GPU and none on the CPU, where training needs the cores itself.
     """
     if recipe.loader_workers != "auto":
         return recipe.loader_workers
@@ -32,11 +27,19 @@ def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
 
 
 def make_loader(
-    split: CocoSplit, view: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0
+    split: CocoSplit, transform: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0
 ) -> DataLoader:
-    """Batches of `split` in the order of `batches`."""
+    """Build the loader of a split's batches.
+
+    Args:
+        split: images and boxes.
+        transform: how images are resized and flipped.
+        batches: gives for each batch a list of (index, seed).
+        workers: processes that decode images; 0 decodes in this one.
+        cache_bytes: what decoded images may take of this machine's disk.
+    """
     return DataLoader(
-        DetectionDataset(split, view, cache_bytes),
+        DetectionDataset(split, transform, cache_bytes),
         batch_sampler=batches,
         collate_fn=_collate,
         num_workers=workers,
@@ -47,8 +50,10 @@ def make_loader(
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """A `DataError` of a loader's process comes with a traceback in its text, which is taken
-    off.
+    """Take the traceback off the text of a `DataError` that comes from a loader's process.
+
+    Raises:
+        DataError: the block's, with its own one line of text.
     """
     try:
         yield

@@ -1,4 +1,5 @@
-"""Images and boxes as training and evaluation want them, and the batches they come in.
+"""Images, boxes and masks of a split as training and evaluation take them, one by one and in
+batches.
 
 An item is asked for by (index, seed): what augmentation draws depends on that pair alone, so that a
 run that was interrupted, or one with another number of loader workers, sees the same pixels. Images
@@ -20,11 +21,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
-from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
-from nas.data.image_cache import PixelCache, resized
+from nas.data.image_cache import PixelCache
 from nas.data.masks import rasterized
 from nas.data.packing import Form, pack, unpack
+from nas.data.transforms import ResizeFlip, SampledTransform
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
@@ -32,35 +33,18 @@ MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 
 
 @dataclass(frozen=True)
-class ResizeFlip:
-    """How images are shown: short sides in pixels to draw from, the limit of the long side, the
-    probability of a flip, and whether targets have masks, where the split has them.
-    """
-
-    short_sides: tuple[int, ...]
-    long_side: int
-    flip: float = 0.0
-    masks: bool = False
-
-
-@dataclass(frozen=True)
-class SampledTransform:
-    """What was drawn for one image: its height and width in pixels, and whether left and right
-    change places.
-    """
-
-    size: tuple[int, int]
-    flipped: bool
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Images [3, H_i, W_i] and their targets: `boxes` [N, 4], `labels` [N] from 1, `image_id` [];
-    `masks` [N, H_i, W_i] of 0 and 1, uint8, where the split has masks (that of a box without one is
-    empty).
+    """Images and targets of one step.
 
     As they come from a loader, images are 8-bit and `draws` says what is to be done with them;
-    after `to` they are float in 0 to 1. Targets are those of the images as they will be.
+    after `to` they are float32 in 0 to 1. Targets are those of the images as they will be.
+
+    Args:
+        images: [3, H_i, W_i] each.
+        targets: for each image `boxes` [N, 4] as x1, y1, x2, y2 in pixels, `labels` [N] from 1,
+            `image_id` []; where the split has masks also `masks` [N, H_i, W_i] of 0 and 1, uint8,
+            all 0 for a box without one.
+        draws: for each image how it is to be transformed; empty when that is done.
     """
 
     images: list[Tensor]
@@ -68,10 +52,10 @@ class Batch:
     draws: tuple[SampledTransform, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device, its draws carried out there."""
+        """Move the batch to a device and transform its images there."""
         images = [image.to(device, non_blocking=True) for image in self.images]
         if self.draws:
-            images = [_shown(image, draw) for image, draw in zip(images, self.draws, strict=True)]
+            images = [draw.apply(image) for image, draw in zip(images, self.draws, strict=True)]
         return Batch(
             images,
             [
@@ -81,14 +65,14 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """Where a device can fetch it while it does something else; `DataLoader` calls this."""
+        """Copy the batch to memory that a GPU reads while it computes; `DataLoader` calls this."""
         targets = [
             {key: value.pin_memory() for key, value in target.items()} for target in self.targets
         ]
         return Batch([image.pin_memory() for image in self.images], targets, self.draws)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """From a loader's process it comes in one piece."""
+        """Pickle all tensors as one, which is how a batch leaves a loader's process."""
         tensors = [*self.images, *(value for target in self.targets for value in target.values())]
         return _unpacked, (*pack(tensors), [tuple(target) for target in self.targets], self.draws)
 
@@ -104,51 +88,32 @@ def _unpacked(
     return Batch(images, [{key: next(tensors) for key in of_one} for of_one in keys], draws)
 
 
-def _shown(image: Tensor, draw: SampledTransform) -> Tensor:
-    if image.shape[1:] != draw.size:
-        image = F.resize_image(image, list(draw.size), antialias=True)
-    if draw.flipped:
-        image = F.horizontal_flip_image(image)
-    return F.to_dtype_image(image, torch.float32, scale=True)
-
-
-def train_view(recipe: Recipe) -> ResizeFlip:
-    """Flips, a short side drawn from the recipe's, and masks."""
-    return ResizeFlip(recipe.short_sides, recipe.long_side, recipe.flip, masks=True)
-
-
-def eval_view(recipe: Recipe) -> ResizeFlip:
-    """The recipe's size; evaluation reads masks from the split."""
-    return ResizeFlip((recipe.image_size,), recipe.long_side)
-
-
 class DetectionDataset(Dataset):
-    """The images of a split with their boxes; crowd boxes are left out in training, evaluation
-    reads them from the split.
+    """The images of a split with their boxes, asked for by (index, seed of the augmentation).
+
+    Crowd boxes are left out; evaluation reads them from the split.
 
     Args:
         split: images and boxes.
-        view: how they are shown.
+        transform: how images are resized and flipped.
         cache_bytes: what decoded images may take of this machine's disk (see `PixelCache`).
     """
 
-    def __init__(self, split: CocoSplit, view: ResizeFlip, cache_bytes: int = 0) -> None:
-        self.split, self.view = split, view
-        self.with_masks = view.masks and split.has_masks
-        self.pixels = PixelCache(split, max(view.short_sides), view.long_side, cache_bytes)
-        index = {image.id: place for place, image in enumerate(split.images)}
-        found = sorted(
-            (box for box in split.boxes if not box.iscrowd), key=lambda box: index[box.image_id]
-        )
-        self.boxes = torch.tensor([box.bbox for box in found], dtype=torch.float32).reshape(
-            -1, 4
-        )  # of all images, one after
-        self.boxes[:, 2:] += self.boxes[:, :2]  # the other, in xyxy
-        self.labels = torch.tensor(
-            [split.labels[box.category_id] for box in found], dtype=torch.int64
-        )
-        self.segmentations = [box.segmentation for box in found] if self.with_masks else []
-        counts = Counter(box.image_id for box in found)
+    def __init__(self, split: CocoSplit, transform: ResizeFlip, cache_bytes: int = 0) -> None:
+        self.split, self.transform = split, transform
+        self.with_masks = transform.masks and split.has_masks
+        short_side = max(transform.short_sides)
+        self.pixels = PixelCache(split, short_side, transform.long_side, cache_bytes)
+        position = {image.id: index for index, image in enumerate(split.images)}
+        boxes = [box for box in split.boxes if not box.iscrowd]
+        boxes.sort(key=lambda box: position[box.image_id])
+        # The boxes of all images, one image after the other, as x1, y1, x2, y2.
+        self.boxes = torch.tensor([box.bbox for box in boxes], dtype=torch.float32).reshape(-1, 4)
+        self.boxes[:, 2:] += self.boxes[:, :2]
+        label_of = split.labels
+        self.labels = torch.tensor([label_of[box.category_id] for box in boxes], dtype=torch.int64)
+        self.segmentations = [box.segmentation for box in boxes] if self.with_masks else []
+        counts = Counter(box.image_id for box in boxes)
         self.ends = list(
             itertools.accumulate((counts[image.id] for image in split.images), initial=0)
         )
@@ -157,16 +122,18 @@ class DetectionDataset(Dataset):
         return len(self.split.images)
 
     def __getitem__(self, item: Item) -> tuple[Tensor, Target, SampledTransform]:
-        """Raises `DataError` where the image cannot be decoded any more."""
+        """Read an image and draw its augmentation.
+
+        Returns:
+            The image as it is cached, [3, H, W], uint8; its target as it will be once the draw is
+            applied; the draw.
+
+        Raises:
+            DataError: the image cannot be decoded any more.
+        """
         index, seed = item
-        record, generator = self.split.images[index], torch.Generator().manual_seed(seed)
-        short_side = self.view.short_sides[
-            int(torch.randint(len(self.view.short_sides), (), generator=generator))
-        ]
-        flipped = float(torch.rand((), generator=generator)) < self.view.flip
-        draw = SampledTransform(
-            resized(record.height, record.width, short_side, self.view.long_side), flipped
-        )
+        record = self.split.images[index]
+        draw = self.transform.sample(record.height, record.width, seed)
         return self.pixels.read(index), self._target(index, draw), draw
 
     def _target(self, index: int, draw: SampledTransform) -> Target:

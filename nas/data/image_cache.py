@@ -30,6 +30,7 @@ from torchvision.transforms.v2 import functional as F
 
 from nas.data.coco import CocoSplit
 from nas.data.image_io import BrokenImage, broken_image_as_data_error, read_rgb
+from nas.data.transforms import resized_size
 from nas.utils.paths import cache_folder
 
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])
@@ -44,7 +45,7 @@ class PixelCache:
 
     Args:
         split: the images.
-        short_side, long_side: their size in pixels, as `resized` gives it.
+        short_side, long_side: their size in pixels, as `resized_size` gives it.
         limit_bytes: what all caches of this machine may take together; 0 keeps nothing. Images
             without room are decoded each time, caches that nobody uses are removed, the longest
             unused first.
@@ -53,7 +54,7 @@ class PixelCache:
     def __init__(self, split: CocoSplit, short_side: int, long_side: int, limit_bytes: int) -> None:
         self.split = split
         self.sizes = [
-            resized(image.height, image.width, short_side, long_side) for image in split.images
+            resized_size(image.height, image.width, short_side, long_side) for image in split.images
         ]
         self.ends = np.cumsum([3 * height * width for height, width in self.sizes])
         self.key = _key(split, short_side, long_side)
@@ -234,11 +235,3 @@ def _removed(folder: Path) -> bool:
             return False
         shutil.rmtree(folder, ignore_errors=True)
     return True
-
-
-def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width after the resize: the short side as asked for, unless the long side would
-    pass its limit.
-    """
-    ratio = min(short_side / min(height, width), long_side / max(height, width))
-    return max(1, int(height * ratio)), max(1, int(width * ratio))

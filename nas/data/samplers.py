@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from nas.config.recipe import LARGEST_STRIDE, Recipe
 from nas.data.coco import ImageRecord
 from nas.data.dataset import Item
-from nas.data.image_cache import resized
+from nas.data.transforms import resized_size
 from nas.utils.distributed import World
 
 
@@ -121,7 +121,9 @@ def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[
     for group in aspect_groups(images):
         sides = {(images[i].height, images[i].width) for i in group}
         sizes = [
-            resized(h, w, short, recipe.long_side) for h, w in sides for short in recipe.short_sides
+            resized_size(h, w, short, recipe.long_side)
+            for h, w in sides
+            for short in recipe.short_sides
         ]
         if sizes:
             shapes.append(tuple(_padded(max(side)) for side in zip(*sizes, strict=True)))

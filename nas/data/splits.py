@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nas.config.recipe import Recipe
-from nas.config.spec import DataSpec, SearchSpec
+from nas.config.sections import DataSpec
+from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit, fingerprint
 from nas.data.samplers import largest_batch_shape
 from nas.data.validation import CheckedSplit, usable_splits

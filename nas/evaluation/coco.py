@@ -17,7 +17,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nas.data.coco import CocoSplit, read_annotations
+from nas.data.annotation_files import read_annotations
+from nas.data.coco import CocoSplit
 from nas.data.masks import encoded
 from nas.reports import CocoMetrics
 from nas.reports.metrics import BOX_METRICS, MASK_METRICS

@@ -25,7 +25,7 @@ from safetensors.torch import load, save
 
 from nas.config.parsing import parse_model, read_yaml
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, UserError
 from nas.export.backbone_source import backbone_source
 from nas.export.description import Trained

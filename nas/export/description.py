@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.study.provenance import git_commit, versions
 from search_spaces.layout import Layout
 

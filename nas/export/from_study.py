@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.export.description import Trained, make_origin
 from nas.study.schema import EXPORTED
 from nas.study.significance import against_baselines, board_rows

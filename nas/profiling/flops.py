@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone
 from nas.models.detectors import build_detector
 from nas.models.detectors.deformable_conv import DeformableConv

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import yaml
 
 from nas.config.choices import DetectorName
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.errors import SpecError
 from nas.profiling.flops import count_cost
 from nas.profiling.memory import Training, predict_memory

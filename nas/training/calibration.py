@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas.config.spec import CalibrationSpec
+from nas.config.sections import CalibrationSpec
 from nas.data.dataset import Batch
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector

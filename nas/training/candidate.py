@@ -21,12 +21,12 @@ from torch.utils.data import DataLoader
 
 from nas.artifacts.paths import DETECTIONS
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, loading, make_loader
-from nas.data.dataset import ResizeFlip, eval_view, train_view
 from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatches
 from nas.data.splits import Splits
+from nas.data.transforms import ResizeFlip, eval_resize_flip, train_resize_flip
 from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.activation_checkpointing import checkpoint_blocks
@@ -163,7 +163,9 @@ class Epochs:
             splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed
         )
         self.train_loader = self._loader(
-            splits.train, train_view(self.recipe), DistributedBatchSampler(self.order, run.world)
+            splits.train,
+            train_resize_flip(self.recipe),
+            DistributedBatchSampler(self.order, run.world),
         )
         self.val_loader = self._scoring_loader(splits.val)
 
@@ -217,7 +219,7 @@ class Epochs:
     def _scoring_loader(self, split: CocoSplit) -> DataLoader:
         order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))
         return self._loader(
-            split, eval_view(self.recipe), DistributedBatchSampler(order, self.run.world)
+            split, eval_resize_flip(self.recipe), DistributedBatchSampler(order, self.run.world)
         )
 
     def _loader(
@@ -259,7 +261,7 @@ def _calibrate(
         AspectRatioBatchSampler(train.images, size, candidate.seed), world
     )
     loader = make_loader(
-        train, train_view(recipe), order, workers=0, cache_bytes=candidate.cache_bytes
+        train, train_resize_flip(recipe), order, workers=0, cache_bytes=candidate.cache_bytes
     )
     batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
     return calibrate(detector, batches, candidate.calibration).to_dict()

@@ -14,7 +14,7 @@ from torch import Tensor
 from nas.config.choices import DetectorName
 from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, Target
 from nas.evaluation.coco import evaluate

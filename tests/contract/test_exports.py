@@ -19,7 +19,7 @@ from torch import nn
 
 from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, MissingDependency
 from nas.export.backbone_source import backbone_source
 from nas.export.bundle import FILES, ONNX_FILES, read_bundle, write_bundle

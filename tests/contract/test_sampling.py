@@ -16,7 +16,8 @@ from nas.search.equalizer import Equalizer
 from nas.search.layout_filter import LayoutFilter
 from nas.search.samplers import BudgetedSampler, distributions, make_sampler
 from search_spaces.layout import Layout
-from search_spaces.space import SearchSpace, load_space
+from search_spaces.loading import load_space
+from search_spaces.space import SearchSpace
 
 
 def cost(layout: Layout) -> int:

@@ -10,7 +10,8 @@ import pytest
 
 from search_spaces.errors import LayoutError, SpaceError
 from search_spaces.layout import Layout
-from search_spaces.space import SearchSpace, load_space, preset_names, space_from_dict
+from search_spaces.loading import load_space, preset_names, space_from_dict
+from search_spaces.space import SearchSpace
 
 OWN = """
 name: own

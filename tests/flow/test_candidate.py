@@ -16,7 +16,7 @@ from nas.artifacts.history import read_reports
 from nas.artifacts.paths import CHECKPOINT, CURVES, DETECTIONS, LOG, REPORTS, WEIGHTS
 from nas.config.choices import Schedule
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss

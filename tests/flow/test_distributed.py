@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from nas.artifacts.paths import CHECKPOINT, WEIGHTS
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.splits import Splits
 from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss, OutOfMemory

@@ -22,7 +22,7 @@ import pytest
 from helpers.commands import Run
 
 from nas.config.spec import load_spec
-from search_spaces.space import load_space
+from search_spaces.loading import load_space
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent

@@ -17,7 +17,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
 from nas.profiling.flops import count_cost
 from nas.profiling.paper_tables import paper_rows

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone
 from nas.models.detectors import build_detector
 from nas.profiling.flops import count_cost

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.profiling.memory import Training, predict_memory
 from search_spaces.layout import Layout
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.profiling.flops import count_cost
 from search_spaces.layout import Layout
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.profiling.flops import Cost, count_cost
 from search_spaces.layout import Layout
 

@@ -14,7 +14,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.atss_loss import atss_losses, decode_boxes, match
 from nas.models.detectors.dense_head import STRIDES, PyramidAnchors, focal_loss, giou_loss

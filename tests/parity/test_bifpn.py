@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
 from nas.models.necks.bifpn import EPS, BiFpn
 from search_spaces.layout import Layout

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone
 from nas.models.detectors import Detector, build_detector
 from nas.profiling.flops import _count_detector, count_cost

@@ -12,7 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
 from nas.models.detectors.dense_head import STRIDES, PyramidAnchors, centers_of
 from nas.models.detectors.faster_rcnn import (

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import box_iou
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
 from nas.models.detectors.deformable_conv import DeformableConv
 from nas.models.detectors.reppoints import _detect

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou, roi_align
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
 from nas.models.detectors.sparse_rcnn import SparseRcnn, _detections
 from nas.models.detectors.sparse_rcnn_head import (

@@ -18,7 +18,7 @@ from typing import Any
 
 from nas.artifacts.trial_files import check_output
 from nas.config.spec import SearchSpec
-from nas.data.coco import find_split
+from nas.data.annotation_files import find_split
 from nas.errors import StudyError, UserError
 from nas.study.schema import STORAGE_VARIABLE
 from nas.utils.files import check_file

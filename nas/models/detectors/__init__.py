@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone, he_init_
 from nas.models.detectors.atss import Atss
 from nas.models.detectors.base import Detector

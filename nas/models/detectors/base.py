@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors.transform import BatchTransform
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 

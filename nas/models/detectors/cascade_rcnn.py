@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import roi_align
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.cascade_heads import MASK_ROI_SIZE, CascadeStage, Sampled
 from nas.models.detectors.faster_rcnn import (

@@ -20,7 +20,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.image_list import ImageList
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR, STRIDES, PyramidAnchors, Tower
 from nas.models.detectors.transform import BatchTransform, empty_targets

@@ -21,7 +21,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PyramidAnchors
 from nas.models.detectors.transform import BatchTransform

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import STRIDES, PyramidAnchors, centers_of
 from nas.models.detectors.reppoints_corners import refine_corners

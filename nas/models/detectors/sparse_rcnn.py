@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR
 from nas.models.detectors.faster_rcnn import ROI_SIZE

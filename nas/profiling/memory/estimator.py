@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from nas.config.choices import Checkpointing, OptimizerName, Precision
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.detectors import DETECTORS
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
 from nas.profiling.memory.recorder import RELEASED

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.config.recipe import Recipe
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch, Target
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import Detector, build_detector

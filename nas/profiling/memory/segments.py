@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.backbones.hybrid import dense_join
 from nas.models.backbones.resnet_stage import ConvStage
 from nas.models.backbones.stems import make_stem

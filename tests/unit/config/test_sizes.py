@@ -7,8 +7,8 @@ from copy import deepcopy
 
 import pytest
 
+from nas.config.sections import BudgetSpec, RunSpec
 from nas.config.sizes import CacheSize, MemorySize
-from nas.config.spec import BudgetSpec, RunSpec
 from nas.errors import SpecError
 
 

@@ -18,11 +18,10 @@ from nas.data.classification_loader import (
     ImageDataset,
     InOrder,
     eval_loader,
-    eval_transform,
     shuffled,
     train_loader,
-    train_transform,
 )
+from nas.data.classification_transforms import eval_transform, train_transform
 from nas.data.image_folder import LabelledImages
 from nas.data.samplers import DistributedBatchSampler
 from nas.errors import DataError
@@ -64,7 +63,7 @@ def test_the_seed_decides_and_nothing_else_changes(images: LabelledImages, augme
 
 
 def test_what_is_erased_is_grey_to_the_network(images: LabelledImages):
-    from nas.data.classification_loader import GREY
+    from nas.data.classification_transforms import GREY
     from nas.models.detectors.transform import IMAGE_MEAN
 
     assert tuple(round(255 * mean) for mean in IMAGE_MEAN) == GREY

@@ -18,8 +18,9 @@ from torchvision.transforms.v2 import functional as F
 from nas.config.recipe import Recipe
 from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.data.dataloader import make_loader
-from nas.data.dataset import Batch, DetectionDataset, ResizeFlip, eval_view, resized, train_view
+from nas.data.dataset import Batch, DetectionDataset
 from nas.data.samplers import AspectRatioBatchSampler, EvalBatches, largest_batch_shape
+from nas.data.transforms import ResizeFlip, eval_resize_flip, resized_size, train_resize_flip
 from nas.data.validation import check_split
 
 
@@ -56,7 +57,7 @@ def shown(
 
 
 def test_items_follow_torchvisions_contract(mixed: CocoSplit):
-    dataset = DetectionDataset(mixed, eval_view(recipe(image_size=40)))
+    dataset = DetectionDataset(mixed, eval_resize_flip(recipe(image_size=40)))
     image, target = shown(dataset, 0, 0)
     assert (image.shape, image.dtype) == ((3, 40, 60), torch.float32)
     assert 0 <= image.min() <= image.max() <= 1
@@ -103,7 +104,7 @@ def test_boxes_that_vanish_in_the_resize_are_left_out_with_their_labels(mixed: C
 
 
 def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoSplit):
-    dataset = DetectionDataset(mixed, train_view(recipe(train_sizes=[32, 48, 64])))
+    dataset = DetectionDataset(mixed, train_resize_flip(recipe(train_sizes=[32, 48, 64])))
     torch.manual_seed(5)
     expected_next = torch.rand(1)
     torch.manual_seed(5)
@@ -124,7 +125,7 @@ def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoS
 def test_workers_change_nothing(mixed: CocoSplit, cache_bytes: int):
     def epoch(workers: int) -> list[torch.Tensor]:
         order = AspectRatioBatchSampler(mixed.images, 2, seed=3)
-        loader = make_loader(mixed, train_view(recipe()), order, workers, cache_bytes)
+        loader = make_loader(mixed, train_resize_flip(recipe()), order, workers, cache_bytes)
         return [image for batch in loader for image in batch.to(torch.device("cpu")).images]
 
     for alone, helped in zip(epoch(0), epoch(2), strict=True):
@@ -175,7 +176,7 @@ def test_sizes_are_those_of_torchvision(height: int, width: int, short_side: int
     long_side = recipe(image_size=short_side).long_side
     image = tv_tensors.Image(torch.zeros(3, height, width, dtype=torch.uint8))
     expected = v2.RandomShortestSize([short_side], long_side)(image).shape[1:]
-    assert resized(height, width, short_side, long_side) == tuple(expected)
+    assert resized_size(height, width, short_side, long_side) == tuple(expected)
 
 
 def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
@@ -185,7 +186,7 @@ def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
         assert bound[0] == 2
         assert bound[2] % 32 == bound[3] % 32 == 0
         order = AspectRatioBatchSampler(mixed.images, 2, seed=0)
-        loader = make_loader(mixed, train_view(chosen), order, workers=0)
+        loader = make_loader(mixed, train_resize_flip(chosen), order, workers=0)
         for order.epoch in range(6):
             for batch in loader:
                 batch = batch.to(torch.device("cpu"))
@@ -203,7 +204,7 @@ def test_paper_batch_shape():
 
 def test_real_boxes_stay_on_their_objects(bccd: Path):
     split = check_split(bccd, "val").split
-    _, target, _ = DetectionDataset(split, eval_view(recipe(image_size=160)))[(0, 0)]
+    _, target, _ = DetectionDataset(split, eval_resize_flip(recipe(image_size=160)))[(0, 0)]
     original = torch.tensor([box.bbox for box in split.boxes if box.image_id == split.images[0].id])
     expected = torch.cat([original[:, :2], original[:, :2] + original[:, 2:]], dim=1) / 3
     # 640 x 480 becomes 213 x 160: the width is rounded down from 213.33.

@@ -20,10 +20,11 @@ from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as F
 
 from nas.data.coco import Box, CocoSplit, ImageRecord, fingerprint
-from nas.data.dataset import Batch, DetectionDataset, ResizeFlip
+from nas.data.dataset import Batch, DetectionDataset
 from nas.data.masks import encoded, rasterized
 from nas.data.segmentation import usable
 from nas.data.splits import read_index, write_index
+from nas.data.transforms import ResizeFlip
 from nas.data.validation import check_split
 from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
 

@@ -7,8 +7,9 @@ from multiprocessing.reduction import ForkingPickler
 
 import torch
 
-from nas.data.dataset import Batch, SampledTransform
+from nas.data.dataset import Batch
 from nas.data.packing import pack, unpack
+from nas.data.transforms import SampledTransform
 
 TENSORS = [
     torch.arange(3 * 5 * 7, dtype=torch.uint8).view(3, 5, 7),

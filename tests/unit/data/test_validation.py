@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.data.coco import CocoSplit, find_split, fingerprint
+from nas.data.annotation_files import find_split
+from nas.data.coco import CocoSplit, fingerprint
 from nas.data.splits import read_index, write_index
 from nas.data.validation import check_split, usable_splits
 from nas.errors import DataError

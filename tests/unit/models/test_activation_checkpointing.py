@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.backbones import build_backbone
 from nas.models.detectors import build_detector

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import batched_nms, generalized_box_iou
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.data.dataset import Target
 from nas.models.detectors import build_detector
 from nas.models.detectors.cascade_heads import CascadeStage, Sampled

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nas.config.recipe import Recipe
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.validation import check_split
 from nas.errors import SpecError
 from nas.models.backbones import build_backbone

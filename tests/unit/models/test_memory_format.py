@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone
 from nas.models.classifier import Classifier
 from nas.models.detectors import build_detector

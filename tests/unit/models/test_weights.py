@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.models import SwinTransformer, resnet18
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.errors import SpecError
 from nas.models.backbones import HybridBackbone, build_backbone
 from nas.models.detectors import DETECTORS, build_detector

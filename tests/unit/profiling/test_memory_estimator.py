@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.config.choices import Checkpointing, Precision
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import build_detector
 from nas.profiling.memory import Training, predict_memory

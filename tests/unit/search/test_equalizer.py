@@ -9,11 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.profiling.memory import Training, predict_memory
 from nas.search.equalizer import WIDTHS, Equalizer
 from search_spaces.layout import Layout
-from search_spaces.space import SearchSpace, load_space
+from search_spaces.loading import load_space
+from search_spaces.space import SearchSpace
 
 
 def cost(layout: Layout) -> int:

@@ -34,7 +34,7 @@ from nas.search.proxy.studies import (
 )
 from nas.search.search import Search
 from search_spaces.layout import Layout
-from search_spaces.space import load_space
+from search_spaces.loading import load_space
 
 SMALL = {
     "name": "small",

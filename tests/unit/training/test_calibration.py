@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from nas.config.spec import CalibrationSpec, DetectorSpec
+from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.dataloader import make_loader
-from nas.data.dataset import Batch, ResizeFlip
+from nas.data.dataset import Batch
 from nas.data.samplers import EvalBatches
+from nas.data.transforms import ResizeFlip
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector, build_detector

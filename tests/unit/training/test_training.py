@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.config.parsing import parse_model
 from nas.config.recipe import Recipe, load_recipe
-from nas.config.spec import DetectorSpec
+from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch
 from nas.errors import CandidateError, NonFiniteLoss, OutputError
 from nas.models.detectors import build_detector

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.config.spec import RunSpec
+from nas.config.sections import RunSpec
 from nas.errors import SpecError
 from nas.utils.formatting import GIB
 from workers.resources import Node, TrialResources, plan, smallest_card_bytes

@@ -1,0 +1,88 @@
+"""COCO annotation files: found in a data folder, in either spelling, and parsed into lists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nas.errors import DataError
+
+NO_ID = -(2**63)  # stands for whatever is no whole number
+
+
+def find_split(root: Path, split: str) -> tuple[Path, Path]:
+    """The image folder and the annotation file of a split, in either spelling.
+
+    Raises:
+        DataError: no such folder, or neither spelling in it.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"data set folder {str(root)!r} does not exist"
+            if not root.exists()
+            else f"{str(root)!r} is no folder"
+        )
+    tried = []
+    for name in (split, f"{split}2017"):
+        for file in (
+            root / f"instances_{name}.json",
+            root / "annotations" / f"instances_{name}.json",
+        ):
+            folder = root / name
+            if file.is_file() and folder.is_dir():
+                return folder, file
+            tried.append(f"{file.relative_to(root)} with {name}/")
+    raise DataError(f"no split {split!r} in {str(root)!r}; looked for {', '.join(tried)}")
+
+
+def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lists `images`, `annotations` and `categories` of an annotation file.
+
+    Raises:
+        DataError: unreadable, not JSON, or without one of the lists.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"annotation file {str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"annotation file {str(path)!r} is not text") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"annotation file {str(path)!r} is not JSON: {error}") from None
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(
+                f"annotation file {str(path)!r} must have a list {key!r} of objects (COCO "
+                "instances form)"
+            )
+    return content
+
+
+def read_categories(entries: list[dict[str, Any]], source: str) -> tuple[tuple[int, str], ...]:
+    """Id and name of every category, by ascending id.
+
+    Raises:
+        DataError: none at all, no whole number as id, or one id with two names.
+    """
+    names: dict[int, str] = {}
+    for entry in entries:
+        category_id, name = entry.get("id"), str(entry.get("name", entry.get("id")))
+        if type(category_id) is not int:
+            raise DataError(
+                f"{source}: the id of a category must be a whole number; got {category_id!r}"
+            )
+        if names.setdefault(category_id, name) != name:
+            raise DataError(
+                f"{source}: category {category_id} has two names, {names[category_id]!r} and "
+                f"{name!r}"
+            )
+    if not names:
+        raise DataError(f"{source}: the list of categories is empty")
+    return tuple(sorted(names.items()))
+
+
+def as_id(value: object) -> int:
+    """The value where it can be an id."""
+    return value if type(value) is int else NO_ID
