@@ -38,12 +38,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "search": SearchSettings,
     "run": RunSpec,
 }
-SAID = {
+DEFAULT_TEXTS = {
     "study": "the data folder's name",
     "space": "paper",
     "data.root": "",
     "recipe.name": "proxy",
-}  # defaults
+}  # where the class has none, or another
 NAMES = {
     "boolean": "true or false",
     "integer": "whole number",
@@ -60,7 +60,7 @@ LIMITS = {
 
 
 def described(model: type[BaseModel]) -> dict[str, str]:
-    """Key to what its class says of it below `Args:`."""
+    """Map each key of a section to its text below `Args:` in the docstring of its class."""
     lines = (inspect.getdoc(model) or "").partition("Args:\n")[2]
     texts: dict[str, str] = {}
     for entry in re.split(r"\n    (?! )", "\n" + lines)[1:]:
@@ -70,7 +70,7 @@ def described(model: type[BaseModel]) -> dict[str, str]:
 
 
 def values(schema: dict[str, Any]) -> str:
-    """What a key takes, in words; `schema` is its JSON schema."""
+    """Describe in words what a key takes; `schema` is its JSON schema."""
     if "anyOf" in schema:
         return " or ".join(
             values(choice) for choice in schema["anyOf"] if choice.get("type") != "null"
@@ -92,9 +92,9 @@ def values(schema: dict[str, Any]) -> str:
 
 
 def default(key: str, field: FieldInfo) -> str:
-    """As a request would write it."""
-    if key in SAID:
-        return SAID[key]
+    """Give the default of a key as a request would write it."""
+    if key in DEFAULT_TEXTS:
+        return DEFAULT_TEXTS[key]
     if field.is_required():
         return "the recipe's"
     value = field.get_default()
@@ -106,25 +106,25 @@ def default(key: str, field: FieldInfo) -> str:
 
 
 def table(model: type[BaseModel], section: str = "") -> list[str]:
-    """The keys of a section that are values."""
+    """List the keys of a section that are values, as a Markdown table."""
     texts, schemas = described(model), model.model_json_schema()["properties"]
     rows = ["| key | values | default | |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
         key = f"{section}.{field.alias or name}" if section else name
         if key not in SECTIONS:
-            taken = (
+            accepted = (
                 "a name, a file or the space itself"
                 if key == "space"
                 else values(schemas[field.alias or name])
             )
             rows.append(
-                f"| `{key}` | {taken} | {default(key, field)} | {texts[field.alias or name]} |"
+                f"| `{key}` | {accepted} | {default(key, field)} | {texts[field.alias or name]} |"
             )
     return rows
 
 
 def recipes() -> list[str]:
-    """What the recipes that come along set, side by side."""
+    """List what the recipes of the package set, side by side, as a Markdown table."""
     loaded = {name: load_recipe(name) for name in recipe_names()}
     keys = [
         name
@@ -143,7 +143,7 @@ def recipes() -> list[str]:
 
 
 def reference() -> str:
-    """The whole page."""
+    """Write the whole page."""
     lines = [
         "# Reference",
         "",
@@ -167,9 +167,9 @@ def reference() -> str:
             *table(model, section),
         ]
     lines += ["", "## Recipes", "", "An empty field has the default above.", "", *recipes()]
-    for title, known in (("a trial", attributes.TRIAL), ("a study", attributes.STUDY)):
+    for title, attributes_of in (("a trial", attributes.TRIAL), ("a study", attributes.STUDY)):
         lines += ["", f"## Attributes of {title}", "", "| name | |", "| --- | --- |"]
-        lines += [f"| `{name}` | {text} |" for name, text in known.items()]
+        lines += [f"| `{name}` | {text} |" for name, text in attributes_of.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -16,15 +16,15 @@ RECIPES = "recipes/pretraining"
 
 
 class PretrainingRecipe(Recipe):
-    """How a layout is pre-trained by classification: a `Recipe` whose images are square crops of
-    `image_size` pixels and whose `saturate` looks at top-1, with these keys beside.
+    """How a layout is pre-trained by classification: a `Recipe` whose images are square crops and
+    whose `saturate` looks at top-1, with these keys besides.
 
     Args:
-        warmup_fraction: of all steps, in which the rate rises; `warmup_steps` counts them instead
-            where it is given.
-        label_smoothing: share of the target that is spread over all classes.
-        augment: `light` crops and flips; `strong` also changes colours and shapes, erases and mixes
-            images (see `nas.data.classification_loader`).
+        warmup_fraction: share of all steps in which the learning rate rises linearly to `lr`;
+            `warmup_steps`, where it is given, counts them instead.
+        label_smoothing: share of each target that is spread over all classes.
+        augment: augmentation of training images: `light` crops and flips; `strong` also changes
+            colours and shapes (TrivialAugment), erases rectangles and mixes images (mixup, CutMix).
     """
 
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -24,41 +24,47 @@ class Recipe(ConfigModel):
     """How a candidate is trained.
 
     Args:
-        name: of the recipe or the file that the other keys come from; `custom` where they all are
-            given.
-        epochs: over the training images; a limit for `schedule: saturate`, which ends by itself.
-        image_size: short side of the images, in pixels.
-        max_size: limit of the long side, in pixels; default 1333/800 of the short side.
-        train_sizes: short sides that training draws from, image by image, in pixels; default
+        name: the recipe that supplies the keys which the request leaves out: one that comes with
+            the package, or a YAML file; `custom` where the request has all of them.
+        epochs: passes over the training images; with `schedule: saturate` the most there may be.
+        image_size: short side of the images in pixels.
+        max_size: limit of the long side of the images in pixels. Default: 1333/800 of `image_size`.
+        train_sizes: short sides in pixels that training draws from, anew for each image. Default:
             `image_size` alone.
-        batch: images of one step, on all GPUs together.
-        images_per_gpu: of the batch in memory at once; gradients of such pieces add up. Default:
-            all that a GPU has of it.
-        lr: learning rate for the whole batch, after the warm-up.
-        weight_decay: of the weights; none for norms, biases, scales and position tables.
-        optimizer: `adamw`, or `sgd` with a momentum of 0.9.
-        schedule: of the learning rate. `constant`; `step` falls after `decay_epochs`; `cosine`
-            falls to 0 at the last step; `saturate` falls when the validation mAP does not rise any
-            more, and ends when that happens again.
-        decay_epochs: after which `step` falls.
-        decay_factor: what the rate is multiplied by when `step` or `saturate` falls.
-        patience: so many epochs without a gain, and the validation mAP is saturated.
-        min_gain: what counts as a gain, a fraction.
-        decays: how often `saturate` falls before training is over.
-        warmup_steps: in which the rate rises to `lr`, linearly.
-        clip_norm: limit of the gradient's norm; default none.
-        precision: `fp32`, or `bf16` by autocast, on a GPU only.
-        checkpointing: what runs twice, to keep less: `none`; `light`, what is cheap (see
-            `nas.models.activation_checkpointing`); `full`, all blocks, for a third more time.
-        channels_last: convolutions have their maps channels last, as GPUs compute in bf16; with
-            `norm=gn` this only costs.
-        compile: blocks and towers are compiled for training (see `nas.models.compile`); with
-            `checkpointing: none` only, and what is predicted of memory is that of a step without
-                it.
-        flip: probability that a training image is mirrored, left for right.
-        loader_workers: processes that read images; `auto`: up to 4 beside a GPU, none on the CPU.
-        weights: a file to start the backbone from, not calibrated then, instead of from scratch
-            (see `nas.models.weights`).
+        batch: images of one optimizer step, on all GPUs together.
+        images_per_gpu: images that one GPU has in memory at the same time; the gradients of several
+            such parts add up to those of the batch. Must divide `batch`. Default: the GPU's whole
+            part of the batch.
+        lr: learning rate after the warm-up, for the whole batch.
+        weight_decay: weight decay of weights; norms, biases, scales and position tables have none.
+        optimizer: `adamw` (AdamW), or `sgd` (stochastic gradient descent with momentum 0.9).
+        schedule: how the learning rate changes: `constant` not at all; `step` falls after each of
+            `decay_epochs`; `cosine` falls to 0 until the last step; `saturate` falls when the
+            validation mAP has stopped rising, `decays` times, and ends the training when it has
+            stopped again.
+        decay_epochs: epochs after which `schedule: step` multiplies the learning rate by
+            `decay_factor`.
+        decay_factor: what `step` and `saturate` multiply the learning rate by.
+        patience: epochs without a gain of `min_gain` after which `saturate` takes the validation
+            mAP to have stopped rising.
+        min_gain: smallest gain of the validation mAP, as a fraction of 1, that `saturate` counts as
+            rising.
+        decays: how often `saturate` lowers the learning rate before training ends.
+        warmup_steps: steps in which the learning rate rises linearly to `lr`.
+        clip_norm: limit of the norm of all gradients together. Default: no limit.
+        precision: `fp32`, or `bf16`: mixed precision by autocast, on GPUs only.
+        checkpointing: activation checkpointing, which computes parts twice instead of keeping them
+            in memory: `none`; `light` for cheap parts (norms, GELU, attention); `full` for whole
+            blocks of the backbone, for about a third more time.
+        channels_last: keep the maps of convolutions in channels-last order, which GPUs prefer in
+            bf16; of no use with `norm=gn`.
+        compile: compile blocks of the backbone and towers of one-stage detectors with
+            `torch.compile` for training. Only with `checkpointing: none`. The predicted memory is
+            that without it.
+        flip: probability that left and right of a training image change places.
+        loader_workers: processes that decode images; `auto`: up to 4 beside a GPU, none on a CPU.
+        weights: file of trained weights (.safetensors, .pt, .pth) that the backbone starts from,
+            instead of from scratch; it is not calibrated then.
     """
 
     name: str = CUSTOM

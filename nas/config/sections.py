@@ -28,16 +28,21 @@ from search_spaces.layout import Layout
 
 
 class DataSpec(ConfigModel):
-    """The data set.
+    """The data set that candidates are trained and scored on.
 
     Args:
-        root: folder with images and annotations in COCO form, or its URL.
-        train: the split to train on: images in `train/` and `instances_train.json`, or COCO's own
-            `train2017/` and `annotations/instances_train2017.json`.
-        val: the split that is scored after each epoch.
-        test: a split that is scored once, at the end of a training, and chooses nothing.
-        train_fraction: share of the training images that is used, drawn by the seed.
-        skip_broken: leave out what cannot be repaired instead of stopping.
+        root: folder with images and annotations in COCO form, or the URL of one
+            (`s3://bucket/folder`), which is copied to this machine once.
+        train: name of the split to train on. Its images are in `train/` and its annotations in
+            `instances_train.json`, or, as in COCO itself, in `train2017/` and
+            `annotations/instances_train2017.json`.
+        val: name of the split that is scored after each epoch and decides which candidate is best.
+        test: name of a split that is scored once, at the end of each training, and decides nothing.
+            Default: none.
+        train_fraction: share of the training images that is used, at least one; which ones they are
+            does not depend on `search.seed`.
+        skip_broken: leave out images and boxes that cannot be repaired, instead of refusing the
+            data set.
     """
 
     root: str
@@ -49,18 +54,28 @@ class DataSpec(ConfigModel):
 
 
 class DetectorSpec(ConfigModel):
-    """What the backbone serves.
+    """The detector that every candidate's backbone is trained in.
 
     Args:
-        name: of the detector.
-        roi_op: how Faster R-CNN cuts boxes out of the feature maps.
-        neck: a feature pyramid, EfficientDet's or DSOD's; default: what the published detector has.
-        channels: of the neck's levels.
-        hidden: width of the fully connected layers of Faster and Cascade R-CNN.
-        regions: boxes of an image that these learn from, in each stage.
-        masks: whether Cascade Mask R-CNN learns masks; false by itself where the data set has none.
-        box_transform: how RepPoints v2 makes boxes of points.
-        proposals: learned boxes of Sparse R-CNN, the same for each image.
+        name: which detector: FCOS, Faster R-CNN, Cascade Mask R-CNN, ATSS, RepPoints v2 or Sparse
+            R-CNN.
+        roi_op: how Faster R-CNN cuts regions out of the feature maps: `align` (RoIAlign, bilinear)
+            or `pool` (RoIPool, rounded to cells). Other detectors ignore it.
+        neck: what joins the backbone's feature maps: `fpn` (Feature Pyramid Network), `bifpn`
+            (EfficientDet's) or `dsod` (DSOD's). Default: what the published detector has, `bifpn`
+            for RepPoints v2 and `fpn` for all others.
+        channels: channels of every level of the neck.
+        hidden: width of the fully connected layers in the box heads of Faster R-CNN and Cascade
+            Mask R-CNN. Other detectors ignore it.
+        regions: regions of an image that each box head of Faster R-CNN and Cascade Mask R-CNN
+            learns from in a step. Other detectors ignore it.
+        masks: whether Cascade Mask R-CNN learns instance masks besides boxes. It becomes false by
+            itself where the training data have no masks. Other detectors ignore it.
+        box_transform: how RepPoints v2 makes a box of its points: `moment` from their mean and
+            standard deviation, `corners` from two of them, which are its opposite corners. Other
+            detectors ignore it.
+        proposals: learned boxes that Sparse R-CNN starts from, the same for each image. Other
+            detectors ignore it.
     """
 
     name: DetectorName = Field(default="faster_rcnn", title="detector")
@@ -86,15 +101,18 @@ class DetectorSpec(ConfigModel):
 
 
 class BudgetSpec(ConfigModel):
-    """Peak allocated training memory of one GPU.
+    """Peak of allocated memory of one GPU during training, which no candidate may pass.
 
     Args:
-        memory: as a number with a unit, 16GiB.
-        like: a layout whose prediction is the budget, instead of a figure.
-        mode: `cap` trains whatever fits; `equalize` makes each candidate use the budget (see
-            `nas.search.equalizer`).
-        vary: what `equalize` solves: the depth of the late stages, or the width of the C stages.
-        tolerance: how far below the budget `equalize` may stay, as a fraction of it.
+        memory: the budget: a number and a unit (KiB, MiB, GiB, TiB, KB, MB, GB, TB), for example
+            `16GiB`.
+        like: a layout, `T2-T2-T6-T2`, whose predicted memory is the budget, instead of `memory`.
+        mode: `cap` trains every layout that fits. `equalize` changes each suggested layout until it
+            uses the budget, so that candidates are compared at equal memory.
+        vary: what `equalize` changes: `depth` the blocks of stages 3 and 4, `width` the channels of
+            the convolutional stages.
+        tolerance: how far below the budget a layout of `equalize` may stay, as a fraction of the
+            budget.
     """
 
     memory: MemorySize = MemorySize("16GiB")
@@ -110,19 +128,21 @@ class BudgetSpec(ConfigModel):
 
 
 class CalibrationSpec(ConfigModel):
-    """Gradient-calibrated initialisation: section 4.3, Algorithm 1 (see
-    `nas.training.calibration`).
+    """Gradient calibration: before training, weights are scaled so that the gradients of all layers
+    have similar size (Hong et al., CVPR 2022, section 4.3, Algorithm 1).
 
     With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been
     trained.
 
     Args:
-        enabled: whether it is done.
-        definition: `paper` compares mean squares of gradients, `relative` divides them by those of
-            the weights.
-        alpha: the power of the ratio by which weights are scaled.
-        passes: at most so many; the best one counts.
-        scope: `backbone`, or `detector`: neck and towers too.
+        enabled: whether weights are calibrated.
+        definition: what is compared between layers: `paper` takes the mean square of a layer's
+            gradient, `relative` divides that by the mean square of its weights.
+        alpha: power of the ratio by which the weights of a layer are scaled.
+        passes: how often gradients are measured and weights scaled, at most; the pass with the most
+            similar gradients is kept.
+        scope: which layers are scaled: those of the `backbone` alone, or of the whole `detector`,
+            neck and heads too.
     """
 
     enabled: bool = True
@@ -133,26 +153,32 @@ class CalibrationSpec(ConfigModel):
 
 
 class SearchSettings(ConfigModel):
-    """How candidates are chosen.
+    """How candidates are chosen, and which other trainings belong to the study.
 
     Args:
-        trials: candidates to train, those of earlier runs of the study included, baselines and
-            replicates not.
-        sampler: what suggests layouts.
-        pruner: what ends a candidate early, judged by its mAP after each epoch.
-        prune_at: what the pruner compares candidates at: equal `epochs`, or equal `cost` in
-            multiply-adds, that is epochs x the layout's FLOPs.
-        objectives: `map`, or `map` and others: then there is a Pareto front instead of a best
-            value, and no pruner.
-        try: layouts to train first.
-        try_only: train those and no others, whatever the sampler.
-        baselines: train Swin-T, ResNet-50 and C2-C2-T12-T4 too, each as wide as the same memory
-            allows (see `nas.search.baselines`); not with `try_only` or `recipe.weights`.
-        replicates: how often each baseline and the best three candidates are trained in all, with
-            other seeds.
-        warm_start: studies in the same database whose results are taken over, where data, detector,
-            recipe and calibration are the same.
-        seed: of suggestions, initialisation, data order and augmentation.
+        trials: candidates to train in the study altogether: those of earlier runs count, baselines
+            and replicates do not.
+        sampler: what suggests layouts: by the results so far, `gp` (Gaussian process), `tpe`
+            (tree-structured Parzen estimator), `nsga2` (genetic algorithm); or regardless of them,
+            `random` or `grid` (every layout of the space in turn).
+        pruner: what ends a candidate early, by its validation mAP after each epoch: `none`,
+            `median` (worse than the median of the others at that point) or `hyperband`.
+        prune_at: where the pruner compares candidates: after equal `epochs`, or at equal `cost` in
+            multiply-adds (epochs x FLOPs of the layout).
+        objectives: what to optimize: `map` (validation mAP, maximized), alone or followed by
+            others: `memory` (peak of a training step), `flops` and `params`, minimized, and `fps`
+            (images a second), maximized. With several, the result is a Pareto front instead of one
+            best candidate, and `pruner` must be `none`.
+        try: layouts to train before those that the sampler suggests, as text: `C2-C2-T12-T4`.
+        try_only: train the layouts of `try` and no others.
+        baselines: also train Swin-T, ResNet-50 and C2-C2-T12-T4, each as wide as the budget allows,
+            to compare with. Never done with `try_only` or `recipe.weights`.
+        replicates: trainings of each baseline and of the best three candidates, each with another
+            seed; 1 repeats nothing.
+        warm_start: names of studies in the same database whose results the sampler starts from.
+            Nothing is taken from a study with other data, or another detector, recipe or
+            calibration.
+        seed: seed of suggestions, initialisation, order of the images and augmentation.
     """
 
     trials: Annotated[int, Field(ge=1)] = 40
@@ -185,20 +211,25 @@ class SearchSettings(ConfigModel):
 
 
 class RunSpec(ConfigModel):
-    """Where candidates are trained, and how many at once.
+    """Where candidates are trained, and how many at the same time.
 
     Args:
-        concurrent: candidates at once; `auto`: as many as fit.
-        gpus_per_trial: of one candidate, eighths of a card or whole ones that train it together;
-            `auto`: what the budget takes.
-        cpus_per_trial: cores of one candidate; `auto`: those there are, divided.
-        output: folder or URL of checkpoints.
-        retries: how often a layout whose training failed is tried again.
-        keep_best: of how many candidates the weights are kept.
-        cluster: address of a Ray cluster's Jobs API, http://head:8265.
-        checkpoint_s: seconds between checkpoints within a long epoch.
-        image_cache: what decoded images may take of each machine's disk; 0 decodes every image each
-            time.
+        concurrent: candidates that are trained at the same time; `auto`: as many as the GPUs, or
+            without any the CPU cores, have room for.
+        gpus_per_trial: GPUs of one candidate: a part of one (0.125, 0.5), one, or several whole
+            ones that train it together; 0 for none; `auto`: as many eighths of a GPU as the budget
+            needs.
+        cpus_per_trial: CPU cores of one candidate; `auto`: all cores, divided among the candidates.
+        output: folder or URL of checkpoints, weights and metrics; it has a folder for each study.
+        retries: how often a layout whose training failed is trained again.
+        keep_best: candidates whose weights are kept, the best ones by mAP; those of others are
+            deleted.
+        cluster: address of a Ray cluster's Jobs API that the search is sent to, `http://head:8265`.
+            Default: this machine.
+        checkpoint_s: seconds between checkpoints within an epoch; 0 writes one after each step.
+            There is always one after an epoch.
+        image_cache: disk that decoded images may take on each machine, for all data sets together:
+            a number and a unit, or 0 to decode every image each time.
     """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

@@ -31,13 +31,14 @@ from search_spaces.space import SearchSpace
 
 
 class SearchSpec(ConfigModel):
-    """The whole request.
+    """A complete search request: every key has a value, and nothing can be changed.
 
     Args:
-        study: name of the study; default: the data folder's name.
-        storage: URL of its database: SQLite, PostgreSQL or MySQL.
-        space: `paper`, `scales`, `free`, `tiny`, a YAML file or `module:function`; kept is the
-            space itself, not the name of a file that may change.
+        study: name of the study: a word or a few, without `/`.
+        storage: URL of the database that holds the study: SQLite, PostgreSQL or MySQL.
+        space: what layouts are searched: a space that comes with the package (`paper`, `scales`,
+            `free`, `tiny`), a YAML file, or `module:function`. The space itself is stored with the
+            study, so that a file may change later.
         data, detector, recipe, budget, calibration, search, run: sections, described on their own.
     """
 
