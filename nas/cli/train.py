@@ -330,10 +330,10 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
 
 def _in_order(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
     from nas.data.dataloader import loader_workers, make_loader
-    from nas.data.samplers import EvalBatches
+    from nas.data.samplers import EvalBatchSampler
     from nas.data.transforms import eval_resize_flip
 
-    batches = EvalBatches(split.images, recipe.micro_batch_size)
+    batches = EvalBatchSampler(split.images, recipe.micro_batch_size)
     return make_loader(split, eval_resize_flip(recipe), batches, loader_workers(recipe, device))
 
 

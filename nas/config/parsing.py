@@ -56,13 +56,13 @@ def set_key(written: dict[str, Any], key: str, value: Any) -> None:
     written[last] = value
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Nested mappings joined; where both have a key, `over` counts."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
         result[key] = (
-            merged(below, value)
+            deep_merge(below, value)
             if isinstance(below, Mapping) and isinstance(value, Mapping)
             else value
         )

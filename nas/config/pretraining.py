@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nas.config.choices import Augmentation
-from nas.config.parsing import merged, parse_model, set_key
+from nas.config.parsing import deep_merge, parse_model, set_key
 from nas.config.recipe import Recipe, load_recipe
 from search_spaces.layout import largest_divisor
 
@@ -79,7 +79,7 @@ def load_pretraining(flags: Mapping[str, Any], processes: int = 1) -> Pretrainin
     mine = mine if isinstance(mine, dict) else {"name": mine}
     base = load_recipe(mine.pop("name", "swin"), RECIPES)
     limit = base.pop("images_per_gpu", None)
-    spec = parse_model(PretrainingSpec, {**written, "recipe": merged(base, mine)})
+    spec = parse_model(PretrainingSpec, {**written, "recipe": deep_merge(base, mine)})
     recipe, changes = spec.recipe, {}
     if "lr" not in mine and "batch" in base:
         changes["lr"] = recipe.lr * recipe.batch / base["batch"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import field_validator, model_validator
 
-from nas.config.parsing import ConfigModel, merged, parse_model, read_yaml, set_key
+from nas.config.parsing import ConfigModel, deep_merge, parse_model, read_yaml, set_key
 from nas.config.recipe import Recipe, load_recipe
 from nas.config.sections import (
     BudgetSpec,
@@ -126,11 +126,11 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
         set_key(written, key, value)
         _expand(written)
     space = _space_of(written.pop("space", "paper"))
-    written = merged(_expand(dict(space.defaults)), written)
+    written = deep_merge(_expand(dict(space.defaults)), written)
     recipe = _section(written, "recipe")
     written |= {
         "space": space.to_dict(),
-        "recipe": merged(load_recipe(recipe.get("name", "proxy")), recipe),
+        "recipe": deep_merge(load_recipe(recipe.get("name", "proxy")), recipe),
     }
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")

@@ -9,7 +9,7 @@ from typing import Any
 from nas.data.annotation_files import NO_ID, as_id
 from nas.data.coco import Box, ImageRecord
 from nas.data.findings import Findings
-from nas.data.segmentation import usable
+from nas.data.segmentation import check_segmentation
 
 ROUNDING = 0.5  # pixels; a box that is less outside was rounded by whoever wrote the file
 
@@ -115,7 +115,7 @@ def _clipped(
     )  # else it was the area of the box before clipping
     if not (of_shape and isinstance(area, int | float) and 0 < area < math.inf):
         area = bbox[2] * bbox[3]
-    mask, fault = usable(entry.get("segmentation"), image.height, image.width)
+    mask, fault = check_segmentation(entry.get("segmentation"), image.height, image.width)
     if fault:
         findings.repaired("malformed mask", image.file_name, annotation_id, f"{fault}; left out")
     return Box(

@@ -97,7 +97,7 @@ class _Collate:
         )
 
 
-class InOrder(Sampler):
+class SequentialBatchSampler(Sampler):
     """Every image once, of several processes each has every `world.size`-th."""
 
     def __init__(self, count: int, size: int, world: World) -> None:
@@ -131,13 +131,13 @@ def eval_loader(
     split: LabelledImages, classes: int, recipe: PretrainingRecipe, world: World, workers: int
 ) -> DataLoader:
     """Central crops of this process's share."""
-    order = InOrder(len(split.files), recipe.micro_batch_size, world)
+    order = SequentialBatchSampler(len(split.files), recipe.micro_batch_size, world)
     return _loader(
         ImageDataset(split, eval_transform(recipe)), order, _Collate(classes, False), workers
     )
 
 
-def shuffled(
+def train_order(
     split: LabelledImages, recipe: PretrainingRecipe, world: World, seed: int
 ) -> GroupedBatchSampler:
     """The order of training, of all processes together."""

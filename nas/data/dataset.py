@@ -23,7 +23,7 @@ from torchvision.tv_tensors import BoundingBoxFormat
 
 from nas.data.coco import CocoSplit
 from nas.data.image_cache import PixelCache
-from nas.data.masks import rasterized
+from nas.data.masks import rasterize
 from nas.data.packing import Form, pack, unpack
 from nas.data.transforms import ResizeFlip, SampledTransform
 
@@ -153,6 +153,6 @@ class DetectionDataset(Dataset):
         }
         if self.with_masks:
             kept = itertools.compress(self.segmentations[mine], wide.tolist())
-            masks = rasterized(list(kept), (record.height, record.width), draw.size)
+            masks = rasterize(list(kept), (record.height, record.width), draw.size)
             target["masks"] = masks.flip(-1) if draw.flipped else masks
         return target

@@ -59,7 +59,7 @@ class PixelCache:
         self.ends = np.cumsum([3 * height * width for height, width in self.sizes])
         self.key = _key(split, short_side, long_side)
         self.limit_bytes = limit_bytes
-        self._maps: _Maps | None = None
+        self._maps: _MappedFiles | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": None}  # a loader's process maps the files itself
@@ -71,7 +71,7 @@ class PixelCache:
             DataError: the image cannot be decoded.
         """
         if self._maps is None:
-            self._maps = _Maps(self.key, self.ends, self.limit_bytes)
+            self._maps = _MappedFiles(self.key, self.ends, self.limit_bytes)
         record, (height, width) = self.split.images[index], self.sizes[index]
         path = self.split.folder / record.file_name
         with broken_image_as_data_error(path):
@@ -100,7 +100,7 @@ class PixelCache:
         )
 
     @property
-    def kept(self) -> int:
+    def cached_images(self) -> int:
         """How many of the images are in the cache, as far as its table says."""
         try:
             table = np.fromfile(cache_folder() / "pixels" / self.key / "table", dtype=_ENTRY)
@@ -109,13 +109,13 @@ class PixelCache:
         return int(np.count_nonzero(table["checksum"]))
 
 
-class _Maps:
+class _MappedFiles:
     """The two files of a cache, open in this process."""
 
     def __init__(self, key: str, ends: np.ndarray, limit_bytes: int) -> None:
         self.starts, self.ends = np.concatenate([[0], ends[:-1]]), ends
         self.room_bytes = 0
-        self.known: dict[int, int] = {}  # checksums that were tested, by index
+        self._verified: dict[int, int] = {}  # checksums that were tested, by index
         root = cache_folder() / "pixels"
         folder = root / key
         with suppress(OSError), _locked(root):
@@ -155,10 +155,10 @@ class _Maps:
         if not checksum or (mtime_ns, file_bytes) != version:
             return None
         found = np.array(self.pixels[self.starts[index] : self.ends[index]])
-        if self.known.get(index) != checksum:
+        if self._verified.get(index) != checksum:
             if _checksum(found) != checksum:
                 return None
-            self.known[index] = checksum
+            self._verified[index] = checksum
         return found
 
     def put(self, index: int, version: tuple[int, int], pixels: np.ndarray) -> None:
@@ -214,7 +214,7 @@ def _free_bytes(root: Path, mine: Path, wanted_bytes: int, limit_bytes: int) -> 
     )
     taken = {folder: _taken_bytes(folder) for folder in others}
     for folder in others:
-        if wanted_bytes + sum(taken.values()) > limit_bytes and _removed(folder):
+        if wanted_bytes + sum(taken.values()) > limit_bytes and _remove_unused(folder):
             del taken[folder]
     free = shutil.disk_usage(root).free // _FREE_SHARE + (
         _taken_bytes(mine) if mine.exists() else 0
@@ -226,7 +226,7 @@ def _taken_bytes(folder: Path) -> int:
     return sum(512 * file.stat().st_blocks for file in folder.iterdir())
 
 
-def _removed(folder: Path) -> bool:
+def _remove_unused(folder: Path) -> bool:
     """Remove a cache unless a process has it open."""
     with (folder / "in_use").open("w") as in_use:
         try:

@@ -53,7 +53,7 @@ def find_classes(root: Path) -> tuple[str, ...]:
         if alone := sorted(found[split] - found[other]):
             raise DataError(
                 f"splits of {str(root)!r} must have the same classes; only in {split!r}: "
-                f"{_shown(alone)}"
+                f"{_listing(alone)}"
             )
     if len(found["train"]) < 2:
         raise DataError(
@@ -93,7 +93,7 @@ def read_split(root: Path, split: str, classes: tuple[str, ...]) -> LabelledImag
     if empty := [classes[label] for label in sorted(set(range(len(classes))) - set(labels))]:
         raise DataError(
             f"each class of {str(folder)!r} must have an image ({', '.join(IMG_EXTENSIONS)}); "
-            f"not: {_shown(empty)}"
+            f"not: {_listing(empty)}"
         )
     return LabelledImages(
         folder, tuple(str(Path(path).relative_to(folder)) for path, _ in found), labels
@@ -116,7 +116,9 @@ def check_images(images: LabelledImages, progress: CountProgress | None = None) 
         if progress:
             progress(images.folder.name, done, len(images.files))
     if broken:
-        raise DataError(f"{str(images.folder)!r} has images that cannot be read: {_shown(broken)}")
+        raise DataError(
+            f"{str(images.folder)!r} has images that cannot be read: {_listing(broken)}"
+        )
 
 
 def fingerprint(classes: Iterable[str], splits: Iterable[LabelledImages]) -> str:
@@ -130,7 +132,7 @@ def fingerprint(classes: Iterable[str], splits: Iterable[LabelledImages]) -> str
     return digest.hexdigest()[:16]
 
 
-def _shown(names: list[str]) -> str:
+def _listing(names: list[str]) -> str:
     return "; ".join(names[:SHOWN]) + (
         f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     )

@@ -19,7 +19,7 @@ from nas.data.segmentation import Segmentation
 THRESHOLD = 0.5  # probability from which a pixel belongs to an object (He et al. 2017, section 3.1)
 
 
-def rasterized(
+def rasterize(
     segmentations: Sequence[Segmentation | None], original: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
     """Masks of one image's objects in the pixels of the image after its resize.
@@ -42,16 +42,16 @@ def rasterized(
             resized: Segmentation = [
                 (np.reshape(polygon, (-1, 2)) * scale).ravel().tolist() for polygon in segmentation
             ]
-            mask.copy_(_decoded(resized, size))
+            mask.copy_(_decode(resized, size))
         elif segmentation is not None:
-            pixels = 255 * _decoded(segmentation, original)
+            pixels = 255 * _decode(segmentation, original)
             mask.copy_(
                 F.resize_image(pixels[None], list(size), antialias=True)[0] >= 255 * THRESHOLD
             )
     return masks
 
 
-def _decoded(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
+def _decode(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
     code: Any = segmentation
     if isinstance(segmentation, list):
         code = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
@@ -60,7 +60,9 @@ def _decoded(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(coco_mask.decode(code))
 
 
-def encoded(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
+def encode_masks(
+    probabilities: Tensor, boxes: Tensor, size: tuple[int, int]
+) -> list[dict[str, Any]]:
     """Masks of detections as COCO results have them, one after the other: together they would need
     gigabytes.
 

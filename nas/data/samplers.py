@@ -73,7 +73,7 @@ class DistributedBatchSampler(Sampler):
         world: which of them this is.
     """
 
-    def __init__(self, batches: GroupedBatchSampler | EvalBatches, world: World) -> None:
+    def __init__(self, batches: GroupedBatchSampler | EvalBatchSampler, world: World) -> None:
         self.batches, self.world = batches, world
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class DistributedBatchSampler(Sampler):
                 yield mine
 
 
-class EvalBatches(Sampler):
+class EvalBatchSampler(Sampler):
     """Every image once, neighbours alike in shape."""
 
     def __init__(self, images: Sequence[ImageRecord], size: int) -> None:

@@ -17,7 +17,9 @@ MIN_NUMBERS = 6  # of a polygon: three points
 REACH = 2
 
 
-def usable(segmentation: object, height: int, width: int) -> tuple[Segmentation | None, str | None]:
+def check_segmentation(
+    segmentation: object, height: int, width: int
+) -> tuple[Segmentation | None, str | None]:
     """What can be used of a segmentation, None where there is nothing, and what is wrong with the
     rest.
 

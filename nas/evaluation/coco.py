@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from nas.data.annotation_files import read_annotations
 from nas.data.coco import CocoSplit
-from nas.data.masks import encoded
+from nas.data.masks import encode_masks
 from nas.reports import CocoMetrics
 from nas.reports.metrics import BOX_METRICS, MASK_METRICS
 from nas.utils.distributed import World, all_gather_object, broadcast
@@ -194,7 +194,7 @@ def _with_masks(
     x, y, width, height = (
         torch.tensor([each["bbox"] for each in found]).reshape(-1, 4).unbind(dim=1)
     )
-    codes = encoded(masks, torch.stack([x, y, x + width, y + height], dim=1), size)
+    codes = encode_masks(masks, torch.stack([x, y, x + width, y + height], dim=1), size)
     return [{**each, "segmentation": code} for each, code in zip(found, codes, strict=True)]
 
 

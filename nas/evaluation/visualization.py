@@ -20,7 +20,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.image_io import broken_image_as_data_error, read_rgb
-from nas.data.masks import rasterized
+from nas.data.masks import rasterize
 from nas.data.segmentation import Segmentation
 from nas.utils.files import atomic_write
 
@@ -97,7 +97,7 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
         return image.clone()
     height, width = image.shape[-2:]
     for mark in (mark for mark in marks if mark.mask is not None):
-        inside = rasterized([mark.mask], (height, width), (height, width)).bool()
+        inside = rasterize([mark.mask], (height, width), (height, width)).bool()
         image = draw_segmentation_masks(
             image, inside, alpha=MASK_OPACITY, colors=[colour_of(mark.label)]
         )

@@ -24,7 +24,7 @@ from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, loading, make_loader
-from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatches
+from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatchSampler
 from nas.data.splits import Splits
 from nas.data.transforms import ResizeFlip, eval_resize_flip, train_resize_flip
 from nas.evaluation.coco import evaluate
@@ -217,7 +217,7 @@ class Epochs:
         write_drawings(folder, shown, [found for found in detections if found["image_id"] in ids])
 
     def _scoring_loader(self, split: CocoSplit) -> DataLoader:
-        order = EvalBatches(split.images, self.recipe.images_at_once(self.run.world.size))
+        order = EvalBatchSampler(split.images, self.recipe.images_at_once(self.run.world.size))
         return self._loader(
             split, eval_resize_flip(self.recipe), DistributedBatchSampler(order, self.run.world)
         )

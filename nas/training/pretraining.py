@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.config.pretraining import PretrainingRecipe
-from nas.data.classification_loader import ImageBatch, eval_loader, shuffled, train_loader
+from nas.data.classification_loader import ImageBatch, eval_loader, train_loader, train_order
 from nas.data.dataloader import loader_workers, loading
 from nas.data.image_folder import LabelledImages
 from nas.data.samplers import DistributedBatchSampler
@@ -37,7 +37,13 @@ from nas.training.loop import OnStep
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import Trainer
 from nas.utils.device import device_name
-from nas.utils.distributed import World, all_reduce_mean, broadcast_buffers, synchronised, wrap_ddp
+from nas.utils.distributed import (
+    World,
+    all_reduce_mean,
+    broadcast_buffers,
+    synchronised,
+    wrap_ddp,
+)
 from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
@@ -188,7 +194,7 @@ class _Epochs:
             wrap_ddp(run.network, run.world),
             loader_workers(recipe, self.device, MOST_WORKERS),
         )
-        self.order = shuffled(train, recipe, run.world, run.pretraining.seed)
+        self.order = train_order(train, recipe, run.world, run.pretraining.seed)
         self.recipe = recipe.over(
             recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch)
         )

@@ -14,14 +14,14 @@ from nas.errors import OutputError, SpecError, UserError
 from nas.utils.paths import to_path
 
 
-def check_file(key: str, place: str) -> None:
+def check_file(key: str, location: str) -> None:
     """Find out early whether a file that a request names is there.
 
     Raises:
         SpecError: it is not; the text names the key.
     """
-    if not to_path(place).is_file():
-        raise SpecError(f"{key} {place!r}: there is no such file")
+    if not to_path(location).is_file():
+        raise SpecError(f"{key} {location!r}: there is no such file")
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -16,31 +16,31 @@ from filelock import FileLock
 from nas.errors import DataError, MissingDependency, SpecError
 
 
-def is_remote(place: str) -> bool:
+def is_remote(location: str) -> bool:
     """Whether a text is a URL."""
-    return "://" in place
+    return "://" in location
 
 
-def to_path(place: str) -> Path:
+def to_path(location: str) -> Path:
     """A place as a path; of a URL one that behaves like `pathlib`'s.
 
     Raises:
         SpecError: a URL of an unknown kind.
         MissingDependency: its file system needs a package that is not installed.
     """
-    if not is_remote(place):
-        return Path(place).resolve()
+    if not is_remote(location):
+        return Path(location).resolve()
     from upath import UPath
 
     try:
-        path = UPath(place)
+        path = UPath(location)
         path.fs  # noqa: B018  (imports the file system)
     except ImportError as error:
         raise MissingDependency(
-            f"for {place.partition('://')[0]}:// URLs ({error})", "all"
+            f"for {location.partition('://')[0]}:// URLs ({error})", "all"
         ) from None
     except ValueError as error:
-        raise SpecError(f"{place!r} is no URL that fsspec knows: {error}") from None
+        raise SpecError(f"{location!r} is no URL that fsspec knows: {error}") from None
     return cast(Path, path)
 
 

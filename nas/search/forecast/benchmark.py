@@ -167,7 +167,7 @@ def read_s(split: CocoSplit, short_side: int, long_side: int) -> float:
     began_s = time.perf_counter()
     for index in some:
         images.decode(index)
-    return (len(split.images) - images.kept) * (time.perf_counter() - began_s) / len(some)
+    return (len(split.images) - images.cached_images) * (time.perf_counter() - began_s) / len(some)
 
 
 def _few(split: CocoSplit, images: int) -> CocoSplit:

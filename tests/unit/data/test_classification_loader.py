@@ -16,10 +16,10 @@ from nas.config.pretraining import PretrainingRecipe
 from nas.data.classification_loader import (
     ImageBatch,
     ImageDataset,
-    InOrder,
+    SequentialBatchSampler,
     eval_loader,
-    shuffled,
     train_loader,
+    train_order,
 )
 from nas.data.classification_transforms import eval_transform, train_transform
 from nas.data.image_folder import LabelledImages
@@ -139,7 +139,7 @@ def test_mixed_targets_are_the_shares_of_the_pixels():
 @pytest.mark.parametrize(("augment", "ndim"), [("light", 1), ("strong", 2)])
 def test_only_strong_training_batches_are_mixed(images: LabelledImages, augment: str, ndim: int):
     made = recipe(augment=augment)
-    order = shuffled(images, made, World(), seed=0)
+    order = train_order(images, made, World(), seed=0)
     for batch in train_loader(images, 3, made, DistributedBatchSampler(order, World()), workers=0):
         assert batch.images.shape == (4, 3, 32, 32)
         assert batch.to(CPU).targets.ndim == ndim
@@ -151,7 +151,7 @@ def test_workers_change_nothing(images: LabelledImages):
     made = recipe(augment="strong")
 
     def epoch(workers: int) -> list[ImageBatch]:
-        order = shuffled(images, made, World(), seed=3)
+        order = train_order(images, made, World(), seed=3)
         return [
             batch.to(CPU)
             for batch in train_loader(
@@ -165,8 +165,12 @@ def test_workers_change_nothing(images: LabelledImages):
 
 
 def test_every_image_comes_once_among_all_processes():
-    assert list(InOrder(5, 2, World())) == [[(0, 0), (1, 0)], [(2, 0), (3, 0)], [(4, 0)]]
-    shares = [list(InOrder(5, 2, World(rank, 2))) for rank in (0, 1)]
+    assert list(SequentialBatchSampler(5, 2, World())) == [
+        [(0, 0), (1, 0)],
+        [(2, 0), (3, 0)],
+        [(4, 0)],
+    ]
+    shares = [list(SequentialBatchSampler(5, 2, World(rank, 2))) for rank in (0, 1)]
     assert shares == [[[(0, 0), (2, 0)], [(4, 0)]], [[(1, 0), (3, 0)]]]
 
 

@@ -19,7 +19,7 @@ from nas.config.recipe import Recipe
 from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch, DetectionDataset
-from nas.data.samplers import AspectRatioBatchSampler, EvalBatches, largest_batch_shape
+from nas.data.samplers import AspectRatioBatchSampler, EvalBatchSampler, largest_batch_shape
 from nas.data.transforms import ResizeFlip, eval_resize_flip, resized_size, train_resize_flip
 from nas.data.validation import check_split
 
@@ -163,7 +163,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 def test_evaluation_sees_every_image_once():
     images = records([(20, 10), (10, 20), (15, 15), (30, 10), (10, 30)])
-    batches = list(EvalBatches(images, 2))
+    batches = list(EvalBatchSampler(images, 2))
     assert sorted(index for batch in batches for index, _ in batch) == [0, 1, 2, 3, 4]
     assert batches[0] == [(3, 0), (0, 0)]
 

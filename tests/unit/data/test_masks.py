@@ -21,8 +21,8 @@ from torchvision.transforms.v2 import functional as F
 
 from nas.data.coco import Box, CocoSplit, ImageRecord, fingerprint
 from nas.data.dataset import Batch, DetectionDataset
-from nas.data.masks import encoded, rasterized
-from nas.data.segmentation import usable
+from nas.data.masks import encode_masks, rasterize
+from nas.data.segmentation import check_segmentation
 from nas.data.splits import read_index, write_index
 from nas.data.transforms import ResizeFlip
 from nas.data.validation import check_split
@@ -57,12 +57,12 @@ def coded(
     ],
 )
 def test_what_coco_has_is_used_as_it_is(segmentation: Any):
-    assert usable(segmentation, HEIGHT, WIDTH) == (segmentation, None)
+    assert check_segmentation(segmentation, HEIGHT, WIDTH) == (segmentation, None)
 
 
 @pytest.mark.parametrize("segmentation", [None, []])
 def test_no_mask_is_no_fault(segmentation: Any):
-    assert usable(segmentation, HEIGHT, WIDTH) == (None, None)
+    assert check_segmentation(segmentation, HEIGHT, WIDTH) == (None, None)
 
 
 def test_text_codes_of_any_mask_are_read_as_pycocotools_reads_them():
@@ -70,7 +70,7 @@ def test_text_codes_of_any_mask_are_read_as_pycocotools_reads_them():
     for share in (0, 0.001, 0.1, 0.5, 0.99, 1):
         pixels = np.asfortranarray((rng.random((317, 211)) < share).astype(np.uint8))
         code = {"size": [317, 211], "counts": coco_mask.encode(pixels)["counts"].decode()}
-        assert usable(code, 317, 211) == (code, None)
+        assert check_segmentation(code, 317, 211) == (code, None)
 
 
 FAULTY = [
@@ -181,7 +181,7 @@ def test_data_without_masks_have_the_fingerprint_they_always_had(
 
 @pytest.mark.parametrize("size", [(40, 60), (80, 120), (23, 47)])
 def test_polygons_are_resized_then_drawn(size: tuple[int, int]):
-    (mask,) = rasterized([[TRIANGLE, SQUARE]], (HEIGHT, WIDTH), size)
+    (mask,) = rasterize([[TRIANGLE, SQUARE]], (HEIGHT, WIDTH), size)
     scaled = [
         [value * (size[1 - i % 2] / (WIDTH, HEIGHT)[i % 2]) for i, value in enumerate(p)]
         for p in (TRIANGLE, SQUARE)
@@ -194,22 +194,22 @@ def test_polygons_are_resized_then_drawn(size: tuple[int, int]):
 @pytest.mark.parametrize("text", [True, False])
 def test_codes_are_decoded_and_resized_like_pixels(text: bool):
     code = coded(TRIANGLE, text=text)
-    (same,) = rasterized([code], (HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    (same,) = rasterize([code], (HEIGHT, WIDTH), (HEIGHT, WIDTH))
     assert np.array_equal(same.numpy(), coco_mask.decode(coded(TRIANGLE, text=True)))
-    (mask,) = rasterized([code], (HEIGHT, WIDTH), (80, 120))
+    (mask,) = rasterize([code], (HEIGHT, WIDTH), (80, 120))
     image = F.resize_image(255 * same[None].expand(3, -1, -1), [80, 120], antialias=True)
     assert torch.equal(mask, (image[0] > 127).byte())
 
 
 def test_polygon_and_code_of_one_shape_agree_up_to_the_edge():
-    both = rasterized([[TRIANGLE], coded(TRIANGLE, text=True)], (HEIGHT, WIDTH), (100, 150))
+    both = rasterize([[TRIANGLE], coded(TRIANGLE, text=True)], (HEIGHT, WIDTH), (100, 150))
     assert (both[0] != both[1]).sum() < 0.05 * both[0].sum()
 
 
 def test_what_lies_outside_the_image_is_cut_off():
     around = [-10, -20, 70, -20, 70, 60, -10, 60]
-    assert rasterized([[around]], (HEIGHT, WIDTH), (HEIGHT, WIDTH)).all()
-    assert not rasterized([[[70, 5, 80, 5, 80, 9]], None], (HEIGHT, WIDTH), (HEIGHT, WIDTH)).any()
+    assert rasterize([[around]], (HEIGHT, WIDTH), (HEIGHT, WIDTH)).all()
+    assert not rasterize([[[70, 5, 80, 5, 80, 9]], None], (HEIGHT, WIDTH), (HEIGHT, WIDTH)).any()
 
 
 @pytest.mark.parametrize("flip", [0, 1])
@@ -217,7 +217,7 @@ def test_what_lies_outside_the_image_is_cut_off():
 def test_masks_go_where_their_pixels_go(tmp_path: Path, index: int, flip: int):
     # The image is its own mask: white where the object is.
     shapes: list[Any] = [[TRIANGLE], coded(TRIANGLE, text=True)]
-    pixels = 255 * rasterized([[TRIANGLE]], (HEIGHT, WIDTH), (HEIGHT, WIDTH))[0]
+    pixels = 255 * rasterize([[TRIANGLE]], (HEIGHT, WIDTH), (HEIGHT, WIDTH))[0]
     Image.fromarray(pixels.numpy()).convert("RGB").save(tmp_path / "a.png")
     box, crowd = (
         Box(1, 1, 1, (5, 5, 40, 30), 600, 0, shapes[index]),
@@ -284,7 +284,7 @@ def test_targets_are_the_polygon_drawn_into_the_box():
     # Slow and obvious: the polygon moved and scaled so that the box is the image, drawn there by
     # pycocotools.
     generator, size = torch.Generator().manual_seed(1), 28
-    mask = rasterized([[[10 * v for v in TRIANGLE]]], (400, 600), (400, 600))
+    mask = rasterize([[[10 * v for v in TRIANGLE]]], (400, 600), (400, 600))
     boxes = torch.tensor([[50.0, 50, 450, 350]]) + 60 * (
         torch.rand(30, 4, generator=generator) - 0.5
     )
@@ -367,8 +367,8 @@ def test_masks_are_averaged_as_probabilities():
 
 def test_a_mask_survives_the_way_to_the_grid_and_back():
     size, boxes = (400, 600), torch.tensor([[50.0, 50, 450, 350], [0, 0, 600, 400]])
-    masks = rasterized([[[10 * v for v in TRIANGLE]]] * 2, size, size)
-    codes = encoded(mask_targets(masks, boxes, torch.tensor([0, 1])), boxes, size)
+    masks = rasterize([[[10 * v for v in TRIANGLE]]] * 2, size, size)
+    codes = encode_masks(mask_targets(masks, boxes, torch.tensor([0, 1])), boxes, size)
     assert json.loads(json.dumps(codes)) == codes
     found = torch.from_numpy(coco_mask.decode(codes)).permute(2, 0, 1).bool()
     iou = (found & masks.bool()).flatten(1).sum(1) / (found | masks.bool()).flatten(1).sum(1)
@@ -376,9 +376,9 @@ def test_a_mask_survives_the_way_to_the_grid_and_back():
 
 
 def test_no_detections_and_tiny_ones_have_codes():
-    assert encoded(torch.zeros(0, 28, 28), torch.zeros(0, 4), (HEIGHT, WIDTH)) == []
+    assert encode_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (HEIGHT, WIDTH)) == []
     boxes = torch.tensor(
         [[59.6, 39.7, 60.0, 40.0], [0.0, 0.0, 0.01, 0.01], [-5.0, -5.0, 70.0, 50.0]]
     )
-    codes = encoded(torch.ones(3, 28, 28), boxes, (HEIGHT, WIDTH))
+    codes = encode_masks(torch.ones(3, 28, 28), boxes, (HEIGHT, WIDTH))
     assert coco_mask.area(codes).tolist() == pytest.approx([1, 1, 2400], abs=1)

@@ -98,9 +98,9 @@ def test_only_images_that_are_not_kept_are_still_to_be_read(
 ):
     _, splits = request_and_splits
     cache = PixelCache(splits.train, 48, 80, limit_bytes=2**24)
-    assert cache.kept == 0
+    assert cache.cached_images == 0
     assert read_s(splits.train, 48, 80) > 0
     for index in range(len(splits.train.images)):
         cache.read(index)
-    assert cache.kept == len(splits.train.images)
+    assert cache.cached_images == len(splits.train.images)
     assert read_s(splits.train, 48, 80) == 0

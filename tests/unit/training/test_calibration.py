@@ -14,7 +14,7 @@ from torch import nn
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch
-from nas.data.samplers import EvalBatches
+from nas.data.samplers import EvalBatchSampler
 from nas.data.transforms import ResizeFlip
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
@@ -239,5 +239,9 @@ def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.Fixtu
 def real_batch(root: Path) -> Batch:
     split = check_split(root, "train").split
     return next(
-        iter(make_loader(split, ResizeFlip((192,), 256), EvalBatches(split.images, 4), workers=0))
+        iter(
+            make_loader(
+                split, ResizeFlip((192,), 256), EvalBatchSampler(split.images, 4), workers=0
+            )
+        )
     ).to(torch.device("cpu"))
