@@ -49,50 +49,63 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
 
 
 def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
-    """Start a search that outlives this terminal; its words go to a file in its output folder."""
+    """Start a search that outlives this terminal; its words go to a file in its output folder.
+
+    Raises:
+        UserError: what the search said before it ended within `EARLY_S` seconds.
+    """
     from nas.artifacts.trial_files import check_output
-    from nas.errors import StudyError
-    from nas.study.provenance import public_spec
     from nas.study.storage import check_storage
     from nas.utils.paths import is_remote
 
     check_storage(spec.storage)
     check_output(spec.run.output)
     folder = Path() if is_remote(spec.run.output) else Path(spec.run.output)
-    folder = folder.resolve()
-    request, log = folder / f"{spec.study}.request.json", folder / f"{spec.study}.log"
-    request.write_text(json.dumps(public_spec(spec)))
+    log = folder.resolve() / f"{spec.study}.log"
     begins = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as file:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                RUN_REQUEST,
-                str(request),
-                *(["--local"] if local else []),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            env={**os.environ, STORAGE_VARIABLE: spec.storage},
-        )
-    try:
-        code = process.wait(timeout=EARLY_S)
-    except subprocess.TimeoutExpired:
-        code = 0
-    if code:
-        said = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
-        raise StudyError(
-            said[-1].partition(": ")[2]
-            if said
-            else f"the search ended with code {code}; see {str(log)!r}"
-        )
+    process = _start(spec, log, local=local)
+    _check_started(process, log, begins)
     if as_json:
         print_json({"study": spec.study, "pid": process.pid, "log": str(log)})
     else:
         print(
             f"Process {process.pid} runs {spec.study!r}; its log: {log}. nas stop ends it.",
             file=sys.stderr,
+        )
+
+
+def _start(spec: SearchSpec, log: Path, *, local: bool) -> subprocess.Popen[bytes]:
+    """Start the process, with the request in a file beside its log and without a terminal."""
+    from nas.study.provenance import public_spec
+
+    request = log.with_name(f"{spec.study}.request.json")
+    request.write_text(json.dumps(public_spec(spec)))
+    command = [sys.executable, "-m", RUN_REQUEST, str(request), *(["--local"] if local else [])]
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, STORAGE_VARIABLE: spec.storage},
+        )
+
+
+def _check_started(process: subprocess.Popen[bytes], log: Path, begins: int) -> None:
+    """Wait `EARLY_S` seconds; a search that failed by then is an error here. Its words begin in the
+    log at byte `begins`.
+    """
+    from nas.errors import StudyError
+
+    try:
+        code = process.wait(timeout=EARLY_S)
+    except subprocess.TimeoutExpired:
+        return
+    if code:
+        lines = log.read_bytes()[begins:].decode(errors="replace").strip().splitlines()
+        raise StudyError(
+            lines[-1].partition(": ")[2]
+            if lines
+            else f"the search ended with code {code}; see {str(log)!r}"
         )

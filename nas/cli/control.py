@@ -85,8 +85,8 @@ def resume(
     as_json: options.Json = False,
 ) -> None:
     """Go on with a search as its study remembers it."""
+    from nas.api.requests import check_files
     from nas.cli.dispatch import dispatch
-    from nas.cli.submit import check_files
     from nas.config.parsing import parse_model
     from nas.config.spec import SearchSpec
     from nas.study.leaderboard import load_study, search_uuid

@@ -21,27 +21,32 @@ EVERYWHERE = ("0.0.0.0", "::")
 WEB = ("optuna_dashboard", "plotly", "jinja2")  # what the pages are made with
 
 
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with the token; default: a new one, printed at start.")
+]
+Prefix = Annotated[
+    str, typer.Option(help="Path below which a reverse proxy publishes this, /nas for example.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(help="Host name under which a reverse proxy publishes this; may be repeated."),
+]
+
+
 def dashboard(
     storage: options.Storage = options.DEFAULT_STORAGE,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")
-    ] = 8080,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's.")
-    ] = LOCAL[0],
-    token_file: Annotated[
-        Path | None, typer.Option(help="File with the token; default: a new one, printed at start.")
-    ] = None,
+    port: Port = 8080,
+    host: Host = LOCAL[0],
+    token_file: TokenFile = None,
     allow_edit: Annotated[
         bool, typer.Option("--allow-edit", help="Allow Optuna Dashboard to change and delete.")
     ] = False,
-    prefix: Annotated[
-        str, typer.Option(help="Path below which a reverse proxy publishes this, /nas for example.")
-    ] = "",
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Host name under which a reverse proxy publishes this; may be repeated."),
-    ] = None,
+    prefix: Prefix = "",
+    allow_host: AllowHost = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for HTTPS.")] = None,
     tls_key: Annotated[
         Path | None, typer.Option(help="Its key, where it is not in the same file.")
@@ -61,11 +66,10 @@ def dashboard(
 
     token = read_token(token_file) if token_file else new_token()
     tls = tls_context(tls_cert, tls_key) if tls_cert else None
-    names = {"localhost", host, socket.gethostname(), socket.getfqdn(), *(allow_host or [])}
     access = Access(
         Sessions(token),
         cookie=f"nas-session-{port}",
-        hosts=frozenset(name.lower() for name in names),
+        hosts=_host_names(host, allow_host or []),
         prefix=prefix,
         allow_edit=allow_edit,
         encrypted=tls is not None,
@@ -76,6 +80,12 @@ def dashboard(
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
+
+
+def _host_names(host: str, published: list[str]) -> frozenset[str]:
+    """Names by which browsers may ask for the pages, in lower case."""
+    names = {"localhost", host, socket.gethostname(), socket.getfqdn(), *published}
+    return frozenset(name.lower() for name in names)
 
 
 def checked_prefix(prefix: str) -> str:

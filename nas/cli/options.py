@@ -127,6 +127,7 @@ BATCH = RequestFlag(
     Annotated[int | None, typer.Option(help="Images of one training step.")],
     "recipe.batch",
 )
+TRAINING = (DETECTOR, RECIPE, EPOCHS, IMAGE_SIZE, BATCH)
 BUDGET = RequestFlag(
     "budget",
     Annotated[str | None, typer.Option(help="Peak training memory of one GPU, for example 16GiB.")],

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,18 +12,12 @@ import typer
 
 from nas.cli import options
 from nas.cli.runner import INTERRUPTED, print_json
-from nas.cli.train import try_weights
 from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
-    from nas.cli.progress import EpochProgress
-    from nas.config.pretraining import PretrainingSpec
-    from nas.data.image_folder import LabelledImages
     from nas.reports import PretrainingReport
-    from nas.training.pretraining import Pretraining
-    from nas.utils.distributed import World
 
 SUFFIX = ".safetensors"
 
@@ -79,26 +71,28 @@ def pretrain(
 
     With torchrun --no-python it runs on several GPUs.
     """
-    asked = Layout.parse(layout)
+    parsed = Layout.parse(layout)
     _check_target(out)
     from nas.config.pretraining import load_pretraining
     from nas.errors import CandidateError
 
-    spec = load_pretraining(
-        {"data": data} | flags, int(os.environ.get("WORLD_SIZE", "1"))
-    )  # torchrun's
-    work = out.with_name(out.name + ".training")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
+    spec = load_pretraining({"data": data} | flags, processes)
+    from nas.api.pretraining import pretrain_weights, work_folder
+    from nas.cli.progress import EpochProgress
+
     try:
-        report = _pretrain(asked, spec, out, work, as_json)
+        with EpochProgress(quiet=as_json) as progress:
+            report = pretrain_weights(parsed, spec, out, progress)
     except CandidateError as error:
         raise UserError(
-            f"{error}; to begin anew with other settings remove {str(work)!r}"
+            f"{error}; to begin anew with other settings remove {str(work_folder(out))!r}"
         ) from None
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where this one stopped.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if report:
-        _show(asked, out, report, as_json)
+        _show(parsed, out, report, as_json)
 
 
 def _check_target(out: Path) -> None:
@@ -108,103 +102,15 @@ def _check_target(out: Path) -> None:
         raise UserError(f"--out {str(out)!r} exists already: choose a new file")
 
 
-def _pretrain(
-    layout: Layout, spec: PretrainingSpec, out: Path, work: Path, as_json: bool
-) -> PretrainingReport | None:
-    """The last report; None for all of several processes but the first."""
-    from nas.data.image_folder import SPLITS, find_classes, fingerprint, read_split
-    from nas.utils.files import check_file, ensure_writable
-    from nas.utils.paths import localize
-
-    root = localize(spec.data)
-    classes = find_classes(root)
-    if spec.recipe.weights:
-        check_file("recipe.weights", spec.recipe.weights)
-        try_weights(layout, spec.recipe.weights, as_json)
-    from nas.cli.progress import EpochProgress
-    from nas.training.launch import started_by_torchrun
-    from nas.training.pretraining import Pretraining
-    from nas.utils.device import default_device
-
-    splits = [read_split(root, name, classes) for name in SPLITS]
-    ensure_writable(work)
-    world, device = started_by_torchrun(default_device())
-    with EpochProgress(layout, spec.recipe.epochs) as progress:
-        _check(splits, world, work, progress)
-        asked = Pretraining(
-            layout,
-            spec.recipe,
-            classes,
-            fingerprint(classes, splits),
-            spec.seed,
-            out,
-            work,
-            device,
-            spec.checkpoint_s,
-            _origin(spec, splits),
-        )
-        report = _train(asked, splits, world, progress)
-    if world.first:
-        shutil.rmtree(work, ignore_errors=True)
-    return report if world.first else None
-
-
-def _check(splits: list[LabelledImages], world: World, work: Path, progress: EpochProgress) -> None:
-    """Look into the images, of several processes each into its share, unless that was done before
-    the checkpoint was written; a folder for nothing is not left behind.
-    """
-    from nas.artifacts.paths import CHECKPOINT
-    from nas.data.image_folder import check_images
-
-    if (work / CHECKPOINT).exists():
-        return
-    try:
-        for images in splits:
-            check_images(
-                images.share(world.rank, world.size), progress.on_image if world.first else None
-            )
-    finally:
-        with suppress(OSError):  # not empty
-            work.rmdir()
-
-
-def _train(
-    asked: Pretraining, splits: list[LabelledImages], world: World, progress: EpochProgress
-) -> PretrainingReport:
-    """The last report; the curve is there from the first epoch on."""
-    import torch.distributed as dist
-
-    from nas.artifacts.history import read_reports_of, write_csv
-    from nas.reports import PretrainingReport
-    from nas.training.pretraining import pretrain as train_epochs
-
-    for report in train_epochs(asked, *splits, on_step=progress.on_step if world.first else None):
-        if world.first:
-            progress.on_report(report)
-            write_csv(_curve(asked.out), read_reports_of(PretrainingReport, asked.folder))
-    if world.size > 1:
-        dist.destroy_process_group()
-    return report
-
-
-def _curve(out: Path) -> Path:
-    return out.with_suffix(".curves.csv")
-
-
-def _origin(spec: PretrainingSpec, splits: list[LabelledImages]) -> dict[str, Any]:
-    from nas.export.description import make_origin
-
-    images = {f"{split.folder.name}_images": len(split.files) for split in splits}
-    return make_origin(data=Path(spec.data).resolve().name, **images)
-
-
 def _show(layout: Layout, out: Path, report: PretrainingReport, as_json: bool) -> None:
+    from nas.api.pretraining import curve_file
+
     if as_json:
         facts = {"epochs": report.epoch, "train_s": report.train_s, "device": report.device}
         print_json(
             {
                 "out": str(out),
-                "curves": str(_curve(out)),
+                "curves": str(curve_file(out)),
                 "layout": str(layout),
                 **asdict(report.metrics),
                 **facts,

@@ -14,15 +14,19 @@ from nas.utils.formatting import gib_text
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
-    from nas.config.sections import DetectorSpec
-    from nas.profiling.memory import Training
+    from rich.table import Table
 
-_MEMORY_ROWS = {
+    from nas.api.profiling import LayoutProfile
+    from nas.config.sections import DetectorSpec
+
+PREDICTED = {
     "memory_predicted_gib": "allocated at the peak",
     "memory_reserved_gib": "reserved",
     "memory_card_gib": "of the card, with the context",
-    "measured memory_peak_gib": "measured: allocated",
-    "measured memory_reserved_gib": "measured: reserved",
+}
+MEASURED = {
+    "memory_peak_gib": "measured: allocated",
+    "memory_reserved_gib": "measured: reserved",
 }
 
 
@@ -59,26 +63,26 @@ def profile(
         "optimizer": _one_of("--optimizer", optimizer, OptimizerName),
         "checkpointing": _one_of("--checkpointing", checkpointing, Checkpointing),
     }
-    from nas.config.parsing import parse_model
-    from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
-    from nas.config.sections import DetectorSpec
-
-    keys = given({"detector.name": detector}) | parse_settings(settings or [])
-    spec = parse_model(
-        DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()}
-    )
-    height, width = (
-        -(-side // LARGEST_STRIDE) * LARGEST_STRIDE
-        for side in (image_size, int(image_size * ASPECT_LIMIT))
-    )
+    spec = _detector_spec(given({"detector.name": detector}) | parse_settings(settings or []))
+    from nas.api.profiling import padded_size, profile_layout
     from nas.profiling.memory import Training
 
-    training = Training((images, 3, height, width), **choices)
-    rows = [_profile(layout, spec, classes, training) for layout in parsed]
+    training = Training((images, 3, *padded_size(image_size)), **choices)
+    profiles = [profile_layout(layout, spec, classes, training) for layout in parsed]
     if as_json:
-        print_json(rows)
+        print_json([each.to_dict() for each in profiles])
     else:
-        _print(rows)
+        _print(profiles)
+
+
+def _detector_spec(keys: dict[str, Any]) -> DetectorSpec:
+    """The detector of dotted keys, which may begin with `detector.`."""
+    from nas.config.parsing import parse_model
+    from nas.config.sections import DetectorSpec
+
+    return parse_model(
+        DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()}
+    )
 
 
 def _one_of(flag: str, value: str, choice: object) -> Any:
@@ -88,120 +92,62 @@ def _one_of(flag: str, value: str, choice: object) -> Any:
     return value
 
 
-def _profile(
-    layout: Layout, spec: DetectorSpec, classes: int, training: Training
-) -> dict[str, Any]:
-    from nas.profiling.flops import PAPER_RULE, RULE, count_cost
-    from nas.profiling.memory import CONTEXT_BYTES, predict_memory
-    from nas.utils.formatting import gib
-
-    cost = count_cost(layout, spec, classes, training.batch_shape[2:])
-    memory = predict_memory(layout, spec, classes, training)
-    return {
-        "layout": str(layout),
-        "layout_id": layout.layout_id,
-        "detector": spec.name,
-        "classes": classes,
-        "params": cost.params,
-        "backbone_params": cost.backbone_params,
-        "flops": cost.flops,
-        "flops_rule": RULE,
-        "paper_flops": cost.paper_flops,
-        "paper_flops_rule": PAPER_RULE,
-        "batch_shape": list(training.batch_shape),
-        "precision": training.precision,
-        "optimizer": training.optimizer,
-        "checkpointing": training.checkpointing,
-        "memory_predicted_gib": gib(memory.peak_bytes),
-        "memory_reserved_gib": gib(memory.reserved_bytes),
-        "memory_card_gib": gib(memory.reserved_bytes + CONTEXT_BYTES),
-        "memory_by_part_gib": {part: gib(size) for part, size in memory.parts().items()},
-        "memory_peak_moment": memory.moment,
-        "measured": _measure(layout, spec, classes, training),
-    }
-
-
-def _measure(
-    layout: Layout, spec: DetectorSpec, classes: int, training: Training
-) -> dict[str, Any] | None:
-    """The same on this machine's GPU; None where there is none."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    from nas.profiling.memory.measurement import measure_memory
-    from nas.utils.formatting import gib
-
-    try:
-        measured = measure_memory(layout, spec, classes, training, torch.device("cuda"))
-    except torch.OutOfMemoryError:
-        return {"device": torch.cuda.get_device_name(), "out_of_memory": True}
-    finally:
-        torch.cuda.empty_cache()
-    assert measured.reserved_bytes is not None
-    return {
-        "device": measured.device,
-        "memory_peak_gib": gib(measured.peak_bytes),
-        "memory_reserved_gib": gib(measured.reserved_bytes),
-        "step_s": measured.step_s,
-        "fps": measured.fps,
-    }
-
-
-def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
+def _print(profiles: list[LayoutProfile]) -> None:
     from nas.cli.tables import print_table
 
-    first = rows[0]
-    shape = "x".join(map(str, first["batch_shape"]))
-    kept = first["checkpointing"]
-    how = (
-        f"{first['precision']}, "
-        f"{first['optimizer']}{'' if kept == 'none' else f', checkpointing {kept}'}"
-    )
-    cost = Table(
-        title=f"{first['detector']}, {first['classes']} classes, one image of "
-        f"{shape.split('x', 2)[2]}"
-    )
-    memory = Table(title=f"GiB of one training step, batch {shape}, {how}")
-    for name in (
-        "layout",
-        "params M",
-        "backbone M",
-        "GMAC",
-        "paper G",
-        *(["measured FPS"] if first["measured"] else []),
-    ):
-        cost.add_column(name, justify="left" if name == "layout" else "right")
-    for row in rows:
-        counts = [f"{row[name] / 1e6:.4f}" for name in ("params", "backbone_params")]
-        counts += [f"{row[name] / 1e9:.2f}" for name in ("flops", "paper_flops")]
-        fps = [f"{row['measured'].get('fps') or 0:.1f}"] if first["measured"] else []
-        cost.add_row(row["layout"], *counts, *fps)
-    memory.add_column("")
-    for row in rows:
-        memory.add_column(row["layout"], justify="right")
-    for name in ("memory_predicted_gib", "memory_reserved_gib", "memory_card_gib"):
-        memory.add_row(_MEMORY_ROWS[name], *(gib_text(row[name]) for row in rows))
-    if first["measured"]:
-        for name in ("memory_peak_gib", "memory_reserved_gib"):
-            texts = [
-                gib_text(row["measured"][name]) if name in row["measured"] else "out of memory"
-                for row in rows
-            ]
-            memory.add_row(_MEMORY_ROWS[f"measured {name}"], *texts)
-    memory.add_section()
-    for part in first["memory_by_part_gib"]:
-        memory.add_row(
-            f"  {part}", *(gib_text(row["memory_by_part_gib"].get(part, 0)) for row in rows)
-        )
-    print_table(cost)
-    print_table(memory)
-    print(
-        f"GMAC: {first['flops_rule']}; one image.\npaper G: {first['paper_flops_rule']}; one image."
-    )
+    first = profiles[0]
+    print_table(_cost_table(profiles))
+    print_table(_memory_table(profiles))
+    print(f"GMAC: {first.flops_rule}; one image.\npaper G: {first.paper_flops_rule}; one image.")
     print(
         "Memory: whatever the data decides (proposals, positives, boxes) counts with its "
         "configured limit."
     )
+
+
+def _cost_table(profiles: list[LayoutProfile]) -> Table:
+    from rich.table import Table
+
+    first = profiles[0]
+    height, width = first.batch_shape[2:]
+    table = Table(title=f"{first.detector}, {first.classes} classes, one image of {height}x{width}")
+    table.add_column("layout")
+    for name in ("params M", "backbone M", "GMAC", "paper G"):
+        table.add_column(name, justify="right")
+    if first.measured:
+        table.add_column("measured FPS", justify="right")
+    for row in profiles:
+        counts = [f"{count / 1e6:.4f}" for count in (row.params, row.backbone_params)]
+        counts += [f"{count / 1e9:.2f}" for count in (row.flops, row.paper_flops)]
+        fps = [f"{row.measured.fps or 0:.1f}"] if row.measured else []
+        table.add_row(row.layout, *counts, *fps)
+    return table
+
+
+def _memory_table(profiles: list[LayoutProfile]) -> Table:
+    from rich.table import Table
+
+    first = profiles[0]
+    how = f"{first.precision}, {first.optimizer}"
+    if first.checkpointing != "none":
+        how += f", checkpointing {first.checkpointing}"
+    shape = "x".join(map(str, first.batch_shape))
+    table = Table(title=f"GiB of one training step, batch {shape}, {how}")
+    table.add_column("")
+    for row in profiles:
+        table.add_column(row.layout, justify="right")
+    for name, text in PREDICTED.items():
+        table.add_row(text, *(gib_text(getattr(row, name)) for row in profiles))
+    measured = [row.measured for row in profiles if row.measured]
+    for name, text in MEASURED.items() if measured else ():
+        cells = (
+            "out of memory" if step.out_of_memory else gib_text(getattr(step, name))
+            for step in measured
+        )
+        table.add_row(text, *cells)
+    table.add_section()
+    for part in first.memory_by_part_gib:
+        table.add_row(
+            f"  {part}", *(gib_text(row.memory_by_part_gib.get(part, 0)) for row in profiles)
+        )
+    return table

@@ -4,16 +4,25 @@ elsewhere.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from nas.api.callbacks import TrainingCallback
 from nas.reports import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
 from nas.study.event_log import STATES, summary
 from nas.study.roles import CANDIDATE
@@ -45,7 +54,7 @@ class ImageProgress:
         self._bar = Progress(
             *columns, console=console, transient=True, disable=not console.is_terminal
         )
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -58,15 +67,28 @@ class ImageProgress:
         """One more image of a split."""
         if split not in self._tasks:
             self._tasks[split] = self._bar.add_task(f"checking {split}", total=total)
-        self._bar.update(self._tasks[split], completed=done)  # type: ignore[arg-type]
+        self._bar.update(self._tasks[split], completed=done, visible=done < total)
 
 
-class EpochProgress(ImageProgress):
+class EpochProgress(ImageProgress, TrainingCallback):
     """A bar for the steps of one candidate, a line for each of its epochs."""
 
-    def __init__(self, layout: Layout, epochs: int) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         super().__init__()
-        self.layout, self.epochs, self.epoch, self._shown_s = layout, epochs, 1, 0.0
+        self.quiet, self.epoch, self._shown_s = quiet, 1, 0.0
+
+    def on_begin(self, layout: Layout, epochs: int) -> None:
+        """Remember what the bar is of."""
+        self.layout, self.epochs = layout, epochs
+
+    def on_weights(self, summary: str) -> None:
+        """Print what is taken of the file of weights, unless all that is wanted is JSON."""
+        if not self.quiet:
+            print(f"weights: {summary}", file=sys.stderr)
+
+    def on_note(self, text: str) -> None:
+        """Print the sentence."""
+        self.say(text)
 
     def on_step(self, step: int, steps: int, loss: Tensor | float) -> None:
         """One more step of the running epoch; to ask a GPU for its loss waits for it, so that is
@@ -78,7 +100,7 @@ class EpochProgress(ImageProgress):
         if "steps" not in self._tasks:
             self._tasks = {"steps": self._bar.add_task("", total=steps)}
         description = f"{self.layout}  epoch {self.epoch}/{self.epochs}  loss {float(loss):.3f}"
-        self._bar.update(self._tasks["steps"], completed=step, total=steps, description=description)  # type: ignore[arg-type]
+        self._bar.update(self._tasks["steps"], completed=step, total=steps, description=description)
 
     def on_report(self, report: EpochReport | PretrainingReport) -> None:
         """An epoch ended."""
@@ -87,6 +109,10 @@ class EpochProgress(ImageProgress):
             f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  "
             f"{_scores(report.metrics)}"
         )
+
+    def on_trained(self) -> None:
+        """Take the bar away: what follows has none."""
+        self._bar.stop()
 
     def say(self, text: str) -> None:
         """A line on stderr, above the bar."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,11 +23,7 @@ TIMES = 4
     options.STUDY,
     options.STORAGE,
     options.SPACE,
-    options.DETECTOR,
-    options.RECIPE,
-    options.EPOCHS,
-    options.IMAGE_SIZE,
-    options.BATCH,
+    *options.TRAINING,
     options.BUDGET,
     options.CONCURRENT,
     options.SEED,
@@ -58,7 +53,7 @@ def proxy_check(
     studies NAME.proxy and NAME.full, and says whether the ranking holds. The same command goes on
     where it stopped; with more layouts it adds to them.
     """
-    from nas.cli.submit import check_files, checked_spec, from_anywhere
+    from nas.api.requests import check_files, checked_spec, with_absolute_paths
     from nas.search.proxy.studies import fuller
 
     request = checked_spec(spec, given({"data.root": data}) | flags)
@@ -71,50 +66,23 @@ def proxy_check(
         raise SpecError("--times and --full exclude each other")
     fuller_request = fuller(request, times or TIMES, full)
     check_files(fuller_request)
-    check = _check(request, from_anywhere(fuller_request), layouts, local)
+    check = _run(request, with_absolute_paths(fuller_request), layouts, local)
     print_json(check) if as_json else _show(check)
 
 
-def _check(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> dict[str, Any]:
+def _run(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> dict[str, Any]:
+    from nas.api.proxy_check import plan_proxy_check, run_proxy_check
+    from nas.cli.dispatch import watched
     from nas.cli.progress import ImageProgress
-    from nas.data.samplers import largest_batch_shape
-    from nas.data.splits import adapt_to_data
-    from nas.search.budget import Budget
-    from nas.search.proxy.layouts import choose_layouts
-    from nas.search.proxy.studies import (
-        FULL,
-        PROXY,
-        chosen_before,
-        compared,
-        outcomes,
-        record,
-        request_of,
-        store,
-    )
-    from workers.driver import check_backend
+    from workers.driver import check_backend, run_checked
+
+    def run(spec: SearchSpec, splits: Splits, facts: DatasetSummary) -> Search:
+        return watched(spec, lambda watcher: run_checked(spec, splits, facts, watcher, local=local))
 
     check_backend(request, local=local)
     with ImageProgress() as progress:
-        request, splits, facts = adapt_to_data(request, progress.on_image)
-    fuller = fuller.model_copy(
-        update={"detector": request.detector}
-    )  # without masks, where the data have none
-    full_facts = replace(facts, batch_shape=largest_batch_shape(splits.train.images, fuller.recipe))
-    budgets = Budget(request, facts), Budget(fuller, full_facts)
-    chosen = choose_layouts(*budgets, count, chosen_before(request))
-    proxy = _train(request_of(request, PROXY, chosen), splits, facts, local)
-    proxies, left_out = outcomes(proxy, chosen)
-    full = _train(request_of(fuller, FULL, list(proxies)), splits, full_facts, local)
-    fulls, left_out_later = outcomes(full, list(proxies))
-    check = record(compared(proxies, fulls), proxy, full, left_out | left_out_later)
-    return {"study": request.study, **check, "stored": store(check, request, (proxy, full))}
-
-
-def _train(spec: SearchSpec, splits: Splits, facts: DatasetSummary, local: bool) -> Search:
-    from nas.cli.dispatch import watched
-    from workers.driver import run_checked
-
-    return watched(spec, lambda watcher: run_checked(spec, splits, facts, watcher, local=local))
+        plan = plan_proxy_check(request, fuller, count, progress.on_image)
+    return run_proxy_check(plan, run)
 
 
 def _show(check: dict[str, Any]) -> None:

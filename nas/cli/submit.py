@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,11 +89,7 @@ SEARCH_FLAGS = (
     options.STUDY,
     options.STORAGE,
     options.SPACE,
-    options.DETECTOR,
-    options.RECIPE,
-    options.EPOCHS,
-    options.IMAGE_SIZE,
-    options.BATCH,
+    *options.TRAINING,
     options.BUDGET,
     *SEARCH_FLAGS,
     options.CONCURRENT,
@@ -122,55 +117,13 @@ def submit(
 
     The same command goes on where a search stopped.
     """
+    from nas.api.requests import checked_spec
+
     request = checked_spec(spec, given({"run.cluster": cluster}) | flags)
     if dry_run:
         _dry_run(request, local=local, timing=timing, as_json=as_json)
     else:
         dispatch(request, local=local, detach=detach, as_json=as_json)
-
-
-def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -> SearchSpec:
-    """The request, complete, and the files it names found; quickly. Arguments as for
-    `nas.config.spec.load_spec`.
-
-    Raises:
-        UserError: something in it cannot be.
-    """
-    from nas.config.spec import load_spec
-
-    spec = load_spec(request, flags)
-    check_files(spec)
-    return spec if spec.run.cluster else from_anywhere(spec)
-
-
-def from_anywhere(spec: SearchSpec) -> SearchSpec:
-    """The same request with absolute paths, so that it can be resumed from another folder."""
-    from nas.utils.paths import to_path
-
-    data = spec.data.model_copy(update={"root": str(to_path(spec.data.root))})
-    run = spec.run.model_copy(update={"output": str(to_path(spec.run.output))})
-    weights = spec.recipe.weights and str(to_path(spec.recipe.weights))
-    recipe = spec.recipe.model_copy(update={"weights": weights})
-    return spec.model_copy(update={"data": data, "run": run, "recipe": recipe})
-
-
-def check_files(spec: SearchSpec) -> None:
-    """Find both splits, and the weights to start from, unless they are on a cluster.
-
-    Raises:
-        DataError: there is no such folder, or not what a data set has.
-        SpecError: there are no such weights.
-    """
-    from nas.data.annotation_files import find_split
-    from nas.utils.files import check_file
-    from nas.utils.paths import localize
-
-    if spec.run.cluster:
-        return
-    for split in (spec.data.train, spec.data.val):
-        find_split(localize(spec.data.root), split)
-    if spec.recipe.weights:
-        check_file("recipe.weights", spec.recipe.weights)
 
 
 def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:

@@ -15,7 +15,6 @@ manifest.json          hashes of all files
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from nas.export.model_card import model_card
 from nas.export.onnx.writer import write_onnx
 from nas.models.backbones import backbone_dims
 from nas.models.detectors import Detector, build_detector
+from nas.utils.files import atomic_folder
 from search_spaces.layout import Layout
 
 FILES = (
@@ -61,49 +61,43 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     """Write the files of a bundle; the folder appears whole or not at all.
 
     Args:
-        folder: new, or empty, or an older bundle, which is replaced.
+        folder: a new or empty folder, or that of an older bundle, which is replaced.
         trained: the candidate.
-        weights: safetensors of the detector.
-        onnx: write these files too, compared with the network; takes up to a minute.
+        weights: safetensors file with the weights of the detector.
+        onnx: write the ONNX files too, each compared with the network; takes up to a minute.
 
     Returns:
-        What was left out, and why, in sentences.
+        Sentences on the files that were left out, and why.
 
     Raises:
-        BundleError: the folder holds something else, the weights are not there, or ONNX gives
-            something else than the network.
+        BundleError: the folder holds other files, the weights are not there, or an ONNX file gives
+            other outputs than the network.
     """
     check_target(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    state = _read_weights(weights)
-    (partial / "detector.safetensors").write_bytes(save(state))
-    backbone = {
-        name.removeprefix(BACKBONE_PREFIX): t
-        for name, t in state.items()
-        if name.startswith(BACKBONE_PREFIX)
-    }
-    (partial / "backbone.safetensors").write_bytes(save(backbone))
-    (partial / "backbone.py").write_text(backbone_source(trained.layout))
-    _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
-    _write_yaml(partial / "detector.yaml", _detector_description(trained))
-    (partial / "mmdet_config.py").write_text(mmdetection_config(trained))
-    (partial / "mmdet_backbone.py").write_text(MMDET_MODULE)
-    left_out = write_onnx(partial, read_bundle(partial)[1]) if onnx else ["ONNX was not asked for."]
-    (partial / "README.md").write_text(model_card(trained, left_out))
-    write_manifest(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    with atomic_folder(folder) as partial:
+        _write_weights(partial, _read_weights(weights))
+        (partial / "backbone.py").write_text(backbone_source(trained.layout))
+        _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
+        _write_yaml(partial / "detector.yaml", _detector_description(trained))
+        (partial / "mmdet_config.py").write_text(mmdetection_config(trained))
+        (partial / "mmdet_backbone.py").write_text(MMDET_MODULE)
+        left_out = ["ONNX was not asked for."]
+        if onnx:
+            left_out = write_onnx(partial, read_bundle(partial)[1])
+        (partial / "README.md").write_text(model_card(trained, left_out))
+        write_manifest(partial)
     return left_out
 
 
 def check_target(folder: Path, flag: str = "--out") -> None:
-    """Find out early whether a bundle can be written to `folder`.
+    """Find out early whether a bundle can be written to a folder.
+
+    Args:
+        folder: where; it need not exist.
+        flag: what named the folder, for the error.
 
     Raises:
-        BundleError: it holds something that is no bundle.
+        BundleError: it is a file, or holds files that no bundle has.
     """
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{flag} {str(folder)!r} is a file; name a folder")
@@ -119,11 +113,11 @@ def check_target(folder: Path, flag: str = "--out") -> None:
 
 
 def read_description(folder: Path) -> Trained:
-    """What a bundle says of itself.
+    """Read what a bundle says of itself, from its detector.yaml; no weights.
 
     Raises:
         SpecError: there is no readable detector.yaml.
-        BundleError: a newer format, or damaged.
+        BundleError: it has a newer format, or is damaged.
     """
     description = read_yaml(folder / "detector.yaml")
     if description.get("format") not in READ_FORMATS:
@@ -147,10 +141,15 @@ def read_description(folder: Path) -> Trained:
 
 
 def read_bundle(folder: Path) -> tuple[Trained, Detector]:
-    """What a bundle says of itself, and its detector with the trained weights, in evaluation mode.
+    """Rebuild the detector of a bundle.
+
+    Returns:
+        What the bundle says of itself, and the detector with its trained weights, on the CPU, in
+        evaluation mode.
 
     Raises:
-        SpecError, BundleError: see `read_description`; or weights that do not fit.
+        SpecError: there is no readable detector.yaml.
+        BundleError: the bundle has a newer format, or is damaged.
     """
     trained = read_description(folder)
     detector = build_detector(trained.layout, trained.detector, len(trained.categories))
@@ -189,6 +188,20 @@ def _detector_description(trained: Trained) -> dict[str, Any]:
         "origin": trained.origin,
         "request": trained.request,
     }
+
+
+def backbone_weights(state: dict[str, Any]) -> dict[str, Any]:
+    """Pick a detector's weights of its backbone, by the names that they have in the backbone."""
+    return {
+        name.removeprefix(BACKBONE_PREFIX): weight
+        for name, weight in state.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
+
+
+def _write_weights(folder: Path, state: dict[str, Any]) -> None:
+    (folder / "detector.safetensors").write_bytes(save(state))
+    (folder / "backbone.safetensors").write_bytes(save(backbone_weights(state)))
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:

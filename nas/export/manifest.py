@@ -15,16 +15,16 @@ FORMAT = 2
 
 
 def write_manifest(folder: Path) -> None:
-    """List what is in a folder now."""
+    """Write the manifest of a folder: size in bytes and SHA-256 of the files that are in it now."""
     files = {path.name: _entry(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(_text(files))
 
 
 def check_manifest(folder: Path) -> list[str]:
-    """Compare a folder with its manifest, byte by byte; nothing in it is loaded or run.
+    """Compare the files of a folder with its manifest, byte by byte; nothing is loaded or run.
 
     Returns:
-        Names of the files.
+        Names of the files, sorted, without the manifest's own.
 
     Raises:
         BundleError: a file is missing, strange or changed; the text names it.

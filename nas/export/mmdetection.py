@@ -40,7 +40,7 @@ class ScratchNasBackbone(BackboneFeatures):
 
 _CONFIG = '''"""{title}
 
-Use: PYTHONPATH=THIS_FOLDER, with mmdetection 3. {said}
+Use: PYTHONPATH=THIS_FOLDER, with mmdetection 3. {note}
 Add the data sets and the schedule of your own. Written by scratch-nas.
 """
 
@@ -53,6 +53,7 @@ model = {model}
 
 _FOCAL = {"type": "FocalLoss", "use_sigmoid": True, "gamma": 2.0, "alpha": 0.25, "loss_weight": 1.0}
 _SIGMOID = {"type": "CrossEntropyLoss", "use_sigmoid": True, "loss_weight": 1.0}
+_L1 = {"type": "L1Loss", "loss_weight": 1.0}
 _STRIDES = [8, 16, 32, 64, 128]
 
 
@@ -65,15 +66,15 @@ def mmdetection_config(trained: Trained) -> str:
     dense = trained.detector.name in {"fcos", "atss", "reppoints_v2"}
     model = {**_common(trained, first=int(dense)), **(heads(trained) if heads else {})}
     if heads:
-        said = "The backbone has its trained weights; neck and head are to be trained."
+        note = "The backbone has its trained weights; neck and head are to be trained."
     else:
-        said = (
+        note = (
             f"It has no {trained.detector.name} with our {trained.detector.neck} neck: a detector "
             "type and heads are missing."
         )
     return _CONFIG.format(
         title=f"{trained.layout} in mmdetection.",
-        said=said,
+        note=note,
         classes=pformat(trained.categories, width=100),
         model=pformat(model, sort_dicts=False, width=100),
     )
@@ -118,7 +119,7 @@ def _dense(trained: Trained, kind: str) -> dict[str, Any]:
     }
 
 
-def _found(limit: float) -> dict[str, Any]:
+def _test_cfg(limit: float) -> dict[str, Any]:
     return {"score_thr": 0.05, "nms": {"type": "nms", "iou_threshold": limit}, "max_per_img": 100}
 
 
@@ -134,7 +135,7 @@ def _fcos(trained: Trained) -> dict[str, Any]:
     return {
         "type": "FCOS",
         "bbox_head": head,
-        "test_cfg": {"nms_pre": 1000, "min_bbox_size": 0, **_found(0.6)},
+        "test_cfg": {"nms_pre": 1000, "min_bbox_size": 0, **_test_cfg(0.6)},
     }
 
 
@@ -157,16 +158,39 @@ def _atss(trained: Trained) -> dict[str, Any]:
         "pos_weight": -1,
         "debug": False,
     }
-    tested = {"nms_pre": 1000, "min_bbox_size": 0, **_found(0.6)}
+    tested = {"nms_pre": 1000, "min_bbox_size": 0, **_test_cfg(0.6)}
     return {"type": "ATSS", "bbox_head": head, "train_cfg": training, "test_cfg": tested}
 
 
 def _faster_rcnn(trained: Trained) -> dict[str, Any]:
-    spec, smooth = trained.detector, {"type": "L1Loss", "loss_weight": 1.0}
-    rpn = {
+    limits = {"nms": {"type": "nms", "iou_threshold": 0.7}, "min_bbox_size": 0}
+    training = {
+        "rpn": _sampled((0.7, 0.3), low_quality=True, num=256, share=0.5, with_truth=False),
+        "rpn_proposal": {"nms_pre": 2000, "max_per_img": 2000, **limits},
+        "rcnn": _sampled(
+            (0.5, 0.5),
+            low_quality=False,
+            num=trained.detector.regions,
+            share=0.25,
+            with_truth=True,
+        ),
+    }
+    tested = {"rpn": {"nms_pre": 1000, "max_per_img": 1000, **limits}, "rcnn": _test_cfg(0.6)}
+    return {
+        "type": "FasterRCNN",
+        "rpn_head": _rpn_head(trained),
+        "roi_head": _roi_head(trained),
+        "train_cfg": training,
+        "test_cfg": tested,
+    }
+
+
+def _rpn_head(trained: Trained) -> dict[str, Any]:
+    channels = trained.detector.channels
+    return {
         "type": "RPNHead",
-        "in_channels": spec.channels,
-        "feat_channels": spec.channels,
+        "in_channels": channels,
+        "feat_channels": channels,
         "anchor_generator": {
             "type": "AnchorGenerator",
             "scales": [8],
@@ -175,13 +199,23 @@ def _faster_rcnn(trained: Trained) -> dict[str, Any]:
         },
         "bbox_coder": _coder([1.0, 1.0, 1.0, 1.0]),
         "loss_cls": _SIGMOID,
-        "loss_bbox": smooth,
+        "loss_bbox": _L1,
     }
+
+
+def _roi_head(trained: Trained) -> dict[str, Any]:
+    spec = trained.detector
     layer = (
         {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 2, "aligned": False}
         if spec.roi_op == "align"
         else {"type": "RoIPool", "output_size": 7}
     )
+    extractor = {
+        "type": "SingleRoIExtractor",
+        "roi_layer": layer,
+        "out_channels": spec.channels,
+        "featmap_strides": [4, 8, 16, 32],
+    }
     box_head = {
         "type": "Shared2FCBBoxHead",
         "in_channels": spec.channels,
@@ -191,31 +225,9 @@ def _faster_rcnn(trained: Trained) -> dict[str, Any]:
         "bbox_coder": _coder([0.1, 0.1, 0.2, 0.2]),
         "reg_class_agnostic": False,
         "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0},
-        "loss_bbox": smooth,
+        "loss_bbox": _L1,
     }
-    extractor = {
-        "type": "SingleRoIExtractor",
-        "roi_layer": layer,
-        "out_channels": spec.channels,
-        "featmap_strides": [4, 8, 16, 32],
-    }
-    heads = {"type": "StandardRoIHead", "bbox_roi_extractor": extractor, "bbox_head": box_head}
-    limits = {"nms": {"type": "nms", "iou_threshold": 0.7}, "min_bbox_size": 0}
-    training = {
-        "rpn": _sampled((0.7, 0.3), low_quality=True, num=256, share=0.5, with_truth=False),
-        "rpn_proposal": {"nms_pre": 2000, "max_per_img": 2000, **limits},
-        "rcnn": _sampled(
-            (0.5, 0.5), low_quality=False, num=spec.regions, share=0.25, with_truth=True
-        ),
-    }
-    tested = {"rpn": {"nms_pre": 1000, "max_per_img": 1000, **limits}, "rcnn": _found(0.6)}
-    return {
-        "type": "FasterRCNN",
-        "rpn_head": rpn,
-        "roi_head": heads,
-        "train_cfg": training,
-        "test_cfg": tested,
-    }
+    return {"type": "StandardRoIHead", "bbox_roi_extractor": extractor, "bbox_head": box_head}
 
 
 def _coder(deviations: list[float]) -> dict[str, Any]:

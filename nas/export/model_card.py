@@ -1,4 +1,4 @@
-"""The model card of a bundle."""
+"""The model card of a bundle, its README.md."""
 
 from __future__ import annotations
 
@@ -103,11 +103,14 @@ maps = session.run(None, {"images": images.numpy()})  # any batch, height and wi
 
 
 def model_card(trained: Trained, left_out: Sequence[str]) -> str:
-    """Markdown for people: what it is, how good, how to load it, where it comes from.
+    """Write the model card of a bundle: what it is, how good, how to load it, where it comes from.
 
     Args:
         trained: the candidate.
         left_out: sentences on forms that the bundle does not have.
+
+    Returns:
+        Markdown.
     """
     layout, recipe = trained.layout, trained.recipe
     stages = [

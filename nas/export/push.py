@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from nas.errors import OutputError
 from nas.export.bundle import check_target
 from nas.export.manifest import MANIFEST
+from nas.utils.files import atomic_folder
 from nas.utils.paths import to_path
 
 
 def push_target(place: str) -> Path:
-    """Where a bundle goes, checked before anything is exported.
+    """Find out where the copy of a bundle goes, before anything is exported.
+
+    Args:
+        place: a folder, or a URL of a file system that fsspec knows.
+
+    Returns:
+        The place as a path that `push` takes.
 
     Raises:
-        SpecError, MissingDependency: no file system for that URL.
-        BundleError: it holds something that no bundle has.
-        OutputError: the place cannot be reached.
+        SpecError: no file system has such URLs.
+        MissingDependency: its file system needs a package that is not installed.
+        BundleError: it holds files that no bundle has.
+        OutputError: it cannot be reached.
     """
     target = to_path(place)
     try:
@@ -39,29 +46,31 @@ def push(bundle: Path, target: Path) -> None:
     Raises:
         OutputError: it cannot be written; the text says what lies there now.
     """
-    remote = getattr(target, "fs", None)
-    place = target if remote else target.with_name(target.name + ".partial")
+    remote = hasattr(target, "fs")
     try:
         if remote:
             _clear(target)
+            target.mkdir(parents=True, exist_ok=True)
+            _copy(bundle, target)
         else:
-            shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True, exist_ok=True)
-        for name in sorted(
-            (path.name for path in bundle.iterdir()), key=lambda name: name == MANIFEST
-        ):
-            (place / name).write_bytes((bundle / name).read_bytes())
-        if not remote:
-            shutil.rmtree(target, ignore_errors=True)
-            place.rename(target)
+            with atomic_folder(target) as partial:
+                _copy(bundle, partial)
     except Exception as error:  # file systems behind URLs have errors of their own
+        left = target if remote else target.with_name(target.name + ".partial")
         raise OutputError(
-            f"--push-to {str(target)!r} cannot be written ({error}); {str(place)!r} is partial, "
+            f"--push-to {str(target)!r} cannot be written ({error}); {str(left)!r} is partial, "
             f"without a {MANIFEST}"
         ) from error
 
 
+def _copy(bundle: Path, folder: Path) -> None:
+    """Copy the files, the manifest last."""
+    for name in sorted((path.name for path in bundle.iterdir()), key=lambda name: name == MANIFEST):
+        (folder / name).write_bytes((bundle / name).read_bytes())
+
+
 def _clear(folder: Path) -> None:
+    """Delete the files of a folder, the manifest first."""
     if not folder.exists():
         return
     for path in sorted(folder.iterdir(), key=lambda path: path.name != MANIFEST):

@@ -1,4 +1,4 @@
-"""Whether a bundle is what was exported, and all its forms the same network.
+"""Check that a bundle is what was exported, and that all its forms are the same network.
 
 Hashes come first: nothing is loaded, let alone run, before every byte is the one that was exported.
 """
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nas.errors import BundleError
-from nas.export.bundle import BACKBONE_PREFIX, read_bundle
+from nas.export.bundle import backbone_weights, read_bundle
 from nas.export.description import Trained
 from nas.export.manifest import check_manifest
 from nas.export.onnx.export import READERS, missing
@@ -41,10 +41,10 @@ sys.modules.update(dict.fromkeys(("nas", "search_spaces", "workers", "dashboards
 import torch
 from safetensors.torch import load_file, save_file
 {build}
-given = load_file(sys.argv[2])
+batches = load_file(sys.argv[2])
 with torch.no_grad():
-    found = {{f"{{name}}.{{i}}": x.contiguous() for name, images in given.items() for i, x in enumerate(network(images))}}
-save_file(found, sys.argv[3])
+    maps = {{f"{{name}}.{{i}}": x.contiguous() for name, images in batches.items() for i, x in enumerate(network(images))}}
+save_file(maps, sys.argv[3])
 """
 _BACKBONE = """
 from backbone import load_features
@@ -53,24 +53,35 @@ network = lambda images: [*features.backbone(images), *features(images)]"""
 _MMENGINE = """
 from mmengine.config import Config
 from mmengine.registry import MODELS
-wanted = Config.fromfile(sys.argv[1] + '/mmdet_config.py').model.backbone
-network = MODELS.build({**wanted, "out_indices": (0, 1, 2, 3)}).eval()"""
+backbone = Config.fromfile(sys.argv[1] + '/mmdet_config.py').model.backbone
+network = MODELS.build({**backbone, "out_indices": (0, 1, 2, 3)}).eval()"""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One form of the bundle: `passed`, or not `passed` because it was skipped for a reason."""
+    """What was checked of a bundle; what fails raises an error instead.
+
+    Args:
+        name: the file, or what was checked.
+        passed: False where the check was skipped.
+        detail: what was compared, or why it was skipped.
+    """
 
     name: str
     passed: bool
-    said: str
+    detail: str
 
 
 def verify(folder: Path) -> tuple[Trained, Detector, list[Check]]:
-    """Check everything that needs no data.
+    """Check everything of a bundle that needs no data set: its hashes first, then that each form
+    loads and gives the detector's outputs.
+
+    Args:
+        folder: that of the bundle.
 
     Returns:
-        What the bundle describes, its detector, and what was checked.
+        What the bundle says of itself, its detector, and the checks in the order in which they were
+        done.
 
     Raises:
         BundleError: something is wrong; the text names it.
@@ -85,12 +96,9 @@ def verify(folder: Path) -> tuple[Trained, Detector, list[Check]]:
 
 
 def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
-    state, weights = detector.state_dict(), load_file(folder / "backbone.safetensors")
-    expected = {
-        name.removeprefix(BACKBONE_PREFIX): x
-        for name, x in state.items()
-        if name.startswith(BACKBONE_PREFIX)
-    }
+    """Each form of the bundle in turn, compared with the detector."""
+    weights = load_file(folder / "backbone.safetensors")
+    expected = backbone_weights(detector.state_dict())
     if set(weights) != set(expected) or not all(
         torch.equal(x, expected[name]) for name, x in weights.items()
     ):
@@ -120,33 +128,42 @@ def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check
 def _same_elsewhere(
     folder: Path, detector: Detector, name: str, build: str, times: int = 1
 ) -> Check:
-    """The maps that a fresh interpreter without our packages gets, `times` over, beside the
-    network's.
+    """Compare the backbone's maps with those that a fresh interpreter without our packages gets,
+    which gives each `times` over.
 
     Raises:
-        BundleError: it fails there, or gives others.
+        BundleError: it fails there, or gives other maps.
     """
-    given = {str(number): images for number, images in enumerate(random_images())}
-    found = run_elsewhere(folder, build, given, name)
-    for number, images in given.items():
+    batches = {str(number): images for number, images in enumerate(random_images())}
+    outputs = run_elsewhere(folder, build, batches, name)
+    for number, images in batches.items():
         with torch.no_grad():
             maps = times * detector.backbone.backbone(images)
-        same(name, [found.get(f"{number}.{i}", torch.zeros(0)) for i in range(len(maps))], maps)
+        theirs = [outputs.get(f"{number}.{i}", torch.zeros(0)) for i in range(len(maps))]
+        same(name, theirs, maps)
     return Check(name, True, "same outputs, in an interpreter without scratch-nas")
 
 
 def run_elsewhere(
-    folder: Path, build: str, given: dict[str, Tensor], name: str
+    folder: Path, build: str, batches: dict[str, Tensor], name: str
 ) -> dict[str, Tensor]:
-    """What a `network` that the lines `build` make gives for images, in a fresh interpreter;
-    `NAME.0` is the first map.
+    """Run a file of a bundle in a fresh interpreter that cannot import our packages.
+
+    Args:
+        folder: that of the bundle; its modules can be imported there.
+        build: lines that make a callable `network`, images to a list of maps.
+        batches: images [B, 3, H, W], normalised, each by a name.
+        name: the file that is tried, for the error.
+
+    Returns:
+        Maps [B, C, H, W] of each batch: `NAME.0` is the first one of the batch `NAME`.
 
     Raises:
-        BundleError: it fails.
+        BundleError: it fails there.
     """
     with tempfile.TemporaryDirectory() as scratch:
         images, maps = f"{scratch}/images.safetensors", f"{scratch}/maps.safetensors"
-        save_file(given, images)
+        save_file(batches, images)
         command = [
             sys.executable,
             "-I",

@@ -263,7 +263,7 @@ def test_without_its_packages_onnx_is_left_out_and_skipped(
             "nas.export.verify._same_elsewhere", lambda *_, **__: Check("backbone.py", True, "")
         )
         _, _, checks = verify(bundle)
-    said = {check.name: check.said for check in checks if not check.passed}
+    said = {check.name: check.detail for check in checks if not check.passed}
     assert said["mmdet_config.py"] == "mmengine is not installed"
     assert said["backbone.onnx"] == "onnxruntime is not installed: pip install 'scratch-nas[onnx]'"
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 import yaml
 
+from nas.api.requests import training_request
 from nas.artifacts.paths import LOG
-from nas.cli.train import requested
 from nas.config.choices import DetectorName
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import Splits, read_data
@@ -100,7 +100,7 @@ def test_every_file_trains(path: Path, digits: Path, splits: Splits, tmp_path: P
     if started:
         flags["recipe.weights"] = str(tmp_path / "weights.pt")
         torch.save(build_backbone(shrunk).state_dict(), tmp_path / "weights.pt")
-    layout, spec = requested(str(path), flags)
+    layout, spec = training_request(str(path), flags)
     recipe = spec.recipe.model_copy(
         update={"train_sizes": tuple(size // 10 for size in spec.recipe.train_sizes)}
     )
@@ -173,7 +173,7 @@ def test_the_index_has_every_file_once():
 def test_files_that_name_no_layout(tmp_path: Path, digits: Path, content: str, words: str):
     (tmp_path / "run.yaml").write_text(content)
     with pytest.raises((SpecError, LayoutError), match=words):
-        requested(str(tmp_path / "run.yaml"), {"data.root": str(digits)})
+        training_request(str(tmp_path / "run.yaml"), {"data.root": str(digits)})
 
 
 def test_a_search_refuses_them():

@@ -15,10 +15,10 @@ from helpers.commands import Run
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from nas.api.requests import training_request
 from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.cli import main
 from nas.cli.progress import EpochProgress
-from nas.cli.train import requested
 from nas.config.parsing import parse_model
 from nas.config.recipe import CUSTOM, Recipe, load_recipe
 from nas.evaluation.visualization import colour_of
@@ -127,7 +127,7 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("key", ["recipe.name", "recipe"])
 def test_a_bundle_trains_by_the_recipe_that_is_named_alone(bundle: Path, digits: Path, key: str):
-    layout, spec = requested(
+    layout, spec = training_request(
         str(bundle), {"data.root": str(digits), key: "paper", "recipe.batch": 8}
     )
     assert str(layout) == LAYOUT
@@ -137,10 +137,10 @@ def test_a_bundle_trains_by_the_recipe_that_is_named_alone(bundle: Path, digits:
 
 def test_a_bundle_trains_as_before_but_for_what_flags_say(bundle: Path, digits: Path):
     trained = read_description(bundle)
-    _, spec = requested(str(bundle), {"data.root": str(digits)})
+    _, spec = training_request(str(bundle), {"data.root": str(digits)})
     assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM})
     assert (spec.detector, spec.calibration) == (trained.detector, trained.calibration)
-    _, spec = requested(
+    _, spec = training_request(
         str(bundle), {"data.root": str(digits), "recipe.epochs": 5, "recipe.lr": 0.5}
     )
     assert spec.recipe == trained.recipe.model_copy(update={"name": CUSTOM, "epochs": 5, "lr": 0.5})

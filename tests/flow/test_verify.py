@@ -14,8 +14,8 @@ import pytest
 import yaml
 from helpers.commands import Run
 
+from nas.api.reproduction import differences
 from nas.cli import main
-from nas.cli.verify import _differing
 from nas.errors import BundleError, OutputError
 from nas.export.bundle import read_description
 from nas.export.manifest import MANIFEST, check_manifest
@@ -177,12 +177,12 @@ def test_what_differs_is_named_and_what_trains_nothing_is_not():
         "hardware": {"device": "cpu", "threads": 2},
     }
     now = {"versions": {"torch": "2.14"}, "hardware": {"device": "cpu", "threads": 1, "cpu": "x"}}
-    assert _differing(before, now) == [
+    assert differences(before, now) == [
         "torch was 2.13, is 2.14",
         "cpu was not recorded, is x",
         "threads was 2, is 1",
     ]
-    assert _differing({}, {"versions": {}, "hardware": {"device": "cpu"}}) == [
+    assert differences({}, {"versions": {}, "hardware": {"device": "cpu"}}) == [
         "device was not recorded, is cpu"
     ]
 

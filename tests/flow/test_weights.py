@@ -11,7 +11,8 @@ import pytest
 import torch
 from helpers.studies import trained_search
 
-from nas.cli import main, submit
+from nas.api.requests import checked_spec
+from nas.cli import main
 from nas.export.bundle import read_description
 from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
@@ -70,9 +71,9 @@ def test_train_with_json_does_not(folder: Path, digits: Path, nas: Callable):
 
 
 def test_a_request_keeps_the_whole_path(folder: Path, digits: Path):
-    spec = submit.checked_spec(None, {"data.root": str(digits), "recipe.weights": "resnet.pt"})
+    spec = checked_spec(None, {"data.root": str(digits), "recipe.weights": "resnet.pt"})
     assert spec.recipe.weights == str(folder / "resnet.pt")
-    assert submit.checked_spec(None, {"data.root": str(digits)}).recipe.weights is None
+    assert checked_spec(None, {"data.root": str(digits)}).recipe.weights is None
 
 
 def test_the_candidates_of_a_search_start_from_them(folder: Path, digits: Path):

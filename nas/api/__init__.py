@@ -1,0 +1,3 @@
+"""What the commands do, without a terminal: nothing here prints or reads flags; callbacks are told
+what happens.
+"""

@@ -1,0 +1,91 @@
+"""The detector of a bundle, scored on a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from nas.config.recipe import Recipe
+from nas.data.coco import CocoSplit
+from nas.data.dataloader import loader_workers, make_loader
+from nas.data.samplers import EvalBatchSampler
+from nas.data.transforms import eval_resize_flip
+from nas.data.validation import usable_splits
+from nas.errors import UserError
+from nas.evaluation.coco import evaluate
+from nas.evaluation.visualization import write_drawings
+from nas.export.bundle import read_bundle
+from nas.export.description import Trained
+from nas.models.detectors import Detector
+from nas.reports import CocoMetrics
+from nas.utils.device import default_device
+from nas.utils.files import ensure_writable
+from nas.utils.progress import CountProgress
+
+
+@dataclass(frozen=True)
+class BundleScore:
+    """What a bundle's detector scores on a split.
+
+    Args:
+        trained: what the bundle says of itself.
+        metrics: fractions 0 to 1.
+        fps: images a second.
+        images: how many images the split has.
+    """
+
+    trained: Trained
+    metrics: CocoMetrics
+    fps: float
+    images: int
+
+
+def score_bundle(
+    bundle: Path, data: Path, split: str, on_image: CountProgress, draw: Path | None = None
+) -> BundleScore:
+    """Score the detector of a bundle on this machine's GPU, or CPU.
+
+    Args:
+        bundle: its folder.
+        data: folder of a data set with the bundle's categories, in COCO form.
+        split: name of the split.
+        on_image: is told of every image that is checked.
+        draw: a folder for all images, ground truth left, detections right.
+
+    Raises:
+        UserError: the bundle or the data cannot be used, or the categories differ.
+    """
+    trained, detector = read_bundle(bundle)
+    scored = _usable_split(data, split, trained, detector, on_image)
+    if draw:
+        ensure_writable(draw)
+    device = torch.device(default_device())
+    loader = eval_loader(scored, trained.recipe, device)
+    metrics, detections, fps = evaluate(detector.to(device), loader, scored, device)
+    if draw:
+        write_drawings(draw, scored, detections)
+    return BundleScore(trained, metrics, fps, len(scored.images))
+
+
+def _usable_split(
+    data: Path, name: str, trained: Trained, detector: Detector, on_image: CountProgress
+) -> CocoSplit:
+    """The checked split; without masks for a detector that has none."""
+    (checked,) = usable_splits(data, (name,), skip_broken=False, progress=on_image)
+    split = checked.split if detector.masks else checked.split.without_masks()
+    names = tuple(name for _, name in split.categories)
+    if names != trained.categories:
+        raise UserError(
+            f"--data must have the bundle's categories ({', '.join(trained.categories)}); it has "
+            f"{', '.join(names)}"
+        )
+    return split
+
+
+def eval_loader(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
+    """Load the images of a split in order, each once, resized as the recipe scores them."""
+    batches = EvalBatchSampler(split.images, recipe.micro_batch_size)
+    return make_loader(split, eval_resize_flip(recipe), batches, loader_workers(recipe, device))
