@@ -27,7 +27,7 @@ from search_spaces.layout import Layout, Stage, doubled
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "examples" / "paper"
 FILES = sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)
-TABLES = yaml.safe_load((ROOT / "nas" / "paper_tables.yaml").read_text())
+TABLES = yaml.safe_load((ROOT / "nas" / "profiling" / "paper_tables.yaml").read_text())
 ROWS = [
     (number, row, content)
     for number, table in TABLES.items()
