@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from nas.config.spec import SearchSpec
 from nas.data.samplers import largest_batch_shape
@@ -15,6 +14,7 @@ from nas.search.proxy.layouts import choose_layouts
 from nas.search.proxy.studies import (
     FULL,
     PROXY,
+    ProxyCheck,
     chosen_before,
     compared,
     outcomes,
@@ -74,7 +74,7 @@ def plan_proxy_check(
     return ProxyCheckPlan(request, fuller, splits, facts, fuller_facts, layouts)
 
 
-def run_proxy_check(plan: ProxyCheckPlan, run: RunSearch) -> dict[str, Any]:
+def run_proxy_check(plan: ProxyCheckPlan, run: RunSearch) -> tuple[ProxyCheck, list[str]]:
     """Train the layouts by both recipes, as two studies, and compare the rankings; what was trained
     before is not trained again.
 
@@ -83,7 +83,7 @@ def run_proxy_check(plan: ProxyCheckPlan, run: RunSearch) -> dict[str, Any]:
         run: runs a search on checked data to its end (see `workers.driver.run_checked`).
 
     Returns:
-        Plain JSON: what `nas_proxy_check` holds, `study`, and `stored`, the studies that hold it.
+        The check, and the names of the studies that keep it in `nas_proxy_check`.
 
     Raises:
         StudyError: fewer than two layouts were completed by both recipes.
@@ -93,5 +93,4 @@ def run_proxy_check(plan: ProxyCheckPlan, run: RunSearch) -> dict[str, Any]:
     full = run(request_of(plan.fuller, FULL, list(proxies)), plan.splits, plan.fuller_facts)
     fulls, left_out_later = outcomes(full, list(proxies))
     check = record(compared(proxies, fulls), proxy, full, left_out | left_out_later)
-    stored = store(check, plan.request, (proxy, full))
-    return {"study": plan.request.study, **check, "stored": stored}
+    return check, store(check, plan.request, (proxy, full))

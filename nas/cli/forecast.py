@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from nas.search.forecast.actuals import span_text
-from nas.utils.formatting import duration_text, percent
+from nas.utils.formatting import duration_range_text, duration_text, percent
 
 if TYPE_CHECKING:
     from nas.cli.progress import ImageProgress
     from nas.config.spec import SearchSpec
     from nas.data.splits import Splits
     from nas.reports import DatasetSummary
+    from nas.reports.forecast import SearchForecast
     from nas.search.forecast.forecast import Slots
 
 
 def measured_cost(
     spec: SearchSpec, splits: Splits, facts: DatasetSummary, progress: ImageProgress, *, local: bool
-) -> dict[str, Any] | None:
-    """See `nas.search.forecast.forecast.forecast`; kept for the search itself, unless that runs
-    elsewhere.
+) -> SearchForecast | None:
+    """Measure a few layouts and predict what a search will take, with notes on how to read it.
+
+    The forecast is kept on this machine, for the search of the same request.
+
+    Returns:
+        The forecast; None where nothing fits into the budget.
 
     Raises:
         UserError: the request asks for more than this machine has, or a candidate cannot be
@@ -34,15 +40,15 @@ def measured_cost(
 
     slots = slots_of(spec, Budget(spec, facts).limit_bytes, local=local)
     try:
-        found = forecast(spec, splits, facts, slots, progress.on_image)
+        predicted = forecast(spec, splits, facts, slots, progress.on_image)
     except CandidateError as error:
         raise StudyError(
             f"a layout could not be measured: {error}; --no-timing leaves the measurement out"
         ) from None
-    if found:
-        remember(spec, facts, local, found)
-        found["notes"] = _notes(spec, found)
-    return found
+    if predicted is None:
+        return None
+    remember(spec, facts, local, predicted)
+    return replace(predicted, notes=tuple(_notes(spec, predicted)))
 
 
 def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
@@ -77,64 +83,69 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     return Slots(share.concurrent, share.cpus, threads, share.gpus, side_by_side, local=False)
 
 
-def cost_table(cost: dict[str, Any]) -> Table:
-    """The cost on the terminal."""
+def cost_table(cost: SearchForecast) -> Table:
+    """What a search will take, as a table of words and values."""
     table = Table(title="What it will cost", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
-    sizes = [
-        f"{duration_text(cost[f'epoch_s_{size}'])} ({cost[f'layout_{size}']})"
-        for size in ("small", "median", "large")
-    ]
-    whole, start_s, layouts = (
-        span_text(cost, "candidates_s"),
-        cost["start_s"],
-        {each["layout"] for each in cost["measured"]},
-    )
-    table.add_row("an epoch", "quickest {}, median {}, slowest {}".format(*sizes))
-    table.add_row(
-        "candidates",
-        f"{cost['trials']}, of {_epochs(cost)} epochs each, {cost['concurrent']} at once",
-    )
-    if beside := cost["baselines"] + cost["replicates"]:
-        table.add_row(
-            "beside them",
-            f"{beside} trainings: {cost['baselines']} of baselines, {cost['replicates']} again",
-        )
-    table.add_row("training", f"{span_text(cost, 'train_s')} in all")
-    table.add_row(
-        "workers' time", f"{whole} in all, with building, scoring and checkpoints: {_hours(cost)}"
-    )
-    table.add_row(
-        "wall time",
-        span_text(cost, "wall_s") + (f", and {start_s:.0f} s to start Ray" if start_s else ""),
-    )
-    if cost["candidates_per_gpu"]:
-        table.add_row("candidates per GPU", str(cost["candidates_per_gpu"]))
-    where = f"{cost['device']} ({cost['cpu']}), {cost['threads_per_trial']} threads each"
-    table.add_row("measured", f"{len(layouts)} layouts in {cost['measuring_s']:.0f} s on {where}")
-    for text in cost["notes"]:
+    for name, value in _cost_rows(cost):
+        table.add_row(name, value)
+    for text in cost.notes:
         table.add_row("note", text)
     return table
 
 
-def _epochs(cost: dict[str, Any]) -> str:
-    low, high = cost["epochs_per_trial_low"], cost["epochs_per_trial_high"]
-    return ("at most " if cost["epochs_are_a_limit"] else "") + (
+def _cost_rows(cost: SearchForecast) -> Iterator[tuple[str, str]]:
+    low, high = cost.low, cost.high
+    quickest, median, slowest = (
+        f"{duration_text(each.epoch_s)} ({each.layout})"
+        for each in (cost.small, cost.median, cost.large)
+    )
+    yield "an epoch", f"quickest {quickest}, median {median}, slowest {slowest}"
+    yield (
+        "candidates",
+        f"{cost.trials}, of {_epochs(cost)} epochs each, {cost.concurrent} at once",
+    )
+    if extra := cost.baselines + cost.replicates:
+        yield (
+            "beside them",
+            f"{extra} trainings: {cost.baselines} of baselines, {cost.replicates} again",
+        )
+    yield "training", f"{duration_range_text(low.train_s, high.train_s)} in all"
+    yield (
+        "workers' time",
+        f"{duration_range_text(low.candidates_s, high.candidates_s)} in all, with building, "
+        f"scoring and checkpoints: {_hours(cost)}",
+    )
+    start = f", and {cost.start_s:.0f} s to start Ray" if cost.start_s else ""
+    yield "wall time", duration_range_text(low.wall_s, high.wall_s) + start
+    if cost.candidates_per_gpu:
+        yield "candidates per GPU", str(cost.candidates_per_gpu)
+    layouts = {timing.layout for timing in cost.measured}
+    where = f"{cost.device} ({cost.cpu}), {cost.threads_per_trial} threads each"
+    yield "measured", f"{len(layouts)} layouts in {cost.measuring_s:.0f} s on {where}"
+
+
+def _epochs(cost: SearchForecast) -> str:
+    low, high = cost.low.epochs_per_trial, cost.high.epochs_per_trial
+    return ("at most " if cost.epochs_are_a_limit else "") + (
         f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     )
 
 
-def _hours(cost: dict[str, Any]) -> str:
-    kind = "gpu" if cost["gpus_per_trial"] else "cpu"
-    low, high = (f"{cost[f'{kind}_hours_{end}']:.3g}" for end in ("low", "high"))
-    return f"{low if low == high else f'{low} to {high}'} {kind.upper()}-hours"
+def _hours(cost: SearchForecast) -> str:
+    ends = (cost.low, cost.high)
+    hours = [end.gpu_hours if cost.gpus_per_trial else end.cpu_hours for end in ends]
+    low, high = (f"{each:.3g}" for each in hours)
+    return (low if low == high else f"{low} to {high}") + (
+        " GPU-hours" if cost.gpus_per_trial else " CPU-hours"
+    )
 
 
-def _notes(spec: SearchSpec, cost: dict[str, Any]) -> list[str]:
+def _notes(spec: SearchSpec, cost: SearchForecast) -> list[str]:
     notes = [
         "candidates of this space differ: the standard deviation of their time is "
-        f"{percent(cost['candidate_s_spread'])} %"
+        f"{percent(cost.candidate_s_spread)} %"
     ]
     if spec.search.pruner == "median":
         notes.append(
@@ -147,7 +158,7 @@ def _notes(spec: SearchSpec, cost: dict[str, Any]) -> list[str]:
             f"epochs are those that Hyperband is expected to leave {whom}, if scores come in "
             "random order"
         )
-    if cost["epochs_are_a_limit"]:
+    if cost.epochs_are_a_limit:
         notes.append("the schedule ends by itself: epochs and times are the most that it can take")
     if _elsewhere(spec):
         notes.append(

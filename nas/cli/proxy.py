@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
     from nas.data.splits import Splits
     from nas.reports import DatasetSummary
+    from nas.search.proxy.studies import ProxyCheck
     from nas.search.search import Search
 
 TIMES = 4
@@ -66,11 +67,16 @@ def proxy_check(
         raise SpecError("--times and --full exclude each other")
     fuller_request = fuller(request, times or TIMES, full)
     check_files(fuller_request)
-    check = _run(request, with_absolute_paths(fuller_request), layouts, local)
-    print_json(check) if as_json else _show(check)
+    check, stored = _run(request, with_absolute_paths(fuller_request), layouts, local)
+    if as_json:
+        print_json({"study": request.study, **check.to_dict(), "stored": stored})
+    else:
+        _show(request.study, check, stored)
 
 
-def _run(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> dict[str, Any]:
+def _run(
+    request: SearchSpec, fuller: SearchSpec, count: int, local: bool
+) -> tuple[ProxyCheck, list[str]]:
     from nas.api.proxy_check import plan_proxy_check, run_proxy_check
     from nas.cli.dispatch import watched
     from nas.cli.progress import ImageProgress
@@ -85,20 +91,20 @@ def _run(request: SearchSpec, fuller: SearchSpec, count: int, local: bool) -> di
     return run_proxy_check(plan, run)
 
 
-def _show(check: dict[str, Any]) -> None:
+def _show(study: str, check: ProxyCheck, stored: list[str]) -> None:
     from nas.cli.tables import print_table, proxy_table
+    from nas.search.proxy.rank_correlation import RULE
 
-    print_table(
-        proxy_table(check, f"{len(check['pairs'])} layouts of {check['study']} by both recipes")
-    )
-    for layout, reason in check["left_out"].items():
+    found = check.agreement
+    print_table(proxy_table(found.pairs, f"{len(found.pairs)} layouts of {study} by both recipes"))
+    for layout, reason in check.left_out.items():
         print(f"Left out: {layout}, {reason}")
-    for name in ("proxy", "full"):
-        side, train_s = check[name], check[f"{name}_s"]
+    sides = (("proxy", check.proxy, found.proxy_s), ("full", check.full, found.full_s))
+    for name, side, train_s in sides:
         print(
-            f"{name}: recipe {side['recipe']}, epochs {side['epochs']}, {side['image_size']} "
-            f"pixels; {train_s:.0f} s in all"
+            f"{name}: recipe {side.recipe}, epochs {side.epochs}, {side.image_size} pixels; "
+            f"{train_s:.0f} s in all"
         )
-    print(check["text"])
-    print(f"The rule: {check['rule']}.")
-    print(f"Kept with the studies {', '.join(check['stored'])}.")
+    print(found.text)
+    print(f"The rule: {RULE}.")
+    print(f"Kept with the studies {', '.join(stored)}.")

@@ -142,17 +142,16 @@ def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> N
             if spec.wants_baselines
             else []
         )
-        shown["cost"] = (
-            measured_cost(spec, splits, facts, progress, local=local) if timing else None
-        )
+        cost = measured_cost(spec, splits, facts, progress, local=local) if timing else None
+        shown["cost"] = cost.to_dict() if cost else None
     if as_json:
         print_json(shown)
         return
     print_table(space_table(shown))
     if shown["patterns"]:
         print_table(patterns_table(shown["patterns"]))
-    if shown["cost"]:
-        print_table(cost_table(shown["cost"]))
+    if cost:
+        print_table(cost_table(cost))
 
 
 def main() -> None:

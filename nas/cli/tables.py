@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +14,9 @@ from nas.reports.metrics import BOX_PRECISIONS, METRIC
 from nas.study.refusals import never_trained_text
 from nas.study.roles import role_label
 from nas.utils.formatting import gib_text, interval_text, percent, scaled_text, signed
+
+if TYPE_CHECKING:
+    from nas.search.proxy.rank_correlation import Pair
 
 
 def print_table(table: Table) -> None:
@@ -166,28 +169,25 @@ def space_table(preview: dict[str, Any]) -> Table:
     return table
 
 
-def proxy_table(check: dict[str, Any], title: str) -> Table:
-    """The layouts of a check of the proxy in the order of their FLOPs, with what both trainings
-    made of them.
-    """
+def proxy_table(pairs: Sequence[Pair], title: str) -> Table:
+    """The layouts of a check of the proxy, with what both trainings made of them."""
     from nas.search.proxy.rank_correlation import ranks
 
-    pairs = check["pairs"]
-    places = {name: ranks([pair[name] for pair in pairs]) for name in ("proxy_map", "full_map")}
-    table = Table(title=title)
-    for name in ("layout", "GMAC", "proxy mAP", "rank", "full mAP", "rank", "proxy s", "full s"):
-        table.add_column(name, justify="left" if name == "layout" else "right")
-    for pair, proxy_rank, full_rank in zip(
-        pairs, places["proxy_map"], places["full_map"], strict=True
-    ):
-        scores = (
-            percent(pair["proxy_map"]),
+    names = ("layout", "GMAC", "proxy mAP", "rank", "full mAP", "rank", "proxy s", "full s")
+    table = _table(title, names, left=("layout",))
+    proxy_ranks = ranks([pair.proxy_map for pair in pairs])
+    full_ranks = ranks([pair.full_map for pair in pairs])
+    for pair, proxy_rank, full_rank in zip(pairs, proxy_ranks, full_ranks, strict=True):
+        table.add_row(
+            pair.layout,
+            scaled_text(pair.flops, 1e9, 2),
+            percent(pair.proxy_map),
             str(proxy_rank),
-            percent(pair["full_map"]),
+            percent(pair.full_map),
             str(full_rank),
+            scaled_text(pair.proxy_s, 1, 0),
+            scaled_text(pair.full_s, 1, 0),
         )
-        seconds = (f"{pair['proxy_s']:.0f}", f"{pair['full_s']:.0f}")
-        table.add_row(pair["layout"], f"{pair['flops'] / 1e9:.2f}", *scores, *seconds)
     return table
 
 

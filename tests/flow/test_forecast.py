@@ -16,13 +16,14 @@ from nas.cli.tables import print_table
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import adapt_to_data
 from nas.errors import SpecError
+from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions
 from nas.search.forecast.forecast import recall, remember
 from nas.search.layout_sample import spread, uniform_sample
 from nas.search.search import Search
 
-QUANTITIES = ("train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours", "epochs_per_trial")
+TOTALS = ("epochs_per_trial", "train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours")
 SECONDS = 3600
 
 
@@ -61,7 +62,7 @@ def test_predicted_then_searched(
     assert (cost["trials"], cost["baselines"], cost["replicates"]) == (2, 0, 0)
     assert cost["steps_per_epoch"] == 6  # 24 images in batches of 4
     assert cost["scored_images_per_epoch"] == 8
-    assert all(cost[f"{name}_low"] == cost[f"{name}_high"] for name in QUANTITIES)  # no pruner
+    assert all(cost[f"{name}_low"] == cost[f"{name}_high"] for name in TOTALS)  # no pruner
     assert 0 < cost["epoch_s_small"] <= cost["epoch_s_median"] <= cost["epoch_s_large"]
     assert 0 < cost["train_s_low"] < cost["candidates_s_low"] < cost["wall_s_low"]
     assert cost["cpu_hours_low"] == pytest.approx(
@@ -84,38 +85,64 @@ def test_predicted_then_searched(
     assert "The 2 that have ended took" in (tmp_path / "report.html").read_text()
 
 
-COST = {
-    "trials": 8,
-    "baselines": 9,
-    "replicates": 6,
-    "concurrent": 2,
-    "threads_per_trial": 4,
-    "gpus_per_trial": 0.5,
-    "candidates_per_gpu": 2,
-    "device": "H100",
-    "cpu": "EPYC",
-    "epochs_per_trial_low": 4.0,
-    "epochs_per_trial_high": 9.0,
-    "epochs_are_a_limit": True,
-    "start_s": 3.0,
-    "epoch_s_small": 30.0,
-    "epoch_s_median": 300.0,
-    "epoch_s_large": 7200.0,
-    "layout_small": "A",
-    "layout_median": "B",
-    "layout_large": "C",
-    "train_s_low": 3600.0,
-    "train_s_high": 7200.0,
-    "candidates_s_low": 36e3,
-    "candidates_s_high": 72e3,
-    "wall_s_low": 18e3,
-    "wall_s_high": 36e3,
-    "gpu_hours_low": 5.0,
-    "gpu_hours_high": 10.0,
-    "measuring_s": 42.0,
-    "measured": [{"layout": "A"}, {"layout": "A"}, {"layout": "C"}],
-    "notes": ["not certain"],
-}
+COST = SearchForecast(
+    trials=8,
+    baselines=9,
+    replicates=6,
+    device="H100",
+    cpu="EPYC",
+    cores=16,
+    local=False,
+    concurrent=2,
+    cpus_per_trial=4,
+    threads_per_trial=4,
+    gpus_per_trial=0.5,
+    candidates_per_gpu=2,
+    measured_side_by_side=2,
+    steps_per_epoch=6,
+    scored_images_per_epoch=8,
+    epochs_are_a_limit=True,
+    small=EpochTime("A", 30.0),
+    median=EpochTime("B", 300.0),
+    large=EpochTime("C", 7200.0),
+    candidate_s_spread=0.5,
+    low=ForecastTotals(4.0, 3600.0, 36e3, 18e3, 40.0, 5.0),
+    high=ForecastTotals(9.0, 7200.0, 72e3, 36e3, 80.0, 10.0),
+    start_s=3.0,
+    coefficients={"step_s": (0.0, 1e-12, 0.0)},
+    measured=tuple(Timing(layout, 1, 1, 0.1, 0.2, 0.3, 0.4) for layout in "AAC"),
+    measuring_s=42.0,
+    notes=("not certain",),
+)
+
+
+def test_the_json_of_a_forecast_is_flat_with_units_and_ends_in_the_names():
+    written = COST.to_dict()
+    assert [name for name in written if name not in KEPT] == ["coefficients", "measured", "notes"]
+    assert COST.summary_dict() == {name: written[name] for name in KEPT}
+    assert (written["layout_large"], written["epoch_s_large"]) == ("C", 7200.0)
+    assert (written["wall_s_low"], written["gpu_hours_high"]) == (18e3, 10.0)
+    assert written["measured"][2] == {
+        "layout": "C",
+        "flops": 1,
+        "memory_bytes": 1,
+        "begin_s": 0.1,
+        "step_s": 0.2,
+        "score_s": 0.3,
+        "keep_s": 0.4,
+    }
+    assert written["notes"] == ["not certain"]
+
+
+KEPT = [
+    *("trials", "baselines", "replicates", "device", "cpu", "cores", "local", "concurrent"),
+    *("cpus_per_trial", "threads_per_trial", "gpus_per_trial", "candidates_per_gpu"),
+    *("measured_side_by_side", "steps_per_epoch", "scored_images_per_epoch"),
+    *("epochs_are_a_limit", "layout_small", "epoch_s_small", "layout_median", "epoch_s_median"),
+    *("layout_large", "epoch_s_large", "candidate_s_spread"),
+    *(f"{name}_{end}" for end in ("low", "high") for name in TOTALS),
+    *("start_s", "measuring_s"),
+]
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]):
@@ -174,9 +201,9 @@ def request(digits: Path, tmp_path: Path, **flags: object) -> SearchSpec:
 
 def test_a_prediction_is_for_the_same_request_only(digits: Path, tmp_path: Path):
     spec, _, facts = adapt_to_data(request(digits, tmp_path, study="here"))
-    remember(spec, facts, True, {"wall_s_low": 5.0, "measured": [1]})
+    remember(spec, facts, True, COST)
     elsewhere = request(digits, tmp_path / "other", study="there")
-    assert recall(elsewhere, facts, True) == {"wall_s_low": 5.0}
+    assert recall(elsewhere, facts, True) == COST.summary_dict()
     assert recall(elsewhere, facts, False) is None
     assert recall(request(digits, tmp_path, **{"search.trials": 5}), facts, True) is None
     assert recall(spec, replace(facts, fingerprint="other"), True) is None

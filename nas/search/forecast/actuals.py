@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from nas.study.roles import TAKEN_OVER, role_of
-from nas.utils.formatting import duration_text
+from nas.utils.formatting import duration_range_text, duration_text
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Of the trials that have ended here, in seconds: `train_s` is their sum, `wall_s` the time in
-    which any of them ran.
+    """What the trials that ended in this study have taken.
+
+    Args:
+        trials: how many.
+        train_s: seconds of training, summed.
+        wall_s: seconds in which any of them ran.
     """
 
     trials: int
@@ -24,7 +28,9 @@ class Spent:
 
 
 def spent(trials: Iterable[FrozenTrial]) -> Spent:
-    """What trials took; those that still run, or were taken over, do not count."""
+    """Add up what trials of a study have taken; those that still run, or were taken over from an
+    earlier study, do not count.
+    """
     ended = [
         trial for trial in trials if trial.state.is_finished() and role_of(trial) != TAKEN_OVER
     ]
@@ -41,23 +47,27 @@ def spent(trials: Iterable[FrozenTrial]) -> Spent:
     return Spent(len(ended), sum(trial.user_attrs.get("train_s") or 0.0 for trial in ended), wall_s)
 
 
-def cost_line(known: dict[str, Any], trials: Iterable[FrozenTrial]) -> str | None:
-    """Predicted beside actual cost, from the attributes of a study and its trials; None where
-    nothing was predicted.
+def cost_line(study_attributes: Mapping[str, Any], trials: Iterable[FrozenTrial]) -> str | None:
+    """Two sentences that say what a search was predicted to take and what it has taken so far.
+
+    Args:
+        study_attributes: of the study; `nas_cost_predicted` holds the prediction.
+        trials: of the study.
+
+    Returns:
+        The sentences; None where nothing was predicted.
     """
-    predicted = known.get("nas_cost_predicted")
+    predicted = study_attributes.get("nas_cost_predicted")
     if not predicted:
         return None
     so_far = spent(trials)
-    asked = predicted["trials"] + predicted.get("baselines", 0) + predicted.get("replicates", 0)
-    return (
-        f"Predicted for {asked} trainings: {span_text(predicted, 'train_s')} of training, "
-        f"{span_text(predicted, 'wall_s')} of wall time. The {so_far.trials} that have ended took "
-        f"{duration_text(so_far.train_s)} of training, {duration_text(so_far.wall_s)} of wall time."
+    trainings = predicted["trials"] + predicted.get("baselines", 0) + predicted.get("replicates", 0)
+    train, wall = (
+        duration_range_text(predicted[f"{name}_low"], predicted[f"{name}_high"])
+        for name in ("train_s", "wall_s")
     )
-
-
-def span_text(predicted: dict[str, Any], name: str) -> str:
-    """A prediction, as a range where it is one."""
-    low, high = (duration_text(predicted[f"{name}_{end}"]) for end in ("low", "high"))
-    return low if low == high else f"{low} to {high}"
+    return (
+        f"Predicted for {trainings} trainings: {train} of training, {wall} of wall time. "
+        f"The {so_far.trials} that have ended took {duration_text(so_far.train_s)} of training, "
+        f"{duration_text(so_far.wall_s)} of wall time."
+    )

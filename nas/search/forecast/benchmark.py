@@ -21,7 +21,7 @@ from nas.data.dataloader import loading
 from nas.data.image_cache import PixelCache
 from nas.data.splits import Splits
 from nas.errors import NonFiniteLoss
-from nas.search.forecast.runtime_model import Timing
+from nas.reports.forecast import Timing
 from nas.training.candidate import Candidate, begin
 from nas.training.gpu_memory import free_memory, limited_memory
 from nas.utils.device import num_threads

@@ -11,7 +11,7 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from nas.data.samplers import AspectRatioBatchSampler
 from nas.data.splits import Splits
 from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports import DatasetSummary
+from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
 from nas.search.forecast.benchmark import few_images, read_s, time_layouts
 from nas.search.forecast.candidates import baselines, first_suggestions
@@ -32,7 +33,7 @@ from nas.search.forecast.runtime_model import (
     CandidateCost,
     CostModel,
     Extras,
-    Timing,
+    SearchCost,
     Work,
     expected_epochs,
     search_cost,
@@ -46,14 +47,18 @@ from nas.utils.progress import CountProgress
 
 MEASURED = 5  # layouts
 RAY_START_S = 3.0  # ray.init: 2.5 s on an idle machine of two cores
-_DETAILS = ("measured", "coefficients")
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Where candidates run: how many at once, and with how many cores, threads and GPUs each.
-    `side_by_side` of them share a GPU, or this machine's cores, and are measured together; `local`
-    is without Ray.
+    """Where candidates run.
+
+    Args:
+        concurrent: trainings at a time.
+        cpus, threads, gpus: what each of them has; below 1, a share of a GPU.
+        side_by_side: how many of them share a GPU, or this machine's cores; as many are measured
+            at the same time.
+        local: without Ray.
     """
 
     concurrent: int
@@ -65,22 +70,24 @@ class Slots:
 
     @property
     def per_gpu(self) -> int | None:
-        """Candidates that share a GPU."""
+        """Candidates that share a GPU; None without GPUs."""
         return max(1, int(1 / self.gpus)) if self.gpus else None
 
 
 def forecast(
     spec: SearchSpec, splits: Splits, facts: DatasetSummary, slots: Slots, on_layout: CountProgress
-) -> dict[str, Any] | None:
-    """Measure a few layouts and say what the search will take; None where nothing fits into the
-    budget.
+) -> SearchForecast | None:
+    """Measure a few layouts on this machine and predict what the search will take.
+
+    Args:
+        spec: the request.
+        splits: its data set, checked.
+        facts: the data set in a few figures.
+        slots: where candidates will run.
+        on_layout: told of every measurement: what is counted, how many are done, and of how many.
 
     Returns:
-        Plain JSON with units in the names, `_low` and `_high` where pruning leaves a range.
-        `train_s` and `candidates_s` are sums over the candidates, of training alone and of
-        everything; `wall_s` is from the start of the first candidate to the end of the last,
-        `start_s` what comes before. `candidate_s_spread` is the standard deviation over the space,
-        relative to the mean.
+        The forecast, without notes; None where nothing fits into the budget.
 
     Raises:
         UserError, CandidateError: as the training of a candidate.
@@ -99,32 +106,58 @@ def forecast(
     )
     extras = _extras(spec, published, candidates)
     around = Around(worker_s, choose_s if slots.local else 0.0, *_reading_s(spec, splits))
-    return {
-        "trials": candidates,
-        "baselines": len(extras.baselines),
-        "replicates": extras.replicates,
-        **_where(slots),
-        **_work_done(spec, work),
-        **_sizes(sample, others),
-        **_totals(budget, slots, ours, others, candidates, around, extras),
-        "coefficients": model.coefficients,
-        "measured": [asdict(timing) for timing in timings],
-        "measuring_s": time.perf_counter() - began_s,
-    }
-
-
-def remember(spec: SearchSpec, facts: DatasetSummary, local: bool, found: dict[str, Any]) -> None:
-    """Keep a forecast for a search of the same request on this machine."""
-    keep(
-        "forecast",
-        _key(spec, facts, local),
-        {name: value for name, value in found.items() if name not in _DETAILS},
+    small, median, large = _epoch_times(sample, others)
+    low, high = _totals(budget, slots, ours, others, candidates, around, extras)
+    return SearchForecast(
+        trials=candidates,
+        baselines=len(extras.baselines),
+        replicates=extras.replicates,
+        **_machine(),
+        local=slots.local,
+        concurrent=slots.concurrent,
+        cpus_per_trial=slots.cpus,
+        threads_per_trial=slots.threads,
+        gpus_per_trial=slots.gpus,
+        candidates_per_gpu=slots.per_gpu,
+        measured_side_by_side=slots.side_by_side,
+        steps_per_epoch=work.steps,
+        scored_images_per_epoch=work.scored,
+        epochs_are_a_limit=spec.recipe.schedule == "saturate",
+        small=small,
+        median=median,
+        large=large,
+        candidate_s_spread=_relative_spread(others, high.epochs_per_trial),
+        low=low,
+        high=high,
+        start_s=0.0 if slots.local else RAY_START_S,
+        coefficients=model.coefficients,
+        measured=tuple(timings),
+        measuring_s=time.perf_counter() - began_s,
     )
 
 
+def remember(
+    spec: SearchSpec, facts: DatasetSummary, local: bool, predicted: SearchForecast
+) -> None:
+    """Keep a forecast on this machine, for a search of the same request.
+
+    Args:
+        spec: the request.
+        facts: its data set.
+        local: the search runs without Ray.
+        predicted: what `forecast` returned; its details are not kept.
+    """
+    keep("forecast", _key(spec, facts, local), predicted.summary_dict())
+
+
 def recall(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any] | None:
-    """The latest forecast for this request on this machine, without its details; None where there
-    was none.
+    """The latest forecast for the same request on this machine, as `SearchForecast.summary_dict`
+    made it; None where there was none.
+
+    Args:
+        spec: the request.
+        facts: its data set.
+        local: the search runs without Ray.
     """
     return kept("forecast", _key(spec, facts, local))
 
@@ -132,8 +165,13 @@ def recall(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, An
 def note_forecast(
     study: optuna.Study, spec: SearchSpec, facts: DatasetSummary, local: bool
 ) -> None:
-    """Put what was predicted for this request, if anything was, into the attributes of its
-    study.
+    """Write what was predicted for a request, if anything was, into the attributes of its study.
+
+    Args:
+        study: of the search.
+        spec: the request.
+        facts: its data set.
+        local: the search runs without Ray.
     """
     if predicted := recall(spec, facts, local):
         study.set_user_attr("nas_cost_predicted", predicted)
@@ -210,38 +248,22 @@ def _reading_s(spec: SearchSpec, splits: Splits) -> tuple[float, float]:
     return train_s, sum(read_s(split, recipe.image_size, recipe.long_side) for split in others)
 
 
-def _where(slots: Slots) -> dict[str, Any]:
-    return {
-        **_machine(),
-        "local": slots.local,
-        "concurrent": slots.concurrent,
-        "cpus_per_trial": slots.cpus,
-        "threads_per_trial": slots.threads,
-        "gpus_per_trial": slots.gpus,
-        "candidates_per_gpu": slots.per_gpu,
-        "measured_side_by_side": slots.side_by_side,
-    }
-
-
-def _work_done(spec: SearchSpec, work: Work) -> dict[str, Any]:
-    ends_itself = spec.recipe.schedule == "saturate"
-    return {
-        "steps_per_epoch": work.steps,
-        "scored_images_per_epoch": work.scored,
-        "epochs_are_a_limit": ends_itself,
-    }
-
-
-def _sizes(sample: Sequence[LayoutCost], costs: Sequence[CandidateCost]) -> dict[str, Any]:
+def _epoch_times(
+    sample: Sequence[LayoutCost], costs: Sequence[CandidateCost]
+) -> tuple[EpochTime, EpochTime, EpochTime]:
     """The quickest, the median and the slowest of the sample."""
     ordered = sorted(zip(costs, sample, strict=True), key=lambda pair: pair[0].epoch_s)
-    found: dict[str, Any] = {}
-    for name, place in (("small", 0), ("median", len(ordered) // 2), ("large", -1)):
-        found |= {
-            f"layout_{name}": str(ordered[place][1].layout),
-            f"epoch_s_{name}": ordered[place][0].epoch_s,
-        }
-    return found
+    small, median, large = (
+        EpochTime(str(ordered[index][1].layout), ordered[index][0].epoch_s)
+        for index in (0, len(ordered) // 2, -1)
+    )
+    return small, median, large
+
+
+def _relative_spread(costs: Sequence[CandidateCost], epochs: float) -> float:
+    """Standard deviation of the candidates' times, divided by their mean."""
+    seconds = [cost.total_s(epochs) for cost in costs]
+    return statistics.pstdev(seconds) / statistics.fmean(seconds)
 
 
 def _extras(spec: SearchSpec, published: list[CandidateCost], candidates: int) -> Extras:
@@ -257,22 +279,27 @@ def _totals(
     candidates: int,
     around: Around,
     extras: Extras,
-) -> dict[str, float]:
+) -> tuple[ForecastTotals, ForecastTotals]:
+    """The whole search with the fewest and with the most epochs that the pruner may leave."""
     recipe, pruner = budget.spec.recipe, budget.spec.search.pruner
     warmup = recipe.warmup_epochs(budget.facts.train_images)
-    ends = dict(
-        zip(
-            ("low", "high"), expected_epochs(pruner, recipe.epochs, warmup, candidates), strict=True
+    low, high = (
+        _totals_at(
+            epochs,
+            slots,
+            search_cost(first, sample, candidates, epochs, slots.concurrent, around, extras),
         )
+        for epochs in expected_epochs(pruner, recipe.epochs, warmup, candidates)
     )
-    totals = [cost.total_s(ends["high"]) for cost in sample]
-    found = {"candidate_s_spread": statistics.pstdev(totals) / statistics.fmean(totals)}
-    for end, epochs in ends.items():
-        cost = search_cost(first, sample, candidates, epochs, slots.concurrent, around, extras)
-        found |= {
-            f"epochs_per_trial_{end}": epochs,
-            **{f"{name}_{end}": value for name, value in asdict(cost).items()},
-        }
-        found[f"cpu_hours_{end}"] = cost.candidates_s * slots.cpus / 3600
-        found[f"gpu_hours_{end}"] = cost.candidates_s * slots.gpus / 3600
-    return found | {"start_s": 0.0 if slots.local else RAY_START_S}
+    return low, high
+
+
+def _totals_at(epochs: float, slots: Slots, cost: SearchCost) -> ForecastTotals:
+    return ForecastTotals(
+        epochs_per_trial=epochs,
+        train_s=cost.train_s,
+        candidates_s=cost.candidates_s,
+        wall_s=cost.wall_s,
+        cpu_hours=cost.candidates_s * slots.cpus / 3600,
+        gpu_hours=cost.candidates_s * slots.gpus / 3600,
+    )

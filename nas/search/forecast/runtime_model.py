@@ -15,25 +15,10 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from nas.reports.forecast import Timing
 from nas.search.pruners import MEDIAN_STARTUP, REDUCTION
 
 PARTS = ("begin_s", "step_s", "score_s", "keep_s")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What one layout took on this machine, in seconds: `begin_s` to build and calibrate it,
-    `step_s` a training step, `score_s` a scored image, `keep_s` the checkpoint after an epoch.
-    FLOPs are those of one image, bytes the predicted peak.
-    """
-
-    layout: str
-    flops: int
-    memory_bytes: int
-    begin_s: float
-    step_s: float
-    score_s: float
-    keep_s: float
 
 
 @dataclass(frozen=True)

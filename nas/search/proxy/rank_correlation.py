@@ -33,8 +33,13 @@ RULE = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One layout, trained twice: mAP as fractions 0 to 1, seconds of training without evaluation,
-    multiply-adds.
+    """One layout, trained twice.
+
+    Args:
+        layout: in text form.
+        flops: multiply-adds for one image.
+        proxy_map, full_map: mAP of the two trainings, 0 to 1.
+        proxy_s, full_s: seconds of the two trainings, evaluation not counted.
     """
 
     layout: str
@@ -47,12 +52,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the pairs say.
+    """How well two trainings of the same layouts agree.
 
-    `tau` is Kendall's tau-b, `tau_low` and `tau_high` its 95 % interval; None where a recipe gives
-    all layouts the same mAP.
-    `top_recall`: by k, the share of the fuller training's best k that are among the proxy's best k.
-    `verdict`: `may`, `may not` or `cannot be told`, by `RULE`. Times are sums over the layouts.
+    Args:
+        pairs: the layouts.
+        tau: Kendall's tau-b of the two rankings; None where a recipe gives all layouts the same
+            mAP.
+        tau_low, tau_high: its 95 % interval, see `interval`; None where tau is.
+        top_recall: by k, the share of the fuller training's best k layouts that are among the
+            proxy's best k, 0 to 1.
+        proxy_s, full_s: seconds of training, summed over the layouts.
+        verdict: `may`, `may not` or `cannot be told`, by `RULE`.
     """
 
     pairs: tuple[Pair, ...]
@@ -66,12 +76,12 @@ class Agreement:
 
     @property
     def cost_ratio(self) -> float:
-        """How many times as long the fuller training takes."""
+        """Time of the fuller training divided by that of the proxy."""
         return self.full_s / self.proxy_s
 
     @property
     def sentence(self) -> str:
-        """The verdict, for people."""
+        """The verdict as a main clause, without a full stop."""
         if self.verdict == "cannot be told":
             start = "It" if self.tau is None else "With so few layouts it"
             return f"{start} cannot be told whether the proxy may be used"
@@ -79,7 +89,7 @@ class Agreement:
 
     @property
     def text(self) -> str:
-        """All of it in one line."""
+        """Verdict, tau, recall and cost in one line."""
         recall = ", ".join(f"{share:.2f} of the best {k}" for k, share in self.top_recall.items())
         return (
             f"{self.sentence}: {self.tau_text} over {len(self.pairs)} layouts; recall {recall}; "
@@ -89,7 +99,7 @@ class Agreement:
 
     @property
     def tau_text(self) -> str:
-        """Tau and its interval."""
+        """Tau and its interval in words."""
         if self.tau is None:
             return "no Kendall's tau, because one recipe gives the same mAP to all"
         return (
@@ -98,7 +108,7 @@ class Agreement:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, with what follows from the fields."""
+        """Plain JSON of the fields, `cost_ratio`, `resamples`, `rule` and `text`."""
         more = {
             "cost_ratio": self.cost_ratio,
             "resamples": RESAMPLES,
@@ -115,7 +125,7 @@ class Agreement:
 
 
 def agreement(pairs: Sequence[Pair]) -> Agreement:
-    """Compare two trainings of at least two layouts."""
+    """Compare two trainings of the same layouts, of which there must be two at least."""
     proxy, full = (
         np.array([getattr(pair, name) for pair in pairs]) for name in ("proxy_map", "full_map")
     )
@@ -134,7 +144,13 @@ def agreement(pairs: Sequence[Pair]) -> Agreement:
 
 
 def verdict(layouts: int, tau: float | None, low: float | None, high: float | None) -> str:
-    """`RULE`, applied to a number of layouts, tau and the ends of its interval."""
+    """What `RULE` says: `may`, `may not` or `cannot be told`.
+
+    Args:
+        layouts: how many were compared.
+        tau: Kendall's tau-b; None where it is not defined.
+        low, high: ends of its interval.
+    """
     if layouts < LEAST_LAYOUTS or tau is None or low is None or high is None:
         return "cannot be told"
     if tau >= WANTED_TAU and low > LEAST_TAU:
@@ -143,8 +159,11 @@ def verdict(layouts: int, tau: float | None, low: float | None, high: float | No
 
 
 def interval(proxy: np.ndarray, full: np.ndarray) -> tuple[float, float]:
-    """95 % interval of tau: percentiles over `RESAMPLES` draws of as many layouts, with
+    """95 % interval of Kendall's tau: percentiles over `RESAMPLES` draws of as many layouts, with
     replacement, from a fixed seed.
+
+    Args:
+        proxy, full: mAP of each layout [N] by the two trainings.
 
     A layout drawn twice is a pair that tau-b leaves out; a draw whose layouts all tie says nothing
     and is left out too.
@@ -156,14 +175,18 @@ def interval(proxy: np.ndarray, full: np.ndarray) -> tuple[float, float]:
 
 
 def top_recall(proxy: np.ndarray, full: np.ndarray, k: int) -> float:
-    """Share of the fuller training's best `k` that are among the proxy's best `k`; where ties leave
-    open who is, the expected share of a draw among them.
+    """Share of the fuller training's best `k` layouts that are among the proxy's best `k`, 0 to 1;
+    where ties leave open who is, the expected share of a draw among them.
+
+    Args:
+        proxy, full: mAP of each layout [N] by the two trainings.
+        k: from 1 to N.
     """
     return float((_among_best(proxy, k) * _among_best(full, k)).sum() / k)
 
 
 def ranks(values: Sequence[float]) -> list[int]:
-    """Place of each value, 1 the highest; equal values share the better place."""
+    """Rank of each value, 1 for the highest; equal values share the better rank."""
     return [int(rank) for rank in rankdata([-value for value in values], method="min")]
 
 

@@ -4,8 +4,9 @@ what is kept of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -18,21 +19,72 @@ from nas.errors import SpecError, StudyError
 from nas.search.proxy.rank_correlation import Agreement, Pair, agreement
 from nas.search.search import Search
 from nas.search.warm_start import SAME
-from nas.study.leaderboard import feasible
+from nas.study.leaderboard import feasible, trial_row
 from nas.study.provenance import differences, versions
 from nas.study.storage import open_storage
 from search_spaces.layout import Layout
 
 ATTRIBUTE = "nas_proxy_check"
-PROXY, FULL = (
-    "proxy",
-    "full",
-)  # what the studies of the two recipes are called, after the study's own name and a dot
+# What the studies of the two recipes are called, after the study's own name and a dot.
+PROXY, FULL = "proxy", "full"
+
+
+@dataclass(frozen=True)
+class ProxySide:
+    """One of the two trainings of a check.
+
+    Args:
+        study: name of its study.
+        recipe: name of its recipe.
+        epochs: of the recipe.
+        image_size: short side of the images in pixels.
+        seed: of its search.
+    """
+
+    study: str
+    recipe: str
+    epochs: int
+    image_size: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class ProxyCheck:
+    """Whether the recipe of a search ranks layouts as a fuller training does, and what says so.
+
+    Args:
+        proxy: training by the recipe of the search.
+        full: the fuller training.
+        agreement: of the layouts that both trainings completed.
+        left_out: why other layouts were not compared, by layout in text form.
+        versions: of everything that results depend on.
+    """
+
+    proxy: ProxySide
+    full: ProxySide
+    agreement: Agreement
+    left_out: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: attribute `nas_proxy_check`."""
+        return {
+            PROXY: asdict(self.proxy),
+            FULL: asdict(self.full),
+            **self.agreement.to_dict(),
+            "left_out": dict(self.left_out),
+            "versions": dict(self.versions),
+        }
 
 
 def fuller(spec: SearchSpec, times: int, recipe: str | None) -> SearchSpec:
-    """The request with the fuller recipe: a preset or YAML file, as it is, or else the request's
-    own, `times` as long.
+    """The request of a search with a fuller recipe in place of its own.
+
+    Args:
+        spec: the request.
+        times: how many times as many epochs the fuller training has, without `recipe`.
+        recipe: preset or YAML file of the fuller recipe, taken as it is; None for that of the
+            request, `times` as long.
 
     Raises:
         SpecError: there is no such recipe, or it is the request's own.
@@ -49,8 +101,12 @@ def fuller(spec: SearchSpec, times: int, recipe: str | None) -> SearchSpec:
 
 
 def request_of(spec: SearchSpec, name: str, layouts: Sequence[Layout]) -> SearchSpec:
-    """The search that trains some layouts, each once, by the recipe of `spec`; `name` is `PROXY` or
-    `FULL`.
+    """The request of one of the two searches, which trains some layouts, each once.
+
+    Args:
+        spec: request with the recipe that is trained by.
+        name: `PROXY` or `FULL`.
+        layouts: what to train.
 
     The fuller trainings have another seed: with the proxy's they would share its luck, which a
     search's winner, trained in full, need not have.
@@ -68,7 +124,9 @@ def _cap(spec: SearchSpec) -> dict[str, Any]:
 
 
 def chosen_before(spec: SearchSpec) -> list[Layout]:
-    """The layouts of an earlier check of the same name, which this one goes on with."""
+    """The layouts of an earlier check of the same name, which a new one goes on with; none where
+    there was no check.
+    """
     with suppress(StudyError, KeyError):  # no database yet, or no such study
         study = optuna.load_study(
             study_name=f"{spec.study}.{PROXY}", storage=open_storage(spec.storage, create=False)
@@ -80,7 +138,15 @@ def chosen_before(spec: SearchSpec) -> list[Layout]:
 def outcomes(
     study: Search, layouts: Sequence[Layout]
 ) -> tuple[dict[Layout, FrozenTrial], dict[str, str]]:
-    """The trials of the layouts that completed within the budget, and why the others did not.
+    """What became of layouts in a search.
+
+    Args:
+        study: the search.
+        layouts: that it was to train.
+
+    Returns:
+        The trials of the layouts that completed within the budget, and why the others did not, by
+        layout in text form.
 
     Raises:
         StudyError: fewer than two did, which have no ranking.
@@ -94,25 +160,24 @@ def outcomes(
         if trial and trial.state == TrialState.COMPLETE and feasible(trial):
             done[layout] = trial
             continue
-        known = trial.user_attrs if trial else {}
-        reason = (
-            known.get("fail_reason")
-            or known.get("infeasible_reason")
-            or study.stop_reason
-            or "it was not trained"
-        )
+        reason = trial_row(trial).reason if trial else None
+        reason = reason or study.stop_reason or "it was not trained"
         left_out[str(layout)] = f"{study.spec.study}: {reason}"
     if len(done) < 2:
-        said = "".join(f"; {layout}, {reason}" for layout, reason in list(left_out.items())[:1])
+        example = "".join(f"; {layout}, {reason}" for layout, reason in list(left_out.items())[:1])
         raise StudyError(
             f"a ranking needs two layouts that both trainings complete; {study.spec.study} has "
-            f"{len(done)}{said}"
+            f"{len(done)}{example}"
         )
     return done, left_out
 
 
 def compared(proxy: dict[Layout, FrozenTrial], full: dict[Layout, FrozenTrial]) -> Agreement:
-    """The agreement of the layouts that both have."""
+    """The agreement of two trainings over the layouts that both completed.
+
+    Args:
+        proxy, full: completed trials by layout, see `outcomes`.
+    """
     return agreement(
         [
             _pair(str(layout), trial, full[layout])
@@ -128,33 +193,44 @@ def _pair(layout: str, proxy: FrozenTrial, full: FrozenTrial) -> Pair:
 
 
 def record(
-    found: Agreement, proxy: Search, full: Search, left_out: dict[str, str]
-) -> dict[str, Any]:
-    """The check as plain JSON: what `nas_proxy_check` holds."""
-    sides = {PROXY: _side(proxy.spec), FULL: _side(full.spec)}
-    return {**sides, **found.to_dict(), "left_out": left_out, "versions": versions()}
+    found: Agreement, proxy: Search, full: Search, left_out: Mapping[str, str]
+) -> ProxyCheck:
+    """Put a check together.
+
+    Args:
+        found: the agreement of the two trainings.
+        proxy, full: the searches that trained.
+        left_out: why layouts were not compared, by layout in text form.
+    """
+    return ProxyCheck(_side(proxy.spec), _side(full.spec), found, left_out, versions())
 
 
-def _side(spec: SearchSpec) -> dict[str, Any]:
+def _side(spec: SearchSpec) -> ProxySide:
     recipe = spec.recipe
-    named = {"recipe": recipe.name, "epochs": recipe.epochs, "image_size": recipe.image_size}
-    return {"study": spec.study, **named, "seed": spec.search.seed}
+    return ProxySide(
+        spec.study, recipe.name, recipe.epochs, recipe.image_size, seed=spec.search.seed
+    )
 
 
-def store(check: dict[str, Any], spec: SearchSpec, studies: Sequence[Search]) -> list[str]:
-    """Keep a check with the two studies, and with the search itself where the database has it, made
-    from the same request.
+def store(check: ProxyCheck, spec: SearchSpec, studies: Sequence[Search]) -> list[str]:
+    """Write a check into the attributes of the two studies, and of the search itself where the
+    database has it, made from the same request.
+
+    Args:
+        check: what is written.
+        spec: request of the search.
+        studies: the two that trained.
 
     Returns:
         Names of the studies that have it.
     """
-    found: dict[str, optuna.Study] = {study.spec.study: study.study for study in studies}
+    targets: dict[str, optuna.Study] = {study.spec.study: study.study for study in studies}
     if spec.study in optuna.get_all_study_names(studies[0].storage):
         own = optuna.load_study(study_name=spec.study, storage=studies[0].storage)
         comparable = "nas_uuid" in own.user_attrs and not differences(
             spec, studies[0].facts.fingerprint, own.user_attrs, ("space", *SAME)
         )
-        found |= {spec.study: own} if comparable else {}
-    for study in found.values():
-        study.set_user_attr(ATTRIBUTE, check)
-    return list(found)
+        targets |= {spec.study: own} if comparable else {}
+    for study in targets.values():
+        study.set_user_attr(ATTRIBUTE, check.to_dict())
+    return list(targets)

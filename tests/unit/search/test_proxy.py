@@ -298,7 +298,7 @@ def test_what_failed_is_left_out_and_the_rest_is_kept(tmp_path: Path, nas):
     ]
     kept = record(found, proxy, full, left_out)
     assert store(kept, check.spec, (proxy, full)) == ["cells.proxy", "cells.full", "cells"]
-    assert kept["full"] == {
+    assert kept.to_dict()["full"] == {
         "study": "cells.full",
         "recipe": "tiny",
         "epochs": 4,
@@ -306,7 +306,7 @@ def test_what_failed_is_left_out_and_the_rest_is_kept(tmp_path: Path, nas):
         "seed": 1,
     }
     attributes = own.study.study.user_attrs
-    assert attributes["nas_proxy_check"] == json.loads(json.dumps(kept))
+    assert attributes["nas_proxy_check"] == json.loads(json.dumps(kept.to_dict()))
     assert ("Proxy", found.text) in summary_paragraphs(StudyView.read(own.study.study))
     for name in ("cells", "cells.proxy"):
         code, out, _ = nas("status", "--study", name, "--storage", check.spec.storage)

@@ -11,12 +11,12 @@ import statistics
 import optuna
 import pytest
 
+from nas.reports.forecast import Timing
 from nas.search.forecast.runtime_model import (
     Around,
     CandidateCost,
     CostModel,
     Extras,
-    Timing,
     Work,
     expected_epochs,
     hyperband_epochs,
