@@ -117,7 +117,7 @@ def test_no_cycles():
 
 
 def test_an_exported_backbone_can_do_without_us():
-    for name in ("stems", "resnet_stage", "swin_stage", "hybrid", "feature_info"):
+    for name in ("stems", "resnet_stage", "swin_stage", "graph", "hybrid", "feature_info"):
         for imported in imports(MODULES[f"nas.models.backbones.{name}"]):
             top = imported.split(".")[0]
             assert (

@@ -16,6 +16,7 @@ MODULES = (
     "stems",
     "resnet_stage",
     "swin_stage",
+    "graph",
     "hybrid",
     "feature_info",
 )  # each needs only those before it

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +16,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.config.sections import DetectorSpec
-from nas.models.backbones import build_backbone
-from nas.models.detectors import build_detector
+from nas.models.backbones import layout_graph
+from nas.models.backbones.graph import IMAGES
+from nas.models.detectors import DETECTORS, build_detector
 from nas.models.detectors.deformable_conv import DeformableConv
+from nas.profiling.segments import SMALLEST, Segment, backbone_segments, neck_segment
 from search_spaces.layout import Layout
 
+Result = TypeVar("Result")
+Shape = tuple[int, ...]
+
 MULTIPLY_ADD = 2  # operations, as `FlopCounterMode` counts
-IMAGES = 2
+# Images that are counted together: PyTorch refuses to normalise a single value, which one small
+# image may leave in a channel group.
+BATCH = 2
 SAMPLING = 4  # multiply-adds of a bilinear interpolation
 RULE = (
     "fvcore's count: multiply-adds of convolutions, linear maps and attention products, and for "
@@ -57,83 +64,74 @@ def count_cost(
 ) -> Cost:
     """Count a detector on one image of (height, width) pixels, multiples of 32.
 
-    What has been counted once is added up: the neck and the heads, a backbone of one block a stage,
-    one more block of each.
+    Segment by segment: each distinct one is counted once, whatever layouts it stands in.
     """
-    backbone = _count_backbone(layout.with_depths((1,) * len(layout.depths)), image_size)
-    for index, stage in enumerate(layout.stages):
-        if stage.depth > 1:
-            backbone = backbone + (stage.depth - 1) * _count_block(
-                _alike(layout, index), index, image_size
-            )
-    params, flops, paper_flops = backbone + _count_rest(
-        _alike(layout, 0), detector, num_classes, image_size
+    backbone, maps = _count_backbone(layout, image_size)
+    neck, levels = _count_segment(
+        neck_segment(layout.widths, detector), maps[DETECTORS[detector.name].neck["first"] :]
     )
+    params, flops, paper_flops = backbone + neck + _count_heads(detector, num_classes, levels)
     return Cost(int(params), int(backbone[0]), int(flops), int(paper_flops), image_size)
 
 
-def _alike(layout: Layout, index: int) -> Layout:
-    """The layout with one block a stage, all of the kind of stage `index`: it has the same block
-    there.
-    """
-    stages = tuple(
-        replace(stage, kind=layout.stages[index].kind, depth=1) for stage in layout.stages
-    )
-    return replace(layout, stages=stages, stem="auto", stem_width=None)
+def _count_backbone(
+    layout: Layout, image_size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[Shape, ...]]:
+    """Figures of a backbone, and the shapes of its four maps."""
+    figures = np.zeros(3, dtype=np.int64)
+    shapes: dict[str, Shape] = {IMAGES: (BATCH, 3, *image_size)}
+    for node in layout_graph(layout):
+        results = tuple(shapes[name] for name in node.inputs)
+        for segment in backbone_segments(layout, node):
+            counted, results = _count_segment(segment, results)
+            figures += counted
+        (shapes[node.name],) = results
+    return figures, tuple(shapes[node.name] for node in layout_graph(layout) if node.kind == "norm")
 
 
-@lru_cache(maxsize=1024)
-def _count_block(layout: Layout, index: int, image_size: tuple[int, int]) -> np.ndarray:
-    """Figures of one more block in a stage."""
-    deeper = layout.with_depths([2 if place == index else 1 for place in range(len(layout.depths))])
-    return _count_backbone(deeper, image_size) - _count_backbone(layout, image_size)
-
-
-@lru_cache(maxsize=1024)
-def _count_rest(
-    layout: Layout, detector: DetectorSpec, num_classes: int, image_size: tuple[int, int]
-) -> np.ndarray:
-    """Figures of the neck and the heads, which depend on the widths of a layout only."""
-    return _count_detector(layout, detector, num_classes, image_size) - _count_backbone(
-        layout, image_size
-    )
-
-
-def _count_detector(
-    layout: Layout, detector: DetectorSpec, num_classes: int, image_size: tuple[int, int]
-) -> np.ndarray:
+@lru_cache(maxsize=4096)
+def _count_segment(
+    segment: Segment, inputs: tuple[Shape, ...]
+) -> tuple[np.ndarray, tuple[Shape, ...]]:
+    """Figures of a segment on inputs of some shapes, and the shapes of its results."""
     with torch.device("meta"):
-        network = build_detector(layout, detector, num_classes).eval()
-
-    def run(images: Tensor) -> None:
-        network.heads_forward(list(network.backbone(images).values()))
-
-    return _count(network, run, image_size)
+        network = segment.build().eval()
+        tensors = [torch.empty(shape) for shape in inputs]
+    counted, result = count_network(network, lambda: network(*tensors))
+    results = [result] if isinstance(result, Tensor) else result
+    return counted, tuple(tuple(tensor.shape) for tensor in results)
 
 
 @lru_cache(maxsize=1024)
-def _count_backbone(layout: Layout, image_size: tuple[int, int]) -> np.ndarray:
+def _count_heads(detector: DetectorSpec, num_classes: int, levels: tuple[Shape, ...]) -> np.ndarray:
+    """Figures of what follows the pyramid."""
     with torch.device("meta"):
-        network = build_backbone(layout).eval()
-    return _count(network, network, image_size)
+        network = build_detector(SMALLEST, detector, num_classes).eval()
+        tensors = [torch.empty(shape) for shape in levels]
+    counted, _ = count_network(network, lambda: network.heads_forward(tensors))
+    counted[0] -= sum(parameter.numel() for parameter in network.backbone.parameters())
+    return counted
 
 
 @torch.no_grad()
-def _count(
-    network: nn.Module, run: Callable[[Tensor], Any], image_size: tuple[int, int]
-) -> np.ndarray:
-    """Parameters of a network, and `flops` and `paper_flops` of one image; run on two, for PyTorch
-    refuses to normalise a single value, which a small image may leave in a channel group.
+def count_network(network: nn.Module, run: Callable[[], Result]) -> tuple[np.ndarray, Result]:
+    """Count a network by both rules.
+
+    Args:
+        network: on the meta device, in evaluation mode.
+        run: runs it on `BATCH` images.
+
+    Returns:
+        Its parameters, and `flops` and `paper_flops` of one image; and what `run` returned.
     """
     with (
         FlopCounterMode(display=False, custom_mapping=_FVCORE) as counted,
         _PaperRule().counting(network) as by_paper,
     ):
-        run(torch.empty(IMAGES, 3, *image_size, device="meta"))
+        result = run()
     params = sum(parameter.numel() for parameter in network.parameters())
-    return np.array(
-        [params, counted.get_total_flops() // MULTIPLY_ADD // IMAGES, by_paper.flops // IMAGES]
-    )
+    figures = [params, counted.get_total_flops() // MULTIPLY_ADD // BATCH, by_paper.flops // BATCH]
+    return np.array(figures), result
 
 
 def _each_element(operations: int) -> Callable[..., int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.errors import need
 from nas.models.backbones import HybridBackbone
-from nas.models.backbones.hybrid import dense_join
+from nas.models.backbones.graph import IMAGES, Node
 from nas.models.backbones.swin_stage import AttentionStage
 
 WRITERS, READERS = (
@@ -60,63 +60,59 @@ def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = N
 
 
 def add_backbone(graph: Any, backbone: HybridBackbone, images: str) -> list[str]:
-    """Append a backbone to an `OnnxGraph` as `HybridBackbone.forward` has it; names of its four
-    maps.
+    """Append a backbone to a graph, step by step as its own `graph` says.
+
+    Args:
+        graph: an `OnnxGraph`.
+        backbone: put into evaluation mode.
+        images: name of the value in `graph` that the backbone is given.
+
+    Returns:
+        Names of the four maps in `graph`.
     """
-    backbone = backbone.eval()
-    (x,) = graph.add(backbone.stem, "stem", [images], [torch.rand(2, 3, 64, 96)])
-    before, given = "", _stem_width(backbone)
-    maps: list[str] = []
-    for index, (stage, norm, width) in enumerate(
-        zip(backbone.stages, backbone.norms, backbone.widths, strict=True)
-    ):
-        name = f"stage_{index + 1}"
-        if isinstance(stage, AttentionStage):
-            last = _add_attention(
-                graph, stage, name, graph.transpose(x, (0, 2, 3, 1)), given, width
-            )
-            x = graph.transpose(last, (0, 3, 1, 2))
-            (normed,) = graph.add(
-                norm, f"{name}/norm", [last], [torch.rand(2, 20, 30, width)], channels=3
-            )
-            maps.append(graph.transpose(normed, (0, 3, 1, 2)))
+    backbone.eval()
+    values, rows = {IMAGES: images}, {}  # rows: T stages' outputs as they make them, channels last
+    for node in backbone.graph:
+        inputs = [values[name] for name in node.inputs]
+        stage = backbone.stages[node.stage]
+        if node.kind == "stage" and isinstance(stage, AttentionStage):
+            rows[node.name] = _add_attention(graph, stage, node, inputs[0])
+            values[node.name] = graph.transpose(rows[node.name], (0, 3, 1, 2))
+        elif node.kind == "norm":
+            values[node.name] = inputs[0]
+            if node.inputs[0] in rows:
+                values[node.name] = _add_norm(graph, backbone, node, rows[node.inputs[0]])
         else:
-            (x,) = graph.add(stage, name, [x], [torch.rand(2, given, 20, 30)])
-            maps.append(x)
-        out = width
-        if backbone.dense and index < len(backbone.stages) - 1:
-            if before:
-                examples = [torch.rand(2, width, 20, 30), torch.rand(2, given, 40, 60)]
-                (x,) = graph.add(_Join(), f"{name}/join", [x, before], examples)
-                out += given
-            before = x
-        given = out
-    return maps
+            parts = {"stem": backbone.stem, "stage": stage, "join": backbone.join}
+            (values[node.name],) = graph.add(parts[node.kind], node.name, inputs, _examples(node))
+    return [values[node.name] for node in backbone.graph if node.kind == "norm"]
 
 
-def _add_attention(
-    graph: Any, stage: AttentionStage, name: str, x: str, given: int, width: int
-) -> str:
+def _examples(node: Node) -> list[Tensor]:
+    """Tensors like the inputs of a step; a dense join's second one has twice the size."""
+    if node.kind == "stem":
+        return [torch.rand(2, 3, 64, 96)]
+    sizes = ((20, 30), (40, 60))
+    return [torch.rand(2, width, *size) for width, size in zip(node.in_widths, sizes, strict=False)]
+
+
+def _add_norm(graph: Any, backbone: HybridBackbone, node: Node, rows: str) -> str:
+    example = torch.rand(2, 20, 30, node.width)
+    (normed,) = graph.add(backbone.norms[node.stage], node.name, [rows], [example], channels=3)
+    return str(graph.transpose(normed, (0, 3, 1, 2)))
+
+
+def _add_attention(graph: Any, stage: AttentionStage, node: Node, x: str) -> str:
+    """A T stage from a value [B, C, H, W] to one [B, H, W, C], a block at a time."""
+    x = graph.transpose(x, (0, 2, 3, 1))
     if not isinstance(stage.merging, nn.Identity):
-        (x,) = graph.add(
-            stage.merging, f"{name}/merging", [x], [torch.rand(2, 20, 30, given)], channels=3
-        )
+        example = torch.rand(2, 20, 30, *node.in_widths)
+        (x,) = graph.add(stage.merging, f"{node.name}/merging", [x], [example], channels=3)
+    example = torch.rand(2, 20, 30, node.width)
     for index, block in enumerate(stage.blocks):
-        key = f"{name} {block.shift}"
-        (x,) = graph.add(
-            block, f"{name}/block_{index}", [x], [torch.rand(2, 20, 30, width)], channels=3, key=key
-        )
+        name, key = f"{node.name}/block_{index}", f"{node.name} {block.shift}"
+        (x,) = graph.add(block, name, [x], [example], channels=3, key=key)
     return x
-
-
-class _Join(nn.Module):
-    def forward(self, x: Tensor, before: Tensor) -> Tensor:
-        return dense_join(x, before)
-
-
-def _stem_width(backbone: HybridBackbone) -> int:
-    with torch.no_grad():
-        return int(backbone.stem(torch.zeros(1, 3, 32, 32)).shape[1])
 
 
 class OnnxModel:

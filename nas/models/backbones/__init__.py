@@ -1,12 +1,13 @@
-"""The network of a layout."""
+"""The backbone of a layout: its network, the network's dimensions and its wiring."""
 
 from __future__ import annotations
 
+from nas.models.backbones.graph import Node, backbone_graph
 from nas.models.backbones.hybrid import HybridBackbone
 from nas.models.backbones.init import he_init_
 from search_spaces.layout import Layout
 
-__all__ = ["HybridBackbone", "backbone_dims", "build_backbone", "he_init_"]
+__all__ = ["HybridBackbone", "backbone_dims", "build_backbone", "he_init_", "layout_graph"]
 
 
 def backbone_dims(layout: Layout) -> dict[str, object]:
@@ -31,3 +32,9 @@ def build_backbone(layout: Layout) -> HybridBackbone:
     backbone = HybridBackbone(**backbone_dims(layout))  # type: ignore[arg-type]
     he_init_(backbone)
     return backbone
+
+
+def layout_graph(layout: Layout) -> tuple[Node, ...]:
+    """The steps of the forward pass of a layout's backbone, as `HybridBackbone.graph`."""
+    assert layout.stem_width is not None  # a layout settles it
+    return backbone_graph(layout.widths, layout.stem_width, dense=layout.dense)

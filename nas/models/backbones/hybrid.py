@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.models.backbones.graph import IMAGES, Node, backbone_graph
 from nas.models.backbones.resnet_stage import ConvStage
 from nas.models.backbones.stems import make_stem
 from nas.models.backbones.swin_stage import AttentionStage
@@ -59,47 +60,53 @@ class HybridBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.widths = tuple(stage["width"] for stage in stages)
-        self.stem, self.dense = make_stem(stem, stem_width, norm), dense
+        self.graph = backbone_graph(self.widths, stem_width, dense=dense)
+        self.stem, self.join = make_stem(stem, stem_width, norm), DenseJoin()
         self.stages, self.norms = nn.ModuleList(), nn.ModuleList()
-        in_width = stem_width
-        for index, stage in enumerate(stages):
-            width, depth = stage["width"], stage["depth"]
-            built: nn.Module
-            if stage["kind"] == "C":
-                stride = 2 if index else 1
-                built = ConvStage(
-                    in_width=in_width, width=width, depth=depth, stride=stride, norm=norm
+        for node in self.graph:
+            if node.kind == "stage":
+                dims = stages[node.stage]
+                self.stages.append(_make_stage(node, dims, window, mlp_ratio, norm))
+                self.norms.append(
+                    nn.LayerNorm(node.width) if dims["kind"] == "T" else nn.Identity()
                 )
-            else:
-                merged = in_width if index else None
-                built = AttentionStage(
-                    in_width=merged,
-                    width=width,
-                    depth=depth,
-                    heads=stage["heads"],
-                    window=window,
-                    mlp_ratio=mlp_ratio,
-                )
-            self.stages.append(built)
-            self.norms.append(nn.LayerNorm(width) if stage["kind"] == "T" else nn.Identity())
-            in_width = width + (in_width if dense and index else 0)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.stem(images)
-        outputs: list[Tensor] = []
-        before: Tensor | None = None
-        for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
-            x = stage(x)
-            outputs.append(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-            if self.dense and index < len(self.stages) - 1:
-                x = x if before is None else dense_join(x, before)
-                before = x
-        return outputs
+        values = {IMAGES: images}
+        for node in self.graph:
+            values[node.name] = self._run(node, *[values[name] for name in node.inputs])
+            for name in node.releases:
+                del values[name]
+        return [values[node.name] for node in self.graph if node.kind == "norm"]
+
+    def _run(self, node: Node, x: Tensor, *others: Tensor) -> Tensor:
+        if node.kind == "join":
+            return self.join(x, *others)
+        if node.kind == "norm":
+            return self.norms[node.stage](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.stem(x) if node.kind == "stem" else self.stages[node.stage](x)
 
 
-def dense_join(x: Tensor, before: Tensor) -> Tensor:
+def _make_stage(node: Node, dims: StageDims, window: int, mlp_ratio: float, norm: str) -> nn.Module:
+    (in_width,), width, depth = node.in_widths, node.width, dims["depth"]
+    if dims["kind"] == "C":
+        return ConvStage(in_width=in_width, width=width, depth=depth, stride=node.stride, norm=norm)
+    return AttentionStage(
+        in_width=in_width if node.stride == 2 else None,
+        width=width,
+        depth=depth,
+        heads=dims["heads"],
+        window=window,
+        mlp_ratio=mlp_ratio,
+    )
+
+
+class DenseJoin(nn.Module):
     """A stage's output [B, C, H, W] and what that stage was given, [B, D, H', W'] of twice the
-    size, as [B, C + D, H, W] (dense connections, Huang et al., CVPR 2017; between resolutions by a
+    size, to [B, C + D, H, W] (dense connections, Huang et al., CVPR 2017; between resolutions by a
     2x2 max-pool, as in DSOD, Shen et al., ICCV 2017).
     """
-    return torch.cat([x, F.max_pool2d(before, kernel_size=2, stride=2, ceil_mode=True)], dim=1)
+
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
+        pooled = F.max_pool2d(before, kernel_size=2, stride=2, ceil_mode=True)
+        return torch.cat([x, pooled], dim=1)

@@ -8,6 +8,8 @@ part in the attention as in the published code.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,13 +84,26 @@ class WindowAttention(nn.Module):
         return self.position_table[self.position_index].view(n, n, self.heads).permute(2, 0, 1)
 
 
+class SwinDims(NamedTuple):
+    """Dimensions of one Swin block: channels, attention heads, side of the windows and how far they
+    are shifted, in positions, and hidden width of the MLP over `width`.
+    """
+
+    width: int
+    heads: int
+    window: int
+    shift: int
+    mlp_ratio: float
+
+
 class SwinBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C], any H and W
     (equation 3).
     """
 
-    def __init__(self, width: int, heads: int, window: int, shift: int, mlp_ratio: float) -> None:
+    def __init__(self, dims: SwinDims) -> None:
         super().__init__()
+        width, heads, window, shift, mlp_ratio = dims
         self.window, self.shift = window, shift
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = WindowAttention(width, heads, window)
@@ -141,6 +156,14 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
+def swin_dims(width: int, depth: int, heads: int, window: int, mlp_ratio: float) -> list[SwinDims]:
+    """Dimensions of the `depth` blocks of a T stage: every second one is shifted by half a
+    window.
+    """
+    shifts = [window // 2 * (block % 2) for block in range(depth)]
+    return [SwinDims(width, heads, window, shift, mlp_ratio) for shift in shifts]
+
+
 class AttentionStage(nn.Module):
     """Patch merging (where `in_width` is given), then `depth` Swin blocks, every second one shifted
     by half a window.
@@ -160,10 +183,8 @@ class AttentionStage(nn.Module):
     ) -> None:
         super().__init__()
         self.merging = PatchMerging(in_width, width) if in_width else nn.Identity()
-        shifts = [0 if block % 2 == 0 else window // 2 for block in range(depth)]
-        self.blocks = nn.Sequential(
-            *[SwinBlock(width, heads, window, shift, mlp_ratio) for shift in shifts]
-        )
+        dims = swin_dims(width, depth, heads, window, mlp_ratio)
+        self.blocks = nn.Sequential(*map(SwinBlock, dims))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.merging(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)

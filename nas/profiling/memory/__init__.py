@@ -5,7 +5,8 @@ The pieces of the network (blocks, norms, neck, heads) are traced one by one on 
 summed, and replayed in the caching allocator (`allocator`).
 """
 
-from nas.profiling.memory.estimator import CONTEXT_BYTES, Training, predict_memory
+from nas.profiling.memory.estimator import CONTEXT_BYTES, predict_memory
 from nas.profiling.memory.recorder import Recorder
+from nas.profiling.memory.training_step import Training
 
 __all__ = ["CONTEXT_BYTES", "Recorder", "Training", "predict_memory"]

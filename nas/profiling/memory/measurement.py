@@ -18,8 +18,8 @@ from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import Detector, build_detector
 from nas.models.memory_format import channels_last_
 from nas.profiling.memory.allocator import rounded_bytes
-from nas.profiling.memory.estimator import Training
 from nas.profiling.memory.recorder import RELEASED, Recorder
+from nas.profiling.memory.training_step import Training
 from nas.training.loop import train_epoch
 from nas.training.optimizer import make_optimizer
 from search_spaces.layout import Layout

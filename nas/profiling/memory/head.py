@@ -1,0 +1,43 @@
+"""The heads of a detector and their loss, as a segment that can be traced."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nas.config.sections import DetectorSpec
+from nas.models.detectors import build_detector
+from nas.profiling.memory.loss_bounds import bounded_loss
+from nas.profiling.segments import SMALLEST, Segment
+
+
+def head_segment(
+    detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int
+) -> Segment:
+    """From the pyramid to the loss; what backbone there is behind does not matter."""
+    key = (
+        "head",
+        *sorted(detector.model_dump().items()),
+        num_classes,
+        batch_shape,
+        boxes_per_image,
+    )
+    return Segment("head", key, lambda: _Head(detector, num_classes, batch_shape, boxes_per_image))
+
+
+class _Head(nn.Module):
+    def __init__(
+        self,
+        detector: DetectorSpec,
+        num_classes: int,
+        batch_shape: tuple[int, ...],
+        boxes_per_image: int,
+    ) -> None:
+        super().__init__()
+        whole = build_detector(SMALLEST, detector, num_classes)
+        self.heads = nn.ModuleList(whole.heads())
+        images = torch.empty(batch_shape, device="meta")
+        self.loss = lambda levels: bounded_loss(whole, levels, images, boxes_per_image)
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        return self.loss(levels)

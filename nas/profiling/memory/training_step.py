@@ -1,0 +1,126 @@
+"""One training step of a layout's detector, put together from the traces of its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from nas.config.choices import Checkpointing, OptimizerName, Precision
+from nas.config.sections import DetectorSpec
+from nas.models.backbones import layout_graph
+from nas.models.backbones.graph import IMAGES
+from nas.models.detectors import DETECTORS
+from nas.profiling.memory.head import head_segment
+from nas.profiling.memory.step_simulator import StepSimulator, Value
+from nas.profiling.memory.tracer import SegmentTrace, TensorSpec, channels_last, contiguous, trace
+from nas.profiling.segments import Segment, backbone_segments, neck_segment
+from nas.utils.disk_cache import cached
+from search_spaces.layout import Layout
+
+
+@dataclass(frozen=True)
+class Training:
+    """What of a recipe decides about memory.
+
+    Args:
+        batch_shape: [B, 3, H, W] of the largest batch, H and W multiples of 32.
+        boxes_per_image: targets of one image; of a detector that learns masks, each has one as
+            large as the image.
+        precision: `fp32`, or `bf16` for autocast.
+        optimizer: `adamw` or `sgd`.
+        checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of
+            being kept.
+        channels_last: convolutions have their maps channels last.
+        accumulates: several batches make one step, so that gradients are there during the forward
+            pass.
+        cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
+            there.
+    """
+
+    batch_shape: tuple[int, int, int, int]
+    boxes_per_image: int = 100
+    precision: Precision = "fp32"
+    optimizer: OptimizerName = "adamw"
+    checkpointing: Checkpointing = "none"
+    channels_last: bool = False
+    accumulates: bool = False
+    cuda: bool = True
+
+
+def simulate_step(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
+) -> tuple[StepSimulator, list[SegmentTrace]]:
+    """Run the segments of a layout's detector, forward and backward."""
+    step = _Step(training)
+    shape = training.batch_shape
+    stride = channels_last(shape) if training.channels_last else contiguous(shape)
+    images = step.simulator.given(TensorSpec(shape, stride, trained=False))
+    maps = step.backbone(layout, images, first_map=DETECTORS[detector.name].neck["first"])
+    levels = step.run(neck_segment(layout.widths, detector), maps)
+    step.simulator.drop(maps)
+    step.run(head_segment(detector, num_classes, shape, training.boxes_per_image), levels)
+    step.simulator.drop(levels)
+    step.simulator.backward()
+    return step.simulator, step.traces
+
+
+class _Step:
+    """One training step as it is put together, and the trace of each segment that it ran."""
+
+    def __init__(self, training: Training) -> None:
+        self.training, self.traces = training, list[SegmentTrace]()
+        self.simulator = StepSimulator(accumulates=training.accumulates)
+
+    def run(self, segment: Segment, inputs: Sequence[Value]) -> list[Value]:
+        """Run a segment forward."""
+        training = self.training
+        specs = tuple(value.spec for value in inputs)
+        autocast = training.precision == "bf16"
+        traced = _trace(segment, specs, training.checkpointing, training.cuda, autocast)
+        self.traces.append(traced)
+        return self.simulator.forward(traced, segment.part, inputs)
+
+    def backbone(self, layout: Layout, images: Value, *, first_map: int) -> list[Value]:
+        """Run the backbone as its graph says; the maps from `first_map` on, which a detector
+        uses.
+        """
+        values, maps = {IMAGES: images}, []
+        for node in layout_graph(layout):
+            trained = node.kind != "norm" or node.stage >= first_map
+            segments = backbone_segments(layout, node, trained=trained)
+            inputs, released = (
+                [values[name] for name in names] for names in (node.inputs, node.releases)
+            )
+            values[node.name] = self._run_node(segments, inputs, released)
+            if node.kind == "norm":
+                maps.append(values[node.name])
+        for stage, unused in zip(layout.stages, maps[:first_map], strict=False):
+            (self.simulator.discard if stage.kind == "T" else self.simulator.drop)([unused])
+        return maps[first_map:]
+
+    def _run_node(
+        self, segments: Sequence[Segment], inputs: list[Value], released: list[Value]
+    ) -> Value:
+        """Run the segments of a step one after the other; none is the identity."""
+        results = inputs
+        if not segments:
+            self.simulator.keep(inputs[0])
+            self.simulator.drop(released)
+        for number, segment in enumerate(segments):
+            inputs, results = results, self.run(segment, results)
+            # What one segment hands to the next, nobody else has.
+            self.simulator.drop(inputs if number else released)
+        return results[0]
+
+
+@lru_cache(maxsize=4096)
+def _trace(
+    segment: Segment, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool
+) -> SegmentTrace:
+    key = [segment.key, [asdict(spec) for spec in inputs], checkpointing, cuda, autocast]
+    how: dict[str, Any] = {"checkpointing": checkpointing, "cuda": cuda, "autocast": autocast}
+    return SegmentTrace.from_dict(
+        cached("tape", key, lambda: asdict(trace(segment.build, inputs, **how)))
+    )

@@ -1,0 +1,125 @@
+"""The pieces that a detector is made of, cut so that most layouts share them.
+
+Segments with equal keys are equal, whatever layout they stand in: blocks of one stage, most of all.
+What one costs, for inputs of one shape, has to be found out once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.config.sections import DetectorSpec
+from nas.models.backbones.graph import Node
+from nas.models.backbones.hybrid import DenseJoin
+from nas.models.backbones.resnet_stage import bottleneck, bottleneck_dims
+from nas.models.backbones.stems import make_stem
+from nas.models.backbones.swin_stage import PatchMerging, SwinBlock, SwinDims, swin_dims
+from nas.models.detectors import DETECTORS
+from nas.models.necks.pyramid import make_neck
+from search_spaces.layout import Layout
+
+SMALLEST = Layout.parse("C1-C1-C1-C1@4")  # for heads, which do not depend on the backbone
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a network whose maps are [B, C, H, W].
+
+    Args:
+        part: of the network: `stem`, `stage_1` to `stage_4`, `neck` or `head`.
+        key: what decides about everything in it.
+        build: makes it, with fresh weights.
+    """
+
+    part: str
+    key: tuple[Any, ...]
+    build: Callable[[], nn.Module] = field(compare=False)
+
+
+def backbone_segments(layout: Layout, node: Node, *, trained: bool = True) -> list[Segment]:
+    """The segments, in order, that one step of a layout's backbone runs; none for the identity
+    behind a C stage.
+
+    Args:
+        layout: the backbone.
+        node: one of its `layout_graph`.
+        trained: whether its parameters get gradients.
+    """
+    if node.kind == "stem":
+        key = (layout.stem, node.width, layout.norm)
+        return [Segment("stem", key, partial(make_stem, *key))]
+    part = f"stage_{node.stage + 1}"
+    if node.kind == "join":
+        return [Segment(part, ("join",), DenseJoin)]
+    if node.kind == "stage":
+        segments = _conv_blocks if layout.stages[node.stage].kind == "C" else _swin_blocks
+        return segments(part, layout, node)
+    if layout.stages[node.stage].kind == "C":
+        return []
+    return [Segment(part, ("norm", node.width, trained), lambda: _norm(node.width, trained))]
+
+
+def neck_segment(widths: tuple[int, ...], detector: DetectorSpec) -> Segment:
+    """From the maps that the detector uses, among those of `widths` channels, to its pyramid."""
+    dims = DETECTORS[detector.name].neck
+    args = (detector.neck, widths[dims["first"] :], detector.channels, dims["extra"])
+    return Segment("neck", ("neck", *args), lambda: _Neck(make_neck(*args)))
+
+
+def _conv_blocks(part: str, layout: Layout, node: Node) -> list[Segment]:
+    blocks = bottleneck_dims(
+        in_width=node.in_widths[0],
+        width=node.width,
+        depth=layout.stages[node.stage].depth,
+        stride=node.stride,
+        norm=layout.norm,
+    )
+    return [Segment(part, ("conv", *dims), partial(bottleneck, dims)) for dims in blocks]
+
+
+def _swin_blocks(part: str, layout: Layout, node: Node) -> list[Segment]:
+    depth, heads = layout.stages[node.stage].depth, layout.heads(node.stage)
+    (in_width,), width = node.in_widths, node.width
+    merging = Segment(
+        part,
+        ("merging", in_width, width),
+        lambda: ChannelsLast(PatchMerging(in_width, width)),
+    )
+    blocks = [
+        Segment(part, ("swin", *dims), partial(_swin, dims))
+        for dims in swin_dims(width, depth, heads, layout.window, layout.mlp_ratio)
+    ]
+    return [merging, *blocks] if node.stride == 2 else blocks
+
+
+def _swin(dims: SwinDims) -> nn.Module:
+    return ChannelsLast(SwinBlock(dims))
+
+
+def _norm(width: int, trained: bool) -> nn.Module:
+    return ChannelsLast(nn.LayerNorm(width).requires_grad_(trained))
+
+
+class ChannelsLast(nn.Module):
+    """A module of maps [B, H, W, C], on maps [B, C, H, W]."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _Neck(nn.Module):
+    def __init__(self, pyramid: nn.Module) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+
+    def forward(self, *maps: Tensor) -> list[Tensor]:
+        return list(self.pyramid({str(level): x for level, x in enumerate(maps)}).values())
