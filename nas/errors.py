@@ -5,7 +5,7 @@ UserError                    (search_spaces)
 |-- SpecError                a search request that cannot be run
 |-- DataError                a data set that cannot be read or trained on
 |-- StudyError               a study or database that cannot be opened, continued or found
-|-- OutputError            a disk that takes nothing more; the same command goes on later
+|-- OutputError              a disk that takes nothing more; the same command goes on later
 |-- BundleError              an export that cannot be made or read
 `-- MissingDependency        an optional package that the command needs
 CandidateError               what ends one candidate, never the search
@@ -50,7 +50,7 @@ class StudyError(UserError):
 
 
 class OutputError(UserError):
-    """A disk that is full or away: a search stops there, and the same command goes on with it."""
+    """A disk that is full or away: the command ends, and goes on when it is started again."""
 
 
 class BundleError(UserError):
@@ -65,10 +65,14 @@ class MissingDependency(UserError):
 
 
 def need(extra: str, *packages: str) -> None:
-    """Find out whether packages of an extra are installed, without importing them.
+    """Check that packages of an extra are installed, without importing them.
+
+    Args:
+        extra: the extra of scratch-nas that installs them: `onnx`.
+        packages: names that they are imported by.
 
     Raises:
-        MissingDependency: one is not.
+        MissingDependency: one of them is not installed.
     """
     for package in packages:
         if find_spec(package) is None:
@@ -76,7 +80,7 @@ def need(extra: str, *packages: str) -> None:
 
 
 class CandidateError(RuntimeError):
-    """What ends one candidate, never the search."""
+    """A failure that ends one candidate, never the search."""
 
 
 class NonFiniteLoss(CandidateError):
@@ -84,8 +88,11 @@ class NonFiniteLoss(CandidateError):
 
 
 class OutOfMemory(CandidateError):
-    """The candidate itself needed more than its share of the card; `peak_bytes` had been allocated
-    when it failed.
+    """The candidate itself needed more than its share of the GPU's memory.
+
+    Args:
+        message: what the allocator said.
+        peak_bytes: most bytes that were allocated until it failed.
     """
 
     def __init__(self, message: str, peak_bytes: int) -> None:

@@ -24,8 +24,13 @@ class SpaceError(UserError):
 
 
 def one_of(what: str, value: object, choices: Iterable[object]) -> str:
-    """The sentence for a value outside a list of names, with the nearest name where there is
-    one.
+    """Write the sentence about a value that is none of the choices, with the choice that it
+    resembles, if any.
+
+    Args:
+        what: the key or thing that has the value.
+        value: the value.
+        choices: all values that are allowed.
     """
     names = [str(choice) for choice in choices]
     near = get_close_matches(str(value), names, n=1)

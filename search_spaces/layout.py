@@ -34,7 +34,16 @@ _TEXT = re.compile(r"(?P<stages>[^@+]*)(?:@(?P<widths>[^+]*))?(?P<options>(?:\+.
 
 @dataclass(frozen=True)
 class Stage:
-    """One resolution of the backbone: `depth` blocks of one kind with `width` output channels."""
+    """One stage of a backbone: blocks of one kind at one resolution.
+
+    Args:
+        kind: `C` for convolutional blocks, `T` for transformer blocks.
+        depth: number of blocks, at least 1.
+        width: output channels, a multiple of 4.
+
+    Raises:
+        LayoutError: a field out of its range.
+    """
 
     kind: str
     depth: int
@@ -113,9 +122,7 @@ class Layout:
             )
 
     def _canonical(self) -> dict[str, Any]:
-        """Values of the fields that other fields decide, and defaults for those that this network
-        does not have.
-        """
+        """Fields that others decide, and defaults of those that this network does not have."""
         first, kinds = self.stages[0], {stage.kind for stage in self.stages}
         stem = self.stem if self.stem != "auto" else ("resnet" if first.kind == "C" else "patch")
         free_stem = stem == "resnet" and first.kind == "C"
@@ -156,7 +163,7 @@ class Layout:
 
     @property
     def pattern(self) -> str:
-        """The kinds alone: `C-C-T-T`."""
+        """The kinds of the four stages: `C-C-T-T`."""
         return "-".join(stage.kind for stage in self.stages)
 
     @property
@@ -167,14 +174,18 @@ class Layout:
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
 
     def with_depths(self, depths: Sequence[int]) -> Layout:
-        """The same stages with other numbers of blocks."""
+        """Copy the layout with other numbers of blocks, one for each stage."""
         stages = tuple(
             replace(stage, depth=depth) for stage, depth in zip(self.stages, depths, strict=True)
         )
         return replace(self, stages=stages)
 
     def heads(self, stage: int) -> int:
-        """Attention heads of a T stage, by the rule of `head_dim`."""
+        """Count the attention heads of a T stage: its width over the channels of a head.
+
+        Args:
+            stage: index of the stage, from 0.
+        """
         width = self.stages[stage].width
         return width // largest_divisor(width, self.head_dim)
 
@@ -192,20 +203,23 @@ class Layout:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The long form, for JSON and YAML: every field by name."""
+        """Write the layout in the long form, for JSON and YAML: every field by name."""
         return asdict(self) | {"stages": [asdict(stage) for stage in self.stages]}
 
     @classmethod
     def from_dict(cls, long: Mapping[str, Any]) -> Layout:
-        """Read the long form; `width` of the stages may be left out where `channels` gives the
-        first one.
+        """Read the long form.
+
+        Args:
+            long: fields by name. `stages` is a list of `{kind, depth, width}`; a `width` that is
+                left out follows from `channels`, the width of the first stage, doubled per stage.
 
         Raises:
             LayoutError: an unknown or missing key, or a field out of its range.
         """
-        known = {"stages", "channels", *_OPTIONS}
-        if unknown := sorted(set(long) - known):
-            raise LayoutError(one_of("a key of a layout", unknown[0], sorted(known)))
+        keys = {"stages", "channels", *_OPTIONS}
+        if unknown := sorted(set(long) - keys):
+            raise LayoutError(one_of("a key of a layout", unknown[0], sorted(keys)))
         stages, channels = long.get("stages"), long.get("channels", DEFAULT_CHANNELS)
         if not isinstance(stages, Iterable) or isinstance(stages, (str, Mapping)):
             raise LayoutError(
@@ -224,10 +238,10 @@ class Layout:
 
     @classmethod
     def parse(cls, text: str) -> Layout:
-        """Read the text form.
+        """Read the text form: `C2-C2-T12-T4@96+window=8`.
 
         Raises:
-            LayoutError: what the grammar does not allow, with the rule and an example.
+            LayoutError: the grammar does not allow the text, or a field is out of its range.
         """
         match = _TEXT.fullmatch(text.strip())
         if not match:
@@ -250,12 +264,12 @@ _OPTIONS = tuple(field.name for field in fields(Layout) if field.name != "stages
 
 
 def doubled(channels: int) -> tuple[int, ...]:
-    """Widths of the four stages by the default rule: `channels` times 1, 2, 4, 8."""
+    """Compute the widths of the four stages by the default rule: `channels` times 1, 2, 4, 8."""
     return tuple(channels * 2**stage for stage in range(STAGES))
 
 
 def largest_divisor(width: int, limit: int) -> int:
-    """The largest divisor of `width` that is at most `limit`."""
+    """Find the largest divisor of `width` that is at most `limit`."""
     return next(divisor for divisor in range(min(width, limit), 0, -1) if width % divisor == 0)
 
 

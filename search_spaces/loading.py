@@ -1,4 +1,19 @@
-"""Search spaces by name, from a YAML file, from a mapping, or from a function."""
+"""Loading search spaces: by the name of a preset, from a YAML file, or from a function.
+
+A YAML file of a space:
+
+    name: mine
+    stages:                                   # four: kinds and depths
+      - {kinds: [C], depths: [1, 2, 3]}
+      - {kinds: [C, T], depths: {low: 1, high: 4}}
+      - {kinds: [T], depths: {low: 2, high: 24, step: 2}}
+      - {kinds: [T], depths: {low: 1, high: 8}}
+    channels: [64, 96]                        # width of the first stage; the others double it
+    stems: [auto]
+    conditions: [C never after T]
+    layout: {window: 8, norm: gn}  # what all layouts of the space share; `Layout` lists the names
+    defaults: {recipe: tiny}                  # what a search here takes where its request is silent
+"""
 
 from __future__ import annotations
 
@@ -17,13 +32,11 @@ from search_spaces.layout import DEFAULT_CHANNELS, STAGES
 from search_spaces.space import SearchSpace
 
 _SHARED = ("head_dim", "window", "mlp_ratio", "norm", "stem_width", "dense")
-
-
 _KEYS = ("name", "stages", "channels", "stems", "conditions", "layout", "defaults")
 
 
 def preset_names() -> list[str]:
-    """Names of the spaces that come with the package."""
+    """List the names of the spaces that come with the package, sorted."""
     folder = resources.files("search_spaces") / "presets"
     return sorted(
         entry.name.removesuffix(".yaml")
@@ -33,8 +46,11 @@ def preset_names() -> list[str]:
 
 
 def load_space(reference: str) -> SearchSpace:
-    """Find a space by the name of a preset, the path of a YAML file, or `module:function` that
-    returns one.
+    """Load a space.
+
+    Args:
+        reference: name of a preset (`paper`), path of a YAML file, or `module:function`, which is
+            called without arguments and returns a `SearchSpace`.
 
     Raises:
         SpaceError: nothing by that name, a file that is not YAML, or a space that is not well
@@ -54,8 +70,12 @@ def load_space(reference: str) -> SearchSpace:
 def space_from_dict(written: object, source: str) -> SearchSpace:
     """Build a space from its YAML form.
 
+    Args:
+        written: the mapping that the YAML file holds.
+        source: where it is from, for errors.
+
     Raises:
-        SpaceError: naming `source`, the key and the rule.
+        SpaceError: the mapping is not well formed; the text names `source`, the key and the rule.
     """
     if not isinstance(written, Mapping):
         raise SpaceError(

@@ -1,20 +1,7 @@
-"""A search space: the finite set of layouts that a search may draw from, written as a short YAML
-file.
-
-    name: mine
-    stages:                                   # four: kinds and depths
-      - {kinds: [C], depths: [1, 2, 3]}
-      - {kinds: [C, T], depths: {low: 1, high: 4}}
-      - {kinds: [T], depths: {low: 2, high: 24, step: 2}}
-      - {kinds: [T], depths: {low: 1, high: 8}}
-    channels: [64, 96]                        # width of the first stage; the others double it
-    stems: [auto]
-    conditions: [C never after T]
-    layout: {window: 8, norm: gn}  # what all layouts of the space share; `Layout` lists the names
-    defaults: {recipe: tiny}                  # what a search here takes where its request is silent
+"""A search space: the finite set of layouts that a search may draw from.
 
 Samplers see `parameters()`, a few named lists of choices; `decode` turns one choice of each into a
-`Layout`.
+`Layout`. `search_spaces.loading` reads spaces from YAML.
 """
 
 from __future__ import annotations
@@ -36,14 +23,14 @@ CONDITIONS: dict[str, Callable[[str], bool]] = {
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The product of kinds, depths, channels and stems that meets the conditions.
+    """All combinations of kinds, depths, channels and stems that meet the conditions.
 
     Args:
         name: what tables and studies call it.
-        kinds: for each of the four stages the kinds allowed.
-        depths: for each of the four stages the depths allowed, ascending.
+        kinds: for each of the four stages, the kinds allowed.
+        depths: for each of the four stages, the numbers of blocks allowed, ascending.
         channels: widths of the first stage; later stages double it.
-        stems: see `Layout.stem`.
+        stems: stems allowed, as in `Layout`.
         conditions: names from `CONDITIONS`, all of which a pattern of kinds must meet.
         layout_defaults: fields of `Layout` that all layouts of the space have in common.
         defaults: keys of a search request that take these values where the request is silent.
@@ -89,8 +76,10 @@ class SearchSpace:
         return tuple("-".join(kinds) for kinds in strings if all(rule(kinds) for rule in rules))
 
     def parameters(self) -> dict[str, tuple[Any, ...]]:
-        """What a sampler chooses: a name and its choices, in order; a single choice is no
-        parameter.
+        """List what a sampler chooses: name and choices of each parameter, in order.
+
+        `pattern`, `depth_1` to `depth_4`, `channels` and `stem`; one with a single choice is left
+        out.
         """
         choices: dict[str, tuple[Any, ...]] = {"pattern": self.patterns}
         choices |= {f"depth_{stage + 1}": depths for stage, depths in enumerate(self.depths)}
@@ -98,7 +87,7 @@ class SearchSpace:
         return {name: values for name, values in choices.items() if len(values) > 1}
 
     def decode(self, parameters: Mapping[str, Any]) -> Layout:
-        """The layout of one choice for each of `parameters()`.
+        """Build the layout of one choice for each of `parameters()`.
 
         Raises:
             SpaceError: a name or a value that this space does not offer.
@@ -122,7 +111,7 @@ class SearchSpace:
         )
 
     def encode(self, layout: Layout) -> dict[str, Any]:
-        """The inverse of `decode`: the first choice of parameters that gives this layout.
+        """Find the first choice of parameters that `decode` turns into a layout.
 
         Raises:
             SpaceError: the layout is not in this space.
@@ -146,20 +135,20 @@ class SearchSpace:
         return True
 
     def __len__(self) -> int:
-        """Number of different layouts."""
+        """Count the different layouts."""
         per_head = 1
         for depths in self.depths:
             per_head *= len(depths)
         return per_head * len(self._depth_families())
 
     def __iter__(self) -> Iterator[Layout]:
-        """Every layout once."""
+        """Give every layout once."""
         for head in self._depth_families():
             for depths in itertools.product(*self.depths):
                 yield self._build(*head, depths=depths)
 
     def shuffled(self, seed: int) -> Iterator[Layout]:
-        """Every layout once, in an order that depends on `seed` alone."""
+        """Give every layout once, in an order that depends on `seed` alone."""
         heads, counts = self._depth_families(), [len(depths) for depths in self.depths]
         order = list(range(len(self)))
         random.Random(seed).shuffle(order)
@@ -171,19 +160,21 @@ class SearchSpace:
             yield self._build(*heads[index], depths=tuple(reversed(depths)))
 
     def shallowest(self) -> Iterator[Layout]:
-        """For every choice but the depths the layout with the smallest depths: nothing in the space
-        needs less memory.
+        """Give, for every choice of the other parameters, the layout with the smallest depths; none
+        in the space needs less memory than the least of these.
         """
         for head in self._depth_families():
             yield self._build(*head, depths=tuple(min(depths) for depths in self.depths))
 
     def deepest(self) -> Iterator[Layout]:
-        """The same with the largest depths: nothing in the space needs more."""
+        """Give, for every choice of the other parameters, the layout with the largest depths; none
+        in the space needs more memory than the most of these.
+        """
         for head in self._depth_families():
             yield self._build(*head, depths=tuple(max(depths) for depths in self.depths))
 
     def describe(self) -> str:
-        """One line: the patterns, depths and channels."""
+        """Describe patterns, depths and channels in one line."""
         depths = " / ".join(_span(choices) for choices in self.depths)
         return (
             f"patterns {', '.join(self.patterns)}; depths {depths}; channels "
@@ -191,7 +182,7 @@ class SearchSpace:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The YAML form; `space_from_dict` reads it back."""
+        """Write the space in its YAML form; `space_from_dict` reads it back."""
         stages = [
             {"kinds": list(k), "depths": list(d)}
             for k, d in zip(self.kinds, self.depths, strict=True)

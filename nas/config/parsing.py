@@ -1,6 +1,4 @@
-"""What people write, YAML files and dotted keys, and how it becomes a checked model; what is wrong
-with it, in one line.
-"""
+"""From YAML files and dotted keys to checked pydantic models, with errors of one line."""
 
 from __future__ import annotations
 
@@ -18,16 +16,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class ConfigModel(BaseModel):
-    """Keys that belong together: frozen, and no others are taken."""
+    """Base class of a section: its values cannot be changed, and it takes no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of keys and values.
+    """Read a YAML file of keys and values.
 
     Raises:
-        SpecError: it cannot be read, or is something else.
+        SpecError: the file cannot be read, is not YAML, or holds something else than a mapping.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -43,7 +41,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def set_key(written: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in nested mappings: `set_key(w, "recipe.epochs", 3)`.
+    """Set a dotted key in nested mappings, in place: `set_key(request, "recipe.epochs", 3)`.
 
     Raises:
         SpecError: a part of the key is a value, not a section.
@@ -57,23 +55,21 @@ def set_key(written: dict[str, Any], key: str, value: Any) -> None:
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings joined; where both have a key, `over` counts."""
+    """Join nested mappings into a new one; where both have a key, `over` counts."""
     result = dict(base)
     for key, value in over.items():
-        below = result.get(key)
-        result[key] = (
-            deep_merge(below, value)
-            if isinstance(below, Mapping) and isinstance(value, Mapping)
-            else value
-        )
+        default = result.get(key)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            value = deep_merge(default, value)
+        result[key] = value
     return result
 
 
 def parse_model(model: type[Model], written: Mapping[str, Any]) -> Model:
-    """Check `written` against a pydantic model.
+    """Build a pydantic model from what was written.
 
     Raises:
-        SpecError: the first fault, in one line, with the dotted key.
+        SpecError: the first fault, in one line: the dotted key, the rule and the value.
     """
     try:
         return model.model_validate(written)

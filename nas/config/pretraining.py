@@ -1,4 +1,4 @@
-"""A request for pre-training: a recipe, flags over it, and what follows from them."""
+"""Requests for pre-training: a recipe with flags over it, and what follows from them."""
 
 from __future__ import annotations
 
@@ -41,15 +41,20 @@ class PretrainingRecipe(Recipe):
         return self
 
     def over(self, steps: int) -> PretrainingRecipe:
-        """The same for that many steps altogether: `warmup_steps` says how many are warm-up."""
+        """Copy the recipe for a training of `steps` steps, with its warm-up counted in steps."""
         return self.model_copy(
             update={"warmup_steps": self.warmup_steps or round(self.warmup_fraction * steps)}
         )
 
 
 class PretrainingSpec(BaseModel):
-    """The whole request. `data`: folder with `train` and `val`; `checkpoint_s`: seconds between
-    checkpoints of an epoch.
+    """A complete request for pre-training.
+
+    Args:
+        data: folder with `train/CLASS/` and `val/CLASS/`.
+        recipe: how the layout is trained.
+        seed: seed of initialisation, order of the images and augmentation.
+        checkpoint_s: seconds between checkpoints within an epoch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,12 +66,16 @@ class PretrainingSpec(BaseModel):
 
 
 def load_pretraining(flags: Mapping[str, Any], processes: int = 1) -> PretrainingSpec:
-    """Build the request from flags given as dotted keys, over a recipe by its name (`swin`) or
-    file.
+    """Build a request for pre-training from flags over a recipe.
 
     Where `recipe.batch` is given and `lr` is not, the recipe's `lr` follows the batch in proportion
     (Goyal et al., 2017). A recipe's own `images_per_gpu` is a limit: what is used is the largest
     part of the batch of each process that divides it.
+
+    Args:
+        flags: values by dotted key, `{"recipe.epochs": 3}`; `recipe.name` is the name of a recipe
+            (`swin`, the default) or a YAML file.
+        processes: processes that train together.
 
     Raises:
         SpecError: a value is wrong, or the batch cannot be divided among the processes; the text
@@ -75,13 +84,13 @@ def load_pretraining(flags: Mapping[str, Any], processes: int = 1) -> Pretrainin
     written: dict[str, Any] = {}
     for key, value in flags.items():
         set_key(written, key, value)
-    mine = written.get("recipe", {})
-    mine = mine if isinstance(mine, dict) else {"name": mine}
-    base = load_recipe(mine.pop("name", "swin"), RECIPES)
+    keys = written.get("recipe", {})
+    keys = keys if isinstance(keys, dict) else {"name": keys}
+    base = load_recipe(keys.pop("name", "swin"), RECIPES)
     limit = base.pop("images_per_gpu", None)
-    spec = parse_model(PretrainingSpec, {**written, "recipe": deep_merge(base, mine)})
+    spec = parse_model(PretrainingSpec, {**written, "recipe": deep_merge(base, keys)})
     recipe, changes = spec.recipe, {}
-    if "lr" not in mine and "batch" in base:
+    if "lr" not in keys and "batch" in base:
         changes["lr"] = recipe.lr * recipe.batch / base["batch"]
     if limit and not recipe.images_per_gpu and recipe.batch % processes == 0:
         changes["images_per_gpu"] = largest_divisor(recipe.batch // processes, limit)

@@ -1,4 +1,4 @@
-"""A recipe: how a candidate is trained, and the recipes that come with the package."""
+"""Recipes: how a candidate is trained, and reading those that come with the package."""
 
 from __future__ import annotations
 
@@ -127,10 +127,13 @@ class Recipe(ConfigModel):
         return self.train_sizes or (self.image_size,)
 
     def images_at_once(self, processes: int) -> int:
-        """Images that are in memory at once, of all processes of a training together.
+        """Count the images that are in memory at the same time, on all processes together.
+
+        Args:
+            processes: processes that train together, each with its part of every batch.
 
         Raises:
-            SpecError: the batch cannot be divided among them.
+            SpecError: the batch cannot be divided among the processes.
         """
         at_once = (self.images_per_gpu or self.batch // processes) * processes
         if not at_once or self.batch % at_once:
@@ -145,9 +148,10 @@ class Recipe(ConfigModel):
         return math.ceil(self.warmup_steps / math.ceil(images / self.batch))
 
     def lengthened(self, times: int) -> Recipe:
-        """The same recipe over `times` as many epochs: all that is counted in epochs
-        (`decay_epochs`, `patience`) grows with them, `cosine` falls as much more slowly; the
-        warm-up, counted in steps, stays.
+        """Copy the recipe for `times` as many epochs.
+
+        What is counted in epochs (`decay_epochs`, `patience`) grows with them, and `cosine` falls
+        more slowly; the warm-up, counted in steps, stays.
         """
         later = tuple(epoch * times for epoch in self.decay_epochs)
         longer = {
@@ -159,13 +163,19 @@ class Recipe(ConfigModel):
 
     @property
     def micro_batch_size(self) -> int:
-        """Images that are in memory at once."""
+        """Images that one GPU has in memory at the same time."""
         return self.images_per_gpu or self.batch
 
 
 def load_recipe(reference: str, folder: str = "recipes") -> dict[str, Any]:
-    """The keys of a recipe by its name (`proxy`) or the path of a YAML file; `name` says which.
-    `folder` has those with names.
+    """Read the keys of a recipe, not yet checked.
+
+    Args:
+        reference: name of a recipe (`proxy`), path of a YAML file, or `custom`, which has no keys.
+        folder: where recipes with names are, below `nas/config`.
+
+    Returns:
+        The keys, `name` among them, which is `reference`.
 
     Raises:
         SpecError: no such recipe, or a file that is no YAML mapping.

@@ -252,5 +252,5 @@ class RunSpec(ConfigModel):
 
     @property
     def processes(self) -> int:
-        """That train one candidate together, each with a GPU."""
+        """Number of processes that train one candidate together, each with a GPU of its own."""
         return 1 if self.gpus_per_trial == "auto" else max(1, int(self.gpus_per_trial))

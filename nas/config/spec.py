@@ -89,18 +89,20 @@ class SearchSpec(ConfigModel):
         return self
 
     def search_space(self) -> SearchSpace:
-        """The space, built."""
+        """Build the search space."""
         return space_from_dict(self.space, str(self.space.get("name")))
 
     @property
     def wants_baselines(self) -> bool:
-        """They are asked for, and comparable: a search that starts from weights has none for
-        them.
+        """Whether baselines are trained: asked for, and comparable with the candidates, which they
+        are not in a search that starts from weights or has no candidates.
         """
         return self.search.baselines and not self.search.try_only and not self.recipe.weights
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, every value named; `SearchSpec.model_validate` reads it back."""
+        """Write the request as plain JSON, every key named; `SearchSpec.model_validate` reads it
+        back.
+        """
         return self.model_dump(mode="json", by_alias=True)
 
 
@@ -108,8 +110,11 @@ _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "m
 
 
 def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]) -> SearchSpec:
-    """Build the request from a YAML file, or what it would hold, and flags given as dotted keys,
-    `{"recipe.epochs": 3}`.
+    """Build a search request.
+
+    Args:
+        request: a YAML file, or the mapping that it would hold; None: flags alone.
+        flags: values by dotted key, `{"recipe.epochs": 3}`, which come before the file's.
 
     Raises:
         SpecError: the file or a value is wrong; the text names the key.

@@ -1,4 +1,10 @@
-"""COCO annotation files: found in a data folder, in either spelling, and parsed into lists."""
+"""COCO annotation files: found in a data folder, in either spelling, and parsed into lists.
+
+Two spellings of a folder are read, ours and COCO's own:
+
+    train/  val/  instances_train.json  instances_val.json
+    train2017/  val2017/  annotations/instances_train2017.json  annotations/instances_val2017.json
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ NO_ID = -(2**63)  # stands for whatever is no whole number
 
 
 def find_split(root: Path, split: str) -> tuple[Path, Path]:
-    """The image folder and the annotation file of a split, in either spelling.
+    """Find the image folder and the annotation file of a split, in either spelling.
 
     Raises:
         DataError: no such folder, or neither spelling in it.
@@ -37,7 +43,7 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
 
 
 def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lists `images`, `annotations` and `categories` of an annotation file.
+    """Read the lists `images`, `annotations` and `categories` of an annotation file.
 
     Raises:
         DataError: unreadable, not JSON, or without one of the lists.
@@ -50,6 +56,7 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
         raise DataError(f"annotation file {str(path)!r} is not text") from None
     except json.JSONDecodeError as error:
         raise DataError(f"annotation file {str(path)!r} is not JSON: {error}") from None
+    lists: dict[str, list[dict[str, Any]]] = {}
     for key in ("images", "annotations", "categories"):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -57,11 +64,16 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
                 f"annotation file {str(path)!r} must have a list {key!r} of objects (COCO "
                 "instances form)"
             )
-    return content
+        lists[key] = entries
+    return lists
 
 
 def read_categories(entries: list[dict[str, Any]], source: str) -> tuple[tuple[int, str], ...]:
-    """Id and name of every category, by ascending id.
+    """Read id and name of every category, by ascending id; a category without a name has its id.
+
+    Args:
+        entries: the file's list `categories`.
+        source: the file, for errors.
 
     Raises:
         DataError: none at all, no whole number as id, or one id with two names.
@@ -84,5 +96,5 @@ def read_categories(entries: list[dict[str, Any]], source: str) -> tuple[tuple[i
 
 
 def as_id(value: object) -> int:
-    """The value where it can be an id."""
+    """Take a value for an id; `NO_ID` where it is no whole number."""
     return value if type(value) is int else NO_ID

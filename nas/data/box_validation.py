@@ -21,16 +21,19 @@ def read_boxes(
     source: str,
     findings: Findings,
 ) -> list[Box]:
-    """Check every annotation against its image; clip, number and complete it where needed.
+    """Check every annotation against its image; clip, number and complete boxes where needed.
 
     Args:
-        entries: as in the file.
-        images: the usable images by id.
-        categories: the known category ids.
-        source: named where an annotation belongs to no image.
+        entries: the file's list `annotations`.
+        images: the images that can be used, by id.
+        categories: the ids of the categories.
+        source: the annotation file, for findings about annotations without an image.
         findings: takes what was repaired and what was lost.
+
+    Returns:
+        The boxes that can be used, in the order of `entries`, each with an id of its own.
     """
-    known, boxes = set(categories), []
+    category_ids, boxes = set(categories), []
     seen: dict[int, dict[str, Any]] = {}
     next_id = max((0, *(as_id(entry.get("id")) for entry in entries))) + 1
     for entry in entries:
@@ -53,7 +56,7 @@ def read_boxes(
             )
             annotation_id, next_id = next_id, next_id + 1
         seen[annotation_id] = entry
-        if fault := _fault(entry, image, known):
+        if fault := _fault(entry, image, category_ids):
             kind, detail = fault
             findings.lost(kind, file, annotation_id, detail)
         elif image:

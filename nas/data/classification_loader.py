@@ -26,14 +26,21 @@ from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.samplers import DistributedBatchSampler, GroupedBatchSampler
 from nas.utils.distributed import World
 
+LabelledItem = tuple[Tensor, int, int]  # image, class, seed of the augmentation
+
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images [B, 3, S, S] and their classes [B], from 0.
+    """Images and classes of one step.
 
-    As they come from a loader, images are 8-bit; after `to` they are float in 0 to 1 and, where
-    `mixed` names the seed of the draw, blended in pairs: targets are then shares of the classes,
-    [B, classes].
+    As they come from a loader, images are 8-bit; after `to` they are float32 in 0 to 1 and, where
+    `mixed` is given, blended in pairs.
+
+    Args:
+        images: [B, 3, S, S].
+        targets: class of each image, [B], from 0; of blended images shares, [B, classes].
+        classes: number of classes.
+        mixed: seed that images are blended with; None: they are not.
     """
 
     images: Tensor
@@ -42,7 +49,7 @@ class ImageBatch:
     mixed: int | None = None
 
     def to(self, device: torch.device) -> ImageBatch:
-        """The batch on a device, as the network wants it."""
+        """Move the batch to a device, convert its images and blend them there."""
         images = F.to_dtype_image(
             self.images.to(device, non_blocking=True), torch.float32, scale=True
         )
@@ -53,14 +60,19 @@ class ImageBatch:
         return ImageBatch(images, targets, self.classes)
 
     def pin_memory(self) -> ImageBatch:
-        """Where a device can fetch it while it does something else; `DataLoader` calls this."""
+        """Copy the batch to memory that a GPU reads while it computes; `DataLoader` calls this."""
         return ImageBatch(
             self.images.pin_memory(), self.targets.pin_memory(), self.classes, self.mixed
         )
 
 
-class ImageDataset(Dataset):
-    """Images of a split as `transform` shows them, asked for by (index, seed of the draws)."""
+class ImageDataset(Dataset[LabelledItem]):
+    """The images of a split after a transform, asked for by (index, seed of what it draws).
+
+    Args:
+        split: image files and their classes.
+        transform: takes and gives uint8 images, [3, H, W].
+    """
 
     def __init__(self, split: LabelledImages, transform: v2.Transform) -> None:
         self.split, self.transform = split, transform
@@ -68,8 +80,11 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split.files)
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int, int]:
-        """The image, uint8; its class; the seed.
+    def __getitem__(self, item: Item) -> LabelledItem:
+        """Read and transform an image.
+
+        Returns:
+            The image, [3, S, S], uint8; its class, from 0; the seed.
 
         Raises:
             DataError: the image cannot be decoded any more.
@@ -87,7 +102,7 @@ class _Collate:
     classes: int
     mixing: bool
 
-    def __call__(self, items: list[tuple[Tensor, int, int]]) -> ImageBatch:
+    def __call__(self, items: list[LabelledItem]) -> ImageBatch:
         images, labels, seeds = zip(*items, strict=True)
         return ImageBatch(
             torch.stack(images),
@@ -97,12 +112,19 @@ class _Collate:
         )
 
 
-class SequentialBatchSampler(Sampler):
-    """Every image once, of several processes each has every `world.size`-th."""
+class SequentialBatchSampler(Sampler[list[Item]]):
+    """A sampler that gives every image once, in their order, without augmentation; of several
+    processes, each has every `world.size`-th image.
+
+    Args:
+        count: images of the split.
+        size: images of one batch; the last one may have fewer.
+        world: this process among those that score together.
+    """
 
     def __init__(self, count: int, size: int, world: World) -> None:
-        mine = [(index, 0) for index in range(world.rank, count, world.size)]
-        self.batches = [mine[start : start + size] for start in range(0, len(mine), size)]
+        items = [(index, 0) for index in range(world.rank, count, world.size)]
+        self.batches = [items[start : start + size] for start in range(0, len(items), size)]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -117,8 +139,16 @@ def train_loader(
     recipe: PretrainingRecipe,
     order: DistributedBatchSampler,
     workers: int,
-) -> DataLoader:
-    """Augmented batches in the order of `order`."""
+) -> DataLoader[LabelledItem]:
+    """Build the loader of augmented training batches.
+
+    Args:
+        split: image files and their classes.
+        classes: number of classes.
+        recipe: crops, flips and augmentation.
+        order: gives the batches of this process.
+        workers: processes that decode images; 0 decodes in this one.
+    """
     return _loader(
         ImageDataset(split, train_transform(recipe)),
         order,
@@ -129,8 +159,16 @@ def train_loader(
 
 def eval_loader(
     split: LabelledImages, classes: int, recipe: PretrainingRecipe, world: World, workers: int
-) -> DataLoader:
-    """Central crops of this process's share."""
+) -> DataLoader[LabelledItem]:
+    """Build the loader of central crops of this process's share of a split.
+
+    Args:
+        split: image files and their classes.
+        classes: number of classes.
+        recipe: size of the crops and of the batches.
+        world: this process among those that score together.
+        workers: processes that decode images; 0 decodes in this one.
+    """
     order = SequentialBatchSampler(len(split.files), recipe.micro_batch_size, world)
     return _loader(
         ImageDataset(split, eval_transform(recipe)), order, _Collate(classes, False), workers
@@ -140,11 +178,13 @@ def eval_loader(
 def train_order(
     split: LabelledImages, recipe: PretrainingRecipe, world: World, seed: int
 ) -> GroupedBatchSampler:
-    """The order of training, of all processes together."""
+    """Build the sampler of training batches, of all processes together, shuffled by `seed`."""
     return GroupedBatchSampler([range(len(split.files))], recipe.images_at_once(world.size), seed)
 
 
-def _loader(dataset: ImageDataset, order: Sampler, collate: _Collate, workers: int) -> DataLoader:
+def _loader(
+    dataset: ImageDataset, order: Sampler[list[Item]], collate: _Collate, workers: int
+) -> DataLoader[LabelledItem]:
     return DataLoader(
         dataset,
         batch_sampler=order,

@@ -1,11 +1,4 @@
-"""COCO-format data on the way in: found, checked, repaired where that loses nothing, named where it
-cannot be.
-
-Two spellings of a folder are read, ours and COCO's own:
-
-    train/  val/  instances_train.json  instances_val.json
-    train2017/  val2017/  annotations/instances_train2017.json  annotations/instances_val2017.json
-"""
+"""Images, boxes and categories of a split in COCO's terms, once they have been checked."""
 
 from __future__ import annotations
 
@@ -22,7 +15,13 @@ from nas.data.segmentation import Segmentation
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image: its COCO id, its file below the split's folder, its size in pixels as used."""
+    """One image of a split.
+
+    Args:
+        id: COCO's number of the image.
+        file_name: its file, below the split's folder.
+        width, height: its size in pixels as it is used, upright.
+    """
 
     id: int
     file_name: str
@@ -32,9 +31,17 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class Box:
-    """One annotation: `bbox` is x, y, width, height in pixels, inside its image; `area` in square
-    pixels, of the object; `segmentation` its mask in COCO's form, where there is one (see
-    `nas.data.segmentation`); nobody changes it.
+    """One object of an image.
+
+    Args:
+        id: COCO's number of the annotation.
+        image_id: COCO's number of the image.
+        category_id: COCO's number of the category.
+        bbox: x, y, width, height in pixels, inside the image.
+        area: area of the object in square pixels.
+        iscrowd: 1 for a box around many objects, which is not trained on; else 0.
+        segmentation: mask in COCO's form (see `nas.data.segmentation`), None where there is none;
+            shared by copies of the box, so it must not be changed.
     """
 
     id: int
@@ -46,7 +53,7 @@ class Box:
     segmentation: Segmentation | None = None
 
     def to_coco(self) -> dict[str, Any]:
-        """COCO's form of an annotation."""
+        """Write the annotation in COCO's form, plain JSON."""
         entry = {**vars(self), "bbox": list(self.bbox)}
         if self.segmentation is None:
             del entry["segmentation"]
@@ -55,8 +62,13 @@ class Box:
 
 @dataclass(frozen=True)
 class CocoSplit:
-    """Checked images and boxes of one split. Categories are ordered by id; the label of the first
-    is 1.
+    """The checked images and boxes of one split.
+
+    Args:
+        folder: where the image files are.
+        images: the images that can be used.
+        boxes: the objects that can be used, of these images.
+        categories: id and name of every category, by ascending id.
     """
 
     folder: Path
@@ -66,13 +78,13 @@ class CocoSplit:
 
     @property
     def labels(self) -> dict[int, int]:
-        """Category id to label, 1 to the number of categories."""
+        """The label of each category id: 1 for the first category, then counting up."""
         return {
             category_id: label for label, (category_id, _) in enumerate(self.categories, start=1)
         }
 
     def to_coco(self) -> dict[str, Any]:
-        """COCO's instances form: the ground truth of evaluation."""
+        """Write the split in COCO's instances form, plain JSON: the ground truth of evaluation."""
         return {
             "images": [vars(image) for image in self.images],
             "annotations": [box.to_coco() for box in self.boxes],
@@ -83,7 +95,7 @@ class CocoSplit:
 
     @classmethod
     def from_coco(cls, folder: Path, coco: dict[str, Any]) -> CocoSplit:
-        """The inverse of `to_coco`, for what has been checked already."""
+        """Read what `to_coco` wrote; nothing is checked again."""
         return cls(
             folder,
             tuple(ImageRecord(**image) for image in coco["images"]),
@@ -97,11 +109,15 @@ class CocoSplit:
         return any(box.segmentation is not None for box in self.boxes)
 
     def without_masks(self) -> CocoSplit:
-        """The same boxes alone."""
+        """Copy the split with boxes alone, without segmentations."""
         return replace(self, boxes=tuple(replace(box, segmentation=None) for box in self.boxes))
 
     def subset(self, fraction: float) -> CocoSplit:
-        """A share of the images, at least one, the same for every caller; with their boxes."""
+        """Draw a share of the images, with their boxes; equal for every caller.
+
+        Args:
+            fraction: of the images, above 0, at most 1; at least one image is drawn.
+        """
         count = max(1, round(fraction * len(self.images)))
         chosen = sorted(random.Random(0).sample(range(len(self.images)), count))
         images = tuple(self.images[index] for index in chosen)
@@ -112,8 +128,8 @@ class CocoSplit:
 
 
 def fingerprint(splits: Iterable[CocoSplit]) -> str:
-    """Sixteen hexadecimal digits over every box, every mask that was kept, every category and the
-    name and size of every image file.
+    """Hash splits: sixteen hexadecimal digits over every box, segmentation and category, and the
+    name and size in bytes of every image file.
     """
     digest = hashlib.sha256()
     for split in splits:

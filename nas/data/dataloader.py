@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
-from nas.data.dataset import Batch, DetectionDataset, Target
-from nas.data.transforms import ResizeFlip, SampledTransform
+from nas.data.dataset import Batch, DetectionDataset, DetectionItem, Item
+from nas.data.transforms import ResizeFlip
 from nas.errors import DataError
 
 
@@ -27,8 +26,12 @@ def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
 
 
 def make_loader(
-    split: CocoSplit, transform: ResizeFlip, batches: Sampler, workers: int, cache_bytes: int = 0
-) -> DataLoader:
+    split: CocoSplit,
+    transform: ResizeFlip,
+    batches: Sampler[list[Item]],
+    workers: int,
+    cache_bytes: int = 0,
+) -> DataLoader[DetectionItem]:
     """Build the loader of a split's batches.
 
     Args:
@@ -61,6 +64,6 @@ def loading() -> Iterator[None]:
         raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
 
 
-def _collate(items: list[tuple[Tensor, Target, SampledTransform]]) -> Batch:
+def _collate(items: list[DetectionItem]) -> Batch:
     images, targets, draws = zip(*items, strict=True)
     return Batch(list(images), list(targets), draws)

@@ -29,6 +29,7 @@ from nas.data.transforms import ResizeFlip, SampledTransform
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
+DetectionItem = tuple[Tensor, Target, SampledTransform]
 MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 
 
@@ -88,7 +89,7 @@ def _unpacked(
     return Batch(images, [{key: next(tensors) for key in of_one} for of_one in keys], draws)
 
 
-class DetectionDataset(Dataset):
+class DetectionDataset(Dataset[DetectionItem]):
     """The images of a split with their boxes, asked for by (index, seed of the augmentation).
 
     Crowd boxes are left out; evaluation reads them from the split.
@@ -121,7 +122,7 @@ class DetectionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, Target, SampledTransform]:
+    def __getitem__(self, item: Item) -> DetectionItem:
         """Read an image and draw its augmentation.
 
         Returns:

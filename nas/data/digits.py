@@ -24,8 +24,14 @@ STROKE = 0.25  # ink below this share of the full stroke does not count for the 
 
 
 def make_digits(root: Path, *, train: int, val: int, size: int, seed: int) -> None:
-    """Write a COCO-format data set of `train` and `val` images of `size` x `size` pixels, ten
-    classes.
+    """Write a COCO-format data set of handwritten digits, ten classes.
+
+    Args:
+        root: a new folder, or an empty one.
+        train: number of training images.
+        val: number of validation images.
+        size: height and width of the images in pixels.
+        seed: decides the images.
 
     Raises:
         DataError: `root` exists and is not empty.

@@ -1,4 +1,4 @@
-"""What a check of a data set met: repaired, or lost."""
+"""What a check of a data set met: issues that were repaired, and issues that cost data."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DataIssue:
-    """One finding. `repaired` says that image and box are used; else the image or the box cannot
-    be.
+    """One issue of a data set.
+
+    Args:
+        kind: what is wrong, equal for all issues of the kind: `box of zero area`.
+        repaired: the image or box is used, repaired; else it is left out.
+        file: the image or annotation file that it is about.
+        annotation_id: COCO's number of the annotation, None where it is about a file.
+        detail: values that are wrong, or what was done about them.
     """
 
     kind: str
@@ -28,16 +34,18 @@ class DataIssue:
 
 @dataclass
 class Findings:
-    """Problems in the order they were met."""
+    """The issues of a check in the order they were met."""
 
     problems: list[DataIssue] = field(default_factory=list)
 
     def repaired(
         self, kind: str, file: str, annotation_id: int | None = None, detail: str = ""
     ) -> None:
+        """Note an issue whose image or box is used all the same."""
         self.problems.append(DataIssue(kind, True, file, annotation_id, detail))
 
     def lost(
         self, kind: str, file: str, annotation_id: int | None = None, detail: str = ""
     ) -> None:
+        """Note an issue whose image or box is left out."""
         self.problems.append(DataIssue(kind, False, file, annotation_id, detail))

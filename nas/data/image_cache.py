@@ -2,11 +2,10 @@
 epochs and searches.
 
 A cache is a folder of two files that processes map into memory: `pixels`, a slot of 8-bit RGB for
-each image (the file is
-sparse: what was not written takes no room), and `table`, which says what is in the slots. An entry
-counts only if the image file still has the size and time that it had, and if the slot's checksum is
-right, which each process tests once. So candidates need no lock between them, and neither a killed
-process nor a machine without power leaves pixels that are wrong.
+each image (the file is sparse: what was not written takes no room), and `table`, which says what is
+in the slots. An entry counts only if the image file still has the size and time that it had, and if
+the slot's checksum is right, which each process tests once. So candidates need no lock between
+them, and neither a killed process nor a machine without power leaves pixels that are wrong.
 """
 
 from __future__ import annotations
@@ -35,17 +34,15 @@ from nas.utils.paths import cache_folder
 
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])
 _FORMAT = 1
-_FREE_SHARE = (
-    2  # a cache takes at most 1 / this of the disk that is free: checkpoints need some of it
-)
+_FREE_SHARE = 2  # a cache takes at most 1 / this of the free disk: checkpoints need some of it
 
 
 class PixelCache:
-    """The images of a split at one size, from the cache where they are in it.
+    """The decoded images of a split at one size, from the cache where they are in it.
 
     Args:
         split: the images.
-        short_side, long_side: their size in pixels, as `resized_size` gives it.
+        short_side, long_side: size in pixels that they are resized to (see `resized_size`).
         limit_bytes: what all caches of this machine may take together; 0 keeps nothing. Images
             without room are decoded each time, caches that nobody uses are removed, the longest
             unused first.
@@ -65,7 +62,7 @@ class PixelCache:
         return {**self.__dict__, "_maps": None}  # a loader's process maps the files itself
 
     def read(self, index: int) -> Tensor:
-        """[3, H, W], uint8.
+        """Give an image: [3, H, W], uint8, resized.
 
         Raises:
             DataError: the image cannot be decoded.
@@ -83,7 +80,7 @@ class PixelCache:
         return torch.from_numpy(pixels).view(3, height, width)
 
     def decode(self, index: int) -> np.ndarray:
-        """The pixels, flat, from the image's own file.
+        """Decode and resize an image from its own file: its pixels, [3 * H * W], uint8.
 
         Raises:
             BrokenImage: it cannot be decoded.
@@ -92,16 +89,12 @@ class PixelCache:
         pixels = F.pil_to_tensor(
             read_rgb(self.split.folder / record.file_name, (record.width, record.height))
         )
-        return (
-            F.resize_image(pixels, list(self.sizes[index]), antialias=True)
-            .contiguous()
-            .numpy()
-            .reshape(-1)
-        )
+        resized: Tensor = F.resize_image(pixels, list(self.sizes[index]), antialias=True)
+        return resized.contiguous().numpy().reshape(-1)
 
     @property
     def cached_images(self) -> int:
-        """How many of the images are in the cache, as far as its table says."""
+        """Number of images that are in the cache, as far as its table says."""
         try:
             table = np.fromfile(cache_folder() / "pixels" / self.key / "table", dtype=_ENTRY)
         except OSError:
@@ -146,7 +139,7 @@ class _MappedFiles:
         return descriptor
 
     def get(self, index: int, version: tuple[int, int]) -> np.ndarray | None:
-        """A copy of the pixels; None where they are not there, or of another version of the
+        """Copy the pixels of an image; None where they are not there, or of another version of the
         file.
         """
         if self.ends[index] > self.room_bytes:
@@ -154,12 +147,12 @@ class _MappedFiles:
         checksum, mtime_ns, file_bytes = self.table[index].tolist()
         if not checksum or (mtime_ns, file_bytes) != version:
             return None
-        found = np.array(self.pixels[self.starts[index] : self.ends[index]])
+        pixels = np.array(self.pixels[self.starts[index] : self.ends[index]])
         if self._verified.get(index) != checksum:
-            if _checksum(found) != checksum:
+            if _checksum(pixels) != checksum:
                 return None
             self._verified[index] = checksum
-        return found
+        return pixels
 
     def put(self, index: int, version: tuple[int, int], pixels: np.ndarray) -> None:
         """Keep the pixels; whoever decodes the same image at the same time writes the same
@@ -185,12 +178,12 @@ def _key(split: CocoSplit, short_side: int, long_side: int) -> str:
 
 def _version(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise BrokenImage(
             "is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
         ) from None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _checksum(pixels: np.ndarray) -> int:
@@ -206,19 +199,17 @@ def _locked(root: Path) -> Iterator[None]:
         yield
 
 
-def _free_bytes(root: Path, mine: Path, wanted_bytes: int, limit_bytes: int) -> int:
-    """What the cache in `mine` may take, after unused ones have made room for it."""
+def _free_bytes(root: Path, own: Path, needed_bytes: int, limit_bytes: int) -> int:
+    """Bytes that the cache in `own` may take, after unused ones have made room for it."""
     others = sorted(
-        (f for f in root.iterdir() if f.is_dir() and f != mine),
+        (f for f in root.iterdir() if f.is_dir() and f != own),
         key=lambda folder: folder.stat().st_mtime,
     )
     taken = {folder: _taken_bytes(folder) for folder in others}
     for folder in others:
-        if wanted_bytes + sum(taken.values()) > limit_bytes and _remove_unused(folder):
+        if needed_bytes + sum(taken.values()) > limit_bytes and _remove_unused(folder):
             del taken[folder]
-    free = shutil.disk_usage(root).free // _FREE_SHARE + (
-        _taken_bytes(mine) if mine.exists() else 0
-    )
+    free = shutil.disk_usage(root).free // _FREE_SHARE + (_taken_bytes(own) if own.exists() else 0)
     return min(limit_bytes - sum(taken.values()), free)
 
 

@@ -1,5 +1,5 @@
-"""Images for classification on the way in, in train/CLASS and val/CLASS: found as torchvision's
-`ImageFolder` finds them, each looked into. Folders below a class belong to it.
+"""Image folders for classification, train/CLASS/ and val/CLASS/: listed as torchvision's
+`ImageFolder` lists them, and checked. Folders below a class belong to it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ SHOWN = 5  # of what an error names
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The images of a split: files below its folder and their classes, counted from 0."""
+    """The images of a split and their classes.
+
+    Args:
+        folder: folder of the split.
+        files: image files, below `folder`.
+        labels: class of each file, from 0, in the order of the sorted names of classes.
+    """
 
     folder: Path
     files: tuple[str, ...]
     labels: tuple[int, ...]
 
     def share(self, rank: int, size: int) -> LabelledImages:
-        """Every `size`-th image, from the one at `rank`."""
+        """Take every `size`-th image, from the one at `rank`."""
         return LabelledImages(self.folder, self.files[rank::size], self.labels[rank::size])
 
 
 def find_classes(root: Path) -> tuple[str, ...]:
-    """The names of the classes, sorted: folders that both splits have. Hidden folders are none.
+    """List the names of the classes, sorted: folders of both splits that are not hidden.
 
     Raises:
         DataError: a folder is missing, a split has a class that the other has not, or there are
@@ -44,22 +50,22 @@ def find_classes(root: Path) -> tuple[str, ...]:
             if not root.exists()
             else f"{str(root)!r} is no folder"
         )
-    found = {split: _folders(root, split) for split in SPLITS}
+    folders = {split: _folders(root, split) for split in SPLITS}
     for split, other in (SPLITS, SPLITS[::-1]):
-        if not found[split]:
+        if not folders[split]:
             raise DataError(
                 f"split {split!r} of {str(root)!r} has no class: images must be in {split}/CLASS/"
             )
-        if alone := sorted(found[split] - found[other]):
+        if alone := sorted(folders[split] - folders[other]):
             raise DataError(
                 f"splits of {str(root)!r} must have the same classes; only in {split!r}: "
                 f"{_listing(alone)}"
             )
-    if len(found["train"]) < 2:
+    if len(folders["train"]) < 2:
         raise DataError(
-            f"{str(root)!r} must have at least 2 classes; got {', '.join(found['train'])}"
+            f"{str(root)!r} must have at least 2 classes; got {', '.join(folders['train'])}"
         )
-    return tuple(sorted(found["train"]))
+    return tuple(sorted(folders["train"]))
 
 
 def _folders(root: Path, split: str) -> set[str]:
@@ -75,36 +81,45 @@ def _folders(root: Path, split: str) -> set[str]:
 
 
 def read_split(root: Path, split: str, classes: tuple[str, ...]) -> LabelledImages:
-    """List the images of a split.
+    """List the images of a split, class by class.
+
+    Args:
+        root: folder of the data set.
+        split: `train` or `val`.
+        classes: names of the classes, in the order of the labels.
 
     Raises:
-        DataError: a class has none.
+        DataError: a class has no image.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
     folder = root / split
-    found = make_dataset(
+    samples = make_dataset(
         folder,
         {name: label for label, name in enumerate(classes)},
         extensions=IMG_EXTENSIONS,
         allow_empty=True,
     )
-    labels = tuple(label for _, label in found)
+    labels = tuple(label for _, label in samples)
     if empty := [classes[label] for label in sorted(set(range(len(classes))) - set(labels))]:
         raise DataError(
             f"each class of {str(folder)!r} must have an image ({', '.join(IMG_EXTENSIONS)}); "
             f"not: {_listing(empty)}"
         )
     return LabelledImages(
-        folder, tuple(str(Path(path).relative_to(folder)) for path, _ in found), labels
+        folder, tuple(str(Path(path).relative_to(folder)) for path, _ in samples), labels
     )
 
 
 def check_images(images: LabelledImages, progress: CountProgress | None = None) -> None:
     """Decode every image of a split.
 
+    Args:
+        images: the split.
+        progress: told of every image.
+
     Raises:
-        DataError: some cannot be; the text names them.
+        DataError: some cannot be decoded; the text names them.
     """
     broken = []
     paths = [(images.folder / file, None) for file in images.files]
@@ -122,8 +137,8 @@ def check_images(images: LabelledImages, progress: CountProgress | None = None) 
 
 
 def fingerprint(classes: Iterable[str], splits: Iterable[LabelledImages]) -> str:
-    """Sixteen hexadecimal digits over the classes and the name, class and size of every image
-    file.
+    """Hash a data set: sixteen hexadecimal digits over the names of the classes, and the name,
+    class and size in bytes of every image file.
     """
     digest = hashlib.sha256(json.dumps(list(classes)).encode())
     for images in splits:

@@ -36,12 +36,19 @@ _UNREADABLE = (
 
 
 class BrokenImage(Exception):
-    """The file is no image, or not a whole one; the text says why."""
+    """An image file that cannot be decoded, or only in part; the text says why."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a file holds: size in pixels as it will be used, and what had to be done to use it."""
+    """What an image file holds.
+
+    Args:
+        width, height: size in pixels as the image is used.
+        turned: it was turned as its EXIF data say.
+        converted_from: mode of an image that is not 8-bit RGB, as Pillow names it; else None.
+        misnamed: format of an image whose file name says another; else None.
+    """
 
     width: int
     height: int
@@ -54,7 +61,7 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
     """Open and decode a file (JPEG at an eighth of its size, which still reads every byte).
 
     Args:
-        path: of the file.
+        path: the image file.
         expected: (width, height) by the annotation file, to decide whether EXIF orientation
             applies.
 
@@ -118,7 +125,12 @@ def broken_image_as_data_error(path: Path) -> Iterator[None]:
 
 
 def read_rgb(path: Path, expected: tuple[int, int] | None) -> Image.Image:
-    """The image, upright, 8-bit RGB.
+    """Read an image as 8-bit RGB, upright.
+
+    Args:
+        path: the image file.
+        expected: (width, height) by the annotation file, to decide whether EXIF orientation
+            applies; None: it does.
 
     Raises:
         BrokenImage: the file cannot be decoded.
@@ -136,7 +148,7 @@ def read_rgb(path: Path, expected: tuple[int, int] | None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB; 16-bit values 0 to 65535 map to 0 to 255.
+    """Convert an image of any mode to 8-bit RGB; 16-bit values 0 to 65535 map to 0 to 255.
 
     Raises:
         ValueError: floating point pixels, or integers beyond 16 bits, which have no natural scale.

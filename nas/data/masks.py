@@ -1,6 +1,4 @@
-"""Instance masks: from COCO's polygons and run-length codes to pixels, and back for results, all by
-pycocotools.
-"""
+"""Instance masks: COCO's polygons and run-length codes to pixels, and pixels to codes."""
 
 from __future__ import annotations
 
@@ -22,18 +20,18 @@ THRESHOLD = 0.5  # probability from which a pixel belongs to an object (He et al
 def rasterize(
     segmentations: Sequence[Segmentation | None], original: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Masks of one image's objects in the pixels of the image after its resize.
+    """Draw the masks of one image's objects in the pixels of the image after its resize.
 
     Polygons are resized, then drawn, so that no mask is larger than it will be used; run-length
     codes are decoded and resized as pixels are.
 
     Args:
-        segmentations: of the objects, None for those without a mask: theirs is empty.
-        original: height and width that the segmentations are in.
-        size: height and width wanted.
+        segmentations: COCO's form of each mask; None for an object without one, whose mask is 0.
+        original: height and width in pixels of the image that the segmentations are of.
+        size: height and width in pixels after the resize.
 
     Returns:
-        [N, height, width] of 0 and 1, uint8.
+        [N, *size] of 0 and 1, uint8.
     """
     masks = torch.zeros(len(segmentations), *size, dtype=torch.uint8)
     scale = np.array([size[1] / original[1], size[0] / original[0]])
@@ -63,16 +61,17 @@ def _decode(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
 def encode_masks(
     probabilities: Tensor, boxes: Tensor, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Masks of detections as COCO results have them, one after the other: together they would need
-    gigabytes.
+    """Encode the masks of detections as COCO results have them.
+
+    One is drawn after the other, because all at full size would need gigabytes.
 
     Args:
-        probabilities: [N, M, M], over a grid of cells in each box.
+        probabilities: [N, M, M] in 0 to 1, over a grid of cells in each box.
         boxes: [N, 4] as x1, y1, x2, y2, in pixels of an image of `size`.
-        size: height and width.
+        size: height and width of the image in pixels.
 
     Returns:
-        Run-length codes as text, plain JSON.
+        N run-length codes, each with `size` and `counts` (a text), plain JSON.
     """
     codes = []
     turned = (

@@ -1,6 +1,7 @@
-"""Many tensors as one, for the way between two processes: each tensor that goes alone takes a file
-descriptor and two system calls with it, which for a batch of boxes and labels is more work than the
-pixels.
+"""Many tensors packed into one, to send them to another process.
+
+Each tensor that is sent alone takes a file descriptor and two system calls with it, which for a
+batch of boxes and labels is more work than the pixels.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ _ALIGNED_BYTES = 64
 
 
 def pack(tensors: Sequence[Tensor]) -> tuple[Tensor, list[Form]]:
-    """The content of CPU tensors in one, [bytes] in shared memory, and their forms."""
+    """Copy CPU tensors into one.
+
+    Returns:
+        A uint8 tensor [bytes] in shared memory, and shape and dtype of each tensor.
+    """
     forms = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
     packed = torch.empty(sum(map(_taken_bytes, forms)), dtype=torch.uint8).share_memory_()
-    for place, tensor in zip(unpack(packed, forms), tensors, strict=True):
-        place.copy_(tensor)
+    for view, tensor in zip(unpack(packed, forms), tensors, strict=True):
+        view.copy_(tensor)
     return packed, forms
 
 
 def unpack(packed: Tensor, forms: Sequence[Form]) -> list[Tensor]:
-    """The inverse: views into `packed`."""
+    """Give back the tensors that `pack` was given, as views into `packed`."""
     tensors, start = [], 0
     for shape, dtype in forms:
         size = math.prod(shape) * dtype.itemsize

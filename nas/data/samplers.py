@@ -1,4 +1,4 @@
-"""Which images come together in a batch, and in which order."""
+"""Batch samplers: which images come together in a batch, in which order, and with which seeds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from nas.data.transforms import resized_size
 from nas.utils.distributed import World
 
 
-class GroupedBatchSampler(Sampler):
-    """Shuffled batches, each of images of one group.
+class GroupedBatchSampler(Sampler[list[Item]]):
+    """A sampler of shuffled batches of (index, seed of the augmentation), each of one group.
 
     Every image comes once an epoch; the last batch of each group is filled up with images that come
-    a second time, so that all batches have the same size. The order depends on (seed, epoch) alone;
-    the first `skipped` batches of it are left out.
+    a second time, so that all batches have the same size. The order depends on the seed and the
+    attribute `epoch` alone; its first `skipped` batches are left out.
 
     Args:
-        groups: indices of images.
+        groups: indices of the images of each group.
         size: images of one batch.
-        seed: of the run.
+        seed: seed of the training.
     """
 
     def __init__(self, groups: Iterable[Sequence[int]], size: int, seed: int) -> None:
@@ -44,33 +44,35 @@ class GroupedBatchSampler(Sampler):
             batches += [
                 order[start : start + self.size] for start in range(0, len(order), self.size)
             ]
-        for place, position in enumerate(
-            torch.randperm(len(batches), generator=generator).tolist()
-        ):
+        order = torch.randperm(len(batches), generator=generator).tolist()
+        for number, index in enumerate(order):
             seeds = torch.randint(2**62, (self.size,), generator=generator).tolist()
-            if place < self.skipped:
+            if number < self.skipped:  # the seeds of later batches must not depend on it
                 continue
-            yield list(zip(batches[position], seeds, strict=True))
+            yield list(zip(batches[index], seeds, strict=True))
 
 
 class AspectRatioBatchSampler(GroupedBatchSampler):
-    """Batches of portrait or of landscape images, never both: a mixed batch is padded to up to 1.68
-    times the area.
+    """A sampler of shuffled batches of portrait or of landscape images, never both: a mixed batch
+    would be padded to up to 1.68 times the area.
 
-    `images` are those of the split, in the order of the data set.
+    Args:
+        images: the images of the split, in the order of the data set.
+        size: images of one batch.
+        seed: seed of the training.
     """
 
     def __init__(self, images: Sequence[ImageRecord], size: int, seed: int) -> None:
         super().__init__(aspect_groups(images), size, seed)
 
 
-class DistributedBatchSampler(Sampler):
-    """One process's part of each batch of another sampler: the same batches, however many processes
-    there are.
+class DistributedBatchSampler(Sampler[list[Item]]):
+    """A sampler of one process's part of each batch, so that batches do not depend on the number of
+    processes.
 
     Args:
-        batches: of all processes together.
-        world: which of them this is.
+        batches: the batches of all processes together.
+        world: this process among them.
     """
 
     def __init__(self, batches: GroupedBatchSampler | EvalBatchSampler, world: World) -> None:
@@ -82,12 +84,17 @@ class DistributedBatchSampler(Sampler):
     def __iter__(self) -> Iterator[list[Item]]:
         for batch in self.batches:
             part = math.ceil(self.batches.size / self.world.size)
-            if mine := batch[part * self.world.rank : part * (self.world.rank + 1)]:
-                yield mine
+            if own := batch[part * self.world.rank : part * (self.world.rank + 1)]:
+                yield own
 
 
-class EvalBatchSampler(Sampler):
-    """Every image once, neighbours alike in shape."""
+class EvalBatchSampler(Sampler[list[Item]]):
+    """A sampler that gives every image once, in batches of images that are alike in shape.
+
+    Args:
+        images: the images of the split, in the order of the data set.
+        size: images of one batch; the last one may have fewer.
+    """
 
     def __init__(self, images: Sequence[ImageRecord], size: int) -> None:
         self.size = size
@@ -105,17 +112,17 @@ class EvalBatchSampler(Sampler):
 
 
 def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:
-    """Indices of the landscape (or square) images and of the portrait ones."""
+    """Split indices of images into those of landscape (or square) and of portrait ones."""
     landscape = [index for index, image in enumerate(images) if image.width >= image.height]
     portrait = [index for index, image in enumerate(images) if image.width < image.height]
     return landscape, portrait
 
 
 def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[int, int, int, int]:
-    """[B, 3, H, W] of the largest batch that training can meet, padded to the stride as detectors
-    pad it.
+    """Bound the shape of the batches of a training: [B, 3, H, W], padded as detectors pad.
 
-    A bound: the tallest and the widest image of an aspect group are taken to meet in one batch.
+    B is what one GPU has in memory at once. The tallest and the widest image of an aspect group are
+    taken to meet in one batch, so that no batch is larger but most are smaller.
     """
     shapes = []
     for group in aspect_groups(images):

@@ -12,20 +12,22 @@ from typing import Any
 
 Segmentation = list[list[float]] | dict[str, Any]
 MIN_NUMBERS = 6  # of a polygon: three points
-# times the longer side of the image: no coordinate is larger, whoever draws them walks along every
-# edge
+# Largest coordinate over the longer side of the image: drawing a polygon walks along every edge.
 REACH = 2
 
 
 def check_segmentation(
     segmentation: object, height: int, width: int
 ) -> tuple[Segmentation | None, str | None]:
-    """What can be used of a segmentation, None where there is nothing, and what is wrong with the
-    rest.
+    """Check the segmentation of an object.
 
     Args:
-        segmentation: as in the file; None and an empty list say that the object has no mask.
-        height, width: of its image in pixels.
+        segmentation: the file's value; None and an empty list say that the object has no mask.
+        height, width: size of its image in pixels.
+
+    Returns:
+        What can be used of it, None where that is nothing; and what is wrong with the rest, None
+        where that is nothing.
     """
     if segmentation is None or segmentation == []:
         return None, None

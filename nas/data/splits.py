@@ -1,6 +1,4 @@
-"""What workers need of a checked data set: two index files, and the figures that memory and study
-are told.
-"""
+"""The splits of a search, checked: index files for the workers, figures for memory and study."""
 
 from __future__ import annotations
 
@@ -24,14 +22,20 @@ BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only
 
 
 class Splits(NamedTuple):
-    """What is trained on, what chooses, and what nothing was chosen by."""
+    """The splits of a data set.
+
+    Args:
+        train: trained on.
+        val: scored after each epoch; decides which candidate is best.
+        test: scored once, at the end; decides nothing.
+    """
 
     train: CocoSplit
     val: CocoSplit
     test: CocoSplit | None = None
 
     def present(self) -> dict[str, CocoSplit]:
-        """Those there are, by name."""
+        """List the splits that there are, by name."""
         return {name: split for name, split in self._asdict().items() if split}
 
 
@@ -70,21 +74,30 @@ def adapt_to_data(spec: SearchSpec, progress: CountProgress | None = None) -> Ad
 def read_data(
     spec: DataSpec, recipe: Recipe, progress: CountProgress | None = None, *, masks: bool = False
 ) -> tuple[Splits, DatasetSummary]:
-    """Check the splits; the training one is cut to `train_fraction`. Masks are left behind, which
-    can take ten times the memory of the boxes, unless `masks` asks for them and there are some to
-    train on.
+    """Check the splits of a data set and cut the training one to `train_fraction`.
+
+    Args:
+        spec: the data set.
+        recipe: decides the largest batch shape.
+        progress: told of every image that was looked into.
+        masks: keep the masks where the training split has some; else they are dropped, because they
+            can take ten times the memory of the boxes.
+
+    Returns:
+        The splits, and the figures of the data set.
 
     Raises:
-        DataError: the data set cannot be used (see `usable_splits`).
+        DataError: the data set cannot be read, or has faults that cannot be repaired.
     """
     names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
     checked = usable_splits(
         localize(spec.root), names, skip_broken=spec.skip_broken, progress=progress
     )
-    found = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
-    masks = masks and any(box.segmentation is not None for box in found[0].boxes if not box.iscrowd)
-    train, val, *test = found if masks else [split.without_masks() for split in found]
-    per_image = Counter(box.image_id for box in train.boxes if not box.iscrowd)
+    splits = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
+    objects = [box for box in splits[0].boxes if not box.iscrowd]
+    masks = masks and any(box.segmentation is not None for box in objects)
+    train, val, *test = splits if masks else [split.without_masks() for split in splits]
+    per_image = Counter(box.image_id for box in objects)
     facts = DatasetSummary(
         fingerprint=fingerprint([train, val, *test]),
         categories=tuple(name for _, name in train.categories),
@@ -112,12 +125,16 @@ def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
 
 
 def write_index(path: Path, split: CocoSplit) -> None:
-    """Store a checked split; readers never see half a file."""
+    """Write a checked split to a file for workers; readers never see half a file.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
     content = json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()})
     atomic_write(path, lambda file: file.write(content.encode()))
 
 
 def read_index(path: Path) -> CocoSplit:
-    """The inverse of `write_index`."""
+    """Read a split that `write_index` wrote."""
     content = json.loads(path.read_text())
     return CocoSplit.from_coco(Path(content["folder"]), content["coco"])

@@ -46,7 +46,8 @@ class SampledTransform:
             image = F.resize_image(image, list(self.size), antialias=True)
         if self.flipped:
             image = F.horizontal_flip_image(image)
-        return F.to_dtype_image(image, torch.float32, scale=True)
+        converted: Tensor = F.to_dtype_image(image, torch.float32, scale=True)
+        return converted
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,13 @@ SHOWN = 5  # findings named in an error
 
 @dataclass(frozen=True)
 class CheckedSplit:
-    """What can be used of a split, and what was found on the way."""
+    """What can be used of a split, and the issues that the check met.
+
+    Args:
+        name: name of the split: `train`.
+        split: the images and boxes that can be used.
+        problems: every issue, in the order they were met.
+    """
 
     name: str
     split: CocoSplit
@@ -34,12 +40,17 @@ class CheckedSplit:
 
     @property
     def lost(self) -> list[DataIssue]:
-        """Findings that could not be repaired."""
+        """The issues that could not be repaired."""
         return [problem for problem in self.problems if not problem.repaired]
 
 
 def check_split(root: Path, name: str, progress: CountProgress | None = None) -> CheckedSplit:
-    """Read a split and look into every image file.
+    """Read a split, decode every image file, and repair what can be repaired.
+
+    Args:
+        root: folder of the data set.
+        name: name of the split.
+        progress: told of every image.
 
     Raises:
         DataError: a folder or file that cannot be read at all.
@@ -87,6 +98,12 @@ def usable_splits(
     """Check splits that are to be trained on or scored, and refuse what would make their figures
     wrong.
 
+    Args:
+        root: folder of the data set.
+        names: names of the splits.
+        skip_broken: leave out what cannot be repaired instead of refusing the split.
+        progress: told of every image.
+
     Raises:
         DataError: something could not be repaired (unless `skip_broken`), a split without boxes, or
             splits whose categories differ.
@@ -114,7 +131,7 @@ def usable_splits(
 def _image_entries(
     entries: list[dict[str, Any]], source: str, findings: Findings
 ) -> list[dict[str, Any]]:
-    kept: dict[int, dict[str, Any]] = {}
+    by_id: dict[int, dict[str, Any]] = {}
     for entry in entries:
         image_id, file = entry.get("id"), entry.get("file_name")
         if type(image_id) is not int or not isinstance(file, str) or not file:
@@ -123,15 +140,17 @@ def _image_entries(
             )
         if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
             raise DataError(f"{source}: file_name must stay inside the image folder; got {file!r}")
-        if image_id not in kept:
-            kept[image_id] = entry
-        elif kept[image_id]["file_name"] == file:
+        if image_id not in by_id:
+            by_id[image_id] = entry
+        elif by_id[image_id]["file_name"] == file:
             findings.repaired("image listed twice", file)
         else:
             findings.lost(
-                "duplicate image id", file, detail=f"id {image_id} is {kept[image_id]['file_name']}"
+                "duplicate image id",
+                file,
+                detail=f"id {image_id} is {by_id[image_id]['file_name']}",
             )
-    return list(kept.values())
+    return list(by_id.values())
 
 
 def _stated_size(entry: dict[str, Any]) -> tuple[int, int] | None:
@@ -148,10 +167,10 @@ def _record(entry: dict[str, Any], facts: ImageFacts, findings: Findings) -> Ima
     if facts.misnamed:
         findings.repaired("name of another format", file, detail=f"is {facts.misnamed}")
     if stated != (facts.width, facts.height):
-        said = "no size" if stated is None else f"{stated[0]}x{stated[1]}"
+        stated_text = "no size" if stated is None else f"{stated[0]}x{stated[1]}"
         findings.repaired(
             "size disagrees with the file",
             file,
-            detail=f"{said} stated, {facts.width}x{facts.height} used",
+            detail=f"{stated_text} stated, {facts.width}x{facts.height} used",
         )
     return ImageRecord(entry["id"], file, facts.width, facts.height)

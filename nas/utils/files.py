@@ -1,4 +1,4 @@
-"""Files that are whole or not there, on this machine or behind a URL."""
+"""Writing files so that they are whole or not there, on this machine or behind a URL."""
 
 from __future__ import annotations
 
@@ -16,17 +16,25 @@ from nas.utils.paths import to_path
 
 
 def check_file(key: str, location: str) -> None:
-    """Find out early whether a file that a request names is there.
+    """Check that a file which a request names is there.
+
+    Args:
+        key: the key or flag that names it.
+        location: the file, or its URL.
 
     Raises:
-        SpecError: it is not; the text names the key.
+        SpecError: there is no such file; the text names the key.
     """
     if not to_path(location).is_file():
         raise SpecError(f"{key} {location!r}: there is no such file")
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a neighbouring file and move it to `path`; on failure nothing is left of it.
+    """Write a file whole or not at all: `write` fills a neighbouring one, which is then moved.
+
+    Args:
+        path: the file, on this machine or behind a URL; one that is there is replaced.
+        write: takes an open binary file and writes the content to it.
 
     Raises:
         OutputError: the disk is full or away.
@@ -51,12 +59,13 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _file_system(path: Path) -> Any:
-    """Of a URL's path; None for this machine's own."""
+    """File system behind a URL's path; None for a path of this machine."""
     return getattr(path, "fs", None)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file; object stores know no appending, there it is written anew.
+    """Add a line to a file, which is made where it is not there. Object stores cannot append: there
+    the file is written anew.
 
     Raises:
         OutputError: the disk is full or away.
@@ -110,8 +119,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def os_errors_as_output_error(path: Path) -> Iterator[None]:
-    """What the system refuses inside is an `OutputError`; PyTorch's writer hides it behind an error
-    of its own.
+    """Turn an `OSError` of the block into an `OutputError`, also one that PyTorch's writer hides
+    behind an error of its own.
+
+    Args:
+        path: what the block writes, for the text of the error.
+
+    Raises:
+        OutputError: the system refused to write.
     """
     try:
         yield

@@ -6,7 +6,7 @@ MIB, GIB = 2**20, 2**30
 
 
 def gib(size_bytes: float) -> float:
-    """GiB, to the precision of a table (1 MiB is 0.001 GiB)."""
+    """Convert bytes to GiB, rounded to four decimals."""
     return round(size_bytes / GIB, 4)
 
 

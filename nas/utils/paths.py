@@ -1,6 +1,4 @@
-"""Where data and checkpoints are: a path of this machine, or a URL of any file system that fsspec
-knows (s3://, gs://, ...).
-"""
+"""Paths of this machine and URLs of any file system that fsspec knows (s3://, gs://, ...)."""
 
 from __future__ import annotations
 
@@ -17,12 +15,12 @@ from nas.errors import DataError, MissingDependency, SpecError
 
 
 def is_remote(location: str) -> bool:
-    """Whether a text is a URL."""
+    """Tell whether a location is a URL rather than a path of this machine."""
     return "://" in location
 
 
 def to_path(location: str) -> Path:
-    """A place as a path; of a URL one that behaves like `pathlib`'s.
+    """Make a location a path: `pathlib`'s, or for a URL one that behaves like it.
 
     Raises:
         SpecError: a URL of an unknown kind.
@@ -45,17 +43,20 @@ def to_path(location: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """What can be made again: below `$XDG_CACHE_HOME`, or `~/.cache`."""
+    """Give the folder for files that can be made again, below `$XDG_CACHE_HOME` or `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "scratch-nas"
 
 
 @cache
 def localize(root: str) -> Path:
-    """The folder of a data set on this machine: the folder itself, or for a URL a copy in the
-    cache, made once.
+    """Give the folder of a data set on this machine, copied from its URL where it has one.
 
-    A process asks what is there once, so that a search does not change its data in the middle.
+    The copy is in the cache and is made once for each state of the files behind the URL. A process
+    asks for that state once, so that a search does not change its data in the middle.
+
+    Args:
+        root: a folder, or a URL.
 
     Raises:
         DataError: the URL cannot be read.
@@ -64,14 +65,14 @@ def localize(root: str) -> Path:
         return Path(root)
     remote: Any = to_path(root)
     try:
-        found = remote.fs.find(remote.path, detail=True)
+        files = remote.fs.find(remote.path, detail=True)
     except OSError as error:
         raise DataError(f"data set {root!r} cannot be read: {error}") from None
-    if not found:
+    if not files:
         raise DataError(f"data set {root!r} is empty or not there")
     listing = sorted(
         (name, info["size"], str(info.get("ETag") or info.get("mtime")))
-        for name, info in found.items()
+        for name, info in files.items()
     )
     folder = (
         cache_folder() / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]

@@ -13,23 +13,27 @@ ENDS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block has ended; inside a call SQLAlchemy would report
-    them as a fault of the connection.
+    """Hold Ctrl-C and SIGTERM back until the block has ended.
 
-    Only the main thread is ever interrupted; elsewhere this does nothing.
+    Within a call of SQLAlchemy they would be reported as a fault of the connection. Only the main
+    thread is ever interrupted; elsewhere this does nothing.
     """
-    came: list[int] = []
-    with _handling(ENDS, lambda number, frame: came.append(number)):
+    received: list[int] = []
+    with _handling(ENDS, lambda number, frame: received.append(number)):
         yield
-    if came:
-        signal.raise_signal(came[0])
+    if received:
+        signal.raise_signal(received[0])
 
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM is Ctrl-C inside: it comes from `nas stop`, from job systems and before a machine is
-    taken away, and it reaches processes in the background too, for which shells have SIGINT
-    ignored.
+    """Make SIGTERM a Ctrl-C within the block.
+
+    It comes from `nas stop`, from job systems and before a machine is taken away, and it reaches
+    processes in the background too, for which shells have SIGINT ignored.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -43,8 +47,8 @@ def sigterm_as_interrupt() -> Iterator[None]:
 def _handling(
     signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Another handler for a while; outside the main thread, which cannot have any, the same
-    ones.
+    """Handle signals by `handler` within the block; outside the main thread, where Python cannot,
+    leave them as they are.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
