@@ -15,9 +15,9 @@ from nas.config.sections import DetectorSpec
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
 from nas.profiling.memory.recorder import RELEASED
 from nas.profiling.memory.step_simulator import GRADIENTS, TRANSIENTS, StepSimulator
-from nas.profiling.memory.training_step import Training, simulate_step
+from nas.profiling.memory.training_step import SOURCES, Training, simulate_step
 from nas.reports import MemoryEstimate
-from nas.utils.disk_cache import cached
+from nas.utils.disk_cache import DiskCache
 from search_spaces.layout import Layout
 
 # cuBLAS takes 8 MiB + 128 KiB from the allocator for each of the threads that run forward and
@@ -27,6 +27,7 @@ WORKSPACE_BYTES = 8 * 2**20 + 128 * 2**10
 CONTEXT_BYTES = int(
     0.8 * 10**9
 )  # CUDA context and loaded kernels, outside PyTorch's counters: 0.5 to 0.8 GB by card
+ESTIMATES = DiskCache("memory-estimates", SOURCES)
 _OTHER_PARTS = ("parameters", "optimizer", "inputs", "workspace", GRADIENTS, TRANSIENTS, "rounding")
 
 
@@ -42,10 +43,10 @@ def predict_memory(
     counts: cuDNN's workspaces, which come and go.
     """
     key = [str(layout), detector.model_dump(), num_classes, asdict(training)]
-    found = cached(
-        "estimate", key, lambda: asdict(_predict(layout, detector, num_classes, training))
+    fields = ESTIMATES.get_or_make(
+        key, lambda: asdict(_predict(layout, detector, num_classes, training))
     )
-    return MemoryEstimate(**found)
+    return MemoryEstimate(**fields)
 
 
 def _predict(

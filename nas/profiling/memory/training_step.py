@@ -16,8 +16,11 @@ from nas.profiling.memory.head import head_segment
 from nas.profiling.memory.step_simulator import StepSimulator, Value
 from nas.profiling.memory.tracer import SegmentTrace, TensorSpec, channels_last, contiguous, trace
 from nas.profiling.segments import Segment, backbone_segments, neck_segment
-from nas.utils.disk_cache import cached
+from nas.utils.disk_cache import DiskCache
 from search_spaces.layout import Layout
+
+SOURCES = ("nas.profiling", "nas.models")  # what decides about a prediction of memory
+TRACES = DiskCache("memory-traces", SOURCES)
 
 
 @dataclass(frozen=True)
@@ -122,5 +125,5 @@ def _trace(
     key = [segment.key, [asdict(spec) for spec in inputs], checkpointing, cuda, autocast]
     how: dict[str, Any] = {"checkpointing": checkpointing, "cuda": cuda, "autocast": autocast}
     return SegmentTrace.from_dict(
-        cached("tape", key, lambda: asdict(trace(segment.build, inputs, **how)))
+        TRACES.get_or_make(key, lambda: asdict(trace(segment.build, inputs, **how)))
     )

@@ -42,11 +42,25 @@ from nas.search.layout_sample import LayoutCost, spread, uniform_sample
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
 from nas.utils.device import default_device, hardware
-from nas.utils.disk_cache import keep, kept
+from nas.utils.disk_cache import DiskCache
 from nas.utils.progress import CountProgress
 
 MEASURED = 5  # layouts
 RAY_START_S = 3.0  # ray.init: 2.5 s on an idle machine of two cores
+
+# A forecast is void when the code changes that was measured, or that reckons with it.
+FORECASTS = DiskCache(
+    "forecasts",
+    (
+        "nas.search",
+        "nas.profiling",
+        "nas.training",
+        "nas.evaluation",
+        "nas.models",
+        "nas.data",
+        "search_spaces",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +161,7 @@ def remember(
         local: the search runs without Ray.
         predicted: what `forecast` returned; its details are not kept.
     """
-    keep("forecast", _key(spec, facts, local), predicted.summary_dict())
+    FORECASTS.put(_key(spec, facts, local), predicted.summary_dict())
 
 
 def recall(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any] | None:
@@ -159,7 +173,7 @@ def recall(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, An
         facts: its data set.
         local: the search runs without Ray.
     """
-    return kept("forecast", _key(spec, facts, local))
+    return FORECASTS.get(_key(spec, facts, local))
 
 
 def note_forecast(

@@ -310,7 +310,7 @@ def test_what_was_predicted_once_is_read_from_disk(monkeypatch: pytest.MonkeyPat
     files = list(tmp_path.rglob("*.json"))
     assert files
     predict_memory.cache_clear()
-    monkeypatch.setattr("nas.profiling.memory.estimator._step", None)  # must not be needed
+    monkeypatch.setattr("nas.profiling.memory.estimator.simulate_step", None)  # must not be needed
     assert predict_memory(*asked) == first
     predict_memory.cache_clear()
     for file in files:
