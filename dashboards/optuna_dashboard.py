@@ -1,7 +1,17 @@
-"""Optuna Dashboard as a WSGI application, below a path if wanted, with a link to our pages.
+"""Optuna Dashboard as a WSGI application: the candidates alone, below a path if wanted, with a link
+to our pages.
 
-Its JavaScript has absolute paths. Below a path of its own it is given out with these changed, and
-refused where a later version does not have them any more.
+This is the only module that relies on what Optuna Dashboard and Optuna's storages do not promise.
+All of it was checked with Optuna Dashboard 0.21.0 and Optuna 5.0.0:
+
+- its JavaScript, `public/bundle.js`, has the absolute paths of `_PATHS`. Below a prefix it is given
+  out with these changed, and refused where a later version does not have them any more;
+- its one HTML page, below `/dashboard`, names scripts by `src="/static/` and ends in `</body>`;
+- it looks at the header Accept-Encoding without asking whether it is there;
+- `optuna.storages.get_storage` wraps a database in a cache of its own, and the dashboard reads
+  trials through the method `get_all_trials` of what it is given.
+
+`tests/flow/test_dashboard.py` and `tests/flow/test_baselines.py` fail where a version differs.
 """
 
 from __future__ import annotations
@@ -32,19 +42,23 @@ _PATHS = {
 
 
 def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
-    """The dashboard of a database; it knows nothing of logins.
+    """The dashboard of a database, without logins.
+
+    Args:
+        storage: the database.
+        prefix: path that all its paths begin with, empty or with a slash at its start.
 
     Raises:
         StudyError: this version of Optuna Dashboard cannot be moved below a path.
     """
-    app = optuna_dashboard.wsgi(_of_candidates(storage))
-    script = gzip.compress(moved(_BUNDLE.read_text(), prefix).encode(), 6) if prefix else None
+    app = optuna_dashboard.wsgi(candidates_only(storage))
+    script = None
+    if prefix:
+        script = gzip.compress(rewrite_paths(_BUNDLE.read_text(), prefix).encode(), 6)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        environ.setdefault(
-            "HTTP_ACCEPT_ENCODING", ""
-        )  # it looks at this header without asking whether it is there
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")
         if script is not None and path == "/static/bundle.js":
             start_response(
                 "200 OK",
@@ -62,9 +76,14 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
     return answer
 
 
-def _of_candidates(storage: BaseStorage) -> BaseStorage:
-    """Reads no baselines and replicates, which our own pages show: they have no parameters, and
-    where one trial has none Optuna calls all parameters equally important.
+def candidates_only(storage: BaseStorage) -> BaseStorage:
+    """A storage that reads neither baselines nor replicates, which our own pages show.
+
+    They have no parameters, and where one trial has none Optuna calls all parameters equally
+    important.
+
+    Args:
+        storage: the database; it stays as it is, the change is in a cache around it.
     """
     cached = optuna.storages.get_storage(storage)
     read = cached.get_all_trials
@@ -76,11 +95,15 @@ def _of_candidates(storage: BaseStorage) -> BaseStorage:
     return cached
 
 
-def moved(script: str, prefix: str) -> str:
-    """Its JavaScript for a server below a path.
+def rewrite_paths(script: str, prefix: str) -> str:
+    """The dashboard's JavaScript for a server below a path.
+
+    Args:
+        script: the bundle as it is installed.
+        prefix: the path, with a slash at its start.
 
     Raises:
-        StudyError: a path that it is known to have is not there.
+        StudyError: a path that the bundle is known to have is not there.
     """
     for before, after in _PATHS.items():
         before = before.replace("}}", "}")
@@ -96,7 +119,7 @@ def moved(script: str, prefix: str) -> str:
 def _shell(
     app: WsgiApp, environ: dict[str, Any], start_response: Callable[..., Any], prefix: str
 ) -> Iterable[bytes]:
-    """The one HTML page it has, with our link, and with the paths that the prefix asks for."""
+    """The one HTML page of the dashboard, with our link and below the prefix."""
     began: list[Any] = []
     for header in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE"):
         environ.pop(header, None)

@@ -39,7 +39,11 @@ _ROOMY = 8
 
 
 def new_figure(x: str | None, y: str | None) -> go.Figure:
-    """Without colours of its own for text, grid and paper: the page has those, light or dark."""
+    """An empty figure that leaves the colours of text, grid and paper to the page, light or dark.
+
+    Args:
+        x, y: titles of the axes; None for none.
+    """
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -55,7 +59,7 @@ def new_figure(x: str | None, y: str | None) -> go.Figure:
 
 
 def empty_figure(why: str) -> go.Figure:
-    """A figure that says why there is none."""
+    """A figure that shows nothing but a sentence that says why."""
     figure = new_figure(None, None)
     figure.add_annotation(
         text="<br>".join(textwrap.wrap(_plain(why), 36)),
@@ -72,7 +76,13 @@ def empty_figure(why: str) -> go.Figure:
 
 
 def add_points(figure: go.Figure, state: str, points: list[tuple[Any, Any, str]]) -> None:
-    """Points of one state: x, y, what is said of them."""
+    """Add the points of one state to a figure.
+
+    Args:
+        figure: is changed.
+        state: decides colour and marker, one of `STATES`.
+        points: x, y and the text that appears beside the point, as HTML.
+    """
     if points:
         x, y, labels = zip(*points, strict=True)
         figure.add_scatter(
@@ -89,7 +99,14 @@ def add_points(figure: go.Figure, state: str, points: list[tuple[Any, Any, str]]
 def add_courses(
     figure: go.Figure, state: str, courses: list[tuple[list[tuple[int, float]], str]]
 ) -> None:
-    """All lines of a state as one, with gaps; those stopped early end in a mark."""
+    """Add the learning curves of all trials of one state to a figure, as one line with gaps; those
+    that were stopped early end in a mark.
+
+    Args:
+        figure: is changed.
+        state: decides colour and marker, one of `STATES`.
+        courses: for each trial its epochs with their scores, 0 to 1, and the text beside them.
+    """
     if not courses:
         return
     steps: list[tuple[int | None, float | None, str]] = []
@@ -117,7 +134,14 @@ def _end(course: list[tuple[int, float]]) -> tuple[int, float]:
 
 
 def add_budget(figure: go.Figure, budget_gib: float | None, sizes_gib: list[float]) -> None:
-    """A dashed line at the limit."""
+    """Add a dashed line at the memory budget to a figure whose x axis is memory.
+
+    Args:
+        figure: is changed.
+        budget_gib: GiB; nothing is added without a budget.
+        sizes_gib: of the points in the figure; the axis is logarithmic where the budget is far
+            above all of them.
+    """
     if not budget_gib:
         return
     roomy = budget_gib > _ROOMY * max(sizes_gib) > 0

@@ -36,7 +36,14 @@ FEWEST_FOR_IMPORTANCES = 4
 
 
 class Plot(NamedTuple):
-    """A figure of a page: its name, what it shows, what to look for, how it is made."""
+    """A plot of a page.
+
+    Attributes:
+        name: identifies it in the page.
+        title: what it shows.
+        caption: what to look for.
+        draw: makes the figure from one reading of a study.
+    """
 
     name: str
     title: str

@@ -93,7 +93,15 @@ def make_dashboard(
 
 
 def dashboard_app(storage: RDBStorage, access: Access) -> WsgiApp:
-    """Everything that there is to see, without the guard."""
+    """Our pages and Optuna Dashboard as one application, without logins.
+
+    Args:
+        storage: what is shown.
+        access: decides the prefix of all paths.
+
+    Raises:
+        StudyError: Optuna Dashboard cannot be served with the prefix.
+    """
     ours, theirs = pages_app(storage, access.prefix), optuna_app(storage, access.prefix)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -104,7 +112,11 @@ def dashboard_app(storage: RDBStorage, access: Access) -> WsgiApp:
 
 
 def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """For a certificate in PEM form; its key may be in the same file.
+    """What a server needs for HTTPS.
+
+    Args:
+        certificate: file in PEM form.
+        key: file of its private key; None where the certificate's file has it.
 
     Raises:
         UserError: they cannot be read, or do not belong together.

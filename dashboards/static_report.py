@@ -23,7 +23,9 @@ _NOTHING_ELSE = (
 
 
 def report_html(study: optuna.Study) -> str:
-    """The page: note, plots, leaderboard, trials, provenance, as they are now."""
+    """A report on a study, as it is now, as one HTML file: note, plots, leaderboard, trials and
+    provenance.
+    """
     scripts = [plotly.offline.get_plotlyjs(), asset("plots.js")]
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page(

@@ -16,20 +16,22 @@ EXPORTED = "best"
 
 
 class Paragraph(NamedTuple):
-    """A heading and what follows it."""
+    """A heading and the sentences below it."""
 
     title: str
     text: str
 
 
 def summary(view: StudyView) -> str:
-    """One line."""
+    """One line on what a study has trained and what its best candidate is."""
     counts = _counts(view)
     return f"{counts}; {_best(view)}" if view.spec else f"no search of scratch-nas; {counts}"
 
 
 def summary_paragraphs(view: StudyView) -> list[Paragraph]:
-    """Request, data, budget, progress; of a study that is no search only the last."""
+    """Paragraphs on request, training, data, budget, progress and cost of a search; of a study that
+    is no search only on its progress.
+    """
     progress = Paragraph("So far", f"{_counts(view).capitalize()}; {_best(view)}.")
     if not view.spec:
         return [
@@ -52,7 +54,7 @@ def summary_paragraphs(view: StudyView) -> list[Paragraph]:
 
 
 def export_command(view: StudyView) -> str | None:
-    """What takes the best candidate home; None where nothing is complete."""
+    """Command line that exports the best candidate; None where nothing is complete."""
     if not view.spec or not view.board:
         return None
     words = [
@@ -68,7 +70,7 @@ def export_command(view: StudyView) -> str | None:
 
 
 def provenance(view: StudyView) -> dict[str, str]:
-    """Where the results come from."""
+    """What the results depend on, as text by name: study, data, commit, versions, devices, seed."""
     known, data = view.attributes, view.attributes.get("nas_data", {})
     versions = ", ".join(
         f"{name} {version}" for name, version in known.get("nas_versions", {}).items()

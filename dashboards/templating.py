@@ -34,15 +34,25 @@ def _templates() -> jinja2.Environment:
 
 
 def page(template: str, prefix: str, **values: Any) -> str:
-    """A page; `prefix` is the path that all links begin with."""
+    """A page as HTML.
+
+    Args:
+        template: name of a file in `templates`.
+        prefix: path that all links begin with, empty or with a slash at its start.
+        values: what the template names.
+    """
     return _templates().get_template(template).render(prefix=prefix, **values)
 
 
 def asset(name: str) -> str:
-    """A style sheet or script of ours."""
+    """Text of a style sheet or script in `assets`.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
     return (HERE / "assets" / name).read_text()
 
 
 def script_json(json: str) -> Markup:
-    """JSON that can stand between script tags, whatever its texts are."""
+    """JSON in a form that can stand between script tags, whatever its texts are."""
     return Markup(json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

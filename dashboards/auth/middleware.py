@@ -101,7 +101,7 @@ class Guard:
         )
 
     def _inside(self, environ: dict[str, Any], answer: _Answer, session: str) -> Iterable[bytes]:
-        """With a session."""
+        """Answer a request that has a session."""
         does, reading = (
             (environ["REQUEST_METHOD"], environ["PATH_INFO"]),
             environ["REQUEST_METHOD"] in READING,
@@ -121,7 +121,7 @@ class Guard:
         )
 
     def _foreign(self, environ: dict[str, Any]) -> str | None:
-        """Why a request may not come from where it comes from."""
+        """Why a request is refused for its host or the site that makes it; None where it is not."""
         host, safe = environ.get("HTTP_HOST", ""), environ["REQUEST_METHOD"] in READING
         if not self._is_ours(host):
             return (
@@ -216,7 +216,7 @@ class Guard:
 
 
 class _Answer:
-    """An answer, with the headers that all have."""
+    """Makes answers to one request, with the headers that all answers have."""
 
     def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> None:
         self.environ, self.start_response = environ, start_response

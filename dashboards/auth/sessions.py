@@ -34,13 +34,15 @@ class Sessions:
 
     def __init__(self, token: str, delay_s: float = 0.5) -> None:
         self._token, self.delay_s = _digest(token), delay_s
-        self._ends: dict[
-            bytes, float
-        ] = {}  # by a digest: how long looking it up takes says nothing about the session
+        # By digest: how long looking a session up takes says nothing about it.
+        self._ends: dict[bytes, float] = {}
         self._one_by_one = threading.Lock()
 
     def log_in(self, token: str) -> str | None:
-        """A new session for the right token.
+        """Check a token, one login at a time.
+
+        Returns:
+            A new session, which a browser shows with every request; None for a wrong token.
 
         Raises:
             Busy: too many wrong ones are being tried.
@@ -56,11 +58,11 @@ class Sessions:
             self._one_by_one.release()
 
     def knows(self, session: str) -> bool:
-        """Whether a session is open."""
+        """Whether a session is open: it was begun here less than `SESSION_S` ago and not ended."""
         return self._ends.get(_digest(session), 0) > time.monotonic()
 
     def log_out(self, session: str) -> None:
-        """End a session."""
+        """End a session; one that is not open is ignored."""
         self._ends.pop(_digest(session), None)
 
     def _begin(self) -> str:
@@ -73,12 +75,12 @@ class Sessions:
 
 
 def new_token() -> str:
-    """Nobody guesses it."""
+    """A random token of 192 bits as text."""
     return secrets.token_urlsafe(24)
 
 
 def read_token(path: Path) -> str:
-    """The token in a file.
+    """Read the token from a file.
 
     Raises:
         UserError: it cannot be read, others of this machine may read it too, or it is too short.
@@ -102,5 +104,5 @@ def read_token(path: Path) -> str:
 
 
 def _digest(text: str) -> bytes:
-    """Of equal length, whatever the text."""
+    """SHA-256 of a text: of equal length, whatever the text, so that comparing tells nothing."""
     return hashlib.sha256(text.encode()).digest()

@@ -44,7 +44,12 @@ class Change(NamedTuple):
 
 
 def write_curves(folder: Path, reports: Sequence[EpochReport], title: str) -> None:
-    """Write all files anew; `title` is that of the picture.
+    """Write table, picture, TensorBoard events and calibration of a training anew.
+
+    Args:
+        folder: exists.
+        reports: all epochs so far.
+        title: of the picture.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -58,7 +63,11 @@ def write_curves(folder: Path, reports: Sequence[EpochReport], title: str) -> No
 
 
 def clear_curves(folder: Path) -> None:
-    """Remove what an earlier run left there, and nothing else."""
+    """Remove the curves and drawings that an earlier training left in a folder, and nothing else.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     with os_errors_as_output_error(folder):
         for name in (CURVES, CALIBRATION, PLOT, EVENTS):
             (folder / name).unlink(missing_ok=True)
@@ -66,7 +75,8 @@ def clear_curves(folder: Path) -> None:
 
 
 def calibration_changes(calibration: dict[str, Any] | None) -> list[Change]:
-    """What there is to say of a `CalibrationReport` as plain JSON; nothing of None.
+    """The quantities that gradient calibration changed, from a `CalibrationReport` as plain JSON;
+    empty for None.
 
     `spread_log_c` is the standard deviation of log C over the layers, `ratio_c` largest over
     smallest C, `mean_log_c NAME` the mean of log C over a group of layers, `loss` that of the

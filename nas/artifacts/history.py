@@ -23,7 +23,7 @@ Kind = TypeVar("Kind", bound=Report)
 
 
 def columns_of(kind: type[Report]) -> tuple[str, ...]:
-    """Of a table of such reports."""
+    """Names of the columns of `curves.csv` for a kind of training."""
     figures = [field.name for field in fields(kind.figures) if field.name != "map_per_class"]
     has = {field.name for field in fields(kind)}
     return (
@@ -56,20 +56,30 @@ def append_report(folder: Path, report: Report) -> None:
 
 
 def read_reports(folder: Path) -> list[EpochReport]:
-    """Of a candidate, by epoch, each once; none where nothing was recorded."""
+    """The recorded epochs of a candidate, in their order, each once; empty where nothing was
+    recorded.
+    """
     return read_reports_of(EpochReport, folder)
 
 
 def read_reports_of(kind: type[Kind], folder: Path) -> list[Kind]:
-    """The same for every kind of training."""
+    """The recorded epochs of a training of any kind, in their order, each once.
+
+    Args:
+        kind: class of its reports.
+        folder: of the training; nothing recorded gives an empty list.
+
+    Raises:
+        ValueError, TypeError, KeyError: the file is broken.
+    """
     path = folder / REPORTS
     lines = path.read_text().splitlines() if path.exists() else []
     return [kind.from_dict(json.loads(line)) for line in lines]
 
 
 def write_csv(path: Path, reports: Sequence[Report]) -> None:
-    """A row an epoch; units and meanings are those of the reports and of their metrics, empty is
-    None.
+    """Write epochs as a table with a row for each. Units and meanings of the columns are those of
+    the fields of reports and metrics; an empty cell is None.
 
     Raises:
         OutputError: the disk is full or away.

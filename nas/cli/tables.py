@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def print_table(table: Table) -> None:
-    """On stdout; as wide as it needs where nobody looks. The title is a line of its own: Rich folds
-    it to the table's width.
+    """Print a table on stdout, 160 columns wide where that is no terminal.
+
+    The title is a line of its own: Rich would fold it to the table's width.
     """
     console = Console()
     if not console.is_terminal:
@@ -126,7 +127,13 @@ def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
 
 
 def metrics_table(metrics: dict[str, Any], title: str) -> Table:
-    """COCO's figures, those of masks only where there are masks, then the classes."""
+    """The figures of an evaluation in per cent, those of masks only where there are masks, then the
+    mAP of each class.
+
+    Args:
+        metrics: `CocoMetrics` as a dictionary.
+        title: of the table.
+    """
     table = Table(title=title)
     table.add_column("figure")
     table.add_column("%", justify="right")
@@ -139,7 +146,11 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
 
 
 def space_table(preview: dict[str, Any]) -> Table:
-    """What a search would choose from."""
+    """What a search would choose from, as a table of words and values.
+
+    Args:
+        preview: see `nas.search.budget.preview`, with `baselines`.
+    """
     table = Table(title=f"Search {preview['study']}", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
@@ -192,7 +203,11 @@ def proxy_table(pairs: Sequence[Pair], title: str) -> Table:
 
 
 def patterns_table(rows: list[dict[str, Any]]) -> Table:
-    """What equal memory makes of each pattern."""
+    """The layout of each pattern that is nearest to the budget.
+
+    Args:
+        rows: `patterns` of `nas.search.budget.preview`.
+    """
     table = Table(title="At equal memory, the layout of each pattern that is nearest to the budget")
     for name in ("pattern", "layout", "GiB", "deviation", ""):
         table.add_column(name, justify="right" if name in ("GiB", "deviation") else "left")

@@ -117,8 +117,8 @@ def _fraction(value: float) -> float | None:
 def evaluate(
     detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
-    """Run a detector over a split; of several processes each over its share, and all get the
-    metrics of the whole.
+    """Score a detector on a split. Several processes share the images, and all of them get the
+    metrics of the whole split.
 
     Args:
         detector: on `device`; left in the mode it came in.
@@ -152,7 +152,13 @@ def _scores(truth: dict[str, Any], results: list[dict[str, Any]], masks: bool) -
 def detect(
     detector: nn.Module, loader: DataLoader, split: CocoSplit, device: torch.device
 ) -> tuple[list[dict[str, Any]], float]:
-    """Run a detector over what a loader gives of a split.
+    """Run a detector over the images of a loader, without scoring it.
+
+    Args:
+        detector: on `device`; left in the mode it came in.
+        loader: gives images of `split`, resized.
+        split: where they come from; boxes are returned in the pixels of its images.
+        device: where to run.
 
     Returns:
         The detections as COCO results in the pixels of the split's images, with `segmentation`
@@ -199,8 +205,15 @@ def _with_masks(
 
 
 def xywh_in(boxes: Tensor, seen: Sequence[int], original: Sequence[int]) -> list[list[float]]:
-    """Boxes (x1, y1, x2, y2) in an image seen as (height, width), as x, y, width, height in its
-    original size.
+    """Convert boxes of a resized image to the form and the size of the ground truth.
+
+    Args:
+        boxes: [N, 4], x1, y1, x2, y2 in pixels of the resized image.
+        seen: height and width of the resized image.
+        original: height and width of the image itself.
+
+    Returns:
+        N lists of x, y, width, height in pixels of the image itself.
     """
     scale = torch.tensor([original[1] / seen[1], original[0] / seen[0]] * 2, dtype=torch.float64)
     corners = boxes.double().cpu() * scale

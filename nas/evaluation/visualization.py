@@ -33,8 +33,13 @@ _HUE_STEP = 0.618034  # the golden section: neighbouring labels get colours far 
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: x, y, width, height in pixels of its image, the label that colours it, the
-    text beside it; and the mask that is tinted, if there is one.
+    """A box to draw.
+
+    Args:
+        bbox: x, y, width, height in pixels of its image.
+        label: class that decides the colour.
+        text: beside the box.
+        mask: tinted in the same colour; None without one.
     """
 
     bbox: Sequence[float]
@@ -44,12 +49,12 @@ class Mark:
 
 
 def sample(split: CocoSplit, count: int = SAMPLES) -> CocoSplit:
-    """At most `count` images, evenly spread over the split, with their boxes; the same ones every
-    time.
+    """A part of a split with at most `count` images, evenly spread over it, and their boxes; the
+    same images every time.
     """
     total = len(split.images)
     images = (
-        tuple(split.images[place * total // count] for place in range(count))
+        tuple(split.images[index * total // count] for index in range(count))
         if total > count
         else split.images
     )
@@ -74,11 +79,11 @@ def write_drawings(
         DataError: an image has become unreadable.
         OutputError: the disk is full or away.
     """
-    truth, found = _truth(split), _found(split, detections)
+    truth, detected = _truth_marks(split), _detection_marks(split, detections)
     paths = []
     for image in split.images:
         pixels = _pixels(split, image)
-        sides = (draw(pixels, truth[image.id]), draw(pixels, found[image.id]))
+        sides = (draw(pixels, truth[image.id]), draw(pixels, detected[image.id]))
         paths.append(folder / f"{image.id:06d}-{Path(image.file_name).stem}.png")
         picture = functional.to_pil_image(_side_by_side(*sides))
         atomic_write(paths[-1], _png_writer(picture))
@@ -116,7 +121,9 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """Red, green, blue of a label, 0 to 255: bright, so that black letters can be read on it."""
+    """Colour of a label as red, green, blue, 0 to 255; bright, so that black letters can be read on
+    it.
+    """
     red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1, 0.6, 1)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -131,7 +138,7 @@ def _outermost(bbox: Sequence[float], height: int, width: int) -> list[int]:
     return [left, top, max(left, right), max(top, bottom)]
 
 
-def _truth(split: CocoSplit) -> dict[int, list[Mark]]:
+def _truth_marks(split: CocoSplit) -> dict[int, list[Mark]]:
     names, marks = dict(split.categories), defaultdict(list)
     for box in split.boxes:
         text = names[box.category_id] + (" (crowd)" if box.iscrowd else "")
@@ -141,14 +148,17 @@ def _truth(split: CocoSplit) -> dict[int, list[Mark]]:
     return marks
 
 
-def _found(split: CocoSplit, detections: Sequence[Mapping[str, Any]]) -> dict[int, list[Mark]]:
-    """By image, the surest last, so that it lies above the others."""
+def _detection_marks(
+    split: CocoSplit, detections: Sequence[Mapping[str, Any]]
+) -> dict[int, list[Mark]]:
+    """Boxes by image id, the surest last, so that it lies above the others."""
     names, labels, marks = dict(split.categories), split.labels, defaultdict(list)
-    for found in sorted(detections, key=lambda detection: detection["score"]):
-        if found["score"] >= SHOWN_SCORE:
-            category, mask = found["category_id"], found.get("segmentation")
-            text = f"{names[category]} {found['score']:.2f}"
-            marks[found["image_id"]].append(Mark(found["bbox"], labels[category], text, mask))
+    for detection in sorted(detections, key=lambda detection: detection["score"]):
+        if detection["score"] >= SHOWN_SCORE:
+            category, mask = detection["category_id"], detection.get("segmentation")
+            text = f"{names[category]} {detection['score']:.2f}"
+            mark = Mark(detection["bbox"], labels[category], text, mask)
+            marks[detection["image_id"]].append(mark)
     return marks
 
 

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.artifacts.trial_files import TrialFiles, check_output, drop_result
 from nas.config.spec import SearchSpec
 from nas.reports import DatasetSummary, EpochReport
+from nas.reports.trials import measured_or_predicted_gib
 from nas.search.baselines import equalized
 from nas.search.budget import Budget
 from nas.search.extra_trials import ExtraTrial, ExtraTrials
@@ -364,7 +365,7 @@ class Search:
 
     def _objectives(self, known: dict[str, Any]) -> list[float]:
         """The values of a trial with these attributes."""
-        memory_gib = known["memory_peak_gib"] or known["memory_predicted_gib"]
+        memory_gib = measured_or_predicted_gib(known)
         values = {**known, "map": known["map"] or 0.0, "memory": memory_gib}
         return [float(values[name]) for name in self.spec.search.objectives]
 

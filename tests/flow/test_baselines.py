@@ -13,7 +13,7 @@ from helpers.commands import Run
 from optuna_dashboard._importance import get_param_importance_from_trials_cache
 from optuna_dashboard._inmemory_cache import InMemoryCache
 
-from dashboards.optuna_dashboard import _of_candidates
+from dashboards.optuna_dashboard import candidates_only
 from nas.study.storage import open_storage
 
 BIN = Path(sys.executable).parent
@@ -128,7 +128,7 @@ def test_optuna_dashboard_is_given_candidates_alone(storage: str):
     """Beside trials without parameters it would call all parameters equally important."""
     opened = open_storage(storage, create=False)
     study_id = opened.get_study_id_from_name("digits")
-    shown = _of_candidates(opened)
+    shown = candidates_only(opened)
     trials = shown.get_all_trials(study_id)
     assert [trial.user_attrs["role"] for trial in trials] == ["candidate", "candidate"]
     assert len(optuna.load_study(study_name="digits", storage=opened).trials) == 10

@@ -23,7 +23,7 @@ from helpers.untrained import Driver
 
 from dashboards.auth.middleware import Access
 from dashboards.auth.sessions import Sessions
-from dashboards.optuna_dashboard import moved
+from dashboards.optuna_dashboard import rewrite_paths
 from dashboards.server import make_dashboard, tls_context
 from nas.cli import main
 from nas.cli.dashboard import checked_prefix
@@ -194,7 +194,7 @@ def test_everything_works_below_a_path(searched: Driver, cut: bool):
 
 def test_a_later_dashboard_that_cannot_move_is_refused():
     with pytest.raises(StudyError, match="cannot be served with --prefix"):
-        moved("fetch('/api/meta')", "/nas")
+        rewrite_paths("fetch('/api/meta')", "/nas")
 
 
 @pytest.mark.parametrize(

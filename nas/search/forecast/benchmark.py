@@ -26,31 +26,35 @@ from nas.training.candidate import Candidate, begin
 from nas.training.gpu_memory import free_memory, limited_memory
 from nas.utils.device import num_threads
 
-STEPS, SCORED, READ = (
-    6,
-    24,
-    8,
-)  # steps and images of a measurement, images that are read to see how long that takes
+STEPS = 6  # training steps of a measurement
+SCORED = 24  # images that a measurement scores
+READ = 8  # images that are decoded to see how long that takes
 
-Job = tuple[Candidate, int, int]  # with its FLOPs and bytes
+Job = tuple[Candidate, int, int]  # a candidate, its FLOPs, its predicted bytes
 
 
 def few_images(splits: Splits, batch: int) -> Splits:
-    """Enough of a data set for `STEPS` steps and for scoring, the same ones every time."""
+    """A part of a data set that suffices for `STEPS` training steps of `batch` images and for
+    scoring `SCORED` images; the same images every time.
+    """
     return Splits(_few(splits.train, STEPS * batch), _few(splits.val, SCORED))
 
 
 def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: int) -> Timing:
-    """Measure a layout. It trains and is scored twice; the second time counts, for the first one
-    reads images and warms up.
+    """Measure how long a layout takes to build, train, score and keep.
+
+    It trains and is scored twice; the second time counts, for the first one reads images and warms
+    up.
 
     Args:
         candidate: the layout and how it is trained; its folder is not used.
         splits: images to train on and to score, a few.
-        flops, memory_bytes: of the layout, as the cost model wants them.
+        flops: multiply-adds for one image.
+        memory_bytes: predicted peak of a training step.
 
     Raises:
-        UserError, CandidateError: as `nas.training.candidate.train_candidate`.
+        CandidateError: the candidate cannot be trained, for lack of memory for example.
+        UserError: an image cannot be read.
     """
     device = torch.device(candidate.device)
     recipe = candidate.recipe.model_copy(
@@ -95,9 +99,17 @@ def time_layouts(
     threads: int,
     on_timing: Callable[[int, int], None],
 ) -> tuple[list[Timing], float]:
-    """Measure layouts as `time_layout` does, each in `at_once` processes at the same time:
-    candidates that share a machine slow each other down. One alone is measured in this process.
+    """Measure layouts as `time_layout` does, each in several processes at the same time: candidates
+    that share a machine slow each other down.
+
     Layouts whose training diverges at once are left out.
+
+    Args:
+        jobs: what to measure.
+        splits: images to train on and to score, a few.
+        at_once: processes; 1 measures in this process.
+        threads: of each process.
+        on_timing: told of each measurement: how many are done, and of how many.
 
     Returns:
         Timings, `at_once` of each layout, and the seconds that a process took to start.
@@ -161,7 +173,13 @@ def _begin_process(threads: int) -> None:
 
 
 def read_s(split: CocoSplit, short_side: int, long_side: int) -> float:
-    """Seconds to decode those images of a split that this machine does not keep decoded yet."""
+    """Seconds to decode those images of a split that this machine does not keep decoded yet, from
+    `READ` images that are decoded to see.
+
+    Args:
+        split: the images.
+        short_side, long_side: size that they are kept at, pixels.
+    """
     images = PixelCache(split, short_side, long_side, limit_bytes=0)
     some = range(min(READ, len(split.images)))
     began_s = time.perf_counter()

@@ -18,8 +18,14 @@ ASKED = 10  # suggestions that a sampler makes before it learns from results
 
 
 def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
-    """What a new search trains before its sampler learns from results, and how many candidates
-    there will be in all.
+    """What a new search trains before its sampler learns from results.
+
+    Args:
+        budget: of the search.
+
+    Returns:
+        The first layouts, at most `ASKED` of a sampler that learns, and the number of candidates
+        that there will be in all.
     """
     search, taken, first = budget.spec.search, set[str](), list[LayoutCost]()
     tried = [Layout.parse(text) for text in search.try_first]
@@ -38,7 +44,9 @@ def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
 
 
 def baselines(budget: Budget) -> list[LayoutCost]:
-    """Those that the search trains beside its candidates."""
+    """The published backbones that a search trains beside its candidates, each once; none where the
+    request wants none.
+    """
     return (
         [_sized(budget, each.layout) for each in equalized(budget)]
         if budget.spec.wants_baselines

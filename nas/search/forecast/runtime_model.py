@@ -23,8 +23,13 @@ PARTS = ("begin_s", "step_s", "score_s", "keep_s")
 
 @dataclass(frozen=True)
 class Work:
-    """What a candidate does: steps and scored images of an epoch, and images scored once, at its
-    end. Several processes are taken to share it evenly.
+    """What a candidate does.
+
+    Args:
+        steps: training steps of an epoch.
+        scored: images scored after every epoch.
+        tested: images scored once, at the end.
+        processes: that share the work, evenly as is assumed.
     """
 
     steps: int
@@ -35,8 +40,13 @@ class Work:
 
 @dataclass(frozen=True)
 class CandidateCost:
-    """Of one layout, in seconds: `begin_s` and `end_s` once, the others in every epoch, of which
-    `train_s` is a part.
+    """Predicted seconds of one candidate.
+
+    Args:
+        begin_s: to build and calibrate it, once.
+        train_s: of training in an epoch, a part of `epoch_s`.
+        epoch_s: of an epoch, with scoring and checkpoint.
+        end_s: at its end, once.
     """
 
     begin_s: float
@@ -45,19 +55,26 @@ class CandidateCost:
     end_s: float
 
     def total_s(self, epochs: float) -> float:
-        """From its beginning to its end."""
+        """Seconds from its beginning to its end, if it is trained for `epochs`."""
         return self.begin_s + epochs * self.epoch_s + self.end_s
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """For each of `PARTS` the seconds (a, per multiply-add, per byte)."""
+    """Predicts the seconds of a layout from its FLOPs and its memory.
+
+    Args:
+        coefficients: for each of `PARTS`, seconds (constant, per multiply-add, per byte).
+    """
 
     coefficients: dict[str, tuple[float, float, float]]
 
     @classmethod
     def fit(cls, timings: Sequence[Timing]) -> CostModel:
-        """Least squares of relative errors; layouts may come several times.
+        """Fit the model to measurements by least squares of relative errors.
+
+        Args:
+            timings: at least one; layouts may come several times.
 
         Raises:
             ValueError: there are no timings.
@@ -73,7 +90,13 @@ class CostModel:
         )
 
     def __call__(self, flops: int, memory_bytes: int, work: Work) -> CandidateCost:
-        """The cost of a layout."""
+        """Predict one candidate.
+
+        Args:
+            flops: multiply-adds for one image.
+            memory_bytes: predicted peak of a training step.
+            work: what it does.
+        """
         sizes = (1.0, flops, memory_bytes)
         seconds = {
             part: sum(c * x for c, x in zip(self.coefficients[part], sizes, strict=True))
@@ -96,12 +119,18 @@ def _fitted(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float
 def expected_epochs(
     pruner: str, epochs: int, warmup_epochs: int, trials: int
 ) -> tuple[float, float]:
-    """Mean epochs of a candidate, at least and at most, as `nas.search.pruners.make_pruner` sets
-    the pruner up; at equal cost, Hyperband's are those of a layout of median FLOPs.
+    """Mean epochs of a candidate that a pruner leaves, at least and at most.
+
+    Args:
+        pruner: `none`, `median` or `hyperband`, as `nas.search.pruners.make_pruner` sets it up.
+        epochs: of the recipe.
+        warmup_epochs: that no candidate is stopped in.
+        trials: candidates in all.
 
     `none` trains them all. `hyperband` has an expectation (see `hyperband_epochs`). What `median`
     stops depends on the scores: at best it stops every candidate after its first ones as soon as it
-    may, at worst none.
+    may, at worst none. Where candidates are pruned at equal cost, Hyperband's are the epochs of a
+    layout of median FLOPs.
     """
     first = min(warmup_epochs + 1, epochs)
     if pruner == "hyperband":
@@ -116,6 +145,11 @@ def expected_epochs(
 def hyperband_epochs(epochs: int, first: int, trials: int) -> float:
     """Mean epochs of a candidate under Optuna's Hyperband, expected where scores come in random
     order.
+
+    Args:
+        epochs: of the recipe.
+        first: epochs before the first candidate may be stopped.
+        trials: candidates in all.
 
     Of n brackets, number b has the share ceil(n 3^s / (s + 1)), s = n - 1 - b, of candidates, and
     rungs at first x 3^(b + r) epochs. The k-th candidate that reaches a rung goes on if it is among
@@ -132,7 +166,7 @@ def hyperband_epochs(epochs: int, first: int, trials: int) -> float:
 
 
 def _bracket_epochs(candidates: float, epochs: int, rung: int) -> float:
-    """Of all candidates of a bracket together."""
+    """Epochs of all candidates of a bracket together, expected."""
     total, done = 0.0, 0
     while rung < epochs:
         total += candidates * (rung - done)
@@ -151,8 +185,12 @@ def _promoted(candidates: float) -> float:
 
 @dataclass(frozen=True)
 class Around:
-    """Seconds beside the candidates' own: to start a worker process and to decode training and
-    other images, once; to choose a layout, where that waits for the candidate before.
+    """Seconds that a search takes beside those of its candidates.
+
+    Args:
+        worker_s: to start a worker process, once.
+        choose_s: to choose a layout, for each candidate, where that waits for the one before.
+        read_train_s, read_others_s: to decode training and other images, once.
     """
 
     worker_s: float = 0.0
@@ -163,8 +201,12 @@ class Around:
 
 @dataclass(frozen=True)
 class Extras:
-    """What is trained beside the candidates, each for all `epochs`: baselines, and replicates of
-    candidates.
+    """What is trained beside the candidates.
+
+    Args:
+        baselines: costs of the published backbones, one for each training.
+        replicates: number of repetitions of candidates.
+        epochs: that each of them is trained for.
     """
 
     baselines: Sequence[CandidateCost]
@@ -177,8 +219,12 @@ NO_EXTRAS = Extras((), 0, 0)
 
 @dataclass(frozen=True)
 class SearchCost:
-    """Seconds: `train_s` and `candidates_s` are sums over the candidates, of training alone and of
-    everything; `wall_s` is from the start of the first to the end of the last.
+    """Predicted seconds of a search.
+
+    Args:
+        train_s: of training alone, summed over all trainings.
+        candidates_s: of everything that workers do, summed over all trainings.
+        wall_s: from the start of the first training to the end of the last.
     """
 
     train_s: float
@@ -195,8 +241,16 @@ def search_cost(
     around: Around,
     extras: Extras = NO_EXTRAS,
 ) -> SearchCost:
-    """Of `candidates`, each trained for `epochs`: the `first` ones are known, those after them are
-    as `sample` on average; then come the `extras`.
+    """Predict a search of which only the first candidates are known.
+
+    Args:
+        first: costs of the first candidates.
+        sample: costs of layouts of the space; candidates after the first are as these on average.
+        candidates: how many there are in all.
+        epochs: that each is trained for, on average.
+        concurrent: trainings at a time.
+        around: seconds beside those of the candidates.
+        extras: what is trained after the candidates.
     """
     rest = candidates - len(first)
     average = CandidateCost(*np.mean([astuple(cost) for cost in sample], axis=0).tolist())
@@ -214,8 +268,12 @@ def search_cost(
 
 
 def makespan_s(seconds: Sequence[float], at_once: int) -> float:
-    """When the last candidate ends, if `at_once` of them run and each next one starts as soon as
-    one has ended.
+    """Seconds until the last training ends, if `at_once` of them run and each next one starts as
+    soon as one has ended.
+
+    Args:
+        seconds: of each training, in their order.
+        at_once: how many run at the same time.
     """
     ends = [0.0] * at_once
     for each in seconds:

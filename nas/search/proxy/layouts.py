@@ -59,7 +59,12 @@ def choose_layouts(
 def spread(
     pool: Sequence[tuple[Layout, int]], count: int, kept: Sequence[Layout] = ()
 ) -> list[Layout]:
-    """Choose layouts that cover FLOPs and patterns, from pairs of a layout and its FLOPs.
+    """Choose layouts that cover FLOPs and patterns.
+
+    Args:
+        pool: layouts and their FLOPs.
+        count: how many to choose; all where the pool has fewer.
+        kept: layouts that were chosen before, and are chosen again.
 
     The pool, sorted by FLOPs, is cut into `count` equal parts (sizes differ by one at most). Each
     part keeps its layouts in `kept`, or else gives the one of the pattern chosen least so far that
@@ -77,10 +82,10 @@ def spread(
             chosen += here
             continue
         middle = (len(members) - 1) / 2
-        place = min(
+        nearest = min(
             range(len(members)),
             key=lambda index: (seen[members[index].pattern], abs(index - middle)),
         )
-        seen[members[place].pattern] += 1
-        chosen.append(members[place])
+        seen[members[nearest].pattern] += 1
+        chosen.append(members[nearest])
     return chosen
