@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from nas.artifacts.paths import DETECTIONS
+from nas.config.identity import identity
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
@@ -72,11 +73,10 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """Names the run inside its checkpoints: equal for runs that would do the same."""
-        sections = [
-            section.model_dump(mode="json")
-            for section in (self.detector, self.recipe, self.calibration)
-        ]
+        """Names the run inside its checkpoints: equal for runs that would do the same, in every
+        release (see `nas.config.identity`).
+        """
+        sections = [identity(section) for section in (self.detector, self.recipe, self.calibration)]
         what = json.dumps([*sections, self.num_classes, self.seed], sort_keys=True)
         return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nas.config.identity import identity
 from nas.config.pretraining import PretrainingRecipe
 from nas.data.classification_loader import ImageBatch, eval_loader, train_loader, train_order
 from nas.data.dataloader import loader_workers, loading
@@ -72,10 +73,10 @@ class Pretraining:
 
     @property
     def key(self) -> str:
-        """Names the run inside its checkpoints: equal for runs that would do the same."""
-        what = json.dumps(
-            [self.recipe.model_dump(mode="json"), self.classes, self.data_fingerprint, self.seed]
-        )
+        """Names the run inside its checkpoints: equal for runs that would do the same, in every
+        release (see `nas.config.identity`).
+        """
+        what = json.dumps([identity(self.recipe), self.classes, self.data_fingerprint, self.seed])
         return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
