@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -85,7 +86,7 @@ def _usable_split(
     return split
 
 
-def eval_loader(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader:
+def eval_loader(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader[Any]:
     """Load the images of a split in order, each once, resized as the recipe scores them."""
     batches = EvalBatchSampler(split.images, recipe.micro_batch_size)
     return make_loader(split, eval_resize_flip(recipe), batches, loader_workers(recipe, device))

@@ -15,7 +15,9 @@ from helpers.commands import Run
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from nas.api.callbacks import TrainingCallback
 from nas.api.requests import training_request
+from nas.api.training import train_bundle
 from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.cli import main
 from nas.cli.progress import EpochProgress
@@ -24,6 +26,7 @@ from nas.config.recipe import CUSTOM, Recipe, load_recipe
 from nas.evaluation.visualization import colour_of
 from nas.export.bundle import read_description
 from nas.reports import EpochReport
+from search_spaces.layout import Layout
 
 LAYOUT = "C1-C1-T1-T1@16"
 SETTINGS = [
@@ -224,3 +227,58 @@ def test_drawings_that_cannot_be_written_are_one_line(
     (line,) = err.splitlines()
     assert f"cannot be written: {words}" in line
     assert names(tmp_path) == {"file"}
+
+
+class Recorder(TrainingCallback):
+    """Keeps what it is told: of several images or steps in a row, the last."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, object]] = []
+
+    def keep(self, name: str, what: object) -> None:
+        if self.told and self.told[-1][0] == name:
+            self.told.pop()
+        self.told.append((name, what))
+
+    def on_begin(self, layout: Layout, epochs: int) -> None:
+        self.keep("begin", (str(layout), epochs))
+
+    def on_image(self, split: str, done: int, total: int) -> None:
+        self.keep("image", (split, done, total))
+
+    def on_step(self, step: int, steps: int, loss: object) -> None:
+        self.keep("step", (step, steps))
+
+    def on_report(self, report: object) -> None:
+        assert isinstance(report, EpochReport)
+        self.keep("report", report.epoch)
+
+    def on_trained(self) -> None:
+        self.keep("trained", None)
+
+
+def test_without_a_terminal_a_callback_is_told_and_nothing_is_printed(
+    digits: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    flags = {
+        "data.root": str(digits),
+        "recipe": "tiny",
+        "detector.name": "fcos",
+        "detector.channels": 64,
+        "recipe.epochs": 1,
+        "recipe.image_size": 48,
+    }
+    layout, spec = training_request("C1-C1-C1-C1@16", flags)
+    recorder, out = Recorder(), tmp_path / "bundle"
+    trained, left_out = train_bundle(layout, spec, out, recorder, onnx=False)
+    assert recorder.told == [
+        ("begin", ("C1-C1-C1-C1@16", 1)),
+        ("image", ("val", 8, 8)),
+        ("step", (6, 6)),  # 24 images in batches of 4
+        ("report", 1),
+        ("trained", None),
+    ]
+    assert capfd.readouterr() == ("", "")
+    assert left_out == ["ONNX was not asked for."]
+    assert read_description(out) == trained
+    assert names(tmp_path) == {"bundle", "bundle.curves"}
