@@ -71,7 +71,8 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
             return [script] if environ["REQUEST_METHOD"] == "GET" else []
         if path == "/dashboard" or path.startswith("/dashboard/"):
             return _shell(app, environ, start_response, prefix)
-        return app(environ, start_response)
+        response: Iterable[bytes] = app(environ, start_response)
+        return response
 
     return answer
 

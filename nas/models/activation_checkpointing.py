@@ -64,7 +64,8 @@ def _light_tower(tower: Tower, again_in: Context, x: Tensor) -> Tensor:
     x = first(x)
     for start in range(0, len(between), 3):
         x = _again(nn.Sequential(*between[start : start + 3]), tower, again_in, x)
-    return relu(norm(x))
+    activated: Tensor = relu(norm(x))
+    return activated
 
 
 def _again(

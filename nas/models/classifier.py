@@ -46,7 +46,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         images = ((images - self.mean) / self.std).contiguous(memory_format=self.memory_format)
         features = self.backbone(images)[-1]
-        logits = self.head(features.mean(dim=(2, 3)))
+        logits: Tensor = self.head(features.mean(dim=(2, 3)))
         if targets is None:
             return logits
         return {

@@ -132,4 +132,9 @@ def make_sampler(name: str, seed: int) -> BaseSampler | None:
         return None
     if name == "nsga2":
         return NSGAIISampler(population_size=NSGA2_POPULATION, seed=seed)
-    return {"tpe": TPESampler, "gp": GPSampler, "random": RandomSampler}[name](seed=seed)
+    samplers: dict[str, type[TPESampler | GPSampler | RandomSampler]] = {
+        "tpe": TPESampler,
+        "gp": GPSampler,
+        "random": RandomSampler,
+    }
+    return samplers[name](seed=seed)

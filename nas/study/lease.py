@@ -271,10 +271,11 @@ def driver_name(pid: int | None = None, host: str | None = None) -> str:
 def _alive(driver: Any) -> bool:
     if driver.host == host_id() and not _process_exists(driver.pid):
         return False
+    renewed_at: datetime = driver.renewed_at
     now = (
         driver.now if isinstance(driver.now, datetime) else datetime.fromisoformat(str(driver.now))
     )
-    return now.replace(tzinfo=None) - driver.renewed_at < timedelta(seconds=LEASE_S)
+    return now.replace(tzinfo=None) - renewed_at < timedelta(seconds=LEASE_S)
 
 
 def _process_exists(pid: int) -> bool:

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessContext, start_processes
 
 from nas.data.splits import Splits
 from nas.errors import CandidateError, UserError
@@ -49,7 +49,7 @@ def train_on(
     with tempfile.TemporaryDirectory(prefix="scratch-nas-") as meeting:
         receiver, sender = mp.get_context("spawn").Pipe(duplex=False)
         arguments = (processes, f"file://{meeting}/store", candidate, splits, sender)
-        started: Any = mp.start_processes(
+        started = start_processes(
             _process, arguments, nprocs=processes, join=False, start_method="spawn"
         )
         sender.close()
@@ -61,7 +61,9 @@ def train_on(
                 process.join()
 
 
-def _received(receiver: Connection, started: Any, on_step: OnStep | None) -> Iterator[EpochReport]:
+def _received(
+    receiver: Connection, started: ProcessContext, on_step: OnStep | None
+) -> Iterator[EpochReport]:
     while True:
         if receiver.poll(POLL_S):
             with suppress(EOFError):

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class Trainer(ABC, Generic[Kind]):
         checkpoint_s: seconds between checkpoints within an epoch.
     """
 
-    kind: ClassVar[type[Report]]  # of its reports
+    kind: type[Kind]  # of its reports
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Trainer(ABC, Generic[Kind]):
         self._losses = torch.tensor(self.progress.loss_sum, dtype=torch.float64)
         if not self.progress.report:
             return None
-        report: Any = self.kind.from_dict(self.progress.report)
+        report = self.kind.from_dict(self.progress.report)
         if report.last and self.world.first:
             self.keep_weights(report)  # perhaps in another folder than before
         return report

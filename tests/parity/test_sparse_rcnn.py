@@ -268,7 +268,7 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
 
     whole = lost(slice(0, 4))
     monkeypatch.setattr(
-        "nas.models.detectors.sparse_rcnn_loss.average",
+        "nas.models.detectors.sparse_rcnn_loss.all_reduce_mean",
         lambda tensor: tensor.new_tensor((6 + 3) / 2),
     )
     halves = [lost(share) for share in (slice(0, 2), slice(2, 4))]

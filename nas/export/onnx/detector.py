@@ -207,4 +207,5 @@ class _FasterRcnnHeads(_Heads):
         for index, scale in enumerate(pool.scales):
             here = roi_align(levels[index], rois, pool.output_size, scale, pool.sampling_ratio)
             pooled = pooled + here * (fits == index).to(here)[:, None, None, None]
-        return pooled
+        regions: Tensor = pooled
+        return regions

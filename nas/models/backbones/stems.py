@@ -36,7 +36,8 @@ class ResNetStem(nn.Module):
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.pool(self.relu(self.norm(self.conv(images))))
+        pooled: Tensor = self.pool(self.relu(self.norm(self.conv(images))))
+        return pooled
 
 
 class DsodStem(nn.Sequential):
@@ -73,7 +74,8 @@ class PatchStem(nn.Module):
         pad_h, pad_w = ((size + 3) // 4 * 4 - size for size in images.shape[2:])
         if symbolic(pad_h, pad_w) or pad_h or pad_w:
             images = nn.functional.pad(images, (0, pad_w, 0, pad_h))
-        return self.norm(self.conv(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        patches: Tensor = self.norm(self.conv(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return patches
 
 
 def make_stem(stem: str, width: int, norm: str) -> nn.Module:

@@ -133,12 +133,16 @@ class CascadeStage(RoIHeads):
 
     def mask_logits(self, regions: Tensor) -> Tensor:
         """[R, K, 28, 28] from regions [R, C, 14, 14]."""
-        return self.mask_predictor(self.mask_head(regions))
+        logits: Tensor = self.mask_predictor(self.mask_head(regions))
+        return logits
 
     def moved(self, boxes: Tensor, offsets: Tensor, classes: Tensor) -> Tensor:
         """Boxes [R, 4] moved by the offsets of a class each, [R] from 1; class 0 moves nothing."""
         index = torch.arange(len(boxes), device=boxes.device)
-        return self.box_coder.decode_single(offsets.unflatten(1, (-1, 4))[index, classes], boxes)
+        decoded: Tensor = self.box_coder.decode_single(
+            offsets.unflatten(1, (-1, 4))[index, classes], boxes
+        )
+        return decoded
 
     def box_losses(self, logits: Tensor, offsets: Tensor, sampled: Sampled) -> dict[str, Tensor]:
         """Cross-entropy over all boxes, and GIoU of those of objects, moved, over the number of all

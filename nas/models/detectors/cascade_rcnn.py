@@ -268,6 +268,7 @@ def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> 
 
 def _pooled(level: Tensor, count: int, size: int) -> Tensor:
     """`count` regions of the finest level."""
-    return roi_align(
+    cropped: Tensor = roi_align(
         level, level.new_zeros(count, 5), (size, size), 1 / STRIDES[0], sampling_ratio=2
     )
+    return cropped

@@ -19,4 +19,7 @@ class DeformableConv(nn.Conv2d):
         """[B, C, H, W] -> [B, channels, H, W]; `offsets` [B, 2 k^2, H, W], y and x from each cell
         of the kernel, in cells.
         """
-        return deform_conv2d(x.float(), offsets.float(), self.weight, padding=self.padding)
+        convolved: Tensor = deform_conv2d(
+            x.float(), offsets.float(), self.weight, padding=self.padding
+        )
+        return convolved

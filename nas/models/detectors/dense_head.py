@@ -97,7 +97,8 @@ def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     positive = (labels != BACKGROUND)[..., None].to(logits.dtype)
     wanted = torch.zeros_like(logits).scatter_(2, labels.clamp(min=0)[..., None], positive)
-    return sigmoid_focal_loss(logits, wanted, reduction="sum")
+    loss: Tensor = sigmoid_focal_loss(logits, wanted, reduction="sum")
+    return loss
 
 
 def giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:

@@ -103,7 +103,10 @@ class RepPointsV2(Detector):
     def _boxes(self, points: Tensor, anchors: Tensor) -> Tensor:
         """[B, N, 4], pixels, of point sets [B, N, 18] at squares of one stride [N, 4]."""
         strides = anchors[:, 2:] - anchors[:, :2]
-        return self.box_transform(points) * strides.repeat(1, 2) + centers_of(anchors).repeat(1, 2)
+        boxes: Tensor = self.box_transform(points) * strides.repeat(1, 2) + centers_of(
+            anchors
+        ).repeat(1, 2)
+        return boxes
 
     def _detections(self, batch: ImageList, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         outputs = self.head(levels)

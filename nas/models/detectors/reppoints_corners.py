@@ -41,7 +41,8 @@ class CornerPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = largest_along(self.vertical(x), 2, behind=self.behind)
         pooled = pooled + largest_along(self.horizontal(x), 3, behind=self.behind)
-        return self.last(self.relu(self.joined(pooled) + self.shortcut(x)))
+        corners: Tensor = self.last(self.relu(self.joined(pooled) + self.shortcut(x)))
+        return corners
 
 
 def largest_along(x: Tensor, dim: int, *, behind: bool) -> Tensor:

@@ -61,4 +61,5 @@ def kernel_grid() -> Tensor:
 
 def _xy(points: Tensor) -> Tensor:
     """[..., 9, 2]."""
-    return points.unflatten(-1, (POINTS, 2)).flip(-1)
+    pairs: Tensor = points.unflatten(-1, (POINTS, 2)).flip(-1)
+    return pairs

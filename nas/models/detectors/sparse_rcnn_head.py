@@ -114,9 +114,10 @@ class SelfAttention(nn.Module):
         query, key, value = (
             self.qkv(x).view(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        return self.proj(
+        attended: Tensor = self.proj(
             F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         )
+        return attended
 
 
 class DynamicInteraction(nn.Module):
@@ -140,7 +141,8 @@ class DynamicInteraction(nn.Module):
         x = regions.flatten(2).transpose(1, 2)  # [R, 49, C]
         x = self.relu(self.norm1(x @ first.view(rows, channels, -1)))
         x = self.relu(self.norm2(x @ second.view(rows, -1, channels)))
-        return self.relu(self.norm3(self.out(x.flatten(1))))
+        mixed: Tensor = self.relu(self.norm3(self.out(x.flatten(1))))
+        return mixed
 
 
 def _tower(channels: int, depth: int) -> nn.Sequential:

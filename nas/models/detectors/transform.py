@@ -35,11 +35,8 @@ class BatchTransform(GeneralizedRCNNTransform):
         return (image - self.mean) / self.std
 
     def batch_images(self, images: list[Tensor], size_divisible: int = LARGEST_STRIDE) -> Tensor:
-        return (
-            super()
-            .batch_images(images, size_divisible)
-            .contiguous(memory_format=self.memory_format)
-        )
+        batch: Tensor = super().batch_images(images, size_divisible)
+        return batch.contiguous(memory_format=self.memory_format)
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None

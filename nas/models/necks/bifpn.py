@@ -82,7 +82,8 @@ class _Fusion(nn.Module):
         weights = F.relu(self.weights)
         shares = weights / (weights.sum() + EPS)
         first, *others = (share * x for share, x in zip(shares, maps, strict=True))
-        return self.convolution(F.silu(sum(others, start=first)))
+        fused: Tensor = self.convolution(F.silu(sum(others, start=first)))
+        return fused
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -49,7 +49,10 @@ class PyramidBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         maps = self.backbone(images)[self.first :]
-        return self.fpn(OrderedDict((str(level), x) for level, x in enumerate(maps)))
+        levels: OrderedDict[str, Tensor] = self.fpn(
+            OrderedDict((str(level), x) for level, x in enumerate(maps))
+        )
+        return levels
 
 
 def make_neck(neck: str, widths: Sequence[int], channels: int, extra: str) -> nn.Module:
@@ -61,4 +64,5 @@ def make_neck(neck: str, widths: Sequence[int], channels: int, extra: str) -> nn
     last: ExtraFPNBlock | None = None
     if extra != "none":
         last = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
-    return FeaturePyramidNetwork(list(widths), channels, extra_blocks=last)
+    pyramid: nn.Module = FeaturePyramidNetwork(list(widths), channels, extra_blocks=last)
+    return pyramid

@@ -177,7 +177,8 @@ class _Run:
         self.results = [
             (self.recorder.register(tensor), TensorSpec.of(tensor)) for tensor in results
         ]
-        return _Sink.apply(self, *results)
+        output: Tensor = _Sink.apply(self, *results)
+        return output
 
     def turn(self) -> None:
         """From here on events belong to the backward pass."""

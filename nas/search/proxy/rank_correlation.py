@@ -194,7 +194,8 @@ def _among_best(values: np.ndarray, k: int) -> np.ndarray:
     """Probability of each value to be one of the highest `k`."""
     above = (values > values[:, None]).sum(1)
     equal = (values == values[:, None]).sum(1)
-    return np.clip((k - above) / equal, 0, 1)
+    chances: np.ndarray = np.clip((k - above) / equal, 0, 1)
+    return chances
 
 
 def _tau(proxy: np.ndarray, full: np.ndarray) -> float | None:
