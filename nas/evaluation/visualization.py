@@ -107,7 +107,7 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
             image, inside, alpha=MASK_OPACITY, colors=[colour_of(mark.label)]
         )
     colours = [colour_of(mark.label) for mark in marks]
-    return draw_bounding_boxes(
+    drawn: Tensor = draw_bounding_boxes(
         image,
         torch.tensor([_outermost(mark.bbox, height, width) for mark in marks]),
         [mark.text for mark in marks],
@@ -118,6 +118,7 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
         label_colors="black",
         fill_labels=True,
     )
+    return drawn
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -166,7 +167,8 @@ def _pixels(split: CocoSplit, image: ImageRecord) -> Tensor:
     """[3, H, W], uint8."""
     path = split.folder / image.file_name
     with broken_image_as_data_error(path):
-        return functional.pil_to_tensor(read_rgb(path, (image.width, image.height)))
+        pixels: Tensor = functional.pil_to_tensor(read_rgb(path, (image.width, image.height)))
+        return pixels
 
 
 def _side_by_side(left: Tensor, right: Tensor) -> Tensor:

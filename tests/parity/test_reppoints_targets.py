@@ -315,14 +315,17 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
 
     for share in shares:
         own: list[Tensor] = []
-        monkeypatch.setattr("nas.models.detectors.reppoints_loss.all_reduce_mean", partial(noted, own))
+        monkeypatch.setattr(
+            "nas.models.detectors.reppoints_loss.all_reduce_mean", partial(noted, own)
+        )
         lost(share)
         seen.append(own)
     halves = []
     for share in shares:
         means = iter([sum(both) / 2 for both in zip(*seen, strict=True)])
         monkeypatch.setattr(
-            "nas.models.detectors.reppoints_loss.all_reduce_mean", lambda _, means=means: next(means)
+            "nas.models.detectors.reppoints_loss.all_reduce_mean",
+            lambda _, means=means: next(means),
         )
         halves.append(lost(share))
     assert len(seen[0]) == 6

@@ -132,7 +132,7 @@ def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> Model
         warnings.simplefilter("ignore")
         try:
             program = torch.export.export(piece, tuple(examples), dynamic_shapes=shapes)
-            model: Any = torch.onnx.export(
+            written: Any = torch.onnx.export(
                 program, dynamo=True, optimize=False, verbose=False, opset_version=OPSET
             )
         except Exception as error:  # of many kinds, and other ones in other versions
@@ -141,7 +141,8 @@ def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> Model
                 f"({type(error).__name__}); "
                 "--no-onnx leaves it out"
             ) from error
-    return model.model_proto
+    model: ModelProto = written.model_proto
+    return model
 
 
 class AnySize(TorchFunctionMode):
