@@ -92,16 +92,13 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
 
 
 def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str) -> None:
-    @app.get("/studies/<study_id:int>")
     def study(study_id: int) -> str:
         return page("study.html", prefix, shown=study_context(_view(storage, study_id)))
 
-    @app.get("/studies/<study_id:int>/trials/<number:int>")
     def trial(study_id: int, number: int) -> str:
         context = trial_context(_view(storage, study_id), study_id, number)
         return page("trial.html", prefix, shown=context)
 
-    @app.get("/studies/<study_id:int>/trials/<number:int>/files/<name:path>")
     def send_file(study_id: int, number: int, name: str) -> HTTPResponse:
         view = _view(storage, study_id)
         _row(view, number)
@@ -109,6 +106,10 @@ def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str) -> None:
         if name not in files:
             raise HTTPError(404, "the trial has no such file")
         return _send(files[name])
+
+    app.get("/studies/<study_id:int>")(study)
+    app.get("/studies/<study_id:int>/trials/<number:int>")(trial)
+    app.get("/studies/<study_id:int>/trials/<number:int>/files/<name:path>")(send_file)
 
 
 def _studies_page(storage: BaseStorage, prefix: str) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from nas.data.annotation_files import read_annotations
 from nas.data.coco import CocoSplit
-from nas.data.dataset import Sample
+from nas.data.dataset import DetectionItem
 from nas.data.masks import encode_masks
 from nas.reports import CocoMetrics
 from nas.reports.metrics import BOX_METRICS, MASK_METRICS
@@ -116,7 +116,7 @@ def _fraction(value: float) -> float | None:
 
 
 def evaluate(
-    detector: nn.Module, loader: DataLoader[Sample], split: CocoSplit, device: torch.device
+    detector: nn.Module, loader: DataLoader[DetectionItem], split: CocoSplit, device: torch.device
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
     """Score a detector on a split. Several processes share the images, and all of them get the
     metrics of the whole split.
@@ -151,7 +151,7 @@ def _scores(truth: dict[str, Any], results: list[dict[str, Any]], masks: bool) -
 
 @torch.inference_mode()
 def detect(
-    detector: nn.Module, loader: DataLoader[Sample], split: CocoSplit, device: torch.device
+    detector: nn.Module, loader: DataLoader[DetectionItem], split: CocoSplit, device: torch.device
 ) -> tuple[list[dict[str, Any]], float]:
     """Run a detector over the images of a loader, without scoring it.
 

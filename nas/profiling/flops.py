@@ -150,7 +150,8 @@ def _deformable_convolution(
     """Its products and the sampling before them, for `FlopCounterMode`, which does not know it."""
     batch, channels, *plane = out_shape
     sampled = batch * math.prod(plane) * math.prod(weight[1:])
-    return MULTIPLY_ADD * sampled * (channels + SAMPLING)
+    operations: int = MULTIPLY_ADD * sampled * (channels + SAMPLING)
+    return operations
 
 
 _aten = torch.ops.aten

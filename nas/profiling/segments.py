@@ -113,7 +113,8 @@ class ChannelsLast(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        maps: Tensor = self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return maps
 
 
 class _Neck(nn.Module):

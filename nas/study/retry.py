@@ -52,7 +52,7 @@ def retry_while_unreachable(
     """
 
     @wraps(method)
-    def call(self: Self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         for pause_s in PAUSES_S:
             try:
                 with defer_signals():

@@ -5,8 +5,9 @@ never a password.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import optuna
@@ -22,6 +23,8 @@ from sqlalchemy.exc import (
 )
 
 from nas.errors import MissingDependency, StudyError
+
+Result = TypeVar("Result")
 
 EXAMPLES = "sqlite:///nas.db or postgresql+psycopg://user@host/name"
 _LOCK_TIMEOUT_S = 30
@@ -199,7 +202,7 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(url.database) if url.database and url.database != ":memory:" else None
 
 
-def _guarded(url: URL, act: Any) -> Any:
+def _guarded(url: URL, act: Callable[[], Result]) -> Result:
     try:
         return act()
     except NoSuchModuleError:

@@ -25,7 +25,7 @@ from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, loading, make_loader
-from nas.data.dataset import Sample
+from nas.data.dataset import DetectionItem
 from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatchSampler
 from nas.data.splits import Splits
 from nas.data.transforms import ResizeFlip, eval_resize_flip, train_resize_flip
@@ -217,7 +217,7 @@ class Epochs:
             folder.mkdir(exist_ok=True)
         write_drawings(folder, shown, [found for found in detections if found["image_id"] in ids])
 
-    def _scoring_loader(self, split: CocoSplit) -> DataLoader[Sample]:
+    def _scoring_loader(self, split: CocoSplit) -> DataLoader[DetectionItem]:
         order = EvalBatchSampler(split.images, self.recipe.images_at_once(self.run.world.size))
         return self._loader(
             split, eval_resize_flip(self.recipe), DistributedBatchSampler(order, self.run.world)
@@ -225,7 +225,7 @@ class Epochs:
 
     def _loader(
         self, split: CocoSplit, view: ResizeFlip, order: DistributedBatchSampler
-    ) -> DataLoader[Sample]:
+    ) -> DataLoader[DetectionItem]:
         return make_loader(
             split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes
         )

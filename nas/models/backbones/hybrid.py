@@ -80,11 +80,14 @@ class HybridBackbone(nn.Module):
         return [values[node.name] for node in self.graph if node.kind == "norm"]
 
     def _run(self, node: Node, x: Tensor, *others: Tensor) -> Tensor:
+        value: Tensor
         if node.kind == "join":
-            return self.join(x, *others)
-        if node.kind == "norm":
-            return self.norms[node.stage](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return self.stem(x) if node.kind == "stem" else self.stages[node.stage](x)
+            value = self.join(x, *others)
+        elif node.kind == "norm":
+            value = self.norms[node.stage](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        else:
+            value = self.stem(x) if node.kind == "stem" else self.stages[node.stage](x)
+        return value
 
 
 def _make_stage(node: Node, dims: StageDims, window: int, mlp_ratio: float, norm: str) -> nn.Module:

@@ -50,7 +50,8 @@ class WindowAttention(nn.Module):
         if moves(shift_h, shift_w):
             x = torch.roll(x, (-shift_h, -shift_w), dims=(1, 2))
         windows = x.view(batch, rows, self.window, columns, self.window, channels).transpose(2, 3)
-        return self.qkv(windows.reshape(batch, rows * columns, self.window**2, channels))
+        qkv: Tensor = self.qkv(windows.reshape(batch, rows * columns, self.window**2, channels))
+        return qkv
 
     def attend(self, qkv: Tensor, height: int, width: int, shift_h: int, shift_w: int) -> Tensor:
         """What `queries` gave for a map of height x width, to [B, H, W, C]."""
@@ -116,7 +117,8 @@ class SwinBlock(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The block's second half."""
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
     def queries(self, x: Tensor) -> Tensor:
         """The first half of the attention: see `WindowAttention.queries`."""
@@ -153,7 +155,8 @@ class PatchMerging(nn.Module):
         height, width = ((size + 1) // 2 * 2 for size in x.shape[1:3])
         x = F.pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
         corners = [x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        merged: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1)))
+        return merged
 
 
 def swin_dims(width: int, depth: int, heads: int, window: int, mlp_ratio: float) -> list[SwinDims]:
@@ -187,7 +190,8 @@ class AttentionStage(nn.Module):
         self.blocks = nn.Sequential(*map(SwinBlock, dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.merging(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        maps: Tensor = self.blocks(self.merging(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        return maps
 
 
 def moves(shift_h: int, shift_w: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +39,9 @@ class _Head(nn.Module):
         whole = build_detector(SMALLEST, detector, num_classes)
         self.heads = nn.ModuleList(whole.heads())
         images = torch.empty(batch_shape, device="meta")
-        self.loss = lambda levels: bounded_loss(whole, levels, images, boxes_per_image)
+        self.loss: Callable[[Sequence[Tensor]], Tensor] = lambda levels: bounded_loss(
+            whole, levels, images, boxes_per_image
+        )
 
     def forward(self, *levels: Tensor) -> Tensor:
         return self.loss(levels)
