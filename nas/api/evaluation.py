@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, make_loader
+from nas.data.dataset import DetectionItem
 from nas.data.samplers import EvalBatchSampler
 from nas.data.transforms import eval_resize_flip
 from nas.data.validation import usable_splits
@@ -86,7 +86,9 @@ def _usable_split(
     return split
 
 
-def eval_loader(split: CocoSplit, recipe: Recipe, device: torch.device) -> DataLoader[Any]:
+def eval_loader(
+    split: CocoSplit, recipe: Recipe, device: torch.device
+) -> DataLoader[DetectionItem]:
     """Load the images of a split in order, each once, resized as the recipe scores them."""
     batches = EvalBatchSampler(split.images, recipe.micro_batch_size)
     return make_loader(split, eval_resize_flip(recipe), batches, loader_workers(recipe, device))
