@@ -35,10 +35,11 @@ from nas.config.spec import load_spec
 from nas.data.coco import CocoSplit
 from nas.data.splits import Splits
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
+from nas.search.open_search import open_search
 from nas.search.samplers import distributions
 from nas.search.search import Search
-from workers.driver import run_with_ray
 from workers.ray_tune.session import ray_session
+from workers.ray_tune.tuner import run_with_ray
 from workers.resources import TrialResources
 from workers.trial_config import TrialConfigBuilder
 
@@ -92,7 +93,7 @@ def ours(storage: str, folder: Path, trials: int) -> None:
     jobs = TrialConfigBuilder.prepare(
         study, Splits(*(CocoSplit(folder, (), (), ((1, "a"), (2, "b"))),) * 2)
     )
-    workers.ray_tune.trainable.CandidateTrainable = Sleeper  # type: ignore[misc]
+    workers.ray_tune.tuner.CandidateTrainable = Sleeper  # type: ignore[misc]
     with study.lease(), ray_session(study.spec, study.budget.limit_bytes) as share:
         assert share == TrialResources(SLOTS, 1, 0)
         run_with_ray(study, jobs, share)
@@ -148,7 +149,7 @@ def open_study(storage: str, folder: Path, name: str, trials: int, space: str = 
         "run.concurrent": SLOTS,
         "run.cpus_per_trial": 1,
     }
-    return Search(load_spec(None, request), FACTS)
+    return open_search(load_spec(None, request), FACTS)
 
 
 def suggestions(storage: str, folder: Path, stored: int) -> dict[str, float]:

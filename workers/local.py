@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from nas.errors import DataError, OutOfMemory, OutputError, StudyError
+import torch
+
 from nas.search.search import Search
 from nas.training.gpu_memory import free_memory
-from nas.utils.device import default_device
-from workers.trial_config import TrialConfigBuilder, run_job
+from workers.backend import tell, until_end
+from workers.trial_config import TrialConfigBuilder, run_trial
 
 
-def run_local(study: Search, jobs: TrialConfigBuilder) -> None:
-    """Drive a study to its end. An interrupt leaves the running trial to the next driver, with its
-    last checkpoint.
+def run_local(search: Search, configs: TrialConfigBuilder) -> None:
+    """Drive a search to its end; see `workers.backend` for what an interrupt leaves.
+
+    Args:
+        search: open, with its lease held.
+        configs: makes the configuration of each trial.
     """
-    gpus = float(default_device() == "cuda")
-    while not study.finished:
-        assignment = study.ask()
+    gpus = 1.0 if torch.cuda.is_available() else 0.0
+    while not search.finished:
+        assignment = search.ask()
         if assignment is None:
             continue
-        try:
-            for report in run_job(jobs.job(assignment)):
-                if not study.report(assignment.number, report, gpus=gpus):
-                    break
-        except OutOfMemory as error:
-            study.infeasible(assignment.number, str(error), error.peak_bytes)
-        except (OutputError, DataError) as error:
-            study.suspend(assignment.number, str(error))
-        except StudyError:
-            raise
-        except Exception as error:  # a candidate's own fault must not end the search
-            study.fail(assignment.number, f"{type(error).__name__}: {error}")
+        for message in until_end(run_trial(configs.build(assignment))):
+            if not tell(search, assignment.number, message, gpus=gpus):
+                break
         free_memory()

@@ -18,7 +18,13 @@ CPU_CONCURRENT = 4  # more at once leave the sampler little to learn from
 
 @dataclass(frozen=True)
 class TrialResources:
-    """Of one candidate."""
+    """How candidates share the machines.
+
+    Attributes:
+        concurrent: how many train at once.
+        cpus: cores of each.
+        gpus: GPUs of each, a multiple of 1/8 below 1.
+    """
 
     concurrent: int
     cpus: int
@@ -27,8 +33,12 @@ class TrialResources:
 
 @dataclass(frozen=True)
 class Node:
-    """What one machine offers; `card_bytes`: memory of its smallest GPU, None where there is none
-    or it is not known.
+    """What one machine offers.
+
+    Attributes:
+        cpus: cores.
+        gpus: number of GPUs.
+        card_bytes: memory of its smallest GPU, None where there is none or it is not known.
     """
 
     cpus: int
@@ -36,8 +46,8 @@ class Node:
     card_bytes: int | None = None
 
     def at_once(self, cpus: int, gpus: float) -> int:
-        """How many candidates with such a share fit: one never gets pieces of two cards, or of two
-        machines.
+        """Count the candidates with such a share that fit: one never gets pieces of two cards, or
+        of two machines.
         """
         by_cores = self.cpus // cpus
         if not gpus:
@@ -90,15 +100,15 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialRes
 
 
 def smallest_card_bytes() -> int | None:
-    """Memory of the smallest GPU, asked of the driver's own tool: PyTorch would open a CUDA context
-    to answer.
+    """Find the memory of this machine's smallest GPU, None where that is not known. The driver's
+    own tool is asked: PyTorch would open a CUDA context to answer.
     """
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(
+        answer = subprocess.run(
             command, capture_output=True, text=True, timeout=30, check=True
         ).stdout
-        return min(int(line) for line in said.split()) * MIB
+        return min(int(line) for line in answer.split()) * MIB
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
 

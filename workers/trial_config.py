@@ -13,7 +13,8 @@ from nas.data.coco import CocoSplit
 from nas.data.splits import Splits, read_index, write_index
 from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports import EpochReport
-from nas.search.search import Search, TrialAssignment
+from nas.search.search import Search
+from nas.search.trial_queue import TrialAssignment
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
 from nas.utils.device import default_device
@@ -23,26 +24,34 @@ from search_spaces.layout import Layout
 
 @dataclass(frozen=True)
 class TrialConfigBuilder:
-    """Turns assignments of one study into jobs."""
+    """Makes of each assignment of a search the configuration that a worker needs.
 
-    study: Search
+    Attributes:
+        search: whose assignments they are.
+        num_classes: of the data, without the background.
+        indices: path of the index file of each split, by the split's name.
+    """
+
+    search: Search
     num_classes: int
     indices: dict[str, str]
 
     @classmethod
-    def prepare(cls, study: Search, splits: Splits) -> TrialConfigBuilder:
-        """Write the index files that every job refers to."""
-        study.files.root.mkdir(parents=True, exist_ok=True)
-        indices = {name: study.files.root / f"{name}.json" for name in splits.present()}
+    def prepare(cls, search: Search, splits: Splits) -> TrialConfigBuilder:
+        """Write the index files that every configuration refers to, into the study's folder."""
+        search.files.root.mkdir(parents=True, exist_ok=True)
+        indices = {name: search.files.root / f"{name}.json" for name in splits.present()}
         for name, split in splits.present().items():
             write_index(indices[name], split)
         return cls(
-            study, len(splits.train.categories), {name: str(path) for name, path in indices.items()}
+            search,
+            len(splits.train.categories),
+            {name: str(path) for name, path in indices.items()},
         )
 
-    def job(self, assignment: TrialAssignment) -> dict[str, Any]:
-        """Everything a worker needs, in JSON."""
-        spec = self.study.spec.to_dict()
+    def build(self, assignment: TrialAssignment) -> dict[str, Any]:
+        """Make the configuration of a trial: everything that `run_trial` needs, in plain JSON."""
+        spec = self.search.spec.to_dict()
         return {
             "number": assignment.number,
             "layout": str(assignment.layout),
@@ -50,38 +59,45 @@ class TrialConfigBuilder:
             "folder": str(assignment.folder),
             "num_classes": self.num_classes,
             "data_root": spec["data"]["root"],
-            "checkpoint_s": self.study.spec.run.checkpoint_s,
-            "cache_bytes": int(self.study.spec.run.image_cache),
-            "processes": self.study.spec.run.processes,
-            "cap_bytes": cap_bytes(self.study.budget.limit_bytes),
+            "checkpoint_s": self.search.spec.run.checkpoint_s,
+            "cache_bytes": int(self.search.spec.run.image_cache),
+            "processes": self.search.spec.run.processes,
+            "cap_bytes": cap_bytes(self.search.budget.limit_bytes),
             "data_folder": str(localize(spec["data"]["root"])),
             "splits": self.indices,
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
         }
 
 
-def run_job(job: dict[str, Any]) -> Iterator[EpochReport]:
-    """Train the candidate of a job on this machine's GPU, or CPU; see `train_candidate`."""
+def run_trial(config: dict[str, Any]) -> Iterator[EpochReport]:
+    """Train a candidate on this machine's GPU or CPU; yields a report after each epoch.
+
+    Args:
+        config: of the trial, from `TrialConfigBuilder.build`.
+
+    Raises:
+        Exception: whatever ends a training, see `nas.training.candidate.train_candidate`.
+    """
     candidate = Candidate(
-        layout=Layout.parse(job["layout"]),
-        detector=DetectorSpec.model_validate(job["detector"]),
-        recipe=Recipe.model_validate(job["recipe"]),
-        calibration=CalibrationSpec.model_validate(job["calibration"]),
-        num_classes=job["num_classes"],
-        seed=job["seed"],
-        folder=to_path(job["folder"]),
+        layout=Layout.parse(config["layout"]),
+        detector=DetectorSpec.model_validate(config["detector"]),
+        recipe=Recipe.model_validate(config["recipe"]),
+        calibration=CalibrationSpec.model_validate(config["calibration"]),
+        num_classes=config["num_classes"],
+        seed=config["seed"],
+        folder=to_path(config["folder"]),
         device=default_device(),
-        cap_bytes=job["cap_bytes"],
-        checkpoint_s=job["checkpoint_s"],
-        cache_bytes=job["cache_bytes"],
+        cap_bytes=config["cap_bytes"],
+        checkpoint_s=config["checkpoint_s"],
+        cache_bytes=config["cache_bytes"],
     )
     splits = Splits(
         **{
-            name: _index(path, job["data_root"], job["data_folder"])
-            for name, path in job["splits"].items()
+            name: _index(path, config["data_root"], config["data_folder"])
+            for name, path in config["splits"].items()
         }
     )
-    yield from train_on(job["processes"], candidate, splits)
+    yield from train_on(config["processes"], candidate, splits)
 
 
 @lru_cache(maxsize=3)

@@ -28,7 +28,7 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
 
     if as_json and not detach:
         raise SpecError("--json on a cluster needs --detach; nas status --json has the results")
-    job_id = submit_job(spec, url)
+    job_id = submit_job(spec, url, entry=f"python -m {RUN_REQUEST}")
     if as_json:
         print_json({"study": spec.study, "cluster": url, "job": job_id})
         return

@@ -21,14 +21,15 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
     from nas.errors import StudyError
     from nas.study.leaderboard import load_study, search_uuid
     from nas.study.lease import Lease
+    from nas.study.lock import StudyLock
+    from nas.study.optuna_internals import id_in_storage
     from nas.study.storage import open_storage
 
     opened = open_storage(storage, create=False)
     loaded = load_study(opened, study)
     lease = Lease(
-        opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name
+        StudyLock(opened.engine, id_in_storage(loaded)), loaded.study_name, search_uuid(loaded)
     )
-    lease.study_uuid = search_uuid(loaded)
     if not (drivers := lease.others()):
         print(f"{loaded.study_name} is not running.")
         return
@@ -55,15 +56,16 @@ def logs(
     from nas.study.event_log import WRITE_S, EventLog
     from nas.study.leaderboard import load_study, search_uuid
     from nas.study.lease import Lease
+    from nas.study.lock import StudyLock
+    from nas.study.optuna_internals import id_in_storage
     from nas.study.storage import open_storage
 
     opened = open_storage(storage, create=False)
     loaded = load_study(opened, study)
     journal = EventLog(opened.engine, search_uuid(loaded))
     lease = Lease(
-        opened.engine, opened.get_study_id_from_name(loaded.study_name), loaded.study_name
+        StudyLock(opened.engine, id_in_storage(loaded)), loaded.study_name, journal.study_uuid
     )
-    lease.study_uuid = journal.study_uuid
     last, running = 0, True
     while running:
         running = follow and bool(lease.others())

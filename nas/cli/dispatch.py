@@ -12,8 +12,8 @@ from nas.cli.runner import INTERRUPTED, print_json
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
+    from nas.search.callbacks import SearchCallback
     from nas.search.search import Search
-    from workers.driver import Watcher
 
 
 def dispatch(spec: SearchSpec, *, local: bool, detach: bool, as_json: bool) -> None:
@@ -35,17 +35,16 @@ def run_to_end(spec: SearchSpec, local: bool, as_json: bool) -> None:
     """Run or continue a search and show what it found."""
     from workers.driver import run_search
 
-    _show(watched(spec, lambda watcher: run_search(spec, watcher, local=local)), as_json)
+    _show(watched(spec, lambda progress: run_search(spec, [progress], local=local)), as_json)
 
 
-def watched(spec: SearchSpec, run: Callable[[Watcher], Search]) -> Search:
+def watched(spec: SearchSpec, run: Callable[[SearchCallback], Search]) -> Search:
     """Run a search, and show on stderr what happens. Ctrl-C ends the command."""
     from nas.cli.progress import SearchProgress
-    from workers.driver import Watcher
 
     with SearchProgress(spec) as progress:
         try:
-            return run(Watcher(progress.on_image, progress.on_open, progress.on_event))
+            return run(progress)
         except KeyboardInterrupt:
             progress.say("Stopped. The same command goes on where this one stopped.")
             raise typer.Exit(INTERRUPTED) from None

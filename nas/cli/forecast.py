@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from nas.cli.progress import ImageProgress
     from nas.config.spec import SearchSpec
     from nas.data.splits import Splits
-    from nas.reports import DatasetSummary
     from nas.reports.forecast import SearchForecast
+    from nas.search.budget import Budget
     from nas.search.forecast.forecast import Slots
 
 
 def measured_cost(
-    spec: SearchSpec, splits: Splits, facts: DatasetSummary, progress: ImageProgress, *, local: bool
+    budget: Budget, splits: Splits, progress: ImageProgress, *, local: bool
 ) -> SearchForecast | None:
     """Measure a few layouts and predict what a search will take, with notes on how to read it.
 
@@ -35,19 +35,19 @@ def measured_cost(
             trained.
     """
     from nas.errors import CandidateError, StudyError
-    from nas.search.budget import Budget
     from nas.search.forecast.forecast import forecast, remember
 
-    slots = slots_of(spec, Budget(spec, facts).limit_bytes, local=local)
+    spec = budget.spec
+    slots = slots_of(spec, budget.limit_bytes, local=local)
     try:
-        predicted = forecast(spec, splits, facts, slots, progress.on_image)
+        predicted = forecast(budget, splits, slots, progress.on_image)
     except CandidateError as error:
         raise StudyError(
             f"a layout could not be measured: {error}; --no-timing leaves the measurement out"
         ) from None
     if predicted is None:
         return None
-    remember(spec, facts, local, predicted)
+    remember(spec, budget.facts, local, predicted)
     return replace(predicted, notes=tuple(_notes(spec, predicted)))
 
 
@@ -60,6 +60,7 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     """
     import torch
 
+    from nas.search.budget import Budget
     from nas.search.forecast.forecast import Slots
     from workers.resources import Node, plan, smallest_card_bytes
 

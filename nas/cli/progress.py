@@ -24,6 +24,7 @@ from rich.text import Text
 
 from nas.api.callbacks import TrainingCallback
 from nas.reports import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
+from nas.search.callbacks import SearchCallback
 from nas.study.event_log import STATES, summary
 from nas.study.roles import CANDIDATE
 from nas.utils.formatting import gib, gib_text, percent
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nas.config.spec import SearchSpec
-    from nas.reports import DatasetSummary
     from nas.search.search import Search
     from nas.study.events import Event
     from search_spaces.layout import Layout
@@ -140,7 +140,7 @@ class _Row:
     reason: str = ""
 
 
-class SearchProgress:
+class SearchProgress(SearchCallback):
     """The table of a running search: trial, layout, epoch, mAP, memory, state."""
 
     def __init__(self, spec: SearchSpec) -> None:
@@ -148,7 +148,6 @@ class SearchProgress:
         self._console = Console(stderr=True)
         self._images: ImageProgress | None = ImageProgress()
         self._live: Live | None = None
-        self._study: Search | None = None
 
     def __enter__(self) -> SearchProgress:
         if self._images:
@@ -166,32 +165,31 @@ class SearchProgress:
         if self._images:
             self._images.on_image(split, done, total)
 
-    def on_open(self, study: Search, facts: DatasetSummary) -> None:
-        """The study is open; training begins."""
+    def on_start(self, search: Search) -> None:
+        """Training begins."""
         self._end_images()
-        self._study = study
-        space = study.space
+        space, facts = search.space, search.facts
         self.say(
             f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to "
             f"score, {facts.num_classes} "
-            f"classes; {len(space)} layouts in space {space.name!r}; {study.budget.describe()}"
+            f"classes; {len(space)} layouts in space {space.name!r}; {search.budget.describe()}"
         )
         for verb, counts in (("repaired", facts.repaired), ("left out", facts.left_out)):
             if counts:
                 self.say(
                     f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items())
                 )
-        if study.spec.detector != self.spec.detector:
+        if search.spec.detector != self.spec.detector:
             from nas.data.splits import BOXES_ONLY
 
             self.say(BOXES_ONLY)
-        for fit in study.budget.unsolved:
+        for fit in search.unsolved_patterns:
             self.say(
                 f"pattern {fit.pattern} cannot use the budget: nearest {fit.layout}, "
                 f"{gib_text(gib(fit.peak_bytes))} GiB"
             )
-        if study.ended:
-            self.say(f"going on: {study.ended} of {self.spec.search.trials} trials are there")
+        if search.ended:
+            self.say(f"going on: {search.ended} of {self.spec.search.trials} trials are there")
         if self._console.is_terminal:
             self._live = Live(self, console=self._console, refresh_per_second=2)
             self._live.start()

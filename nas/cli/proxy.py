@@ -83,7 +83,9 @@ def _run(
     from workers.driver import check_backend, run_checked
 
     def run(spec: SearchSpec, splits: Splits, facts: DatasetSummary) -> Search:
-        return watched(spec, lambda watcher: run_checked(spec, splits, facts, watcher, local=local))
+        return watched(
+            spec, lambda progress: run_checked(spec, splits, facts, [progress], local=local)
+        )
 
     check_backend(request, local=local)
     with ImageProgress() as progress:

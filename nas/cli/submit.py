@@ -132,17 +132,17 @@ def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> N
     from nas.cli.tables import patterns_table, print_table, space_table
     from nas.data.splits import adapt_to_data
     from nas.search.baselines import equalized
-    from nas.search.budget import Budget, preview
+    from nas.search.budget import Budget
+    from nas.search.preview import preview
 
     with ImageProgress() as progress:
         spec, splits, facts = adapt_to_data(spec, progress.on_image)
-        shown = preview(spec, facts, progress.on_image)
+        budget = Budget(spec, facts)
+        shown = preview(budget, progress.on_image)
         shown["baselines"] = (
-            [each.to_dict() for each in equalized(Budget(spec, facts))]
-            if spec.wants_baselines
-            else []
+            [each.to_dict() for each in equalized(budget)] if spec.wants_baselines else []
         )
-        cost = measured_cost(spec, splits, facts, progress, local=local) if timing else None
+        cost = measured_cost(budget, splits, progress, local=local) if timing else None
         shown["cost"] = cost.to_dict() if cost else None
     if as_json:
         print_json(shown)

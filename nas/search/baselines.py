@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import optuna
+
 from nas.search.budget import Budget
 from nas.search.equalizer import largest_that_fits
 from nas.utils.formatting import gib
@@ -33,22 +35,34 @@ class Baseline:
     memory_predicted_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As studies keep it."""
+        """Describe it as `nas_baselines` has it in the attributes of a study."""
         memory_gib = gib(self.memory_predicted_bytes)
         return {"name": self.name, "layout": str(self.layout), "memory_predicted_gib": memory_gib}
 
 
 def equalized(budget: Budget) -> list[Baseline]:
-    """The baselines of a search. One whose narrowest form does not fit is left out.
+    """Choose the baselines of a search: each published backbone at the search's memory. One whose
+    narrowest form does not fit is left out.
 
     Args:
-        budget: the limit, the tolerance, and the space, whose norm the C stages take where it names
-            one.
+        budget: gives the limit, the tolerance, and the space, whose norm the C stages take where it
+            names one.
     """
     largest = max(budget.predicted_bytes(layout) for layout in budget.space.deepest())
     allowed = min(budget.limit_bytes, largest)
-    found = [_equalized(name, text, budget, allowed) for name, text in PUBLISHED.items()]
-    return [baseline for baseline in found if baseline.memory_predicted_bytes <= budget.limit_bytes]
+    baselines = [_equalized(name, text, budget, allowed) for name, text in PUBLISHED.items()]
+    return [
+        baseline for baseline in baselines if baseline.memory_predicted_bytes <= budget.limit_bytes
+    ]
+
+
+def recorded_baselines(study: optuna.Study, budget: Budget) -> list[Layout]:
+    """Get the baselines of a study; the first call chooses them and puts them into its attributes,
+    because what the search measures may change the predictions later.
+    """
+    if "nas_baselines" not in study.user_attrs:
+        study.set_user_attr("nas_baselines", [each.to_dict() for each in equalized(budget)])
+    return [Layout.parse(each["layout"]) for each in study.user_attrs["nas_baselines"]]
 
 
 def _equalized(name: str, text: str, budget: Budget, allowed: int) -> Baseline:

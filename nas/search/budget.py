@@ -1,60 +1,75 @@
-"""The budget of a search: the limit in bytes, what candidates are predicted to need, and what a
-search would choose from.
-"""
+"""The budget of a search: the limit in bytes, and what candidates are predicted to need."""
 
 from __future__ import annotations
 
-import itertools
-import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
-from nas.errors import StudyError
 from nas.profiling.flops import Cost, count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.correction import Correction, fit_correction
 from nas.reports import DatasetSummary, MemoryEstimate
-from nas.search.equalizer import Equalizer, PatternFit
-from nas.utils.formatting import gib
-from nas.utils.progress import CountProgress
+from nas.search.equalizer import Equalizer
+from nas.utils.formatting import GIB, gib
 from search_spaces.layout import Layout
 
-SAMPLED = 100  # layouts of a preview
+SAMPLED = 100  # layouts, where a space is known by a random sample
 
 
 class Budget:
     """Peak allocated memory of a training step: what a search allows, and what layouts are
     predicted to need.
 
-    Predictions are corrected by what was measured (`learn`); before that they are those of
-    `nas.profiling.memory`.
+    Predictions are those of `nas.profiling.memory` until `fit_correction` corrects them by what was
+    measured. The limit never changes: with `budget.like` it is the prediction for that layout
+    before any correction, because the share of a GPU that workers book and the limit that a study
+    has recorded follow from it.
+
+    Args:
+        spec: the request, which names the space and the budget.
+        facts: the data set, which decides the largest batch.
+        recorded_gib: limit that an existing study has recorded, GiB with four decimals. With
+            `budget.like` it holds even where this version predicts something else; where both agree
+            to the recorded precision, the limit is the prediction to the byte.
+
+    Attributes:
+        space: the search space.
+        limit_bytes: the limit above.
+        correction: what measured trials put on the predictions; None before any.
+        equalizer: solves layouts for the limit, in mode `equalize`; else None.
     """
 
-    def __init__(self, spec: SearchSpec, facts: DatasetSummary) -> None:
+    def __init__(
+        self, spec: SearchSpec, facts: DatasetSummary, recorded_gib: float | None = None
+    ) -> None:
         self.spec, self.facts = spec, facts
         self.space = spec.search_space()
         self.training = training_of(spec.recipe, facts)
         self.correction: Correction | None = None
-        self.unsolved: list[PatternFit] = []  # patterns that nothing makes use the budget
-        self._apply_correction()
+        self.limit_bytes: Final = self._limit_bytes(recorded_gib)
+        self.equalizer = self._equalizer()
 
     def predicted_bytes(self, layout: Layout) -> int:
-        """Peak training memory of a candidate on the largest batch that this data set and recipe
-        can give.
+        """Predict the peak training memory of a candidate, in bytes, on the largest batch that the
+        data set and the recipe can give; corrected, where trials were measured.
         """
         traced = self._traced_bytes(layout)
         return self.correction(traced) if self.correction else traced
 
     def cost(self, layout: Layout) -> Cost:
-        """Parameters of a candidate, and multiply-adds of one image of the largest batch."""
+        """Count the parameters of a candidate, and its multiply-adds for one image of the largest
+        batch.
+        """
         return count_cost(
             layout, self.spec.detector, self.facts.num_classes, self.facts.batch_shape[2:]
         )
 
     def figures(self, layout: Layout) -> dict[str, Any]:
-        """What is known of a candidate before it is trained, by the names of its attributes."""
+        """Describe a candidate before it is trained: user attributes of its trial by name, see
+        `nas.study.schema`.
+        """
         cost = self.cost(layout)
         return {
             "layout": str(layout),
@@ -67,63 +82,31 @@ class Budget:
         }
 
     def parts_gib(self, layout: Layout) -> dict[str, float]:
-        """What the prediction of a candidate consists of, before it is corrected; see
+        """Take the prediction of a candidate apart, before it is corrected: GiB by the names of
         `MemoryEstimate.parts`.
         """
         return {part: gib(size) for part, size in self._traced(layout).parts().items()}
 
     def fit_correction(self, device: str, measured: Sequence[tuple[Layout, int]]) -> Correction:
-        """Correct the predictions by measured peaks, in bytes, of trials on one kind of card."""
+        """Correct the predictions by what trials were measured to need on one kind of card.
+
+        Args:
+            device: name of the card.
+            measured: layouts, each with its measured peak in bytes.
+
+        Returns:
+            The correction, which holds from now on in place of any earlier one.
+        """
         traced = [self._traced_bytes(layout) for layout, _ in measured]
         self.correction = fit_correction(device, traced, [size for _, size in measured])
-        self._apply_correction()
+        self.equalizer = self._equalizer()  # forgets what it solved by earlier predictions
         return self.correction
 
     def describe(self) -> str:
-        """The budget in words."""
+        """Say the budget in words: `the budget is 16.0 GiB`."""
         like = f" (that of {self.spec.budget.like})" if self.spec.budget.like else ""
         least = f"{gib(self.equalizer.least_bytes)} to " if self.equalizer else ""
         return f"the budget is {least}{gib(self.limit_bytes)} GiB{like}"
-
-    def check(self, settled: Callable[[Layout], Layout | None]) -> None:
-        """Find out before the search whether there is anything to train. `settled` gives what is
-        trained for a suggestion.
-
-        Raises:
-            StudyError: nothing in the space meets the budget, or a layout of `search.try` does not.
-        """
-        for text in self.spec.search.try_first:
-            if settled(layout := Layout.parse(text)) != layout:
-                raise StudyError(
-                    f"search.try: {text} needs {gib(self.predicted_bytes(layout))} GiB, "
-                    f"{self.describe()}"
-                )
-        if self.equalizer:
-            self._check_patterns(self.equalizer)
-            return
-        shallowest = {layout: self.predicted_bytes(layout) for layout in self.space.shallowest()}
-        smallest = min(shallowest, key=shallowest.__getitem__)
-        if shallowest[smallest] > self.limit_bytes:
-            raise StudyError(
-                f"no layout of space {self.space.name!r} fits into {gib(self.limit_bytes)} GiB: "
-                f"the smallest is {smallest} "
-                f"with {gib(shallowest[smallest])} GiB; raise budget.memory, or lower "
-                "recipe.image_size or "
-                "recipe.images_per_gpu"
-            )
-
-    def _check_patterns(self, equalizer: Equalizer) -> None:
-        fits = equalizer.patterns()
-        self.unsolved = [fit for fit in fits if not fit.solved]
-        if len(self.unsolved) == len(fits):
-            nearest = min(fits, key=lambda fit: abs(fit.peak_bytes - self.limit_bytes))
-            raise StudyError(
-                f"no layout of space {self.space.name!r} meets the budget: {self.describe()}; the "
-                f"nearest is {nearest.layout} "
-                f"with {gib(nearest.peak_bytes)} GiB; raise budget.tolerance, or set budget.vary "
-                "to the other of depth and "
-                "width"
-            )
 
     def _traced_bytes(self, layout: Layout) -> int:
         return self._traced(layout).peak_bytes
@@ -131,25 +114,30 @@ class Budget:
     def _traced(self, layout: Layout) -> MemoryEstimate:
         return predict_memory(layout, self.spec.detector, self.facts.num_classes, self.training)
 
-    def _apply_correction(self) -> None:
-        """Everything that follows from the correction."""
+    def _limit_bytes(self, recorded_gib: float | None) -> int:
         asked = self.spec.budget
-        self.limit_bytes = (
-            self.predicted_bytes(Layout.parse(asked.like)) if asked.like else int(asked.memory)
+        if not asked.like:
+            return int(asked.memory)
+        predicted_bytes = self._traced_bytes(Layout.parse(asked.like))
+        if recorded_gib is None or gib(predicted_bytes) == recorded_gib:
+            return predicted_bytes
+        return round(recorded_gib * GIB)
+
+    def _equalizer(self) -> Equalizer | None:
+        asked = self.spec.budget
+        if asked.mode != "equalize":
+            return None
+        return Equalizer(
+            self.space,
+            self.limit_bytes,
+            tolerance=asked.tolerance,
+            vary=asked.vary,
+            predict=self.predicted_bytes,
         )
-        self.equalizer = None
-        if asked.mode == "equalize":
-            self.equalizer = Equalizer(
-                self.space,
-                self.limit_bytes,
-                tolerance=asked.tolerance,
-                vary=asked.vary,
-                predict=self.predicted_bytes,
-            )
 
 
 def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
-    """What memory depends on, of a recipe and a data set."""
+    """Collect what the memory of a training step depends on, of a recipe and a data set."""
     return Training(
         batch_shape=facts.batch_shape,
         boxes_per_image=facts.max_boxes_per_image,
@@ -159,52 +147,3 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
         channels_last=recipe.channels_last,
         accumulates=recipe.batch > recipe.micro_batch_size,
     )
-
-
-def preview(spec: SearchSpec, facts: DatasetSummary, on_layout: CountProgress) -> dict[str, Any]:
-    """Size of the space, and from a random sample of its layouts the share that fits and the memory
-    needed.
-
-    In mode `equalize` also, for each pattern, the layout nearest to the budget.
-    """
-    budget = Budget(spec, facts)
-    space, equalizer = budget.space, budget.equalizer
-    sampled = list(itertools.islice(space.shuffled(spec.search.seed), SAMPLED))
-    sizes, usable = [], 0
-    for done, layout in enumerate(sampled, start=1):
-        sizes.append(budget.predicted_bytes(layout))
-        usable += (
-            equalizer.solve(layout) is not None if equalizer else sizes[-1] <= budget.limit_bytes
-        )
-        on_layout("layouts", done, len(sampled))
-    return {
-        "study": spec.study,
-        "space": f"{space.name}: {space.describe()}",
-        "layouts": len(space),
-        "layouts_sampled": len(sampled),
-        "share_that_fits": usable / len(sizes),
-        "budget": budget.describe(),
-        "budget_gib": gib(budget.limit_bytes),
-        "budget_mode": spec.budget.mode,
-        "memory_predicted_gib_min": gib(min(sizes)),
-        "memory_predicted_gib_median": gib(statistics.median(sizes)),
-        "memory_predicted_gib_max": gib(max(sizes)),
-        "patterns": [_pattern_row(fit, budget.limit_bytes) for fit in equalizer.patterns()]
-        if equalizer
-        else [],
-        "largest_batch_shape": list(facts.batch_shape),
-        "train_images": facts.train_images,
-        "val_images": facts.val_images,
-        "classes": facts.num_classes,
-        "trials": spec.search.trials,
-    }
-
-
-def _pattern_row(fit: PatternFit, limit_bytes: int) -> dict[str, Any]:
-    return {
-        "pattern": fit.pattern,
-        "layout": str(fit.layout),
-        "memory_predicted_gib": gib(fit.peak_bytes),
-        "deviation": round(fit.peak_bytes / limit_bytes - 1, 4),
-        "solved": fit.solved,
-    }

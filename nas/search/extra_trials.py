@@ -18,7 +18,13 @@ from search_spaces.layout import Layout
 
 @dataclass(frozen=True)
 class ExtraTrial:
-    """A training that is no candidate; `replicate` 0 is the first of its layout."""
+    """A training that is no candidate.
+
+    Attributes:
+        layout: what is trained.
+        role: `baseline` or `replicate`, see `nas.study.roles`.
+        replicate: which training of this layout it is; 0 is the first.
+    """
 
     layout: Layout
     role: str
@@ -26,12 +32,12 @@ class ExtraTrial:
 
 
 class ExtraTrials:
-    """Which of these trainings are still missing.
+    """Decides which trainings beside the candidates are still missing.
 
     Args:
         spec: the request: `search.baselines` and `search.replicates`.
         table: the trials, as last read.
-        baselines: their layouts, asked for when they are needed.
+        baselines: gives the layouts of the baselines; called only when they are needed.
     """
 
     def __init__(
@@ -40,31 +46,30 @@ class ExtraTrials:
         self.spec, self.table, self.baselines = spec, table, baselines
 
     def next(self) -> ExtraTrial | None:
-        """The first that is missing. Which candidates are the best is known when none is in
-        training any more.
+        """Find the first training that is missing, baselines before replicates; None where there is
+        none now. Which candidates are the best is not known while one is in training.
         """
-        settled = self.table.finished_keys(self.spec.run.retries)
-        extras = (
+        finished = self.table.finished_keys(self.spec.run.retries)
+        missing = (
             extra
-            for extra in self._wanted()
-            if (extra.layout.layout_id, extra.replicate) not in settled
+            for extra in self._planned()
+            if (extra.layout.layout_id, extra.replicate) not in finished
         )
-        return next(extras, None)
+        return next(missing, None)
 
-    def _wanted(self) -> Iterator[ExtraTrial]:
-        again = range(1, self.spec.search.replicates)
+    def _planned(self) -> Iterator[ExtraTrial]:
+        replicates = range(1, self.spec.search.replicates)
         if self.spec.wants_baselines:
             layouts = self.baselines()
-            yield from (
-                ExtraTrial(layout, BASELINE, replicate)
-                for replicate in (0, *again)
-                for layout in layouts
-            )
-        if again and not any(trial.state == TrialState.RUNNING for trial in self.table.candidates):
+            for replicate in (0, *replicates):
+                yield from (ExtraTrial(layout, BASELINE, replicate) for layout in layouts)
+        if replicates and not self._any_candidate_runs():
             best = [
                 Layout.parse(trial.user_attrs["layout"])
                 for trial in ranked(self.table.trials)[:TOP]
             ]
-            yield from (
-                ExtraTrial(layout, REPLICATE, replicate) for replicate in again for layout in best
-            )
+            for replicate in replicates:
+                yield from (ExtraTrial(layout, REPLICATE, replicate) for layout in best)
+
+    def _any_candidate_runs(self) -> bool:
+        return any(trial.state == TrialState.RUNNING for trial in self.table.candidates)

@@ -13,18 +13,26 @@ from search_spaces.space import SearchSpace
 
 
 class BudgetLike(Protocol):
-    """What the filter needs to know; `nas.search.budget.Budget` is one."""
+    """What the filter asks of a budget; `nas.search.budget.Budget` is one."""
 
-    space: SearchSpace
-    limit_bytes: int
-    equalizer: Equalizer | None
+    @property
+    def space(self) -> SearchSpace:
+        """Space whose layouts are filtered."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """Limit that no layout may be predicted to exceed."""
+
+    @property
+    def equalizer(self) -> Equalizer | None:
+        """Solves layouts for the limit, in mode `equalize`."""
 
     def predicted_bytes(self, layout: Layout) -> int:
-        """Peak bytes of a layout."""
+        """Predict the peak memory of a layout's training, in bytes."""
 
 
 class LayoutFilter:
-    """Which layouts may be suggested, and a count of those that were not.
+    """Decides which layouts may be suggested, and counts those that were refused.
 
     Args:
         budget: the limit, the space and the prediction, which is asked for as seldom as possible,
@@ -51,11 +59,11 @@ class LayoutFilter:
         self.clear_cache()
 
     def clear_cache(self) -> None:
-        """The predictions have changed."""
+        """Forget what follows from predictions, because they have changed."""
         self._known: dict[Any, dict[tuple[int, ...], bool]] = defaultdict(dict)
 
     def fits(self, layout: Layout) -> bool:
-        """Whether the prediction is within the budget."""
+        """Whether a layout is predicted to need at most the limit."""
         known = self._known[(layout.pattern, layout.widths, layout.stem)]
         for depths, fit in known.items():
             pairs = list(zip(layout.depths, depths, strict=True))
@@ -70,15 +78,17 @@ class LayoutFilter:
         return known[layout.depths]
 
     def resolve(self, layout: Layout) -> Layout | None:
-        """What is trained for a suggestion: the layout itself, or the one that the equalizer makes
-        of it.
+        """Find what is trained for a suggestion: the layout itself or, in mode `equalize`, the one
+        that the equalizer makes of it; None where it does not meet the budget.
         """
         if self.budget.equalizer:
             return self.budget.equalizer.solve(layout)
         return layout if self.fits(layout) else None
 
     def accept(self, layout: Layout) -> Layout | None:
-        """The same, if it was not trained yet; a refusal is counted."""
+        """Find what is trained for a suggestion, as `resolve` does, unless it was trained already;
+        None is a refusal, which is counted.
+        """
         chosen = self.resolve(layout)
         if chosen is None and self.budget.equalizer:
             self.unequal += 1
@@ -90,14 +100,17 @@ class LayoutFilter:
         return chosen
 
     def parameters_of(self, suggestion: Layout, chosen: Layout) -> dict[str, Any]:
-        """What a trial records: the parameters of what is trained or, where it has widths of its
-        own, of the suggestion.
+        """Find the parameters that a trial records: those of the layout `chosen`, which is trained,
+        or, where the equalizer gave it widths that the space has not, those of the suggestion.
         """
         return self.space.encode(chosen if chosen in self.space else suggestion)
 
     def remaining(self, seed: int | None) -> Iterator[dict[str, Any]]:
-        """Parameters of what may still be suggested: those listed, in that order; else in random
-        order or, without a seed, in that of the space.
+        """Yield the parameters of everything that may still be suggested.
+
+        Args:
+            seed: of a random order; None: the order of the space. Listed layouts come in the order
+                of the list, whatever the seed.
         """
         trained = self.trained_layout_ids()
         for layout in self.listed or (self.space if seed is None else self.space.shuffled(seed)):
@@ -107,7 +120,7 @@ class LayoutFilter:
                 yield self.parameters_of(layout, chosen)
 
     def exhausted(self) -> bool:
-        """Nothing is left to suggest."""
+        """Whether nothing is left to suggest."""
         trained = self.trained_layout_ids()
         if self._spare is None or self._spare.layout_id in trained or not self.resolve(self._spare):
             parameters = next(self.remaining(seed=0), None)
@@ -117,7 +130,7 @@ class LayoutFilter:
         return self._spare is None
 
     def refusals(self) -> dict[str, Any]:
-        """The counts, as they go into the study."""
+        """Count what was refused, by the names that `nas_refusals` has in `nas.study.schema`."""
         nearest = (
             {"layout": self.nearest[1], "memory_predicted_gib": gib(self.nearest[0])}
             if self.nearest

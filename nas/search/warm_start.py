@@ -4,8 +4,7 @@ learns from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.config.spec import SearchSpec
 from nas.errors import StudyError, one_of
 from nas.search.layout_filter import LayoutFilter
+from nas.search.objectives import objective_values
 from nas.search.samplers import distributions
 from nas.study.leaderboard import search_uuid
 from nas.study.provenance import differences
@@ -26,7 +26,7 @@ SAME = ("detector", "recipe", "calibration")  # with the data, what a score depe
 
 
 def earlier_studies(spec: SearchSpec) -> list[optuna.Study]:
-    """The searches that a request starts from, all in its database.
+    """Load the searches that a request starts from, `search.warm_start`, all in its database.
 
     Raises:
         StudyError: there is none of a name, or it is no search.
@@ -40,12 +40,11 @@ def earlier_studies(spec: SearchSpec) -> list[optuna.Study]:
 def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optuna.Study:
     others = [other for other in optuna.get_all_study_names(storage) if other != into]
     if name not in others:
-        said = (
+        raise StudyError(
             one_of("search.warm_start", name, others)
             if others
             else f"the database has no other study; got {name!r}"
         )
-        raise StudyError(said)
     earlier = optuna.load_study(study_name=name, storage=storage)
     search_uuid(earlier)
     return earlier
@@ -56,18 +55,16 @@ def take_over(
     earlier: optuna.Study,
     spec: SearchSpec,
     fingerprint: str,
-    allowed: LayoutFilter,
-    objectives: Callable[[dict[str, Any]], list[float]],
+    layout_filter: LayoutFilter,
 ) -> str:
-    """Add the completed trials of an earlier study whose layouts this space has and this budget
-    allows; each once.
+    """Add to a study the completed trials of an earlier one whose layouts its space has and its
+    budget allows; each once.
 
     Args:
-        table: of the study that takes.
+        table: the trials of the study that takes.
         earlier: the study that gives.
         spec, fingerprint: request and data of the study that takes.
-        allowed: its filter.
-        objectives: values of a trial, from its attributes.
+        layout_filter: says which layouts the study that takes may train.
 
     Returns:
         What was done, or why nothing was: scores of another recipe or other data are not
@@ -79,41 +76,51 @@ def take_over(
             f"warning: nothing taken over from {earlier.study_name!r}, its scores are not "
             f"comparable: {'; '.join(changed)}"
         )
-    known = distributions(allowed.space)
     taken = left = 0
     for trial in _trained(earlier):
         layout = Layout.parse(trial.user_attrs["layout"])
         if layout.layout_id in table.trained_layout_ids(spec.run.retries):
             continue
-        try:
-            parameters = allowed.space.encode(layout)
-        except UserError:
+        parameters = _parameters(layout, layout_filter)
+        if parameters is None:
             left += 1
             continue
-        if allowed.resolve(layout) != layout:
-            left += 1
-            continue
-        table.study.add_trial(
-            optuna.trial.create_trial(
-                params=parameters,
-                distributions=known,
-                values=objectives(trial.user_attrs),
-                user_attrs={
-                    **trial.user_attrs,
-                    "role": TAKEN_OVER,
-                    "origin": f"{earlier.study_name} trial {trial.number}",
-                },
-                intermediate_values=trial.intermediate_values
-                if len(table.study.directions) == 1
-                else {},
-                constraints={"taken_over": 0.0},  # within the budget: the filter has just said so
-            )
-        )
+        copied = _copy(trial, earlier, parameters, layout_filter, spec.search.objectives)
+        table.study.add_trial(copied)
         table.read()
         taken += 1
     return (
         f"taken over from {earlier.study_name!r}: {taken} results; {left} others are not in this "
         "space or budget"
+    )
+
+
+def _parameters(layout: Layout, layout_filter: LayoutFilter) -> dict[str, object] | None:
+    """Parameters of a layout in the space of the study that takes; None where it has no such
+    layout, or would train another one in its place.
+    """
+    try:
+        parameters = layout_filter.space.encode(layout)
+    except UserError:
+        return None
+    return parameters if layout_filter.resolve(layout) == layout else None
+
+
+def _copy(
+    trial: FrozenTrial,
+    earlier: optuna.Study,
+    parameters: dict[str, object],
+    layout_filter: LayoutFilter,
+    objectives: Sequence[str],
+) -> FrozenTrial:
+    origin = f"{earlier.study_name} trial {trial.number}"
+    return optuna.trial.create_trial(
+        params=parameters,
+        distributions=distributions(layout_filter.space),
+        values=objective_values(objectives, trial.user_attrs),
+        user_attrs={**trial.user_attrs, "role": TAKEN_OVER, "origin": origin},
+        intermediate_values=trial.intermediate_values if len(objectives) == 1 else {},
+        constraints={"taken_over": 0.0},  # within the budget: the filter has just said so
     )
 
 

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas.study.driver_process import driver_name
 from nas.study.events import Event
-from nas.study.lease import driver_name, make_tables
+from nas.study.storage import make_tables
 from nas.utils.formatting import gib, gib_text, percent
 
 WRITE_S = 2  # together, because a transaction for each would hold the search up
@@ -36,7 +37,14 @@ LOG = sa.Table(
 
 @dataclass(frozen=True)
 class Line:
-    """Of a log: `id` grows, `at` is the database's clock, `driver` is who wrote it."""
+    """One line of a log.
+
+    Attributes:
+        id: grows from line to line.
+        at: when it was written, by the database's clock.
+        driver: who wrote it, as `process PID on HOST`.
+        text: what happened.
+    """
 
     id: int
     at: datetime
@@ -48,8 +56,8 @@ class EventLog:
     """The log of one study.
 
     Args:
-        engine: of its database.
-        study_uuid: of the study.
+        engine: of the study's database; the table of logs is made where it is missing.
+        study_uuid: the study's, `nas_uuid`.
     """
 
     def __init__(self, engine: Engine, study_uuid: str) -> None:
@@ -63,17 +71,17 @@ class EventLog:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Write while the search runs. What cannot be written waits: a log must not end a
-        search.
+        """Write waiting lines every two seconds while the block runs, and at its end. What cannot
+        be written waits: a log must not end a search.
         """
         stop = threading.Event()
 
-        def keep() -> None:
+        def write_waiting() -> None:
             while not stop.wait(WRITE_S):
                 with suppress(SQLAlchemyError):
                     self._flush()
 
-        writer = threading.Thread(target=keep, daemon=True, name="nas-journal")
+        writer = threading.Thread(target=write_waiting, daemon=True, name="nas-event-log")
         writer.start()
         try:
             yield
@@ -84,7 +92,7 @@ class EventLog:
                 self._flush()
 
     def read(self, after: int = 0) -> list[Line]:
-        """Lines with an id above `after`."""
+        """Read the lines with an id above `after`, in order."""
         asked = sa.select(LOG.c.id, LOG.c.at, LOG.c.driver, LOG.c.text).where(
             LOG.c.study_uuid == self.study_uuid, LOG.c.id > after
         )
@@ -105,7 +113,7 @@ class EventLog:
 
 
 def summary(event: Event) -> str:
-    """An event as one line."""
+    """Describe an event in one line, as the terminal and the log have it."""
     if event.kind == "note":
         return event.reason or ""
     parts = [f"trial {event.number}", event.what, STATES.get(event.kind, event.kind)]

@@ -2,30 +2,30 @@
 database, by its own clock.
 
 SQLite serves one driver. PostgreSQL and MySQL serve many: they decide one after the other what is
-next (`exclusive`), and each trial that runs belongs to one of them. What belongs to nobody alive
-may be taken.
+next (`nas.study.lock`), and each trial that runs belongs to one of them. What belongs to nobody
+alive may be taken.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from optuna.storages import InMemoryStorage, RDBStorage
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import StudyError
+from nas.study.driver_process import driver_name, host_id, is_gone
+from nas.study.lock import NoLock, StudyLock
+from nas.study.storage import make_tables
 from nas.utils.signals import sigterm_as_interrupt
 
 LEASE_S = 60
@@ -33,9 +33,6 @@ RENEW_S = 15
 LOOK_S = 2  # for a request to stop
 
 _METADATA = sa.MetaData()
-LOCKS = sa.Table(
-    "nas_locks", _METADATA, sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False)
-)
 DRIVERS = sa.Table(
     "nas_drivers",
     _METADATA,
@@ -56,41 +53,34 @@ OWNERS = sa.Table(
 
 
 class Lease:
-    """One driver's place at a study.
+    """One driver's place at a study in a database.
+
+    Optuna's heartbeat finds trials whose process died, too; it does not let another driver go on
+    with them under their number, nor serve drivers one after the other.
 
     Args:
-        engine: of the study's database.
-        study_id: Optuna's.
+        lock: of the study.
         study_name: for messages.
+        study_uuid: the study's, `nas_uuid`.
+
+    Attributes:
+        token: identifies this driver.
     """
 
-    def __init__(self, engine: Engine, study_id: int, study_name: str) -> None:
-        self.engine, self.study_id, self.study_name = engine, study_id, study_name
-        self.token, self.study_uuid = str(uuid.uuid4()), ""
-        self._shared = engine.dialect.name != "sqlite"
-        make_tables(engine, _METADATA)
-        try:
-            with engine.begin() as connection:
-                connection.execute(sa.insert(LOCKS).values(study_id=study_id))
-        except IntegrityError:
-            pass  # there since an earlier driver
+    def __init__(self, lock: StudyLock, study_name: str, study_uuid: str) -> None:
+        self.lock, self.study_name, self.study_uuid = lock, study_name, study_uuid
+        self.engine, self.token = lock.engine, str(uuid.uuid4())
+        make_tables(self.engine, _METADATA)
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """One driver at a time inside. A driver that dies there lets the others in."""
-        if not self._shared:
-            yield
-            return
-        with self.engine.begin() as connection:
-            connection.execute(
-                sa.select(LOCKS).where(LOCKS.c.study_id == self.study_id).with_for_update()
-            ).all()
-            yield
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Let one driver of the study at a time into a block."""
+        return self.lock.exclusive()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be known as a driver: renewed every 15 s, given back at the end, lost to nobody for 60 s
-        after a crash.
+        """Be known as a driver while the block runs: renewed every 15 s, given back at its end,
+        kept from others for 60 s after a crash. In the block SIGTERM is a `KeyboardInterrupt`, and
+        so is a request to stop.
 
         Raises:
             StudyError: the database serves one driver, and another one lives.
@@ -100,7 +90,7 @@ class Lease:
                 connection
             )  # before the look: of two that come at once, SQLite makes the second wait here
             others = self._living(connection)
-            if others and not self._shared:
+            if others and not self.lock.shared:
                 where = driver_name(others[0].pid, others[0].host)
                 raise StudyError(
                     f"study {self.study_name!r} is being run by {where}; stop it, or wait "
@@ -126,7 +116,7 @@ class Lease:
                 connection.execute(sa.delete(DRIVERS).where(DRIVERS.c.token == self.token))
 
     def others(self) -> list[str]:
-        """The other living drivers of the study, as `process PID on HOST`."""
+        """List the other living drivers of the study, as `process PID on HOST`."""
         with self.engine.connect() as connection:
             return [driver_name(row.pid, row.host) for row in self._living(connection)]
 
@@ -140,7 +130,9 @@ class Lease:
             )
 
     def take(self, number: int) -> str | None:
-        """Make a trial this driver's. Returns the token of the one whose it was."""
+        """Make a trial this driver's; returns the token of the driver whose it was, None where it
+        was nobody's.
+        """
         this = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.number == number)
         with self.engine.begin() as connection:
             before = connection.execute(sa.select(OWNERS.c.token).where(this)).scalar_one_or_none()
@@ -164,7 +156,7 @@ class Lease:
             )
 
     def of_others(self) -> set[int]:
-        """Numbers of the trials that belong to other living drivers."""
+        """List the numbers of the trials that belong to other living drivers."""
         with self.engine.connect() as connection:
             tokens = [row.token for row in self._living(connection)]
             theirs = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.token.in_(tokens))
@@ -223,74 +215,44 @@ class Lease:
 
 
 class SoleLease:
-    """The place at a study in the memory of a process, which nobody else can drive; what it does
-    see `Lease`.
+    """The place at a study in the memory of this process, which nobody else can drive: it has the
+    methods of `Lease` that a search calls, and gives every trial to this driver.
     """
 
     def __init__(self) -> None:
-        self.token, self.study_uuid = str(uuid.uuid4()), ""
+        self.token = str(uuid.uuid4())
 
     def exclusive(self) -> AbstractContextManager[None]:
+        """Let everybody into a block: there is one driver."""
         return nullcontext()
 
     def held(self) -> AbstractContextManager[None]:
+        """Do nothing: there is nobody to be known to."""
         return nullcontext()
 
     def take(self, number: int) -> str | None:
+        """Do nothing: every trial is this driver's. Returns None, as no driver had it before."""
         return None
 
     def owns(self, number: int) -> bool:
+        """Whether a trial is this driver's: always."""
         return True
 
     def of_others(self) -> set[int]:
+        """List the trials of other drivers: none."""
         return set()
 
 
-def lease_of(storage: RDBStorage | InMemoryStorage, study_name: str) -> Lease | SoleLease:
-    """The place of a new driver at a study."""
-    if isinstance(storage, InMemoryStorage):
-        return SoleLease()
-    return Lease(storage.engine, storage.get_study_id_from_name(study_name), study_name)
-
-
-def make_tables(engine: Engine, tables: sa.MetaData) -> None:
-    """Where they are missing."""
-    for _ in tables.tables:
-        with suppress(OperationalError, ProgrammingError, IntegrityError):
-            return tables.create_all(engine)
-        # Another driver has made the same table in the same moment: there is one less to quarrel
-        # about.
-    return tables.create_all(engine)
-
-
-def driver_name(pid: int | None = None, host: str | None = None) -> str:
-    """For people: of a driver, or of this process."""
-    return f"process {pid or os.getpid()} on {(host or host_id()).split('/')[0]}"
+def lease_of(lock: StudyLock | NoLock, study_name: str, study_uuid: str) -> Lease | SoleLease:
+    """Make the place of a new driver at a study; arguments as of `Lease`."""
+    return SoleLease() if isinstance(lock, NoLock) else Lease(lock, study_name, study_uuid)
 
 
 def _alive(driver: Any) -> bool:
-    if driver.host == host_id() and not _process_exists(driver.pid):
+    if is_gone(driver.pid, driver.host):
         return False
     renewed_at: datetime = driver.renewed_at
     now = (
         driver.now if isinstance(driver.now, datetime) else datetime.fromisoformat(str(driver.now))
     )
     return now.replace(tzinfo=None) - renewed_at < timedelta(seconds=LEASE_S)
-
-
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def host_id() -> str:
-    """Host name, boot and process namespace: a pid means something only where all three agree."""
-    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    parts = [socket.gethostname(), boot.read_text().strip() if boot.exists() else ""]
-    parts.append(os.readlink(namespace) if namespace.exists() else "")
-    return "/".join(parts)

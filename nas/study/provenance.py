@@ -7,48 +7,69 @@ from __future__ import annotations
 import platform
 import subprocess
 import uuid
+from contextlib import suppress
 from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import InMemoryStorage
 from pydantic import ValidationError
 
 from nas.config.spec import SearchSpec
 from nas.errors import StudyError
 from nas.reports import DatasetSummary
-from nas.study.storage import parse_url, redacted
+from nas.study.storage import open_storage, parse_url, redacted
 from nas.utils.formatting import gib
 
 MUST_MATCH = ("space", "detector", "recipe", "budget", "calibration", "search.objectives")
 
 
 def public_spec(spec: SearchSpec) -> dict[str, Any]:
-    """The request as it may be stored and printed: without the storage's password."""
+    """Make of a request the plain JSON that may be stored and printed: without the password of its
+    storage.
+    """
     return spec.to_dict() | {"storage": redacted(parse_url(spec.storage))}
 
 
 def versions() -> dict[str, str]:
-    """Of everything that results depend on."""
-    found = {"python": platform.python_version()}
+    """Collect the versions of everything that results depend on, by package; what is not installed
+    is left out.
+    """
+    versions_by_package = {"python": platform.python_version()}
     for package in ("scratch-nas", "torch", "torchvision", "optuna", "ray"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            versions_by_package[package] = version(package)
+    return versions_by_package
 
 
-def git_commit() -> str | None:
-    """Of the checkout this package runs from."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+def git_commit(module: Path = Path(__file__)) -> str | None:
+    """Find the commit of the checkout that this package runs from.
+
+    Args:
+        module: a file of the package, which the checkout must track. A package that is installed in
+            an environment inside somebody else's repository is not part of that repository, and its
+            results do not come from that commit.
+
+    Returns:
+        Forty hexadecimal digits; None where the package runs from no checkout.
+    """
+    if _git(module.parent, "ls-files", "--error-unmatch", "--", module.name) is None:
+        return None
+    return _git(module.parent, "rev-parse", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says in a folder, without the last line's end; None where it refuses or is
+    missing.
+    """
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return answer.stdout.strip()
 
 
 def differences(
@@ -57,21 +78,24 @@ def differences(
     known: dict[str, Any],
     sections: tuple[str, ...] = MUST_MATCH,
 ) -> list[str]:
-    """What a study was made from and this request disagree about in some sections, as
+    """List what a study was made from and a request disagree about, as
     `recipe.epochs was 8, now 9`.
 
     Args:
-        spec, fingerprint: the request, and its data's.
+        spec: the request.
+        fingerprint: identifies the request's data.
         known: attributes of the study.
-        sections: of the request.
+        sections: keys of the request that are compared, with everything below them.
     """
     before, now = _completed(known["nas_spec"]), spec.to_dict()
-    found = [
+    changed = [
         line
         for section in sections
         for line in _compare(section, _part(before, section), _part(now, section))
     ]
-    return found + _compare("the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint)
+    return changed + _compare(
+        "the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint
+    )
 
 
 def match_or_describe(
@@ -84,8 +108,15 @@ def match_or_describe(
     """Put into a new study what it is made from; an existing one must have been made from the same
     request.
 
+    Args:
+        study: the study, just made or of an earlier driver.
+        has_trials: whether there are trials in it.
+        spec: the request; the last one is kept in `nas_spec`.
+        facts: the checked data set.
+        budget_bytes: the memory limit of the search.
+
     Raises:
-        StudyError: it was not, or is no search.
+        StudyError: the study was made from another request, or has trials and is no search.
     """
     known = study.user_attrs
     if "nas_uuid" not in known and has_trials:
@@ -103,6 +134,24 @@ def match_or_describe(
     study.set_user_attr("nas_spec", public_spec(spec))
     if "nas_uuid" not in known:  # last, so that a study with it is described completely
         study.set_user_attr("nas_uuid", str(uuid.uuid4()))
+
+
+def recorded_budget_gib(spec: SearchSpec, storage: InMemoryStorage | None = None) -> float | None:
+    """Look up the budget that a study has recorded, GiB with four decimals; None where there is no
+    such study yet. No study is made.
+
+    Args:
+        spec: the request, which names the database and the study.
+        storage: memory, in place of that database.
+    """
+    try:
+        opened = storage or open_storage(spec.storage, create=False)
+    except StudyError:  # no database yet; what else is wrong with it is said when it is opened
+        return None
+    if spec.study not in optuna.get_all_study_names(opened):
+        return None
+    study_id = opened.get_study_id_from_name(spec.study)
+    return opened.get_study_user_attrs(study_id).get("nas_budget_gib")
 
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:

@@ -30,10 +30,10 @@ PAUSES_S = (
 
 
 class ReportsOutages(Protocol):
-    """Whose calls wait for the database."""
+    """An object whose methods are repeated while the database is away."""
 
     def on_away(self, reason: str, pause_s: float) -> None:
-        """Told before each pause."""
+        """Hear, before each pause of `pause_s` seconds, why the database does not answer."""
 
 
 Self = TypeVar("Self", bound=ReportsOutages)
@@ -44,15 +44,18 @@ R = TypeVar("R")
 def retry_while_unreachable(
     method: Callable[Concatenate[Self, P], R],
 ) -> Callable[Concatenate[Self, P], R]:
-    """Repeat a method while the database is away, uninterrupted each time. The method must bear
-    being repeated.
+    """Decorate a method so that it is repeated while the database is away, and not interrupted by
+    Ctrl-C or SIGTERM in the middle of a call to it.
+
+    Args:
+        method: must bear being repeated after it has been done in part.
 
     Raises:
-        StudyError: by then it is away for two minutes.
+        StudyError: the database has been away for two minutes.
     """
 
     @wraps(method)
-    def call(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def repeated(self: Self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         for pause_s in PAUSES_S:
             try:
                 with defer_signals():
@@ -65,8 +68,8 @@ def retry_while_unreachable(
                 return method(self, *args, **kwargs)
         except AWAY as error:
             raise StudyError(
-                f"the database has been away for {sum(PAUSES_S)} s ({driver_message(error)}); "
-                "the same command goes on where this one stopped"
+                f"the database has been away for {sum(PAUSES_S)} s ({driver_message(error)}); the same "
+                "command goes on where this one stopped"
             ) from error
 
-    return call
+    return repeated

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -53,7 +54,7 @@ _EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "pymysql": "mysql", "M
 
 
 def parse_url(text: str) -> URL:
-    """Check the form of a storage URL.
+    """Parse a storage URL.
 
     Raises:
         StudyError: no URL. The text is not repeated: it may hold a password.
@@ -65,7 +66,9 @@ def parse_url(text: str) -> URL:
 
 
 def redacted(url: URL) -> str:
-    """The URL as it may be printed: no password, and no query, which may hold one."""
+    """Write a URL as it may be printed: without its password, and without its query, which may hold
+    one.
+    """
     return url.set(query={}).render_as_string(hide_password=True)
 
 
@@ -102,7 +105,9 @@ def check_storage(text: str) -> None:
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
-    """Kind of the file system of a folder, as Linux names it; empty where that is not known."""
+    """Find the kind of a folder's file system, as Linux names it (`ext4`, `nfs4`); empty where that
+    is not known.
+    """
     try:
         rows = [line.split()[1:3] for line in mounts.read_text().splitlines()]
     except OSError:
@@ -119,14 +124,17 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
 
 
 def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.storages.RDBStorage:
-    """Connect, and make Optuna's tables where they are missing. SQLite runs in WAL mode: readers do
-    not block the search.
+    """Connect to a database, and make Optuna's tables where they are missing. SQLite runs in WAL
+    mode: readers do not block the search.
 
-    With `read_only` the database itself refuses to be changed, and nothing is made or set.
+    Args:
+        text: URL of the database.
+        create: make the file of an SQLite database where it is missing.
+        read_only: the database itself refuses to be changed, and nothing is made or set.
 
     Raises:
-        StudyError: see `check_storage`; also a file that is not there (unless `create`) or no
-            database.
+        StudyError: the database cannot be used or reached, its file is not there (unless `create`)
+            or is no database.
         MissingDependency: the database's driver is not installed.
     """
     check_storage(text)
@@ -143,6 +151,16 @@ def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.
     if path:
         _guarded(url, lambda: _use_wal(storage.engine))
     return storage
+
+
+def make_tables(engine: sqlalchemy.Engine, tables: sqlalchemy.MetaData) -> None:
+    """Make tables of ours where they are missing, though other drivers may be making the same ones
+    in the same moment.
+    """
+    for _ in tables.tables:  # each time somebody was quicker, there is one less to quarrel about
+        with suppress(OperationalError, ProgrammingError, IntegrityError):
+            return tables.create_all(engine)
+    return tables.create_all(engine)
 
 
 def _use_wal(engine: sqlalchemy.Engine) -> None:
@@ -198,11 +216,12 @@ def _connect(text: str, arguments: dict[str, Any]) -> optuna.storages.RDBStorage
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """File of an SQLite URL, None for a database in memory."""
+    """Find the file of an SQLite URL; None for a database in memory."""
     return Path(url.database) if url.database and url.database != ":memory:" else None
 
 
 def _guarded(url: URL, act: Callable[[], Result]) -> Result:
+    """Do something with a database; its errors become ours."""
     try:
         return act()
     except NoSuchModuleError:
@@ -214,8 +233,7 @@ def _guarded(url: URL, act: Callable[[], Result]) -> Result:
         package = getattr(error, "name", None) or url.drivername
         raise MissingDependency(package, _EXTRAS.get(package, "postgres")) from None
     except SQLAlchemyError as error:
-        reason = driver_message(error)
-        raise StudyError(f"storage {redacted(url)} cannot be opened: {reason}") from None
+        raise StudyError(f"storage {redacted(url)} cannot be opened: {driver_message(error)}") from None
 
 
 def driver_message(error: BaseException) -> str:

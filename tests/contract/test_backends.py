@@ -4,26 +4,31 @@ same way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from helpers.tables import run, table_of
+from helpers.untrained import EventRecorder, report
 from optuna.trial import TrialState
 
 from nas.artifacts.paths import CHECKPOINT, WEIGHTS
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import adapt_to_data
-from nas.errors import OutOfMemory, SpecError
+from nas.errors import DataError, OutOfMemory, OutputError, SpecError, StudyError
 from nas.reports import EpochReport
+from nas.search.open_search import open_search
 from nas.search.search import Search
 from nas.study import schema as attributes
 from nas.study.events import Event
-from nas.study.leaderboard import leaderboard
+from nas.study.leaderboard import leaderboard, load_study
+from nas.study.storage import open_storage
 from nas.utils.formatting import GIB
-from workers.driver import Watcher, run_search
-from workers.simulator.backend import Simulation
-from workers.trial_config import run_job
+from workers.backend import TrialEnd, until_end
+from workers.driver import run_search
+from workers.simulator.backend import Simulation, Timeline
+from workers.trial_config import run_trial
 
 
 def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:
@@ -46,13 +51,13 @@ def spec(tmp_path: Path, digits: Path, **flags: object) -> SearchSpec:
 
 
 def search(request: SearchSpec, backend: str) -> tuple[Search, list[Event]]:
-    events: list[Event] = []
+    recorder = EventRecorder()
     if backend == "simulator":
-        return replayed(request, events), events
-    return run_search(request, Watcher(on_event=events.append), local=backend == "local"), events
+        return replayed(request, recorder), recorder.events
+    return run_search(request, [recorder], local=backend == "local"), recorder.events
 
 
-def replayed(request: SearchSpec, events: list[Event]) -> Search:
+def replayed(request: SearchSpec, recorder: EventRecorder) -> Search:
     """The search on a table of its space, in which a learning rate of 1e30 makes every training
     fail.
     """
@@ -68,10 +73,11 @@ def replayed(request: SearchSpec, events: list[Event]) -> Search:
         facts,
         request.to_dict(),
     )
-    study = Search(request, facts, events.append)
-    with study.lease():
-        Simulation(study, table, workers=2).run()
-    return study
+    timeline = Timeline()
+    opened = open_search(request, facts, [recorder, timeline])
+    with opened.lease():
+        Simulation(opened, table, 2, timeline).run()
+    return opened
 
 
 @pytest.fixture(params=["local", "ray", "simulator"])
@@ -128,9 +134,8 @@ def test_candidates_that_fail_do_not_end_the_search_until_ten_in_a_row(
     assert "10 candidates in a row failed" in study.stop_reason
     reason = study.study.trials[0].user_attrs["fail_reason"]
     assert reason.startswith("NonFiniteLoss: ")
-    assert {event.kind for event in events} == {"started", "failed"} or {"epoch"} & {
-        event.kind for event in events
-    }
+    assert [event.number for event in events if event.kind == "failed"][:10] == list(range(10))
+    assert {event.kind for event in events} == {"started", "failed"}  # diverged in its first epoch
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -172,13 +177,13 @@ def test_out_of_memory_is_infeasible_and_not_tried_again(
 ):
     tried: list[str] = []
 
-    def first_runs_out(job: dict) -> Iterator[EpochReport]:
-        tried.append(job["layout"])
+    def first_runs_out(config: dict) -> Iterator[EpochReport]:
+        tried.append(config["layout"])
         if len(tried) == 1:
             raise OutOfMemory("out of memory at 17.0 GiB on a card", 17 * GIB)
-        yield from run_job(job)
+        yield from run_trial(config)
 
-    monkeypatch.setattr("workers.local.run_job", first_runs_out)
+    monkeypatch.setattr("workers.local.run_trial", first_runs_out)
     study, events = search(spec(tmp_path, digits), "local")
     trials = study.study.trials
     assert [trial.state for trial in trials] == [
@@ -190,3 +195,88 @@ def test_out_of_memory_is_infeasible_and_not_tried_again(
     assert trials[0].user_attrs["memory_peak_gib"] == 17
     assert tried == [trial.user_attrs["layout"] for trial in trials]
     assert [event.kind for event in events][:2] == ["started", "infeasible"]
+
+
+def use_reports(
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    reports: Callable[[int], Iterator[EpochReport]],
+) -> None:
+    """In place of every training: `reports`, called with the trial's number where it is trained."""
+    if backend == "local":
+        monkeypatch.setattr("workers.local.run_trial", lambda config: reports(config["number"]))
+        return
+    from workers.ray_tune import tuner
+
+    class Scripted(tuner.CandidateTrainable):
+        """Defined here, so that Ray sends it to its workers as it is."""
+
+        def reports(self, config: dict) -> Iterator[EpochReport]:
+            return reports(json.loads(config["trial"])["number"])
+
+    monkeypatch.setattr(tuner, "CandidateTrainable", Scripted)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["local", "ray"], indirect=True)
+@pytest.mark.parametrize("kind", [StudyError, OutputError, DataError])
+def test_what_would_stop_every_training_ends_the_search_with_its_reason(
+    tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch, kind: type
+):
+    def reports(number: int) -> Iterator[EpochReport]:
+        yield report(0.1, 1)
+        raise kind("the disk has caught fire")
+
+    use_reports(monkeypatch, backend, reports)
+    request = spec(tmp_path, digits, **{"run.concurrent": 1})
+    with pytest.raises(StudyError, match=r"^the disk has caught fire\. Nothing is lost"):
+        search(request, backend)
+    (trial,) = load_study(open_storage(request.storage, create=False), request.study).trials
+    assert trial.state == TrialState.RUNNING
+    assert trial.intermediate_values == {1: 0.1}
+    monkeypatch.undo()
+    again, _ = search(request, backend)  # the next driver goes on with the same trial
+    assert [(trial.number, trial.state) for trial in again.study.trials] == [
+        (number, TrialState.COMPLETE) for number in range(3)
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["local", "ray"], indirect=True)
+def test_a_training_that_stops_without_a_word_is_a_failure(
+    tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+):
+    def reports(number: int) -> Iterator[EpochReport]:
+        yield report(0.1, 1)
+        if number:
+            yield report(0.2, 2)
+
+    use_reports(monkeypatch, backend, reports)
+    flags = {"search.trials": 1, "run.concurrent": 1}
+    study, _ = search(spec(tmp_path, digits, **flags), backend)
+    assert [trial.state.name for trial in study.study.trials] == ["FAIL", "COMPLETE"]
+    reason = study.study.trials[0].user_attrs["fail_reason"]
+    assert reason == "the training stopped before its last epoch"
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (OutOfMemory("too large", 7), TrialEnd("infeasible", "too large", 7)),
+        (OutputError("full"), TrialEnd("suspended", "full")),
+        (DataError("gone"), TrialEnd("suspended", "gone")),
+        (StudyError("away"), TrialEnd("suspended", "away")),
+        (SpecError("no such weights"), TrialEnd("failed", "SpecError: no such weights")),
+        (ValueError("odd"), TrialEnd("failed", "ValueError: odd")),
+    ],
+)
+def test_every_end_of_a_training_has_one_meaning(error: Exception, end: TrialEnd):
+    def training() -> Iterator[EpochReport]:
+        yield report(0.1, 1)
+        raise error
+
+    assert list(until_end(training())) == [report(0.1, 1), end]
+    pytest.importorskip("ray")
+    from workers.ray_tune.messages import decode, encode
+
+    assert [decode(encode(message)) for message in until_end(training())] == [report(0.1, 1), end]

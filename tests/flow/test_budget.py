@@ -16,7 +16,9 @@ from nas.config.choices import SamplerName
 from nas.config.spec import SearchSpec, load_spec
 from nas.errors import StudyError
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
-from nas.search.budget import Budget, preview
+from nas.search.budget import Budget
+from nas.search.open_search import open_search
+from nas.search.preview import preview
 from nas.search.search import Search
 
 FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
@@ -75,8 +77,8 @@ def test_no_over_budget_candidate_reaches_a_worker(tmp_path: Path, median_bytes:
     request = spec(
         tmp_path, **{"search.sampler": sampler, "budget.memory": f"{median_bytes / 2**20:.2f}MiB"}
     )
-    assert 0.3 < preview(request, FACTS, lambda *_: None)["share_that_fits"] < 0.7
-    study = Search(request, FACTS)
+    assert 0.3 < preview(Budget(request, FACTS), lambda *_: None)["share_that_fits"] < 0.7
+    study = open_search(request, FACTS)
     worker = CountingWorker(study)
     worker.run()
     assert len(worker.sizes) == TRIALS
@@ -100,7 +102,7 @@ def test_equal_memory_from_start_to_end(tmp_path: Path, vary: str):
         "search.trials": 4,
         "search.try": [like],
     }
-    study = Search(spec(tmp_path, **flags), FACTS)
+    study = open_search(spec(tmp_path, **flags), FACTS)
     worker = CountingWorker(study)
     worker.run()
     assert all(
@@ -108,11 +110,11 @@ def test_equal_memory_from_start_to_end(tmp_path: Path, vary: str):
     )
     assert worker.sizes[0] == study.budget.limit_bytes
     assert study.study.trials[0].user_attrs["layout"] == like
-    again = Search(spec(tmp_path, **{**flags, "search.trials": 5}), FACTS)
+    again = open_search(spec(tmp_path, **{**flags, "search.trials": 5}), FACTS)
     CountingWorker(again).run()
     assert len({trial.user_attrs["layout_id"] for trial in again.study.trials}) == 5
     recorded = again.study.user_attrs["nas_refusals"]["patterns"]
-    assert recorded.keys() == {fit.pattern for fit in again.budget.unsolved}
+    assert recorded.keys() == {fit.pattern for fit in again.unsolved_patterns}
 
 
 def test_what_cannot_be_is_said(tmp_path: Path):
@@ -120,17 +122,17 @@ def test_what_cannot_be_is_said(tmp_path: Path):
         StudyError,
         match="no layout of space 'free' fits into 0.0488 GiB: the smallest is C1-C1-C2-C1 with",
     ):
-        Search(spec(tmp_path, **{"budget.memory": "50MiB"}), FACTS)
+        open_search(spec(tmp_path, **{"budget.memory": "50MiB"}), FACTS)
     flags = {"budget.mode": "equalize", "budget.memory": "8TiB"}
     with pytest.raises(
         StudyError,
         match="no layout of space 'free' meets the budget.*the nearest is T.*budget.tolerance",
     ):
-        Search(spec(tmp_path, **flags), FACTS)
+        open_search(spec(tmp_path, **flags), FACTS)
     flags = {"budget.mode": "equalize", "budget.like": "T2-T2-T6-T2", "search.try": ["C1-C1-C2-C1"]}
     with pytest.raises(
         StudyError,
         match=r"search.try: C1-C1-C2-C1 needs .* GiB, the budget is .* \(that of T2-T2-T6-T2\)",
     ):
-        Search(spec(tmp_path, **flags), FACTS)
+        open_search(spec(tmp_path, **flags), FACTS)
     assert not (tmp_path / "nas.db").exists()

@@ -21,7 +21,7 @@ from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions
 from nas.search.forecast.forecast import recall, remember
 from nas.search.layout_sample import spread, uniform_sample
-from nas.search.search import Search
+from nas.search.open_search import open_search
 
 TOTALS = ("epochs_per_trial", "train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours")
 SECONDS = 3600
@@ -226,7 +226,7 @@ def test_the_first_suggestions_are_those_of_the_search(
     wanted = {"search.try": TRIED[:1], "search.seed": 3, **wanted}
     spec, _, facts = adapt_to_data(request(digits, tmp_path, **wanted))
     first, candidates = first_suggestions(Budget(spec, facts))
-    study, layouts = Search(spec, facts), []
+    study, layouts = open_search(spec, facts), []
     for _ in range(4):
         assignment = study.ask()
         assert assignment

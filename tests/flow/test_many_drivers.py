@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from nas.artifacts.paths import CHECKPOINT
 from nas.config.spec import load_spec
-from nas.search.search import Search
+from nas.search.open_search import open_search
 
 EPOCHS = 3
 
@@ -45,7 +45,7 @@ def drive(url: str, folder: Path, name: str, trials: int, dies_after: int, space
         "search.baselines": False,
         "search.seed": os.getpid() % 1000,
     }
-    study = Search(load_spec(None, request), FACTS)
+    study = open_search(load_spec(None, request), FACTS)
     draw = random.Random(os.getpid())
     done: dict[int, int] = {}  # epochs of each trial
 

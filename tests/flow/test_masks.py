@@ -24,7 +24,7 @@ from nas.data.splits import BOXES_ONLY, adapt_to_data
 from nas.export.bundle import read_bundle
 from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
-from workers.driver import Watcher, run_search
+from workers.driver import run_search
 
 SIDE = 64
 FLAGS = {
@@ -130,13 +130,13 @@ def test_masks_reach_the_study_and_come_back_from_a_bundle(
 
 
 def test_the_same_request_goes_on(study: Search):
-    again = run_search(study.spec.model_copy(), Watcher(), local=True)
+    again = run_search(study.spec.model_copy(), local=True)
     assert again.ended == 1
     boxes_only = study.spec.model_copy(
         update={"detector": study.spec.detector.model_copy(update={"masks": False})}
     )
     with pytest.raises(Exception, match="detector.masks was True, now False"):
-        run_search(boxes_only, Watcher(), local=True)
+        run_search(boxes_only, local=True)
 
 
 def test_data_without_masks_train_boxes_alone_and_say_so_once(

@@ -63,15 +63,15 @@ def test_from_start_to_end(
     tmp_path: Path, words: list[object], nas: Run, monkeypatch: pytest.MonkeyPatch
 ):
     began: list[str] = []
-    run_job = workers.local.run_job
+    run_trial = workers.local.run_trial
 
     def interrupted(job):
         began.append(job["folder"])
         if len(began) == 4:
             raise KeyboardInterrupt
-        return run_job(job)
+        return run_trial(job)
 
-    monkeypatch.setattr(workers.local, "run_job", interrupted)
+    monkeypatch.setattr(workers.local, "run_trial", interrupted)
     code, _, said = nas(*words, "--layouts", 2)
     assert code == 130
     assert "The same command goes on" in said

@@ -13,7 +13,7 @@ import yaml
 
 from nas.config.spec import load_spec
 from nas.search.search import Search
-from workers.driver import Watcher, run_search
+from workers.driver import run_search
 from workers.simulator.backend import simulate
 from workers.simulator.tabular_benchmark import TabularBenchmark
 
@@ -70,8 +70,8 @@ def test_a_replay_suggests_and_ends_as_the_search_in_earnest(
         "search.sampler": "tpe",
         "search.pruner": "median",
     }
-    earnest = run_search(load_spec(REQUEST, flags), Watcher(), local=backend == "local")
-    replay = simulate(load_spec(REQUEST, flags), table, workers=1).study
+    earnest = run_search(load_spec(REQUEST, flags), local=backend == "local")
+    replay = simulate(load_spec(REQUEST, flags), table, workers=1).search
     assert outcome(earnest) == outcome(replay)
     assert len({state for _, state, _ in outcome(replay)}) == 2  # some were pruned
     for trained, replayed in zip(earnest.study.trials, replay.study.trials, strict=True):

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.config.spec import load_spec
 from nas.search.search import Search
-from workers.driver import Watcher, run_search
+from workers.driver import run_search
 
 LAYOUTS = ("C1-C1-T2-T1@16", "C2-C1-T3-T2@16", "T1-T1-T2-T1@24", "C1-C1-C1-C1@16", "C1-T2-T1-T1@24")
 SPEC = {
@@ -118,4 +118,4 @@ def trained_search(folder: Path, data: Path, **flags: Any) -> Search:
         "search.trials": 2,
         "search.baselines": False,
     }
-    return run_search(load_spec(None, defaults | flags), Watcher(), local=True)
+    return run_search(load_spec(None, defaults | flags), local=True)

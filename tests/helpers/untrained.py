@@ -10,7 +10,8 @@ from optuna.storages import InMemoryStorage
 
 from nas.config.spec import SearchSpec, load_spec
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
-from nas.search.search import Search
+from nas.search.callbacks import SearchCallback
+from nas.search.open_search import open_search
 from nas.study.events import Event
 
 FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
@@ -33,6 +34,16 @@ def spec(tmp_path: Path, **flags: object) -> SearchSpec:
     )
 
 
+class EventRecorder(SearchCallback):
+    """Keeps the events that it hears of."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+
 class Driver:
     """A study and the events it told of; in its database, or in memory."""
 
@@ -43,9 +54,10 @@ class Driver:
         memory: InMemoryStorage | None = None,
         **flags: object,
     ) -> None:
-        self.events: list[Event] = []
+        recorder = EventRecorder()
+        self.events = recorder.events
         self.spec = spec(tmp_path, **flags)
-        self.study = Search(self.spec, facts, self.events.append, memory)
+        self.study = open_search(self.spec, facts, [recorder], memory)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

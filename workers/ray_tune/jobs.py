@@ -19,13 +19,13 @@ from nas.study.storage import parse_url
 from nas.utils.paths import is_remote
 from workers.ray_tune.session import package_folders
 
-ENTRY = "python -m nas.cli.run_request request.json"
+REQUEST = "request.json"  # in the working directory of the job
 SUCCEEDED = "SUCCEEDED"
 STARTING_S = 60  # a cluster that has just been started takes no jobs yet
 
 
 def check_for_cluster(spec: SearchSpec) -> None:
-    """Refuse what only this machine could use.
+    """Refuse a request that names what only this machine could use.
 
     Raises:
         SpecError: relative paths, an SQLite file, or a password, which would travel through Ray.
@@ -55,11 +55,19 @@ def check_for_cluster(spec: SearchSpec) -> None:
         )
 
 
-def submit_job(spec: SearchSpec, url: str) -> str:
-    """Start the search there; returns the job's id.
+def submit_job(spec: SearchSpec, url: str, entry: str) -> str:
+    """Start a search on a cluster.
+
+    Args:
+        spec: the request.
+        url: of the cluster's Jobs API, `http://head:8265`.
+        entry: the command that runs there; the path of the request is added to it.
+
+    Returns:
+        The id of the job.
 
     Raises:
-        SpecError: see `check_for_cluster`.
+        SpecError: only this machine could use what the request names.
         StudyError: no cluster answers.
         MissingDependency: Ray is not installed, or without what the Jobs API needs.
     """
@@ -71,13 +79,13 @@ def submit_job(spec: SearchSpec, url: str) -> str:
             shutil.copytree(
                 package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__")
             )
-        (folder / "request.json").write_text(json.dumps(spec.to_dict()))
+        (folder / REQUEST).write_text(json.dumps(spec.to_dict()))
         deadline = time.monotonic() + STARTING_S
         while True:
             try:
                 return str(
                     client.submit_job(
-                        entrypoint=ENTRY,
+                        entrypoint=f"{entry} {REQUEST}",
                         runtime_env={"working_dir": name},
                         metadata={"study": spec.study},
                     )

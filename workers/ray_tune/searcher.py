@@ -8,7 +8,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from nas.search.search import Search, TrialAssignment
+from nas.search.search import Search
+from nas.search.trial_queue import TrialAssignment
 from workers.ray_tune.session import NodeMonitor
 from workers.trial_config import TrialConfigBuilder
 
@@ -23,35 +24,41 @@ class StudySearcher(Searcher):
     """A searcher without a state of its own but for which Ray trial is which trial of the study.
 
     Args:
-        study: decides.
-        jobs: makes the configuration of a Ray trial, one JSON string.
+        search: decides.
+        configs: makes the configuration of a Ray trial, one JSON string.
         concurrent: how many trials run at once.
+
+    Attributes:
+        numbers: of the trials in the study, by the ids of Ray's trials.
     """
 
-    def __init__(self, study: Search, jobs: TrialConfigBuilder, concurrent: int) -> None:
+    def __init__(self, search: Search, configs: TrialConfigBuilder, concurrent: int) -> None:
         super().__init__()
-        self.study, self.jobs, self.concurrent = study, jobs, concurrent
+        self.search, self.configs, self.concurrent = search, configs, concurrent
         self.numbers: dict[str, int] = {}
         self._watch = NodeMonitor()
         self._chosen: TrialAssignment | None = None
         self._short, self._handed_s = False, 0.0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Answer Tune with the configuration of its next trial, None where there is nothing to
+        start now, or `FINISHED`.
+        """
         self._watch.look()
         chosen = (
-            self._chosen if self._chosen and self.study.is_running(self._chosen.number) else None
+            self._chosen if self._chosen and self.search.is_running(self._chosen.number) else None
         )
-        free = self.study.running - bool(chosen) < self.concurrent
+        free = self.search.running - bool(chosen) < self.concurrent
         if chosen is None and (free or self._short) and not self._starting:
-            chosen = self.study.ask()
+            chosen = self.search.ask()
             if chosen is None and free:
-                return FINISHED if self.study.finished else None
+                return FINISHED if self.search.finished else None
         self._chosen = None if free else chosen
         if chosen is None or not free:
             return None
         self._handed_s = time.monotonic()
         self.numbers[trial_id] = chosen.number
-        return {"job": json.dumps(self.jobs.job(chosen))}
+        return {"trial": json.dumps(self.configs.build(chosen))}
 
     @property
     def _starting(self) -> bool:
@@ -59,27 +66,31 @@ class StudySearcher(Searcher):
         answer.
         """
         return (
-            self._short and self.study.running > 0 and time.monotonic() - self._handed_s < START_S
+            self._short and self.search.running > 0 and time.monotonic() - self._handed_s < START_S
         )
 
     def trained_for(self, elapsed_s: float) -> None:
-        """A candidate has come to its end."""
+        """Hear how many seconds a candidate trained that came to its end: short ones are chosen
+        ahead.
+        """
         self._short = elapsed_s < SHORT_S
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Only a worker that died ends here; every other end goes through the scheduler."""
+        """Hear the end of a Ray trial. Only a worker that died matters here; every other end goes
+        through the scheduler.
+        """
         number = self.numbers.pop(trial_id, None)
-        if error and number is not None and self.study.is_running(number):
-            self.study.requeue(number, "the worker process died")
+        if error and number is not None and self.search.is_running(number):
+            self.search.requeue(number, "the worker process died")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing for Tune to store: the study is the state."""
+        """Give Tune nothing to store: the study is the state."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """See `__getstate__`."""
+        """Store nothing: the study is the state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """See `__getstate__`."""
+        """Restore nothing: the study is the state."""

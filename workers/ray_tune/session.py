@@ -23,6 +23,7 @@ from nas.errors import StudyError, UserError
 from nas.study.schema import STORAGE_VARIABLE
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path
+from workers.ray_tune.ray_internals import is_job_driver
 from workers.resources import Node, TrialResources, plan, smallest_card_bytes
 
 PACKAGES = (
@@ -47,7 +48,14 @@ _SETTINGS = {
 
 @contextmanager
 def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]:
-    """Ray for one search, and the share of one candidate.
+    """Start Ray for one search, or join the cluster at RAY_ADDRESS; it ends with the block.
+
+    Args:
+        spec: the request.
+        budget_bytes: memory limit of a candidate, from which its share of a GPU follows.
+
+    Returns:
+        How many trials run at once, and what each of them gets.
 
     Raises:
         SpecError: the request asks for more than there is.
@@ -88,7 +96,8 @@ class NodeMonitor:
         self._looked_s = time.monotonic()
 
     def look(self) -> None:
-        """Often, for it costs nothing.
+        """Look whether there is still a machine; may be called often, for it looks every five
+        seconds.
 
         Raises:
             StudyError: there is none.
@@ -105,19 +114,14 @@ class NodeMonitor:
 
 
 def package_folders() -> list[Path]:
-    """Where our packages are installed."""
+    """List the folders of our packages, as they are installed here."""
     return [Path(str(importlib.import_module(name).__file__)).parent for name in PACKAGES]
 
 
 def _join(address: str) -> None:
     import ray
 
-    # A job of the Jobs API has brought the packages itself.
-    shipped = (
-        {}
-        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        else {"py_modules": [str(path) for path in package_folders()]}
-    )
+    shipped = {} if is_job_driver() else {"py_modules": [str(path) for path in package_folders()]}
     try:
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped
@@ -216,8 +220,19 @@ def _judge(
 def probe_node(
     root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None
 ) -> dict[str, Any]:
-    """Runs on a machine of the cluster: what it has and sees. Leaves a file beside the one it looks
-    for.
+    """Find out, on a machine of the cluster, what it has and sees.
+
+    Args:
+        root: of the data.
+        splits: names of the splits whose annotation files are looked at.
+        output: folder of all studies.
+        name: of a file in it that is looked for; another one is left beside it.
+        weights: file to start from, if any.
+
+    Returns:
+        Plain JSON: `refused` with a sentence, or `sizes` of the annotation files in bytes,
+        `sees_output`, the name of the file that it `wrote`, `card_bytes` and the version of
+        `torch`.
     """
     mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
     try:

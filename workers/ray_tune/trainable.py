@@ -7,47 +7,49 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from ray import tune
 
-from nas.errors import DataError, OutOfMemory, OutputError
 from nas.reports import EpochReport
 from nas.training.gpu_memory import free_memory
-from workers.trial_config import run_job
+from workers.backend import TrialEnd, until_end
+from workers.ray_tune.messages import encode
+from workers.trial_config import run_trial
 
 
 class CandidateTrainable(tune.Trainable):
-    """Reports travel as one JSON string, because Tune takes nested results apart. Checkpoints are
-    the candidate's own.
+    """Trains one candidate after the other in a worker process of Ray. Checkpoints are the
+    candidate's own, not Tune's. What ends a training is sent, not raised, so that the process stays
+    for the next candidate.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Begin the first candidate of this process."""
         # what has been imported stays; to search it for garbage after every candidate takes 0.2 s
         gc.freeze()
-        self._reports = self.reports(config)
+        self._begin(config)
 
     def reports(self, config: dict[str, Any]) -> Iterator[EpochReport]:
-        """Of a candidate."""
-        return run_job(json.loads(config["job"]))
+        """Train the candidate of a configuration, whose one key `trial` holds what
+        `TrialConfigBuilder.build` made, as JSON.
+        """
+        return run_trial(json.loads(config["trial"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next candidate in this process; always possible."""
         self.cleanup()
-        self._reports = self.reports(new_config)
+        self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        try:
-            message: dict[str, Any] = {"report": asdict(next(self._reports))}
-        except OutOfMemory as error:
-            message = {"reason": str(error), "peak_bytes": error.peak_bytes}
-        except (OutputError, DataError) as error:
-            message = {"reason": str(error), "halts": True}
-        except Exception as error:  # sent, not raised: the process stays for the next candidate
-            message = {"reason": f"{type(error).__name__}: {error}"}
-        return {"message": json.dumps(message)}
+        """Train an epoch; returns its report, or how the training ended, under `message`."""
+        return {"message": encode(next(self._messages))}
 
     def cleanup(self) -> None:
-        self._reports = iter(())
+        """Drop the candidate and what it has on the GPU."""
+        self._messages: Iterator[EpochReport | TrialEnd] = iter(())
         free_memory()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._messages = until_end(self.reports(config))

@@ -13,8 +13,12 @@ from optuna.storages import InMemoryStorage
 
 from nas.config.spec import SearchSpec
 from nas.reports import EpochReport
-from nas.search.search import Search, TrialAssignment
+from nas.search.callbacks import SearchCallback
+from nas.search.open_search import open_search
+from nas.search.search import Search
+from nas.search.trial_queue import TrialAssignment
 from nas.study.events import Event
+from workers.backend import TrialEnd, tell
 from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
 
 
@@ -24,6 +28,22 @@ class Moment:
 
     at_s: float
     event: Event
+
+
+class Timeline(SearchCallback):
+    """The simulated clock, and what happened by it.
+
+    Attributes:
+        clock_s: simulated seconds since the search began; set by the simulation.
+        moments: every event of the search, in order.
+    """
+
+    def __init__(self) -> None:
+        self.clock_s = 0.0
+        self.moments: list[Moment] = []
+
+    def on_event(self, event: Event) -> None:
+        self.moments.append(Moment(self.clock_s, event))
 
 
 @dataclass(order=True)
@@ -48,31 +68,45 @@ class Simulation:
     reports are heard first, in the order of the trials, then every free worker is given something.
 
     Args:
-        study: decides, as it does for real workers.
-        table: has every layout of the study's space.
+        search: decides, as it does for real workers.
+        table: has every layout of the search's space.
         workers: how many candidates train at once.
+        timeline: a callback of the search.
+
+    Attributes:
+        busy_s: sum of the workers' seconds for candidates that came to an end.
 
     Raises:
-        StudyError: the table cannot answer for this study; see `TabularBenchmark.check`.
+        StudyError: the table cannot answer for this search; see `TabularBenchmark.check`.
     """
 
-    def __init__(self, study: Search, table: TabularBenchmark, workers: int) -> None:
-        table.check(study.spec)
-        self.study, self.table, self.workers = study, table, workers
-        self.clock_s = self.busy_s = 0.0
-        self.moments: list[Moment] = []
+    def __init__(
+        self, search: Search, table: TabularBenchmark, workers: int, timeline: Timeline
+    ) -> None:
+        table.check(search.spec)
+        self.search, self.table, self.workers, self.timeline = search, table, workers, timeline
+        self.busy_s = 0.0
         self._due: list[_Due] = []
-        self._tell = study.on_event
-        study.on_event = self._heard
+
+    @property
+    def clock_s(self) -> float:
+        """Simulated seconds since the search began."""
+        return self.timeline.clock_s
+
+    @property
+    def moments(self) -> list[Moment]:
+        """Everything that has happened so far, in order."""
+        return self.timeline.moments
 
     def run(self, until_s: float = math.inf) -> list[Moment]:
-        """Drive the study to its end, or until that time. Returns everything that happened;
-        `clock_s` is then when it ended, `busy_s` the sum of the workers' seconds for candidates
-        that came to an end.
+        """Drive the search to its end, or until that time.
+
+        Returns:
+            Everything that happened; `clock_s` is then when it ended.
         """
         self._fill()
         while self._due and self._due[0].at_s <= until_s:
-            self.clock_s = self._due[0].at_s
+            self.timeline.clock_s = self._due[0].at_s
             while self._due and self._due[0].at_s == self.clock_s:
                 self._hear(heapq.heappop(self._due))
             self._fill()
@@ -80,14 +114,14 @@ class Simulation:
 
     def _fill(self) -> None:
         """Something for every free worker."""
-        while len(self._due) < self.workers and not self.study.finished:
-            if (assignment := self.study.ask()) is None:
+        while len(self._due) < self.workers and not self.search.finished:
+            if (assignment := self.search.ask()) is None:
                 return
             self._start(assignment)
 
     def _start(self, assignment: TrialAssignment) -> None:
         run = self.table.run_of(assignment.layout, assignment.seed)
-        reports = iter(run.reports(self.study.spec.recipe.epochs, self.table.device))
+        reports = iter(run.reports(self.search.spec.recipe.epochs, self.table.device))
         self._push(assignment.number, self.clock_s, run, reports)
 
     def _push(
@@ -98,16 +132,11 @@ class Simulation:
         heapq.heappush(self._due, _Due(begun_s + elapsed_s, number, begun_s, run, rest, report))
 
     def _hear(self, due: _Due) -> None:
-        if due.report is None:
-            self.study.fail(due.number, due.run.fail_reason or "")
-        elif self.study.report(due.number, due.report):
+        message = due.report or TrialEnd("failed", due.run.fail_reason or "")
+        if tell(self.search, due.number, message):
             self._push(due.number, due.begun_s, due.run, due.rest)
-            return
-        self.busy_s += due.at_s - due.begun_s
-
-    def _heard(self, event: Event) -> None:
-        self.moments.append(Moment(self.clock_s, event))
-        self._tell(event)
+        else:
+            self.busy_s += due.at_s - due.begun_s
 
 
 def simulate(
@@ -122,6 +151,8 @@ def simulate(
     Raises:
         StudyError: the table cannot answer for this search.
     """
-    simulation = Simulation(Search(spec, table.facts, storage=InMemoryStorage()), table, workers)
+    timeline = Timeline()
+    search = open_search(spec, table.facts, [timeline], InMemoryStorage())
+    simulation = Simulation(search, table, workers, timeline)
     simulation.run(until_s)
     return simulation

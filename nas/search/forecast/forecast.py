@@ -89,14 +89,13 @@ class Slots:
 
 
 def forecast(
-    spec: SearchSpec, splits: Splits, facts: DatasetSummary, slots: Slots, on_layout: CountProgress
+    budget: Budget, splits: Splits, slots: Slots, on_layout: CountProgress
 ) -> SearchForecast | None:
     """Measure a few layouts on this machine and predict what the search will take.
 
     Args:
-        spec: the request.
-        splits: its data set, checked.
-        facts: the data set in a few figures.
+        budget: of the search, with its request and the data set in a few figures.
+        splits: the data set, checked.
         slots: where candidates will run.
         on_layout: told of every measurement: what is counted, how many are done, and of how many.
 
@@ -106,7 +105,7 @@ def forecast(
     Raises:
         UserError, CandidateError: as the training of a candidate.
     """
-    began_s, budget = time.perf_counter(), Budget(spec, facts)
+    began_s, spec = time.perf_counter(), budget.spec
     first, candidates = first_suggestions(budget)
     if not first:
         return None

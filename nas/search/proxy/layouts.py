@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from nas.errors import StudyError
 from nas.search.budget import Budget
+from nas.search.feasibility import check_feasible
 from nas.search.layout_filter import LayoutFilter
 from search_spaces.layout import Layout
 
@@ -34,8 +35,8 @@ def choose_layouts(
         StudyError: nothing fits, or fewer than two layouts do.
     """
     allowed, by_both = LayoutFilter(proxy, set), LayoutFilter(full, set)
-    proxy.check(allowed.resolve)
-    full.check(by_both.resolve)
+    check_feasible(proxy)
+    check_feasible(full)
 
     def fits(layout: Layout) -> bool:
         return layout in proxy.space and allowed.resolve(layout) == layout and by_both.fits(layout)

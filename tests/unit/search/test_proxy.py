@@ -19,6 +19,7 @@ from dashboards.study_view import StudyView
 from dashboards.summary import summary_paragraphs
 from nas.errors import SpecError, StudyError
 from nas.search.budget import Budget
+from nas.search.open_search import open_search
 from nas.search.proxy.layouts import choose_layouts, spread
 from nas.search.proxy.rank_correlation import Pair, agreement, interval, ranks, top_recall, verdict
 from nas.search.proxy.studies import (
@@ -264,7 +265,7 @@ class Check:
     def train(self, name: str, layouts: list[Layout], scores: list[float | None]) -> Search:
         """None is a failure."""
         request = request_of(self.spec if name == PROXY else self.full_spec, name, layouts)
-        study, epochs = Search(request, FACTS), request.recipe.epochs
+        study, epochs = open_search(request, FACTS), request.recipe.epochs
         while assignment := study.ask():
             score = scores[layouts.index(assignment.layout)]
             if score is None:

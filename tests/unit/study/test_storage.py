@@ -20,7 +20,9 @@ import sqlalchemy as sa
 
 import nas.study.storage
 from nas.errors import StudyError
-from nas.study.lease import DRIVERS, LEASE_S, Lease, host_id
+from nas.study.driver_process import host_id
+from nas.study.lease import DRIVERS, LEASE_S, Lease
+from nas.study.lock import StudyLock
 from nas.study.storage import (
     check_storage,
     driver_message,
@@ -140,9 +142,7 @@ def engine(tmp_path: Path) -> sa.Engine:
 
 
 def lease(engine: sa.Engine, study_uuid: str, name: str) -> AbstractContextManager[None]:
-    made = Lease(engine, 1, name)
-    made.study_uuid = study_uuid
-    return made.held()
+    return Lease(StudyLock(engine, 1), name, study_uuid).held()
 
 
 def held(engine: sa.Engine) -> list:
@@ -260,8 +260,7 @@ def test_a_lease_is_renewed(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_trials_belong_to_one_driver(engine: sa.Engine):
-    first, second = (Lease(engine, 1, "cells") for _ in range(2))
-    first.study_uuid = second.study_uuid = "uuid-1"
+    first, second = (Lease(StudyLock(engine, 1), "cells", "uuid-1") for _ in range(2))
     assert first.take(7) is None
     assert (first.owns(7), second.owns(7)) == (True, False)
     with first.held():
@@ -274,8 +273,7 @@ def test_trials_belong_to_one_driver(engine: sa.Engine):
 
 def test_a_request_to_stop_is_an_interrupt(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("nas.study.lease.LOOK_S", 0.05)
-    asking = Lease(engine, 1, "cells")
-    asking.study_uuid = "uuid-1"
+    asking = Lease(StudyLock(engine, 1), "cells", "uuid-1")
     assert asking.others() == []
 
     def wait() -> None:

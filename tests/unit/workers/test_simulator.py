@@ -10,9 +10,9 @@ from helpers.tables import REQUEST, SMALL, plain, run, spec_of, table_of
 from optuna.trial import TrialState
 
 from nas.errors import StudyError
-from nas.search.search import Search
+from nas.search.open_search import open_search
 from search_spaces.layout import Layout
-from workers.simulator.backend import Simulation, simulate
+from workers.simulator.backend import Simulation, Timeline, simulate
 from workers.simulator.tabular_benchmark import TabularBenchmark
 
 FIVE = ("C1-C1-C1-C1@16", "C1-C1-C1-T1@16", "C1-C1-T1-T1@16", "C1-T1-T1-T1@16", "T1-T1-T1-T1@16")
@@ -50,7 +50,7 @@ def test_a_schedule_computed_by_hand(tmp_path: Path):
     ]
     assert simulation.clock_s == 100
     assert simulation.busy_s == 40 + 80 + 20 + 40 + 20
-    assert simulation.study.study.trials[4].intermediate_values == {1: 0}
+    assert simulation.search.study.trials[4].intermediate_values == {1: 0}
 
 
 def test_one_worker_takes_one_after_the_other(tmp_path: Path):
@@ -80,10 +80,10 @@ def test_more_workers_than_trials_and_the_whole_space(tmp_path: Path):
     flags = {"search.trials": 1000, "search.sampler": "random"}
     request = spec_of(table, tmp_path, **{"space": small, **flags})
     everything = simulate(request, table, workers=3)
-    assert everything.study.stop_reason == "space exhausted"
+    assert everything.search.stop_reason == "space exhausted"
     layouts = list(request.search_space())
     assert everything.busy_s == sum(table.run_of(layout, 0).elapsed_s[-1] for layout in layouts)
-    assert {trial.user_attrs["layout"] for trial in everything.study.study.trials} == set(
+    assert {trial.user_attrs["layout"] for trial in everything.search.study.trials} == set(
         map(str, layouts)
     )
 
@@ -101,7 +101,7 @@ def test_a_training_that_failed_fails_again_at_its_time(tmp_path: Path):
         table, tmp_path, **{"search.trials": 1, "search.try": [FIVE[0]], "run.retries": 0}
     )
     simulation = simulate(request, table, workers=1)
-    first, second = simulation.study.study.trials
+    first, second = simulation.search.study.trials
     assert first.state == TrialState.FAIL
     assert first.user_attrs["fail_reason"] == "NonFiniteLoss: in step 9"
     assert second.state == TrialState.COMPLETE
@@ -111,7 +111,7 @@ def test_a_training_that_failed_fails_again_at_its_time(tmp_path: Path):
 def test_a_training_that_converged_early_is_complete(tmp_path: Path):
     table = table_of(lambda layout: [run(str(layout), (0.1, 0.2))])
     simulation = simulate(spec_of(table, tmp_path, **{"search.trials": 1}), table, workers=1)
-    (trial,) = simulation.study.study.trials
+    (trial,) = simulation.search.study.trials
     assert (trial.state, trial.value, trial.user_attrs["epochs"]) == (TrialState.COMPLETE, 0.2, 2)
 
 
@@ -129,12 +129,14 @@ def test_the_storage_changes_nothing(tmp_path: Path, sampler: str):
     }
     request = spec_of(table, tmp_path, **flags)
     in_memory = simulate(request, table, workers=3)
-    in_sql = Simulation(Search(request, table.facts), table, workers=3)
+    timeline = Timeline()
+    opened = open_search(request, table.facts, [timeline])
+    in_sql = Simulation(opened, table, 3, timeline)
     in_sql.run()
     assert (tmp_path / "nas.db").exists()
 
     def outcome(simulation: Simulation) -> list[tuple]:
-        trials = simulation.study.study.trials
+        trials = simulation.search.study.trials
         known = [
             {k: v for k, v in trial.user_attrs.items() if k != "checkpoint"} for trial in trials
         ]
@@ -152,7 +154,7 @@ def test_the_storage_changes_nothing(tmp_path: Path, sampler: str):
         ]
 
     assert outcome(in_memory) == outcome(in_sql)
-    assert len({trial.state for trial in in_sql.study.study.trials}) == 2  # some were pruned
+    assert len({trial.state for trial in in_sql.search.study.trials}) == 2  # some were pruned
     assert [(m.at_s, m.event.number, m.event.kind) for m in in_memory.moments] == [
         (m.at_s, m.event.number, m.event.kind) for m in in_sql.moments
     ]
@@ -167,7 +169,7 @@ def test_the_seed_decides(tmp_path: Path):
         )
         return [
             trial.user_attrs["layout"]
-            for trial in simulate(request, table, workers=4).study.study.trials
+            for trial in simulate(request, table, workers=4).search.study.trials
         ]
 
     assert suggested(3) == suggested(3) != suggested(4)
@@ -233,7 +235,7 @@ def test_the_request_of_a_table_is_complete():
 def test_a_search_that_prunes_at_equal_cost(tmp_path: Path, pruner: str):
     table = table_of(request={**REQUEST, "space": SMALL})
     flags = {"search.trials": 17, "search.pruner": pruner, "search.prune_at": "cost"}
-    study = simulate(spec_of(table, tmp_path, **flags), table, workers=2).study.study
+    study = simulate(spec_of(table, tmp_path, **flags), table, workers=2).search.study
     assert len(study.trials) == 16
     pruned = [trial for trial in study.trials if trial.state == TrialState.PRUNED]
     assert 0 < len(pruned) < 16

@@ -1,0 +1,73 @@
+"""One driver of a study at a time: a row of ours in the study's own database, which a driver locks
+while it decides what is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import sqlalchemy as sa
+from optuna.storages import InMemoryStorage
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from nas.study.optuna_internals import Storage
+from nas.study.storage import make_tables
+
+_METADATA = sa.MetaData()
+LOCKS = sa.Table(
+    "nas_locks", _METADATA, sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False)
+)
+
+
+class StudyLock:
+    """The lock of one study.
+
+    SQLite serves one driver, which the lease sees to; there the lock does nothing.
+
+    Args:
+        engine: of the study's database.
+        study_id: Optuna's key of the study.
+    """
+
+    def __init__(self, engine: Engine, study_id: int) -> None:
+        self.engine, self.study_id = engine, study_id
+        self.shared = engine.dialect.name != "sqlite"  # whether several drivers may come
+        make_tables(engine, _METADATA)
+        try:
+            with engine.begin() as connection:
+                connection.execute(sa.insert(LOCKS).values(study_id=study_id))
+        except IntegrityError:
+            pass  # there since an earlier driver
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let one driver at a time into the block. A driver that dies there lets the others in."""
+        if not self.shared:
+            yield
+            return
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.select(LOCKS).where(LOCKS.c.study_id == self.study_id).with_for_update()
+            ).all()
+            yield
+
+
+class NoLock:
+    """The lock of a study in the memory of this process, where nobody else comes."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Let everybody into the block."""
+        return nullcontext()
+
+
+def lock_of(storage: Storage, study_name: str) -> StudyLock | NoLock:
+    """Get the lock of a study, made where it is missing.
+
+    Raises:
+        KeyError: there is no study of that name.
+    """
+    if isinstance(storage, InMemoryStorage):
+        return NoLock()
+    return StudyLock(storage.engine, storage.get_study_id_from_name(study_name))

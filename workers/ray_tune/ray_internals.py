@@ -1,0 +1,24 @@
+"""The only module that touches what Ray keeps private; written against Ray 2.50 and newer
+(`ray/tune/execution/tune_controller.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by the Jobs API for the driver that it starts
+
+
+def keep_workers(tune_controller: Any, trial: Any, count: int) -> None:
+    """Let Tune keep `count` idle worker processes with the resources of a trial: it keeps one, and
+    a new one takes seconds to start.
+    """
+    tune_controller._actor_cache.increase_max(trial.placement_group_factory, count)
+
+
+def is_job_driver() -> bool:
+    """Whether this process was started by Ray's Jobs API, which has brought our packages to the
+    cluster.
+    """
+    return _JOB_VARIABLE in os.environ
