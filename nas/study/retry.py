@@ -68,8 +68,8 @@ def retry_while_unreachable(
                 return method(self, *args, **kwargs)
         except AWAY as error:
             raise StudyError(
-                f"the database has been away for {sum(PAUSES_S)} s ({driver_message(error)}); the same "
-                "command goes on where this one stopped"
+                f"the database has been away for {sum(PAUSES_S)} s ({driver_message(error)}); "
+                "the same command goes on where this one stopped"
             ) from error
 
     return repeated

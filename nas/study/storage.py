@@ -233,7 +233,9 @@ def _guarded(url: URL, act: Callable[[], Result]) -> Result:
         package = getattr(error, "name", None) or url.drivername
         raise MissingDependency(package, _EXTRAS.get(package, "postgres")) from None
     except SQLAlchemyError as error:
-        raise StudyError(f"storage {redacted(url)} cannot be opened: {driver_message(error)}") from None
+        raise StudyError(
+            f"storage {redacted(url)} cannot be opened: {driver_message(error)}"
+        ) from None
 
 
 def driver_message(error: BaseException) -> str:

@@ -134,7 +134,8 @@ def test_candidates_that_fail_do_not_end_the_search_until_ten_in_a_row(
     assert "10 candidates in a row failed" in study.stop_reason
     reason = study.study.trials[0].user_attrs["fail_reason"]
     assert reason.startswith("NonFiniteLoss: ")
-    assert [event.number for event in events if event.kind == "failed"][:10] == list(range(10))
+    told = sorted(event.number for event in events if event.kind == "failed")
+    assert told == [number for number, state in enumerate(states) if state == TrialState.FAIL]
     assert {event.kind for event in events} == {"started", "failed"}  # diverged in its first epoch
 
 
@@ -206,7 +207,12 @@ def use_reports(
     if backend == "local":
         monkeypatch.setattr("workers.local.run_trial", lambda config: reports(config["number"]))
         return
+    import helpers.untrained
+    from ray import cloudpickle
+
     from workers.ray_tune import tuner
+
+    cloudpickle.register_pickle_by_value(helpers.untrained)  # Ray's workers cannot import it
 
     class Scripted(tuner.CandidateTrainable):
         """Defined here, so that Ray sends it to its workers as it is."""
@@ -219,41 +225,37 @@ def use_reports(
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("backend", ["local", "ray"], indirect=True)
-@pytest.mark.parametrize("kind", [StudyError, OutputError, DataError])
 def test_what_would_stop_every_training_ends_the_search_with_its_reason(
-    tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch, kind: type
+    tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ):
     def reports(number: int) -> Iterator[EpochReport]:
         yield report(0.1, 1)
-        raise kind("the disk has caught fire")
+        raise StudyError("the study has gone")
 
     use_reports(monkeypatch, backend, reports)
     request = spec(tmp_path, digits, **{"run.concurrent": 1})
-    with pytest.raises(StudyError, match=r"^the disk has caught fire\. Nothing is lost"):
+    with pytest.raises(StudyError, match=r"^the study has gone\. Nothing is lost"):
         search(request, backend)
     (trial,) = load_study(open_storage(request.storage, create=False), request.study).trials
     assert trial.state == TrialState.RUNNING
     assert trial.intermediate_values == {1: 0.1}
     monkeypatch.undo()
-    again, _ = search(request, backend)  # the next driver goes on with the same trial
+    again, _ = search(request, "local")  # the next driver goes on with the same trial
     assert [(trial.number, trial.state) for trial in again.study.trials] == [
         (number, TrialState.COMPLETE) for number in range(3)
     ]
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", ["local", "ray"], indirect=True)
 def test_a_training_that_stops_without_a_word_is_a_failure(
-    tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def reports(number: int) -> Iterator[EpochReport]:
         yield report(0.1, 1)
         if number:
             yield report(0.2, 2)
 
-    use_reports(monkeypatch, backend, reports)
-    flags = {"search.trials": 1, "run.concurrent": 1}
-    study, _ = search(spec(tmp_path, digits, **flags), backend)
+    use_reports(monkeypatch, "local", reports)
+    study, _ = search(spec(tmp_path, digits, **{"search.trials": 1}), "local")
     assert [trial.state.name for trial in study.study.trials] == ["FAIL", "COMPLETE"]
     reason = study.study.trials[0].user_attrs["fail_reason"]
     assert reason == "the training stopped before its last epoch"

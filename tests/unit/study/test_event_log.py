@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
-from helpers.untrained import Driver, report
+from helpers.untrained import FACTS, Driver, report, spec
 
+from nas.errors import StudyError
+from nas.search.event_logging import EventLogging
+from nas.search.open_search import open_search
 from nas.study.event_log import LOG, EventLog, summary
 from nas.study.events import Event
 
@@ -54,3 +58,40 @@ def test_events_as_lines(tmp_path: Path):
     assert summary(Event("failed", 3, "C1-C1-T1-T1", report(0.1, 1), "no")).endswith(
         "mAP50 10.0  (no)"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ({}, "taken over from 'earlier': 1 results; 0 others are not in this space or budget"),
+        (
+            {"recipe.epochs": 3},
+            "warning: nothing taken over from 'earlier', its scores are not comparable: "
+            "recipe.epochs was 2, now 3",
+        ),
+    ],
+)
+def test_what_a_warm_start_took_over_is_in_the_log(tmp_path: Path, nas, flags: dict, line: str):
+    Driver(tmp_path, study="earlier").train()
+    request = spec(tmp_path, study="later", **{"search.warm_start": ("earlier",), **flags})
+    log = EventLogging()
+    search = open_search(request, FACTS, [log])
+    with search.lease(), log.during(search):
+        pass
+    code, out, _ = nas("logs", "--study", "later", "--storage", request.storage)
+    assert code == 0
+    texts = [printed.split("  ", 2)[2] for printed in out.splitlines()]
+    assert texts == [line, "search begins with 0 of 3 trials", "search ended with 0 trials"]
+
+
+def test_the_log_says_what_ended_a_search(tmp_path: Path):
+    log = EventLogging()
+    search = open_search(spec(tmp_path), FACTS, [log])
+    with pytest.raises(KeyboardInterrupt), log.during(search):
+        raise KeyboardInterrupt
+    with pytest.raises(StudyError), log.during(search):
+        raise StudyError("the disk is full")
+    assert [line.text for line in log.log.read()][1::2] == [
+        "search stopped",
+        "search failed: the disk is full",
+    ]

@@ -47,6 +47,6 @@ def test_a_machine_that_cannot_write(digits: Path, tmp_path: Path):
 def test_what_travels_is_all_of_ours(tmp_path: Path):
     for folder in package_folders():
         shutil.copytree(folder, tmp_path / folder.name)
-    assert (tmp_path / "nas" / "recipes" / "proxy.yaml").is_file()
+    assert (tmp_path / "nas" / "config" / "recipes" / "proxy.yaml").is_file()
     assert (tmp_path / "search_spaces" / "presets" / "paper.yaml").is_file()
-    assert (tmp_path / "workers" / "trainable.py").is_file()
+    assert (tmp_path / "workers" / "ray_tune" / "trainable.py").is_file()
