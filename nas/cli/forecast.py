@@ -60,7 +60,6 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     """
     import torch
 
-    from nas.search.budget import Budget
     from nas.search.forecast.forecast import Slots
     from workers.resources import Node, plan, smallest_card_bytes
 
