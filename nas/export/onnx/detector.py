@@ -100,7 +100,7 @@ class _Heads(nn.Module):
         self.detector = detector
 
     def levels(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
-        """Of the pyramid."""
+        """The levels [B, C, H_i, W_i] that the neck makes of the backbone's four maps."""
         return list(
             self.detector.backbone.fpn({str(index): x for index, x in enumerate(maps)}).values()
         )

@@ -43,7 +43,7 @@ def write_onnx(folder: Path, detector: Detector) -> list[str]:
 
 
 def compare_backbone(path: Path, detector: Detector) -> None:
-    """Of the maps at several image sizes.
+    """Compare an exported backbone with its network: their maps at several image sizes.
 
     Raises:
         BundleError: they differ.
@@ -56,7 +56,7 @@ def compare_backbone(path: Path, detector: Detector) -> None:
 
 
 def compare_detector(path: Path, detector: Detector) -> None:
-    """Of the detections on an image at a time.
+    """Compare an exported detector with its network: their detections, an image at a time.
 
     Raises:
         BundleError: more than a few have no counterpart. Those at the edge of a threshold may:
@@ -72,8 +72,11 @@ def compare_detector(path: Path, detector: Detector) -> None:
 
 
 def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
-    """Of two lists of detections (boxes, scores, labels), how many of the longer one have a
-    counterpart in the other.
+    """Share, 0 to 1, of the longer of two lists of detections that have a counterpart in the other.
+
+    Args:
+        given: boxes [N, 4], scores [N], labels [N].
+        expected: the same three of M detections.
     """
     longest, shortest = max(len(given[0]), len(expected[0])), min(len(given[0]), len(expected[0]))
     if not shortest:

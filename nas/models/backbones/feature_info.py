@@ -29,7 +29,7 @@ class FeatureInfo:
         ]
 
     def channels(self) -> list[int]:
-        """Of each map."""
+        """Channels of each chosen map."""
         return self._of("num_chs")
 
     def reduction(self) -> list[int]:
@@ -72,7 +72,9 @@ class BackboneFeatures(nn.Module):
 
 
 class NamedFeatures(BackboneFeatures):
-    """The same as an ordered dict, "0", "1", ...: the `body` of torchvision's `BackboneWithFPN`."""
+    """Chosen maps as an ordered dict "0", "1", ...: the `body` of torchvision's
+    `BackboneWithFPN`.
+    """
 
     def forward(self, images: Tensor) -> Any:
         return OrderedDict((str(level), x) for level, x in enumerate(super().forward(images)))

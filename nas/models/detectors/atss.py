@@ -28,7 +28,7 @@ class Atss(DenseDetector):
         anchors: list[Tensor],
         counts: list[int],
     ) -> dict[str, Tensor]:
-        """See `atss_losses`."""
+        """Losses of ATSS on one square anchor a location, by `atss_losses`."""
         return atss_losses(head_outputs, anchors[0], counts, targets)
 
     def postprocess_detections(

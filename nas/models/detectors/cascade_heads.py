@@ -100,8 +100,10 @@ class CascadeStage(RoIHeads):
 
     @torch.no_grad()
     def sample(self, proposals: list[Tensor], targets: Sequence[dict[str, Tensor]]) -> Sampled:
-        """Of the proposals [N, 4] of each image, and of its objects' own boxes: `regions` at most,
-        a quarter of objects.
+        """Draw the regions that a stage learns from, for each image.
+
+        They come from its proposals [N, 4] and its objects' own boxes: `regions` at most, a quarter
+        of them on objects.
         """
         truth = [target["boxes"].float() for target in targets]
         candidates = self.add_gt_proposals(proposals, truth)

@@ -80,8 +80,8 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
         return [self.rpn, self.roi_heads]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Of objectness and anchors' offsets; of each stage class logits, box offsets and mask
-        logits.
+        """Last layers: objectness and offsets of anchors; class logits, box offsets and mask logits
+        of each stage.
         """
         found = [self.rpn.head.cls_logits, self.rpn.head.bbox_pred]
         for stage in self.roi_heads.stages:
@@ -209,7 +209,7 @@ class CascadeHeads(nn.Module):
         return detections
 
     def worst_case_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
-        """See `CascadeMaskRcnn.worst_case_losses`."""
+        """Losses of all stages on as many regions as can be sampled, for `images` of one level."""
         count, positives = len(images), int(self.regions * POSITIVE_SHARE)
         boxes, none = (
             images.new_zeros(self.regions, 4),
@@ -237,7 +237,7 @@ class CascadeHeads(nn.Module):
         return losses
 
     def run(self, level: Tensor) -> None:
-        """See `Detector.heads_forward`."""
+        """Run all stages on as many proposals as FLOPs are counted for (`COUNTED_PROPOSALS`)."""
         for stage in self.stages:
             stage.outputs(
                 level.new_empty(COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE)
@@ -251,7 +251,7 @@ class CascadeHeads(nn.Module):
 
 
 def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> Tensor:
-    """Of the objects' boxes; an image whose target has no `masks` teaches none."""
+    """Binary cross-entropy on the objects' boxes; a target without `masks` teaches none."""
     boxes, objects, labels = (
         sampled.of_objects(parts) for parts in (sampled.boxes, sampled.objects, sampled.labels)
     )

@@ -75,7 +75,7 @@ class DenseDetector(FCOS, Detector):
         return [self.head]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Of logits, boxes and centerness."""
+        """Last layers: class logits, boxes and centerness."""
         regression = self.head.regression_head
         return [
             self.head.classification_head.cls_logits,

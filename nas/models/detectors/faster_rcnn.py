@@ -81,7 +81,7 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         return [self.rpn, self.roi_heads]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Of objectness, class logits and box offsets."""
+        """Last layers: objectness and offsets of anchors, class logits and box offsets of regions."""
         rpn, box = self.rpn.head, self.roi_heads.box_predictor
         return [rpn.cls_logits, rpn.bbox_pred, box.cls_score, box.bbox_pred]
 
@@ -181,7 +181,7 @@ class PyramidRoIAlign(MultiScaleRoIAlign):
 
 
 class PyramidRoIPool(PyramidRoIAlign):
-    """The same with RoIPool, which rounds boxes to whole cells."""
+    """RoIPool over the pyramid, which rounds boxes to whole cells (Fast R-CNN, section 2.1)."""
 
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]

@@ -78,7 +78,7 @@ class RepPointsHead(nn.Module):
         self.register_buffer("grid", kernel_grid(), persistent=False)
 
     def predictors(self) -> list[nn.Conv2d]:
-        """Of points, logits, foreground and corners."""
+        """Last layers: points, class logits, foreground and corners."""
         verification = self.verification
         return [
             self.initial_points,

@@ -145,5 +145,5 @@ def _box_loss(predicted: Tensor, wanted: Tensor, positive: Tensor) -> Tensor:
 
 
 def _number(positive: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
-    """Of positives, at least 1, averaged over the processes that train together."""
+    """Number of positives, at least 1, averaged over the processes that train together."""
     return all_reduce_mean(positive.sum(dim).float()).clamp(min=1)

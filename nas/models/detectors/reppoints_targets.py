@@ -118,10 +118,13 @@ def nearest_locations(xy: Tensor, levels: Levels) -> Tensor:
 
 
 def cheapest(index: Tensor, cost: Tensor, count: int) -> Tensor:
-    """Of claims on `count` locations, index [M] at cost [M], the one with the least cost for each:
-    [count], -1 for none.
+    """The claim of least cost for each of `count` locations: its place in the list, [count], -1
+    where nobody claims it. Of equal ones the first.
 
-    Of equal ones the first.
+    Args:
+        index: the location that each claim is for, [M].
+        cost: what each claim costs, [M].
+        count: number of locations.
     """
     order = cost.argsort(stable=True)
     rank = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))

@@ -51,8 +51,8 @@ class SparseRcnn(Detector):
         return [self.head]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Of class logits and box offsets, in every stage. What gives the dynamic weights is none:
-        it is a layer inside.
+        """Last layers: class logits and box offsets of every stage. What gives the dynamic weights
+        is a layer inside, and none of them.
         """
         stages: Any = self.head.stages
         return [predictor for stage in stages for predictor in (stage.cls_logits, stage.bbox_pred)]
