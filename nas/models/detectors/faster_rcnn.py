@@ -81,7 +81,7 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         return [self.rpn, self.roi_heads]
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """Last layers: objectness and offsets of anchors, class logits and box offsets of regions."""
+        """Last layers: objectness and offsets of anchors, logits and offsets of regions."""
         rpn, box = self.rpn.head, self.roi_heads.box_predictor
         return [rpn.cls_logits, rpn.bbox_pred, box.cls_score, box.bbox_pred]
 

@@ -26,7 +26,7 @@ class Fcos(DenseDetector):
         anchors: list[Tensor],
         counts: list[int],
     ) -> dict[str, Tensor]:
-        """Losses of FCOS by `fcos_losses`; anchors are squares of one stride around each location."""
+        """Losses by `fcos_losses`; anchors are squares of one stride around each location."""
         strides = anchors[0][:, 2] - anchors[0][:, 0]
         return fcos_losses(
             head_outputs, centers_of(anchors[0]), strides, targets, (counts[0], counts[-1])

@@ -16,8 +16,8 @@ MASK_SIZE = 28  # cells along each side of a box
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, objects: Tensor, size: int = MASK_SIZE) -> Tensor:
-    """The mask of each box's object, on a grid of cells over the box: 1 where the mask is at least a half
-    at the cell's centre, between pixels by bilinear interpolation; outside the image 0.
+    """The mask of each box's object, on a grid of cells over the box: 1 where the mask is at least
+    a half at the cell's centre, between pixels by bilinear interpolation; outside the image 0.
 
     That is RoIAlign with one sample a cell, from 8-bit masks: torchvision's function would make
     floats of all of them first.
