@@ -12,7 +12,7 @@ from nas.errors import MissingDependency, StudyError
 from nas.reports import DatasetSummary
 from nas.search.callbacks import CallbackList, SearchCallback
 from nas.search.event_logging import EventLogging
-from nas.search.forecast.forecast import note_forecast
+from nas.search.forecast.forecast_cache import note_forecast
 from nas.search.open_search import open_budget, open_search
 from nas.search.search import Search
 from nas.study.storage import check_storage

@@ -35,7 +35,8 @@ def measured_cost(
             trained.
     """
     from nas.errors import CandidateError, StudyError
-    from nas.search.forecast.forecast import forecast, remember
+    from nas.search.forecast.forecast import forecast
+    from nas.search.forecast.forecast_cache import remember
 
     spec = budget.spec
     slots = slots_of(spec, budget.limit_bytes, local=local)

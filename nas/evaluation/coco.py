@@ -197,7 +197,7 @@ def detect(
 def _with_masks(
     found: list[dict[str, Any]], masks: Tensor, size: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """The same detections with their masks [N, M, M] in the pixels of their image."""
+    """Detections with their masks [N, M, M] in the pixels of their image added."""
     x, y, width, height = (
         torch.tensor([each["bbox"] for each in found]).reshape(-1, 4).unbind(dim=1)
     )

@@ -19,7 +19,7 @@ from nas.errors import SpecError
 from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions
-from nas.search.forecast.forecast import recall, remember
+from nas.search.forecast.forecast_cache import recall, remember
 from nas.search.layout_sample import spread, uniform_sample
 from nas.search.open_search import open_search
 

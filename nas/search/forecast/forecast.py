@@ -1,33 +1,26 @@
 """What a search will cost, before it is submitted: a few layouts are measured here, the others
-follow from the cost model.
-
-A forecast is kept on this machine, so that a search of the same request can put it into its study.
+follow from the runtime model.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import optuna
-import torch
 
 from nas.config.spec import SearchSpec
 from nas.data.samplers import AspectRatioBatchSampler
 from nas.data.splits import Splits
 from nas.profiling.memory.gpu_share import cap_bytes
-from nas.reports import DatasetSummary
 from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
 from nas.search.forecast.benchmark import few_images, read_s, time_layouts
 from nas.search.forecast.candidates import baselines, first_suggestions
+from nas.search.forecast.forecast_cache import machine
 from nas.search.forecast.runtime_model import (
     Around,
     CandidateCost,
@@ -41,26 +34,11 @@ from nas.search.forecast.runtime_model import (
 from nas.search.layout_sample import LayoutCost, spread, uniform_sample
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
-from nas.utils.device import default_device, hardware
-from nas.utils.disk_cache import DiskCache
+from nas.utils.device import default_device
 from nas.utils.progress import CountProgress
 
 MEASURED = 5  # layouts
 RAY_START_S = 3.0  # ray.init: 2.5 s on an idle machine of two cores
-
-# A forecast is void when the code changes that was measured, or that reckons with it.
-FORECASTS = DiskCache(
-    "forecasts",
-    (
-        "nas.search",
-        "nas.profiling",
-        "nas.training",
-        "nas.evaluation",
-        "nas.models",
-        "nas.data",
-        "search_spaces",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -125,7 +103,7 @@ def forecast(
         trials=candidates,
         baselines=len(extras.baselines),
         replicates=extras.replicates,
-        **_machine(),
+        **machine(),
         local=slots.local,
         concurrent=slots.concurrent,
         cpus_per_trial=slots.cpus,
@@ -147,60 +125,6 @@ def forecast(
         measured=tuple(timings),
         measuring_s=time.perf_counter() - began_s,
     )
-
-
-def remember(
-    spec: SearchSpec, facts: DatasetSummary, local: bool, predicted: SearchForecast
-) -> None:
-    """Keep a forecast on this machine, for a search of the same request.
-
-    Args:
-        spec: the request.
-        facts: its data set.
-        local: the search runs without Ray.
-        predicted: what `forecast` returned; its details are not kept.
-    """
-    FORECASTS.put(_key(spec, facts, local), predicted.summary_dict())
-
-
-def recall(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any] | None:
-    """The latest forecast for the same request on this machine, as `SearchForecast.summary_dict`
-    made it; None where there was none.
-
-    Args:
-        spec: the request.
-        facts: its data set.
-        local: the search runs without Ray.
-    """
-    return FORECASTS.get(_key(spec, facts, local))
-
-
-def note_forecast(
-    study: optuna.Study, spec: SearchSpec, facts: DatasetSummary, local: bool
-) -> None:
-    """Write what was predicted for a request, if anything was, into the attributes of its study.
-
-    Args:
-        study: of the search.
-        spec: the request.
-        facts: its data set.
-        local: the search runs without Ray.
-    """
-    if predicted := recall(spec, facts, local):
-        study.set_user_attr("nas_cost_predicted", predicted)
-
-
-def _key(spec: SearchSpec, facts: DatasetSummary, local: bool) -> dict[str, Any]:
-    asked = spec.model_dump(
-        mode="json",
-        exclude={"study": True, "storage": True, "data": True, "run": {"output", "cluster"}},
-    )
-    return {"request": asked, "data": facts.fingerprint, "local": local, "hardware": _machine()}
-
-
-def _machine() -> dict[str, Any]:
-    found = hardware(torch.device(default_device()))
-    return {"device": found["device"], "cpu": found["cpu"], "cores": os.cpu_count()}
 
 
 def _measured(

@@ -9,7 +9,7 @@ import pytest
 from helpers.studies import frozen, study_of
 from optuna.trial import TrialState
 
-from dashboards import plots
+from dashboards import score_plots, training_plots
 from dashboards.context import figure_json
 from dashboards.plots import PLOTS
 from dashboards.study_view import StudyView, pattern
@@ -71,7 +71,7 @@ def test_memory_is_measured_else_predicted_and_scores_are_per_cent():
         frozen(0, score=0.2, memory_predicted_gib=0.5),
         frozen(1, score=0.4, memory_peak_gib=0.75),
     )
-    figure = plots.memory_and_map(view(*trials))
+    figure = score_plots.memory_and_map(view(*trials))
     points = trace(figure, "complete")
     assert (points.x, points.y) == ((0.5, 0.75), (20.0, 40.0))
     (line,) = figure.layout.shapes
@@ -83,14 +83,16 @@ def test_infeasible_candidates_stand_out():
     over = frozen(
         1, TrialState.PRUNED, infeasible_reason="needs 1.2 GiB", memory_peak_gib=1.2, map=None
     )
-    points = trace(plots.memory_and_map(view(frozen(0), over)), "infeasible")
+    points = trace(score_plots.memory_and_map(view(frozen(0), over)), "infeasible")
     assert (points.x, points.y, points.marker.symbol) == ((1.2,), (0.0,), "x")
     assert "needs 1.2 GiB" in points.hovertext[0]
 
 
 @pytest.mark.parametrize(("budget", "kind"), [(0.5, "linear"), (16.0, "log")])
 def test_a_roomy_budget_does_not_squeeze_the_candidates(budget: float, kind: str):
-    figure = plots.memory_and_map(view(frozen(0, memory_predicted_gib=0.1), nas_budget_gib=budget))
+    figure = score_plots.memory_and_map(
+        view(frozen(0, memory_predicted_gib=0.1), nas_budget_gib=budget)
+    )
     assert figure.layout.xaxis.type == kind
     assert figure.layout.annotations[0].x == pytest.approx(
         budget if kind == "linear" else 1.20412
@@ -105,7 +107,7 @@ def test_the_front_is_what_nothing_beats():
     trials = [
         frozen(number, score=score, memory_predicted_gib=size) for number, (score, size) in pairs
     ]
-    front = trace(plots.pareto(view(*trials)), "Pareto front")
+    front = trace(score_plots.pareto(view(*trials)), "Pareto front")
     points = list(zip(sizes, scores, strict=True))
     beaten = [any(m <= x and s >= y and (m, s) != (x, y) for m, s in points) for x, y in points]
     expected = sorted((x, 100 * y) for (x, y), lost in zip(points, beaten, strict=True) if not lost)
@@ -119,12 +121,12 @@ def test_the_front_leaves_out_what_does_not_fit():
     over = frozen(
         1, score=0.9, infeasible_reason="needs more"
     )  # complete and infeasible: measured above the budget
-    figure = plots.pareto(view(frozen(0, score=0.1), over))
+    figure = score_plots.pareto(view(frozen(0, score=0.1), over))
     assert trace(figure, "Pareto front").y == (10.0,)
 
 
 def test_courses_have_gaps_between_them_and_marks_where_they_were_stopped():
-    figure = plots.epochs(
+    figure = score_plots.epochs(
         view(frozen(0, score=0.4), frozen(1, score=0.2), frozen(2, TrialState.PRUNED, score=0.2))
     )
     complete = trace(figure, "complete")
@@ -136,7 +138,9 @@ def test_courses_have_gaps_between_them_and_marks_where_they_were_stopped():
 
 
 def test_patterns_come_best_first():
-    figure = plots.patterns(view(*(frozen(number, score=(number + 1) / 10) for number in range(5))))
+    figure = score_plots.patterns(
+        view(*(frozen(number, score=(number + 1) / 10) for number in range(5)))
+    )
     assert [box.x[0] for box in figure.data] == ["C-T-T-T", "C-C-C-C", "T-T-T-T", "C-C-T-T"]
     assert figure.data[-1].y == pytest.approx((20.0, 10.0))
 
@@ -150,11 +154,11 @@ def test_patterns_are_those_of_the_layout(layout: str | None, kinds: str | None)
 
 
 def test_importances_need_trials_that_differ():
-    assert said(plots.importances(view(*(frozen(n) for n in range(3))))).startswith(
+    assert said(score_plots.importances(view(*(frozen(n) for n in range(3))))).startswith(
         "3 completed candidates are too few"
     )
     trials = [frozen(number, score=0.1 * (number % 4)) for number in range(20)]
-    bars = plots.importances(view(*trials)).data[0]
+    bars = score_plots.importances(view(*trials)).data[0]
     assert (
         bars.y[-1] == "depth"
     )  # the score follows it, the other parameter has nothing to do with it
@@ -162,18 +166,19 @@ def test_importances_need_trials_that_differ():
 
 
 def test_calibration_is_shown_before_and_after():
-    figure = plots.calibration(view(frozen(0), frozen(1), frozen(2, calibration=None)))
+    figure = training_plots.calibration(view(frozen(0), frozen(1), frozen(2, calibration=None)))
     assert trace(figure, "before").y == (3.0, 3.0)
     assert trace(figure, "after").y == (1.0, 1.1)
     assert figure.data[0].x == (0, 0, 0, 1, 1, 1)
     assert (
-        said(plots.calibration(view(frozen(0, calibration=None)))) == "no candidate was calibrated"
+        said(training_plots.calibration(view(frozen(0, calibration=None))))
+        == "no candidate was calibrated"
     )
 
 
 def test_without_a_gpu_nothing_was_measured():
-    assert "on a GPU only" in said(plots.predicted_and_measured(view(frozen(0))))
-    figure = plots.predicted_and_measured(
+    assert "on a GPU only" in said(training_plots.predicted_and_measured(view(frozen(0))))
+    figure = training_plots.predicted_and_measured(
         view(frozen(0, memory_predicted_gib=0.5, memory_peak_gib=0.6))
     )
     points = trace(figure, "complete")
@@ -185,7 +190,7 @@ def test_without_a_gpu_nothing_was_measured():
     [(7200.0, "GPU-hours", 2.0), (90.0, "GPU-minutes", 1.5), (0.0, "minutes of training", 1.0)],
 )
 def test_hours_are_those_of_gpus_where_there_are_some(gpu_s: float, title: str, hours: float):
-    figure = plots.hours(
+    figure = training_plots.hours(
         view(frozen(0, gpu_s=gpu_s), frozen(1, TrialState.PRUNED, gpu_s=gpu_s / 2))
     )
     assert figure.layout.xaxis.title.text.startswith(title)
@@ -196,6 +201,6 @@ def test_hours_are_those_of_gpus_where_there_are_some(gpu_s: float, title: str, 
 def test_texts_of_a_study_are_no_markup():
     bad = "<img src=x onerror=alert(1)>"
     failed = frozen(0, TrialState.PRUNED, infeasible_reason=bad, layout=bad)
-    text = figure_json(plots.memory_and_map(view(failed)))
+    text = figure_json(score_plots.memory_and_map(view(failed)))
     assert "<" not in text
     assert "&lt;img" in json.loads(text)["data"][0]["hovertext"][0]

@@ -12,7 +12,7 @@ import pytest
 
 from nas.profiling.memory.estimator import ESTIMATES
 from nas.profiling.memory.training_step import TRACES
-from nas.search.forecast.forecast import FORECASTS
+from nas.search.forecast.forecast_cache import FORECASTS
 from nas.utils.disk_cache import DiskCache
 
 
