@@ -20,7 +20,8 @@ MAY_SEE = {
     "nas": {"search_spaces", "nas"},
     "workers": {"search_spaces", "nas", "workers"},
     "dashboards": {"search_spaces", "nas", "dashboards"},
-    "nas.cli": {"search_spaces", "nas", "workers", "dashboards", "nas.cli"},
+    "nas.api": {"search_spaces", "nas", "workers", "nas.api"},
+    "nas.cli": {"search_spaces", "nas", "workers", "dashboards", "nas.api", "nas.cli"},
 }
 # Third-party packages that only some parts may know.
 ONLY = {
@@ -70,7 +71,8 @@ def _at_start(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def part(module: str) -> str:
-    return "nas.cli" if module.startswith("nas.cli") else module.split(".", maxsplit=1)[0]
+    package = ".".join(module.split(".")[:2])
+    return package if package in ("nas.api", "nas.cli") else module.split(".", maxsplit=1)[0]
 
 
 def known(name: str) -> str | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from nas.config.sections import RunSpec
+from nas.config.spec import SearchSpec
 from nas.errors import SpecError
 from nas.profiling.memory.gpu_share import card_share_bytes
+from nas.search.forecast.forecast import Slots
 from nas.utils.formatting import MIB, gib
 
 EIGHTHS = 8  # shares of a GPU are multiples of 1/8, so that workers can be used again
@@ -97,6 +102,40 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialRes
         f"run.concurrent times run.cpus_per_trial must be at most {where}; got {concurrent} x "
         f"{shares[-1]}"
     )
+
+
+def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
+    """Predict how this machine would run the candidates of a search; of a cluster only how many are
+    asked for at once is known.
+
+    Args:
+        spec: the request.
+        budget_bytes: peak training memory of a candidate.
+        local: without Ray.
+
+    Raises:
+        SpecError: the request asks for more than there is.
+    """
+    cores, gpus = os.cpu_count() or 1, float(torch.cuda.device_count())
+    if local:
+        threads = torch.get_num_threads()
+        return Slots(1, threads, threads, min(gpus, 1.0), 1, local=True)
+    if runs_elsewhere(spec):
+        concurrent = 1 if spec.run.concurrent == "auto" else spec.run.concurrent
+        return Slots(concurrent, cores, cores, min(gpus, 1.0), 1, local=False)
+    node = Node(cores, gpus, smallest_card_bytes() if gpus else None)
+    share = plan(spec.run, [node], budget_bytes)
+    # Ray sets it to the cores of a candidate where nobody has.
+    requested_threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(requested_threads) if requested_threads.isdigit() else share.cpus
+    per_gpu = max(1, int(1 / share.gpus)) if share.gpus else share.concurrent
+    side_by_side = min(share.concurrent, per_gpu)
+    return Slots(share.concurrent, share.cpus, threads, share.gpus, side_by_side, local=False)
+
+
+def runs_elsewhere(spec: SearchSpec) -> bool:
+    """Tell whether a search runs on a Ray cluster, not on this machine alone."""
+    return bool(spec.run.cluster or os.environ.get("RAY_ADDRESS"))
 
 
 def smallest_card_bytes() -> int | None:

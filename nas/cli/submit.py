@@ -121,37 +121,27 @@ def submit(
 
     request = checked_spec(spec, given({"run.cluster": cluster}) | flags)
     if dry_run:
-        _dry_run(request, local=local, timing=timing, as_json=as_json)
+        _show_dry_run(request, local=local, timing=timing, as_json=as_json)
     else:
         dispatch(request, local=local, detach=detach, as_json=as_json)
 
 
-def _dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
-    from nas.cli.forecast import cost_table, measured_cost
+def _show_dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
+    from nas.api.dry_run import dry_run
+    from nas.cli.forecast import cost_table
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
-    from nas.data.splits import adapt_to_data
-    from nas.search.baselines import equalized
-    from nas.search.budget import Budget
-    from nas.search.preview import preview
 
     with ImageProgress() as progress:
-        spec, splits, facts = adapt_to_data(spec, progress.on_image)
-        budget = Budget(spec, facts)
-        shown = preview(budget, progress.on_image)
-        shown["baselines"] = (
-            [each.to_dict() for each in equalized(budget)] if spec.wants_baselines else []
-        )
-        cost = measured_cost(budget, splits, progress, local=local) if timing else None
-        shown["cost"] = cost.to_dict() if cost else None
+        shown = dry_run(spec, progress.on_image, local=local, timing=timing)
     if as_json:
-        print_json(shown)
+        print_json(shown.to_dict())
         return
-    print_table(space_table(shown))
-    if shown["patterns"]:
-        print_table(patterns_table(shown["patterns"]))
-    if cost:
-        print_table(cost_table(cost))
+    print_table(space_table(shown.preview))
+    if shown.preview["patterns"]:
+        print_table(patterns_table(shown.preview["patterns"]))
+    if shown.cost:
+        print_table(cost_table(shown.cost))
 
 
 def main() -> None:

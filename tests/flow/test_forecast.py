@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.commands import Run
 
-from nas.cli.forecast import cost_table, slots_of
+from nas.cli.forecast import cost_table
 from nas.cli.tables import print_table
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.splits import adapt_to_data
@@ -22,6 +22,7 @@ from nas.search.forecast.candidates import first_suggestions
 from nas.search.forecast.forecast_cache import recall, remember
 from nas.search.layout_sample import spread, uniform_sample
 from nas.search.open_search import open_search
+from workers.resources import slots_of
 
 TOTALS = ("epochs_per_trial", "train_s", "candidates_s", "wall_s", "cpu_hours", "gpu_hours")
 SECONDS = 3600

@@ -1,0 +1,105 @@
+"""What a search would choose from and what it would take, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nas.config.spec import SearchSpec
+from nas.data.splits import Splits, adapt_to_data
+from nas.errors import CandidateError, StudyError
+from nas.reports.forecast import SearchForecast
+from nas.search.baselines import equalized
+from nas.search.budget import Budget
+from nas.search.forecast.forecast import forecast
+from nas.search.forecast.forecast_cache import remember
+from nas.search.preview import preview
+from nas.utils.formatting import percent
+from nas.utils.progress import CountProgress
+from workers.resources import runs_elsewhere, slots_of
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A search as it would be.
+
+    Args:
+        preview: what it chooses from, as plain JSON (see `nas.search.preview.preview`), and
+            `baselines`, the networks that are trained for comparison.
+        cost: what it will take; None where that was not measured or nothing fits into the budget.
+    """
+
+    preview: dict[str, Any]
+    cost: SearchForecast | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**self.preview, "cost": self.cost.to_dict() if self.cost else None}
+
+
+def dry_run(spec: SearchSpec, on_image: CountProgress, *, local: bool, timing: bool) -> DryRun:
+    """Find out what a search would choose from and what it would take.
+
+    Args:
+        spec: the request.
+        on_image: is told of every image that is checked and every layout that is looked at.
+        local: the search would run without Ray.
+        timing: measure a few layouts. The forecast is kept on this machine, for the search of the
+            same request.
+
+    Raises:
+        UserError: the data cannot be used, the request asks for more than this machine has, or a
+            candidate cannot be trained.
+    """
+    spec, splits, facts = adapt_to_data(spec, on_image)
+    budget = Budget(spec, facts)
+    shown = preview(budget, on_image)
+    shown["baselines"] = (
+        [each.to_dict() for each in equalized(budget)] if spec.wants_baselines else []
+    )
+    cost = _forecast(budget, splits, on_image, local=local) if timing else None
+    return DryRun(shown, cost)
+
+
+def _forecast(
+    budget: Budget, splits: Splits, on_layout: CountProgress, *, local: bool
+) -> SearchForecast | None:
+    spec = budget.spec
+    slots = slots_of(spec, budget.limit_bytes, local=local)
+    try:
+        predicted = forecast(budget, splits, slots, on_layout)
+    except CandidateError as error:
+        raise StudyError(
+            f"a layout could not be measured: {error}; --no-timing leaves the measurement out"
+        ) from None
+    if predicted is None:
+        return None
+    remember(spec, budget.facts, local, predicted)
+    return replace(predicted, notes=tuple(_notes(spec, predicted)))
+
+
+def _notes(spec: SearchSpec, cost: SearchForecast) -> list[str]:
+    """Sentences on how to read a forecast."""
+    notes = [
+        "candidates of this space differ: the standard deviation of their time is "
+        f"{percent(cost.candidate_s_spread)} %"
+    ]
+    if spec.search.pruner == "median":
+        notes.append(
+            "what the median pruner stops depends on the scores: the range is from all that it "
+            "can stop to nothing"
+        )
+    if spec.search.pruner == "hyperband":
+        whom = "a candidate of median FLOPs" if spec.search.prune_at == "cost" else "a candidate"
+        notes.append(
+            f"epochs are those that Hyperband is expected to leave {whom}, if scores come in "
+            "random order"
+        )
+    if cost.epochs_are_a_limit:
+        notes.append("the schedule ends by itself: epochs and times are the most that it can take")
+    if runs_elsewhere(spec):
+        notes.append(
+            "measured on this machine, one candidate alone; those of the cluster may be faster or "
+            "slower"
+        )
+    return notes
