@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,18 @@ from nas.data.splits import Splits
 from nas.data.transforms import ResizeFlip, eval_resize_flip, train_resize_flip
 from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
-from nas.models.activation_checkpointing import checkpoint_blocks
-from nas.models.compile import compile_blocks
 from nas.models.detectors import Detector, build_detector
-from nas.models.memory_format import channels_last_
 from nas.models.weights import load_backbone_weights
 from nas.reports import EpochReport
 from nas.training.calibration import calibrate
-from nas.training.gpu_memory import limited_memory
+from nas.training.epochs import Epochs, remaining_reports
+from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
 from nas.training.loop import OnStep
+from nas.training.network import prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import CandidateTrainer
 from nas.utils.device import device_name, hardware
-from nas.utils.distributed import World, broadcast_buffers, synchronised, wrap_ddp
+from nas.utils.distributed import World
 from nas.utils.files import os_errors_as_output_error
 from nas.utils.paths import to_path
 from search_spaces.layout import Layout
@@ -107,31 +106,27 @@ def train_candidate(
         SpecError: the recipe's weights cannot be used, or it cannot be compiled.
     """
     with limited_memory(torch.device(candidate.device), candidate.cap_bytes), loading():
-        yield from _train(candidate, Splits(train, val, test), on_step)
-
-
-def _train(candidate: Candidate, splits: Splits, on_step: OnStep | None) -> Iterator[EpochReport]:
-    epochs, report = begin(candidate, splits, on_step)
-    if report:
-        yield report
-    while not (report and report.last):
-        report = epochs.run.end_epoch(epochs.next())
-        yield report
+        yield from remaining_reports(*begin(candidate, Splits(train, val, test), on_step))
 
 
 def begin(
     candidate: Candidate, splits: Splits, on_step: OnStep | None = None
-) -> tuple[Epochs, EpochReport | None]:
-    """Everything before the next epoch: build and calibrate, or go on from the checkpoint, whose
-    last report comes too.
+) -> tuple[CandidateEpochs, EpochReport | None]:
+    """Do everything that comes before the next epoch: build and calibrate, or go on from the
+    checkpoint.
+
+    Returns:
+        The epochs that are left, and the last report before the checkpoint, if there is one.
     """
     device, world = torch.device(candidate.device), World.current()
     torch.manual_seed(candidate.seed)
-    detector: Any = build_detector(candidate.layout, candidate.detector, candidate.num_classes)
-    detector = synchronised(detector, candidate.layout.norm, device, world).to(device)
-    checkpoint_blocks(detector, candidate.recipe.checkpointing)
-    if candidate.recipe.channels_last:
-        channels_last_(detector)
+    detector = prepare_network(
+        build_detector(candidate.layout, candidate.detector, candidate.num_classes),
+        candidate.recipe,
+        candidate.layout.norm,
+        device,
+        world,
+    )
     optimizer = make_optimizer(detector, candidate.recipe)
     run = CandidateTrainer(
         candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s
@@ -141,11 +136,11 @@ def begin(
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
         if world.rank:  # the first process draws what one alone would draw
             torch.manual_seed(candidate.seed + 1_000_003 * world.rank)
-    return Epochs(candidate, splits, run, device, on_step), report
+    return CandidateEpochs(candidate, splits, run, device, on_step), report
 
 
-class Epochs:
-    """Trains and scores one epoch after the other."""
+class CandidateEpochs(Epochs[EpochReport]):
+    """Epochs of a detector, scored by COCO's metrics."""
 
     def __init__(
         self,
@@ -155,33 +150,22 @@ class Epochs:
         device: torch.device,
         on_step: OnStep | None,
     ) -> None:
-        self.recipe, self.splits, self.run, self.device = candidate.recipe, splits, run, device
-        self.candidate, self.on_step = candidate, on_step
-        if self.recipe.compile:  # after calibration, which looks into the blocks
-            compile_blocks(run.network)
-        self.network = wrap_ddp(run.network, run.world)
+        super().__init__(run, candidate.recipe, device, on_step)
+        self.splits, self.cache_bytes = splits, candidate.cache_bytes
         self.order = AspectRatioBatchSampler(
             splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed
         )
-        self.train_loader = self._loader(
+        self.batches = self._loader(
             splits.train,
             train_resize_flip(self.recipe),
             DistributedBatchSampler(self.order, run.world),
         )
         self.val_loader = self._scoring_loader(splits.val)
 
-    def next(self) -> EpochReport:
-        """The epoch after those that the run has done."""
-        run = self.run
-        loss, lr = run.train(
-            self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step
-        )
-        broadcast_buffers(run.network, run.world)
-        metrics, detections, fps = evaluate(
-            run.network, self.val_loader, self.splits.val, self.device
-        )
-        saturation = run.saturation.after(metrics.map or 0.0, self.recipe)
-        run.progress.saturation = asdict(saturation)
+    def score(self, loss: float, lr: float) -> EpochReport:
+        """Score the validation split; after the last epoch the test split too, and draw."""
+        run, val = self.run, self.splits.val
+        metrics, detections, fps = evaluate(run.network, self.val_loader, val, self.device)
         report = EpochReport(
             epoch=run.epoch + 1,
             epochs=self.recipe.epochs,
@@ -191,23 +175,26 @@ class Epochs:
             fps=fps,
             train_s=run.progress.train_s,
             elapsed_s=0.0,
-            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device)
-            if self.device.type == "cuda"
-            else None,
+            memory_peak_bytes=peak_allocated_bytes(self.device),
             device=device_name(self.device),
             calibration=run.progress.calibration,
-            converged=saturation.converged,
+            converged=self.has_converged(metrics.map or 0.0),
             hardware=hardware(self.device),
         )
-        if report.last and run.world.first:
-            self._draw(detections)
-        if report.last and self.splits.test:
-            test, _, _ = evaluate(
-                run.network, self._scoring_loader(self.splits.test), self.splits.test, self.device
-            )
-            report = replace(report, test=test)
+        if report.last:
+            report = self._end(report, detections)
         run.tick(training=False)
         return replace(report, elapsed_s=run.progress.elapsed_s)
+
+    def _end(self, report: EpochReport, detections: list[dict[str, Any]]) -> EpochReport:
+        """The report of the last epoch, with what is done once."""
+        run, test = self.run, self.splits.test
+        if run.world.first:
+            self._draw(detections)
+        if not test:
+            return report
+        metrics, _, _ = evaluate(run.network, self._scoring_loader(test), test, self.device)
+        return replace(report, test=metrics)
 
     def _draw(self, detections: list[dict[str, Any]]) -> None:
         """A few validation images with what was found on them."""
@@ -227,7 +214,7 @@ class Epochs:
         self, split: CocoSplit, view: ResizeFlip, order: DistributedBatchSampler
     ) -> DataLoader[DetectionItem]:
         return make_loader(
-            split, view, order, loader_workers(self.recipe, self.device), self.candidate.cache_bytes
+            split, view, order, loader_workers(self.recipe, self.device), self.cache_bytes
         )
 
 

@@ -47,6 +47,11 @@ def _whose_fault(device: torch.device, cap: int | None) -> CandidateError:
     return OutOfMemory(f"out of memory at {gib(peak_bytes)} GiB on {name}{limit}", peak_bytes)
 
 
+def peak_allocated_bytes(device: torch.device) -> int | None:
+    """The most that this process had allocated of a GPU at one time; None on the CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def free_memory() -> None:
     """Give back what a finished candidate held, and begin to measure the next one's peak."""
     gc.collect()

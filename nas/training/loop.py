@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Self
 
@@ -80,43 +80,67 @@ def train_epoch(
             step.
     """
     network.train()
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda"
-    )
     first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
-    watch = NonFiniteGuard(
-        device, (CHECK_S if device.type == "cuda" else 0.0) if check_s is None else check_s
-    )
-    rng = torch.get_rng_state()
-    stream = iter(batches)
-    if first:  # a loader draws a number when it starts, which this epoch has done before
-        torch.set_rng_state(rng)
+    if check_s is None:
+        check_s = CHECK_S if device.type == "cuda" else 0.0
+    guard = NonFiniteGuard(device, check_s)
+    stream = _stream(batches, resumed=first > 0)
     for step, lr in enumerate(lrs[first:], start=first + 1):
         for param_group in optimizer.param_groups:
             param_group["lr"] = lr
-        group = list(itertools.islice(stream, accumulate))
-        parts: dict[str, Tensor] = {}
-        for place, batch in enumerate(group, start=1):
-            batch = batch.to(device)
-            with autocast, _gradients_kept(network, place < len(group)):
-                losses = network(batch.images, batch.targets)
-                loss = torch.stack([value.float() for value in losses.values()]).sum() / accumulate
-                loss.backward()
-            for name, value in losses.items():
-                parts[name] = parts.get(name, 0.0) + value.detach().float() / accumulate
+        parts = _backward(network, stream, accumulate, precision, device)
         loss = all_reduce_mean(torch.stack(list(parts.values())).sum())
         norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm or math.inf)
-        optimizer.found_inf = watch.see(step, parts, loss, norm)  # type: ignore[attr-defined]
+        optimizer.found_inf = guard.see(step, parts, loss, norm)  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         total += loss
         if on_step:
             on_step(step, len(lrs), loss)
-    watch.check()
+    guard.check()
     return total.item() / len(lrs)
 
 
-def _gradients_kept(network: nn.Module, more_follow: bool) -> AbstractContextManager[None]:
+def _stream(batches: Batches, *, resumed: bool) -> Iterator[TrainingBatch]:
+    """The batches, begun without drawing a random number if this epoch has begun before: a loader
+    draws one when it starts.
+    """
+    rng = torch.get_rng_state()
+    stream = iter(batches)
+    if resumed:
+        torch.set_rng_state(rng)
+    return stream
+
+
+def _backward(
+    network: nn.Module,
+    stream: Iterator[TrainingBatch],
+    accumulate: int,
+    precision: str,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Add up the gradients of one step, of its `accumulate` batches or of those that are left.
+
+    Returns:
+        Each loss by its name, the mean over the batches.
+    """
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda"
+    )
+    group = list(itertools.islice(stream, accumulate))
+    parts: dict[str, Tensor] = {}
+    for number, batch in enumerate(group, start=1):
+        batch = batch.to(device)
+        with autocast, _no_exchange(network, number < len(group)):
+            losses = network(batch.images, batch.targets)
+            loss = torch.stack([value.float() for value in losses.values()]).sum() / accumulate
+            loss.backward()
+        for name, value in losses.items():
+            parts[name] = parts.get(name, 0.0) + value.detach().float() / accumulate
+    return parts
+
+
+def _no_exchange(network: nn.Module, more_follow: bool) -> AbstractContextManager[None]:
     """Processes exchange gradients once a step, not after each of its batches."""
     return (
         network.no_sync()

@@ -24,26 +24,22 @@ from nas.data.classification_loader import ImageBatch, eval_loader, train_loader
 from nas.data.dataloader import loader_workers, loading
 from nas.data.image_folder import LabelledImages
 from nas.data.samplers import DistributedBatchSampler
-from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.backbones import HybridBackbone, build_backbone
 from nas.models.classifier import Classifier, top_k
-from nas.models.compile import compile_blocks
 from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
-from nas.models.memory_format import channels_last_
 from nas.models.weights import load_backbone_weights
 from nas.reports import ClassificationMetrics, PretrainingReport
 from nas.training.checkpoint import save_weights
-from nas.training.gpu_memory import limited_memory
+from nas.training.epochs import Epochs, remaining_reports
+from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
 from nas.training.loop import OnStep
+from nas.training.network import prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import Trainer
 from nas.utils.device import device_name
 from nas.utils.distributed import (
     World,
     all_reduce_mean,
-    broadcast_buffers,
-    synchronised,
-    wrap_ddp,
 )
 from nas.utils.paths import to_path
 from search_spaces.layout import Layout
@@ -88,21 +84,17 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
     kind = PretrainingReport
 
     def __init__(self, pretraining: Pretraining, world: World) -> None:
-        self.pretraining, recipe, device = (
-            pretraining,
-            pretraining.recipe,
-            torch.device(pretraining.device),
-        )
+        self.pretraining, recipe = pretraining, pretraining.recipe
         torch.manual_seed(pretraining.seed)
-        network: nn.Module = Classifier(
-            build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing
+        network = prepare_network(
+            Classifier(
+                build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing
+            ),
+            recipe,
+            pretraining.layout.norm,
+            torch.device(pretraining.device),
+            world,
         )
-        network = synchronised(network, pretraining.layout.norm, device, world).to(device)
-        checkpoint_blocks(network, recipe.checkpointing)
-        if recipe.channels_last:
-            channels_last_(network)
-        if recipe.compile:
-            compile_blocks(network)
         optimizer = make_optimizer(network, recipe)
         super().__init__(
             pretraining.folder, pretraining.key, network, optimizer, world, pretraining.checkpoint_s
@@ -164,23 +156,14 @@ def _pretrain(
     pretraining: Pretraining, train: LabelledImages, val: LabelledImages, on_step: OnStep | None
 ) -> Iterator[PretrainingReport]:
     run = PretrainingTrainer(pretraining, World.current())
-    report = run.resume()
-    if report:
-        yield report
-    elif not run.begun and pretraining.recipe.weights:
-        run.log(
-            weights=load_backbone_weights(
-                run.backbone, to_path(pretraining.recipe.weights)
-            ).summary()
-        )
-    epochs = _Epochs(run, train, val, on_step)
-    while not (report and report.last):
-        report = run.end_epoch(epochs.next())
-        yield report
+    report, weights = run.resume(), pretraining.recipe.weights
+    if weights and not report and not run.begun:
+        run.log(weights=load_backbone_weights(run.backbone, to_path(weights)).summary())
+    yield from remaining_reports(PretrainingEpochs(run, train, val, on_step), report)
 
 
-class _Epochs:
-    """Trains and scores one epoch after the other."""
+class PretrainingEpochs(Epochs[PretrainingReport]):
+    """Epochs of a classifier, scored by its accuracy."""
 
     def __init__(
         self,
@@ -189,31 +172,22 @@ class _Epochs:
         val: LabelledImages,
         on_step: OnStep | None,
     ) -> None:
-        self.run, self.on_step, self.device = run, on_step, torch.device(run.pretraining.device)
         recipe, classes = run.pretraining.recipe, len(run.pretraining.classes)
-        self.network, workers = (
-            wrap_ddp(run.network, run.world),
-            loader_workers(recipe, self.device, MOST_WORKERS),
-        )
         self.order = train_order(train, recipe, run.world, run.pretraining.seed)
-        self.recipe = recipe.over(
-            recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch)
-        )
-        self.train_loader = train_loader(
+        steps = recipe.epochs * math.ceil(len(self.order) * self.order.size / recipe.batch)
+        device = torch.device(run.pretraining.device)
+        super().__init__(run, recipe.over(steps), device, on_step)
+        workers = loader_workers(recipe, device, MOST_WORKERS)
+        self.batches = train_loader(
             train, classes, recipe, DistributedBatchSampler(self.order, run.world), workers
         )
         self.val_loader = eval_loader(val, classes, recipe, run.world, workers)
 
-    def next(self) -> PretrainingReport:
-        """The epoch after those that the run has done."""
+    def score(self, loss: float, lr: float) -> PretrainingReport:
+        """Score the validation split."""
         run = self.run
-        loss, lr = run.train(
-            self.network, self.train_loader, self.order, self.recipe, on_step=self.on_step
-        )
-        broadcast_buffers(run.network, run.world)
         metrics = score(run.network, self.val_loader, self.device)
-        saturation = run.saturation.after(metrics.top1, self.recipe)
-        run.progress.saturation = asdict(saturation)
+        converged = self.has_converged(metrics.top1)
         run.tick(training=False)
         return PretrainingReport(
             epoch=run.epoch + 1,
@@ -224,10 +198,8 @@ class _Epochs:
             train_s=run.progress.train_s,
             elapsed_s=run.progress.elapsed_s,
             device=device_name(self.device),
-            converged=saturation.converged,
-            memory_peak_bytes=torch.cuda.max_memory_allocated(self.device)
-            if self.device.type == "cuda"
-            else None,
+            converged=converged,
+            memory_peak_bytes=peak_allocated_bytes(self.device),
         )
 
 

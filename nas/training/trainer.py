@@ -74,7 +74,7 @@ class Trainer(ABC, Generic[Kind]):
             world,
         )
         self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, TrainerState()
-        self._losses = torch.zeros(())  # of this epoch's steps, on the device
+        self._losses = _no_losses()
         self._mark_s = self._saved_s = time.perf_counter()
         with os_errors_as_output_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -169,11 +169,7 @@ class Trainer(ABC, Generic[Kind]):
             Its mean loss, and its last learning rate.
         """
         accumulate = recipe.batch // order.size
-        steps = math.ceil(len(order) / accumulate)
-        lrs = [
-            lr_at(self.epoch * steps + step, steps, recipe, self.saturation.decays)
-            for step in range(steps)
-        ]
+        lrs = self._learning_rates(math.ceil(len(order) / accumulate), recipe)
         order.epoch, order.skipped = self.epoch, self.progress.steps * accumulate
 
         def after_step(step: int, of: int, loss: Tensor | float) -> None:
@@ -182,10 +178,6 @@ class Trainer(ABC, Generic[Kind]):
                 on_step(step, of, loss)
 
         self.tick(training=False)
-        device, done = (
-            next(network.parameters()).device,
-            (self.progress.steps, self.progress.loss_sum),
-        )
         loss = train_epoch(
             network,
             batches,
@@ -194,15 +186,19 @@ class Trainer(ABC, Generic[Kind]):
             accumulate=accumulate,
             clip_norm=recipe.clip_norm,
             precision=recipe.precision,
-            device=device,
+            device=next(network.parameters()).device,
             on_step=after_step,
-            done=done,
+            done=(self.progress.steps, self.progress.loss_sum),
         )
         self.tick(training=True)
-        self.log(
-            epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=round(self.progress.train_s, 3)
-        )
+        train_s = round(self.progress.train_s, 3)
+        self.log(epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=train_s)
         return loss, lrs[-1]
+
+    def _learning_rates(self, steps: int, recipe: Recipe) -> list[float]:
+        """One for each step of the epoch that is trained next."""
+        first, decays = self.epoch * steps, self.saturation.decays
+        return [lr_at(first + step, steps, recipe, decays) for step in range(steps)]
 
     def log(self, **values: float | str) -> None:
         """Add a line to the log."""
@@ -211,7 +207,8 @@ class Trainer(ABC, Generic[Kind]):
 
     def end_epoch(self, report: Kind) -> Kind:
         """An epoch is over: keep it, and the weights of the last one."""
-        self.progress.report, self.progress.steps, self._losses = asdict(report), 0, torch.zeros(())
+        self.progress.report, self.progress.steps = asdict(report), 0
+        self._losses = _no_losses()
         self.epoch = report.epoch
         if self.world.first:
             append_report(
@@ -221,6 +218,13 @@ class Trainer(ABC, Generic[Kind]):
         if report.last and self.world.first:
             self.keep_weights(report)
         return report
+
+
+def _no_losses() -> Tensor:
+    """The sum of an epoch's losses before its first step; as precise as that of `train_epoch`, so
+    that a run that was interrupted reports the same mean.
+    """
+    return torch.zeros((), dtype=torch.float64)
 
 
 class CandidateTrainer(Trainer[EpochReport]):

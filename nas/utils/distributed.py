@@ -8,12 +8,14 @@ train.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
     return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
-def synchronised(network: nn.Module, norm: str, device: torch.device, world: World) -> nn.Module:
+def synchronised(network: Network, norm: str, device: torch.device, world: World) -> Network:
     """The network with batch norms over the images of all processes, if `norm` says so; PyTorch has
     none for the CPU.
     """

@@ -5,7 +5,7 @@ dispatch level.
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor
 from nas.config.recipe import Recipe
 from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch, Target
-from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import Detector, build_detector
-from nas.models.memory_format import channels_last_
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.recorder import RELEASED, Recorder
 from nas.profiling.memory.training_step import Training
 from nas.training.loop import train_epoch
+from nas.training.network import prepare_network
 from nas.training.optimizer import make_optimizer
+from nas.utils.distributed import World
 from search_spaces.layout import Layout
 
 STEPS = 2  # the optimizer's states come into being at the end of the first
@@ -54,62 +54,86 @@ def measure_memory(
     Raises:
         torch.OutOfMemoryError: the GPU has no room for it.
     """
-    images, _, height, width = training.batch_shape
     torch.manual_seed(0)
-    network = build_detector(layout, detector, num_classes).to(device)
-    checkpoint_blocks(network, training.checkpointing)
-    if training.channels_last:
-        channels_last_(network)
-    recipe = Recipe(
+    recipe = _recipe(training)
+    network = build_detector(layout, detector, num_classes)
+    network = prepare_network(network, recipe, layout.norm, device, World())
+    optimizer = make_optimizer(network, recipe)
+    batch = _random_batch(detector, num_classes, training).to(device)
+
+    def step() -> None:
+        accumulate = 2 if training.accumulates else 1
+        train_epoch(
+            network,
+            [batch] * accumulate,
+            optimizer,
+            lrs=[recipe.lr],
+            accumulate=accumulate,
+            clip_norm=None,
+            precision=training.precision,
+            device=device,
+        )
+
+    if device.type == "cuda":
+        peak_bytes, reserved_bytes, step_s = _step_on_gpu(step, device)
+        fps = _fps(network, batch.images[0], device)
+        name = torch.cuda.get_device_name(device)
+        return Measured(name, peak_bytes, reserved_bytes, step_s, fps)
+    masks = [target["masks"] for target in batch.targets if detector.learns_masks]
+    there = [*network.parameters(), *network.buffers(), *batch.images, *masks]
+    peak_bytes, step_s = _step_on_cpu(step, there)
+    return Measured("cpu", peak_bytes, None, step_s, None)
+
+
+def _recipe(training: Training) -> Recipe:
+    images, _, height, width = training.batch_shape
+    return Recipe(
         epochs=1,
         image_size=height,
         max_size=max(height, width),
         batch=images,
         lr=1e-5,
         optimizer=training.optimizer,
+        checkpointing=training.checkpointing,
+        channels_last=training.channels_last,
     )
-    optimizer = make_optimizer(network, recipe)
+
+
+def _random_batch(detector: DetectorSpec, num_classes: int, training: Training) -> Batch:
+    images, _, height, width = training.batch_shape
     masks, boxes = detector.learns_masks, training.boxes_per_image
     targets = [random_target(boxes, num_classes, height, width, masks=masks) for _ in range(images)]
-    batch = Batch([torch.rand(3, height, width) for _ in range(images)], targets).to(device)
-    accumulate = 2 if training.accumulates else 1
-    recorder = Recorder() if device.type == "cpu" else None
-    given = [*batch.images, *(target["masks"] for target in batch.targets if masks)]
-    there = [*network.parameters(), *network.buffers(), *given]
-    if recorder:
-        for tensor in there:
-            recorder.register(tensor)
+    return Batch([torch.rand(3, height, width) for _ in range(images)], targets)
+
+
+def _step_on_gpu(step: Callable[[], None], device: torch.device) -> tuple[int, int, float]:
+    """Bytes at the peak of the last of `STEPS` steps, bytes reserved, and its seconds."""
     for _ in range(STEPS):
-        if recorder is None:
-            torch.cuda.reset_peak_memory_stats(device)
-            torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.synchronize(device)
         started = time.perf_counter()
-        with recorder or nullcontext():
-            train_epoch(
-                network,
-                [batch] * accumulate,
-                optimizer,
-                lrs=[recipe.lr],
-                accumulate=accumulate,
-                clip_norm=None,
-                precision=training.precision,
-                device=device,
-            )
+        step()
     step_s = time.perf_counter() - started
-    if recorder:
-        return Measured(
-            "cpu",
-            highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)),
-            None,
-            step_s,
-            None,
-        )
-    peak_bytes, reserved_bytes = (
+    return (
         torch.cuda.max_memory_allocated(device),
         torch.cuda.max_memory_reserved(device),
+        step_s,
     )
-    fps = _fps(network, batch.images[0], device)
-    return Measured(torch.cuda.get_device_name(device), peak_bytes, reserved_bytes, step_s, fps)
+
+
+def _step_on_cpu(step: Callable[[], None], there: Sequence[Tensor]) -> tuple[int, float]:
+    """Bytes at the peak of `STEPS` steps, beside the tensors that are there before, and the seconds
+    of the last one.
+    """
+    recorder = Recorder()
+    for tensor in there:
+        recorder.register(tensor)
+    for _ in range(STEPS):
+        started = time.perf_counter()
+        with recorder:
+            step()
+    step_s = time.perf_counter() - started
+    return highest_bytes(recorder, sum(rounded_bytes(tensor.nbytes) for tensor in there)), step_s
 
 
 def highest_bytes(recorder: Recorder, live_bytes: int) -> int:

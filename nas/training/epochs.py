@@ -1,0 +1,84 @@
+"""The epochs of a training run, of a candidate or of a pre-training: train, score, report."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Generic
+
+import torch
+
+from nas.config.recipe import Recipe
+from nas.data.samplers import GroupedBatchSampler
+from nas.models.compile import compile_blocks
+from nas.training.loop import Batches, OnStep
+from nas.training.trainer import Kind, Trainer
+from nas.utils.distributed import broadcast_buffers, wrap_ddp
+
+
+class Epochs(ABC, Generic[Kind]):
+    """Trains and scores one epoch after the other. A subclass sets the attributes below in its
+    constructor and says in `score` how the network is scored.
+
+    Args:
+        run: what is trained, and its state.
+        recipe: how.
+        device: where the run's network is.
+        on_step: called after each step.
+
+    Attributes:
+        order: training batches of all processes together.
+        batches: loads this process's share of `order`.
+
+    Raises:
+        SpecError: the recipe wants compilation, and there is no compiler.
+    """
+
+    order: GroupedBatchSampler
+    batches: Batches
+
+    def __init__(
+        self, run: Trainer[Kind], recipe: Recipe, device: torch.device, on_step: OnStep | None
+    ) -> None:
+        self.run, self.recipe, self.device, self.on_step = run, recipe, device, on_step
+        if recipe.compile:
+            compile_blocks(run.network)
+        self.network = wrap_ddp(run.network, run.world)
+
+    @abstractmethod
+    def score(self, loss: float, lr: float) -> Kind:
+        """Score the network after an epoch, account for the time, and report.
+
+        Args:
+            loss: mean training loss of the epoch.
+            lr: learning rate of its last step.
+        """
+
+    def next(self) -> Kind:
+        """Train the epoch after those that the run has done, and report it."""
+        loss, lr = self.run.train(
+            self.network, self.batches, self.order, self.recipe, on_step=self.on_step
+        )
+        broadcast_buffers(self.run.network, self.run.world)
+        return self.score(loss, lr)
+
+    def has_converged(self, score: float) -> bool:
+        """Tell the schedule an epoch's validation score, a fraction; whether that was the last."""
+        saturation = self.run.saturation.after(score, self.recipe)
+        self.run.progress.saturation = asdict(saturation)
+        return saturation.converged
+
+
+def remaining_reports(epochs: Epochs[Kind], report: Kind | None) -> Iterator[Kind]:
+    """Train to the end, an epoch each time the next report is asked for.
+
+    Args:
+        epochs: of the run.
+        report: the last one before its checkpoint, which is repeated first in case nobody heard it.
+    """
+    if report:
+        yield report
+    while not (report and report.last):
+        report = epochs.run.end_epoch(epochs.next())
+        yield report
