@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
@@ -36,7 +36,6 @@ class Budget:
 
     Attributes:
         space: the search space.
-        limit_bytes: the limit above.
         correction: what measured trials put on the predictions; None before any.
         equalizer: solves layouts for the limit, in mode `equalize`; else None.
     """
@@ -48,8 +47,15 @@ class Budget:
         self.space = spec.search_space()
         self.training = training_of(spec.recipe, facts)
         self.correction: Correction | None = None
-        self.limit_bytes: Final = self._limit_bytes(recorded_gib)
+        self._limit_bytes = self._decide_limit(recorded_gib)
         self.equalizer = self._equalizer()
+
+    @property
+    def limit_bytes(self) -> int:
+        """Peak allocated memory that no candidate may exceed, in bytes; the same from the first
+        moment of a study to its last.
+        """
+        return self._limit_bytes
 
     def predicted_bytes(self, layout: Layout) -> int:
         """Predict the peak training memory of a candidate, in bytes, on the largest batch that the
@@ -114,7 +120,7 @@ class Budget:
     def _traced(self, layout: Layout) -> MemoryEstimate:
         return predict_memory(layout, self.spec.detector, self.facts.num_classes, self.training)
 
-    def _limit_bytes(self, recorded_gib: float | None) -> int:
+    def _decide_limit(self, recorded_gib: float | None) -> int:
         asked = self.spec.budget
         if not asked.like:
             return int(asked.memory)

@@ -22,8 +22,13 @@ TRIED = 24  # layouts of a pattern, before it is said to have no solution
 
 @dataclass(frozen=True)
 class PatternFit:
-    """The layout of a pattern whose memory is nearest to the budget; `solved` if it is within the
-    tolerance, below.
+    """How near the layouts of a pattern come to the budget.
+
+    Attributes:
+        pattern: kinds of the four stages, `CCTT`.
+        layout: the layout of this pattern whose memory is nearest to the budget.
+        peak_bytes: its predicted peak.
+        solved: whether that is within the tolerance, below the budget.
     """
 
     pattern: str
@@ -58,7 +63,7 @@ class Equalizer:
         self._known: dict[Layout, tuple[Layout, int]] = {}
 
     def solve(self, layout: Layout) -> Layout | None:
-        """What to train for a suggestion; None where nothing of its family comes within the
+        """Find what to train for a suggestion; None where nothing of its family comes within the
         tolerance.
         """
         nearest, peak_bytes = self.nearest(layout)
@@ -69,14 +74,16 @@ class Equalizer:
         return self.least_bytes <= peak_bytes <= self.budget_bytes
 
     def nearest(self, layout: Layout) -> tuple[Layout, int]:
-        """The largest of the family that fits, or its smallest, with its predicted bytes."""
+        """Find the largest layout of a suggestion's family that fits, or the smallest where none
+        does, with its predicted bytes. A suggestion within the tolerance stays as it is.
+        """
         if layout not in self._known:
             self._known[layout] = self._nearest(layout)
         return self._known[layout]
 
     def patterns(self) -> list[PatternFit]:
-        """For every pattern of the space a layout within the tolerance or, where the ends of the
-        space or `TRIED` random suggestions give none, the nearest seen.
+        """Find for every pattern of the space a layout within the tolerance or, where the ends of
+        the space or `TRIED` random suggestions give none, the nearest seen.
         """
         return [self._fit(pattern) for pattern in self.space.patterns]
 
@@ -135,8 +142,15 @@ class Equalizer:
 def largest_that_fits(
     family: Sequence[Layout], budget_bytes: int, predict: Callable[[Layout], int]
 ) -> tuple[Layout, int]:
-    """The last of a family, ascending in what it needs, that fits, or else the first; with its
-    predicted bytes.
+    """Find the last layout of a family that fits, or else the first, by bisection.
+
+    Args:
+        family: ascending in what they need; not empty.
+        budget_bytes: the limit.
+        predict: peak bytes of a layout.
+
+    Returns:
+        The layout and its predicted bytes.
     """
     low, high = 0, len(family) - 1
     while low < high:

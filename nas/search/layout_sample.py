@@ -13,7 +13,13 @@ from search_spaces.layout import Layout
 
 @dataclass(frozen=True)
 class LayoutCost:
-    """A layout, the multiply-adds of one image, and the predicted peak of its training."""
+    """A layout and what it costs.
+
+    Attributes:
+        layout: the layout.
+        flops: multiply-adds of one image of the largest batch.
+        memory_bytes: predicted peak memory of its training.
+    """
 
     layout: Layout
     flops: int
@@ -21,8 +27,13 @@ class LayoutCost:
 
 
 def uniform_sample(budget: Budget) -> list[LayoutCost]:
-    """Layouts that a search may train, drawn uniformly from the space, by rising FLOPs; where few
-    may be, at least one.
+    """Draw layouts that a search may train uniformly from its space.
+
+    Args:
+        budget: of the search, with its space and seed.
+
+    Returns:
+        What is left of `SAMPLED` layouts, or one where nothing is; by rising FLOPs.
     """
     allowed, seed = LayoutFilter(budget, set), budget.spec.search.seed
     some = itertools.islice(budget.space.shuffled(seed), SAMPLED)
@@ -37,7 +48,9 @@ def uniform_sample(budget: Budget) -> list[LayoutCost]:
 
 
 def spread(ordered: Sequence[LayoutCost], count: int) -> list[LayoutCost]:
-    """`count` of them: the first, the last and some between, evenly; all where there are fewer."""
+    """Pick `count` of a sequence: the first, the last and some between, evenly; all where there are
+    fewer.
+    """
     places = {round(i * (len(ordered) - 1) / (count - 1)) for i in range(count)}
     return [ordered[place] for place in sorted(places)]
 

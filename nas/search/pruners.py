@@ -27,11 +27,12 @@ MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin wi
 def make_pruner(
     name: str, warmup_epochs: int, epochs: int, at_cost_in: Budget | None = None
 ) -> BasePruner:
-    """A pruner by its name in `nas.config.choices.PrunerName`, for candidates of `epochs`; it
-    spares the warm-up.
+    """Make the Optuna pruner of a name.
 
     Args:
-        name, warmup_epochs, epochs: see above.
+        name: one of `nas.config.choices.PrunerName`.
+        warmup_epochs: epochs with a rising learning rate, in which no candidate is stopped.
+        epochs: that a candidate is trained for, at most.
         at_cost_in: compare at equal cost, in a search with this budget; None: at equal epochs.
     """
     first = warmup_epochs + 1
@@ -49,8 +50,8 @@ def make_pruner(
 
 
 def typical_flops(budget: Budget) -> float:
-    """Median multiply-adds of one image, of a uniform sample of the layouts that a search may
-    train.
+    """Compute the median multiply-adds of one image, of a uniform sample of the layouts that a
+    search may train.
 
     An epoch of a layout of this cost is the unit of Hyperband's rungs: half of the candidates reach
     a rung later than by epochs, half earlier. It is known before anything is trained, so that rungs
@@ -60,8 +61,8 @@ def typical_flops(budget: Budget) -> float:
 
 
 class MedianAtCost(MedianPruner):
-    """Optuna's median rule with others' scores taken at the cost that the candidate has come to,
-    instead of at its epoch.
+    """Optuna's median pruner with others' scores taken at the cost that the candidate has come to,
+    instead of at its epoch; cost is epochs times the trial's `flops`.
     """
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:

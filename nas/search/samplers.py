@@ -28,7 +28,8 @@ INSISTED = 3  # times that a sampler may suggest the same refused layout for one
 
 
 class BudgetedSampler(BaseSampler):
-    """Asks `base` until the filter accepts, then falls back on the rest of the space.
+    """A sampler that asks another one until the filter accepts, then falls back on the rest of the
+    space.
 
     Args:
         base: any sampler; it never hears of what was refused. None: one layout after the other.
@@ -102,8 +103,8 @@ class BudgetedSampler(BaseSampler):
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Optuna's view of a space: evenly spaced whole numbers are ordered, everything else is
-    categorical.
+    """Describe the parameters of a space for Optuna: evenly spaced whole numbers are ordered,
+    everything else is categorical.
     """
     return {name: _distribution(values) for name, values in space.parameters().items()}
 
@@ -117,7 +118,7 @@ def _distribution(values: tuple[Any, ...]) -> BaseDistribution:
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    """A parameter of a trial: what it has, or else what the sampler says."""
+    """Get a parameter of a trial: the value that it has, or else what the sampler suggests."""
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
     assert isinstance(distribution, CategoricalDistribution)
@@ -125,8 +126,14 @@ def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler | None:
-    """A sampler by its name in `nas.config.choices.SamplerName`; `grid` is none, but the order of
-    the space.
+    """Make the Optuna sampler of a name.
+
+    Args:
+        name: one of `nas.config.choices.SamplerName`.
+        seed: of its random numbers.
+
+    Returns:
+        The sampler; None for `grid`, which is no sampler but the order of the space.
     """
     if name == "grid":
         return None

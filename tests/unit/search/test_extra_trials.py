@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.untrained import FACTS, Driver, report
+from helpers.untrained import FACTS, Driver, report, spec
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from nas.search.baselines import CHANNELS, PUBLISHED, equalized
+from nas.search.budget import Budget
 from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, role_of
 from search_spaces.layout import Layout
 
@@ -86,7 +87,8 @@ def test_a_baseline_is_as_wide_as_the_memory_of_the_space_allows(tmp_path: Path,
     search = Driver(tmp_path).study.budget
     needs = sorted(search.predicted_bytes(layout) for layout in search.space)
     if binds:
-        search.limit_bytes = needs[len(needs) // 2]
+        memory = f"{needs[len(needs) // 2] / 2**20}MiB"
+        search = Budget(spec(tmp_path, **{"budget.memory": memory}), FACTS)
     allowed = min(search.limit_bytes, needs[-1])
     found = equalized(search)
     assert [baseline.name for baseline in found] == list(PUBLISHED)
