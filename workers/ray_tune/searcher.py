@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from nas.search.search import Search
 from nas.search.trial_queue import TrialAssignment
-from workers.ray_tune.session import NodeMonitor
+from workers.ray_tune.nodes import NodeMonitor
 from workers.trial_config import TrialConfigBuilder
 
 FINISHED: Any = Searcher.FINISHED  # a string, in spite of the signature

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("ray")
-from workers.ray_tune.session import package_folders, probe_node
+from workers.ray_tune.nodes import probe_node
+from workers.ray_tune.session import package_folders
 
 
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
