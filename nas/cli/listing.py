@@ -85,8 +85,8 @@ def status(
     print(never_trained_text(loaded.user_attrs.get("nas_refusals", {})))
     if check := loaded.user_attrs.get("nas_proxy_check"):
         print(check["text"])
-    if said := cost_line(loaded.user_attrs, trials):
-        print(said)
+    if line := cost_line(loaded.user_attrs, trials):
+        print(line)
 
 
 def _summary(study: Any) -> dict[str, Any]:

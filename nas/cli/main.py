@@ -46,8 +46,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"scratch-nas {nas.__version__}")
         raise typer.Exit
 

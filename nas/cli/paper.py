@@ -48,9 +48,9 @@ def paper_tables(
     from nas.cli.progress import ImageProgress
     from nas.profiling.paper_tables import TABLES, measured_memory, paper_rows
 
-    known = measured_memory(measured) if measured else None
+    measurements = measured_memory(measured) if measured else None
     with ImageProgress() as progress:
-        rows = paper_rows((table,) if table else TABLES, progress.on_image, known)
+        rows = paper_rows((table,) if table else TABLES, progress.on_image, measurements)
     if as_json:
         print_json(rows)
         return

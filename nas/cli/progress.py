@@ -144,7 +144,8 @@ class SearchProgress(SearchCallback):
     """The table of a running search: trial, layout, epoch, mAP, memory, state."""
 
     def __init__(self, spec: SearchSpec) -> None:
-        self.spec, self.rows, self.started = spec, {}, time.monotonic()  # type: tuple[SearchSpec, dict[int, _Row], float]
+        self.spec, self.started = spec, time.monotonic()
+        self.rows: dict[int, _Row] = {}
         self._console = Console(stderr=True)
         self._images: ImageProgress | None = ImageProgress()
         self._live: Live | None = None

@@ -97,16 +97,18 @@ def _show(study: str, check: ProxyCheck, stored: list[str]) -> None:
     from nas.cli.tables import print_table, proxy_table
     from nas.search.proxy.rank_correlation import RULE
 
-    found = check.agreement
-    print_table(proxy_table(found.pairs, f"{len(found.pairs)} layouts of {study} by both recipes"))
+    agreement = check.agreement
+    print_table(
+        proxy_table(agreement.pairs, f"{len(agreement.pairs)} layouts of {study} by both recipes")
+    )
     for layout, reason in check.left_out.items():
         print(f"Left out: {layout}, {reason}")
-    sides = (("proxy", check.proxy, found.proxy_s), ("full", check.full, found.full_s))
+    sides = (("proxy", check.proxy, agreement.proxy_s), ("full", check.full, agreement.full_s))
     for name, side, train_s in sides:
         print(
             f"{name}: recipe {side.recipe}, epochs {side.epochs}, {side.image_size} pixels; "
             f"{train_s:.0f} s in all"
         )
-    print(found.text)
+    print(agreement.text)
     print(f"The rule: {RULE}.")
     print(f"Kept with the studies {', '.join(stored)}.")

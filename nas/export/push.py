@@ -11,14 +11,14 @@ from nas.utils.files import atomic_folder
 from nas.utils.paths import to_path
 
 
-def push_target(place: str) -> Path:
+def push_target(destination: str) -> Path:
     """Find out where the copy of a bundle goes, before anything is exported.
 
     Args:
-        place: a folder, or a URL of a file system that fsspec knows.
+        destination: a folder, or a URL of a file system that fsspec knows.
 
     Returns:
-        The place as a path that `push` takes.
+        The destination as a path that `push` takes.
 
     Raises:
         SpecError: no file system has such URLs.
@@ -26,12 +26,12 @@ def push_target(place: str) -> Path:
         BundleError: it holds files that no bundle has.
         OutputError: it cannot be reached.
     """
-    target = to_path(place)
+    target = to_path(destination)
     try:
         check_target(target, "--push-to")
     except OSError as error:
         raise OutputError(
-            f"--push-to {place!r} cannot be reached: {error.strerror or error}"
+            f"--push-to {destination!r} cannot be reached: {error.strerror or error}"
         ) from error
     return target
 
