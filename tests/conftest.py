@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.commands import Run
+from helpers.commands import Json, Run, run_here
 from helpers.image_folders import make_image_folder
 from helpers.servers import KINDS, start_server
 
@@ -74,14 +74,12 @@ def coco_mini() -> Path:
 
 
 @pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def nas() -> Run:
     """Run a command of `nas` in this process."""
-    from nas.cli import main
+    return partial(run_here, "nas")
 
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
 
-    return call
+@pytest.fixture
+def nas_json(nas: Run) -> Json:
+    """Run `nas ... --json` in this process; the document that it printed."""
+    return lambda *words: nas(*words, "--json").json

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,102 +12,80 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.commands import (
+    BIN,
+    DEADLINE_S,
+    Run,
+    allowance,
+    run_here,
+    run_program,
+    wait_until,
+)
 from helpers.servers import PostgresServer, free_port
+from helpers.studies import trials_so_far
+from optuna.trial import TrialState
 
-BIN = Path(sys.executable).parent
 SMALL = ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--sampler", "random"]
 
 
-def nas(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
-    program = BIN / str(words[0])
-    return subprocess.run(
-        [program, *map(str, words[1:])], capture_output=True, text=True, check=False, **options
-    )
-
-
 def status(*words: object) -> list[dict]:
-    done = nas("nas", "status", "--json", *words)
-    return json.loads(done.stdout)["trials"] if done.returncode == 0 else []
+    """The trials so far; none where nothing is there yet."""
+    done = run_here("nas", "status", "--json", *words)
+    return done.json["trials"] if done.code == 0 else []
 
 
-def wait_for(condition, seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-def test_in_the_background_stopped_and_resumed_from_elsewhere(tmp_path: Path, digits: Path):
-    storage = ["--storage", f"sqlite:///{tmp_path}/nas.db"]
+def test_in_the_background_stopped_and_resumed_from_elsewhere(
+    tmp_path: Path, digits: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
+):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    storage = ["--storage", url]
     where = tmp_path / "here"
     where.mkdir()
-    begun = nas(
-        "nas-submit",
-        "--data",
-        os.path.relpath(digits, where),
-        "--output",
-        "runs",
-        *storage,
-        *SMALL,
-        "--epochs",
-        "40",
-        "--no-baselines",
-        "--trials",
-        "2",
-        "--local",
-        "--detach",
-        "--json",
-        cwd=where,
+    monkeypatch.chdir(where)
+    data = ["--data", os.path.relpath(digits, where), "--output", "runs", *storage, *SMALL]
+    length = ["--epochs", "40", "--no-baselines", "--trials", "2"]
+    said = run_program("nas-submit", *data, *length, "--local", "--detach", "--json").json
+    wait_until(
+        lambda: any(len(trial.intermediate_values) >= 2 for trial in trials_so_far(url)),
+        Path(said["log"]).read_text,
     )
-    assert begun.returncode == 0, begun.stderr
-    said = json.loads(begun.stdout)
-    wait_for(lambda: any(row.get("epochs", 0) >= 2 for row in status(*storage)))
     assert psutil.pid_exists(said["pid"])
-    asked = time.monotonic()
-    stopped = nas("nas", "stop", *storage)
-    assert stopped.returncode == 0, stopped.stderr
-    assert time.monotonic() - asked < 10 + 3  # and a command's own start
-    assert f"Stopped process {said['pid']}" in stopped.stdout
+    monkeypatch.setattr("nas.cli.control.STOP_S", DEADLINE_S)
+    asked, limit_s = time.monotonic(), allowance(10)
+    stopped = nas("stop", *storage)
+    took_s = time.monotonic() - asked
+    assert stopped.code == 0, stopped.err
+    assert took_s < limit_s
+    assert f"Stopped process {said['pid']}" in stopped.out
     assert "The same command goes on" in Path(said["log"]).read_text()
     (row,) = status(*storage)
     assert row["state"] == "RUNNING"  # left to the next driver
-    told = nas(
-        "nas", "logs", "--follow", *storage
-    )  # comes to its end, because nobody runs the search
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.splitlines()
+    told = nas("logs", "--follow", *storage)  # comes to its end, because nobody runs the search
+    assert told.code == 0, told.err
+    lines = told.out.splitlines()
     assert lines[0].endswith(
         f"process {said['pid']} on {socket.gethostname()}  search begins with 0 of 2 trials"
     )
-    assert f"trial 0  {row['layout']}  training  epoch 2/40, mAP " in told.stdout
+    assert f"trial 0  {row['layout']}  training  epoch 2/40, mAP " in told.out
     assert lines[-1].endswith("search stopped")
-    resumed = nas("nas", "resume", *storage, "--trials", "1", "--local", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    monkeypatch.chdir(tmp_path)
+    resumed = nas("resume", *storage, "--trials", "1", "--local")
+    assert resumed.code == 0, resumed.err
     (row,) = status(*storage)
     assert (row["state"], row["epochs"]) == ("COMPLETE", 40)
 
 
 def test_what_is_wrong_is_said_before_the_terminal_is_free(tmp_path: Path, digits: Path):
-    storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [
-        "nas-submit",
-        "--data",
-        digits,
-        *SMALL,
-        "--storage",
-        storage,
-        "--local",
-        "--detach",
-        "--output",
-        tmp_path / "runs",
-    ]
-    refused = nas(*command, "--budget", "1MiB", env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if refused.returncode == 0:  # a slow machine: then the log has it
-        wait_for(lambda: "budget" in (tmp_path / "runs" / "digits.log").read_text())
+    command = ["--data", digits, *SMALL, "--storage", f"sqlite:///{tmp_path}/nas.db", "--local"]
+    command += ["--detach", "--output", tmp_path / "runs", "--budget", "1MiB"]
+    refused = run_program("nas-submit", *command)
+    if refused.code == 0:  # a slow machine: then the log has it
+        log = tmp_path / "runs" / "digits.log"
+        wait_until(lambda: "budget" in log.read_text(), log.read_text)
     else:
-        assert refused.returncode == 2
-        assert refused.stderr.startswith("nas-submit: ")
-        assert "Traceback" not in refused.stderr
+        assert refused.code == 2
+        assert refused.err.startswith("nas-submit: ")
+        assert "Traceback" not in refused.err
 
 
 @pytest.fixture
@@ -151,31 +127,30 @@ def head() -> Iterator[str]:
                 process.kill()
 
 
-def test_as_a_job_on_a_cluster(head: str, tmp_path: Path, digits: Path):
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_as_a_job_on_a_cluster(
+    head: str, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+):
     server = PostgresServer(tmp_path / "server")
     storage = ["--storage", server.url]
-    command = [
-        "nas-submit",
-        "--cluster",
-        head,
-        "--data",
-        digits,
-        *storage,
-        "--output",
-        tmp_path / "runs",
-        *SMALL,
-    ]
+    command = ["nas-submit", "--cluster", head, "--data", digits, *storage]
+    command += ["--output", tmp_path / "runs", *SMALL]
     command += ["--epochs", "2", "--no-baselines", "--trials", "2"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("workers.ray_tune.jobs.STARTING_S", DEADLINE_S)
     try:
-        followed = nas(*command, cwd=tmp_path, timeout=250)
-        assert followed.returncode == 0, followed.stdout + followed.stderr
-        assert "Leaderboard of digits" in followed.stdout
+        followed = run_here(*command)
+        assert followed.code == 0, followed.out + followed.err
+        assert "Leaderboard of digits" in followed.out
         assert [row["state"] for row in status(*storage)] == ["COMPLETE"] * 2
-        detached = nas(
-            "nas", "resume", *storage, "--trials", "3", "--detach", "--json", cwd=tmp_path
+        resume = ["resume", *storage, "--trials", "3", "--detach", "--json"]
+        detached = run_here("nas", *resume)
+        assert detached.json["cluster"] == head
+        wait_until(
+            lambda: (
+                [trial.state for trial in trials_so_far(server.url)] == [TrialState.COMPLETE] * 3
+            )
         )
-        assert detached.returncode == 0, detached.stderr
-        assert json.loads(detached.stdout)["cluster"] == head
-        wait_for(lambda: [row["state"] for row in status(*storage)] == ["COMPLETE"] * 3)
+        assert [row["state"] for row in status(*storage)] == ["COMPLETE"] * 3
     finally:
         server.end()

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
-from helpers.commands import Run
+from helpers.commands import Outcome, Run, run_here
 from optuna_dashboard._importance import get_param_importance_from_trials_cache
 from optuna_dashboard._inmemory_cache import InMemoryCache
 
 from dashboards.optuna_dashboard import candidates_only
 from nas.study.storage import open_storage
-
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +49,19 @@ def words(folder: Path, digits: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def searched(words: list[str]) -> subprocess.CompletedProcess[str]:
+def searched(words: list[str]) -> Outcome:
     """Two candidates, both trained again, and three baselines, each trained twice."""
-    return subprocess.run(
-        [BIN / "nas", *words, "--trials", "2"], check=False, capture_output=True, text=True
-    )
+    return run_here("nas", *words, "--trials", "2")
 
 
 @pytest.fixture
-def storage(folder: Path, searched: subprocess.CompletedProcess[str]) -> str:
+def storage(folder: Path, searched: Outcome) -> str:
     return f"sqlite:///{folder}/nas.db"
 
 
-def test_what_a_search_prints(nas: Run, searched: subprocess.CompletedProcess[str], storage: str):
-    out, said = searched.stdout, searched.stderr
-    assert searched.returncode == 0
+def test_what_a_search_prints(nas: Run, searched: Outcome, storage: str):
+    code, out, said = searched
+    assert code == 0
     assert "The best candidate against published backbones at the same memory" in out
     for name in ("Swin-T", "ResNet-50", "C2-C2-T12-T4"):
         assert name in out

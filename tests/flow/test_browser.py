@@ -8,18 +8,17 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import BIN, DEADLINE_S, run_here
 from helpers.studies import trained_search
 
 from nas.search.search import Search
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
-BIN = Path(sys.executable).parent
 SCREENS = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
@@ -75,7 +74,7 @@ def address(request: pytest.FixtureRequest, study: Search) -> Iterator[str]:
     assert process.stdout
     yield process.stdout.readline().split()[0]
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=DEADLINE_S)
 
 
 def base_of(address: str) -> str:
@@ -207,11 +206,7 @@ def test_the_report_opens_from_disk_and_asks_for_nothing(
     chromium: Any, study: Search, tmp_path: Path, screen: str
 ):
     out = tmp_path / "report.html"
-    subprocess.run(
-        [BIN / "nas", "report", "--storage", study.spec.storage, "--out", out],
-        check=True,
-        capture_output=True,
-    )
+    assert run_here("nas", "report", "--storage", study.spec.storage, "--out", out).code == 0
     page = Page(chromium, screen)
     page.tab.goto(out.as_uri())
     page.drawn(PLOTS)

@@ -4,8 +4,8 @@ again.
 
 from __future__ import annotations
 
-import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers.commands import Json, Run, run_here
 from helpers.studies import trained_search
 from safetensors.torch import load_file
 
-from nas.cli import export, main
 from nas.errors import UserError
 from nas.export.backbone_source import backbone_source
 from nas.export.bundle import FILES, ONNX_FILES, read_bundle, read_description
@@ -38,28 +38,8 @@ def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
 @pytest.fixture(scope="module")
 def bundle(study: Search, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("export") / "best"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            sys, "argv", ["nas-export", "--storage", study.spec.storage, "--out", str(out)]
-        )
-        with pytest.raises(SystemExit) as ended:
-            export.main()
-    assert ended.value.code == 0
+    assert run_here("nas-export", "--storage", study.spec.storage, "--out", out).code == 0
     return out
-
-
-@pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict]:
-    """Run `nas ... --json` and read what it printed."""
-
-    def call(*arguments: str) -> dict:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments), "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        assert ended.value.code == 0
-        return json.loads(capsys.readouterr().out)
-
-    return call
 
 
 def test_a_bundle_has_all_its_files(bundle: Path, study: Search):
@@ -128,9 +108,9 @@ def test_weights_in_both_files_agree(bundle: Path):
 
 
 def test_evaluation_of_the_bundle_repeats_the_score(
-    bundle: Path, study: Search, digits: Path, nas: Callable
+    bundle: Path, study: Search, digits: Path, nas_json: Json
 ):
-    metrics = nas("evaluate", bundle, "--data", digits)
+    metrics = nas_json("evaluate", bundle, "--data", digits)
     best = leaderboard(study.study)[0]
     assert metrics["map"] == pytest.approx(best.value, abs=1e-4)
     assert metrics["map_50"] == pytest.approx(best.user_attrs["map_50"], abs=1e-4)
@@ -138,30 +118,26 @@ def test_evaluation_of_the_bundle_repeats_the_score(
     assert metrics["images"] == 8
 
 
-def test_other_categories_are_refused(
-    bundle: Path, bccd: Path, monkeypatch: pytest.MonkeyPatch, capsys
-):
-    monkeypatch.setattr(sys, "argv", ["nas", "evaluate", str(bundle), "--data", str(bccd)])
-    with pytest.raises(SystemExit) as ended:
-        main.main()
-    assert ended.value.code == 2
-    assert "must have the bundle's categories" in capsys.readouterr().err
+def test_other_categories_are_refused(bundle: Path, bccd: Path, nas: Run):
+    refused = nas("evaluate", bundle, "--data", bccd)
+    assert refused.code == 2
+    assert "must have the bundle's categories" in refused.err
 
 
 def test_a_bundle_is_replaced_and_nothing_else_is(
-    bundle: Path, study: Search, tmp_path: Path, nas: Callable
+    bundle: Path, study: Search, tmp_path: Path, nas_json: Json
 ):
     out = tmp_path / "best"
     for _ in range(2):
-        said = nas("export", "--storage", study.spec.storage, "--out", out, "--no-onnx")
+        said = nas_json("export", "--storage", study.spec.storage, "--out", out, "--no-onnx")
         assert said["layout"] == read_description(bundle).layout.__str__()
     assert {entry.name for entry in tmp_path.iterdir()} == {"best"}
 
 
-def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas: Callable):
+def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas_json: Json):
     second = leaderboard(study.study)[1]
     assert (
-        nas(
+        nas_json(
             "export",
             "--storage",
             study.spec.storage,
@@ -201,8 +177,6 @@ def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas: Cal
 def test_damaged_bundles_say_so(
     bundle: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
 ):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     damage(copy)
@@ -211,9 +185,9 @@ def test_damaged_bundles_say_so(
 
 
 def test_train_goes_on_from_a_layout_and_from_a_bundle(
-    bundle: Path, digits: Path, tmp_path: Path, nas: Callable
+    bundle: Path, digits: Path, tmp_path: Path, nas_json: Json
 ):
-    from_layout = nas(
+    from_layout = nas_json(
         "train",
         "C1-C1-T1-T1@16",
         "--data",
@@ -235,10 +209,10 @@ def test_train_goes_on_from_a_layout_and_from_a_bundle(
         tmp_path / "one",
     )
     assert from_layout["layout"] == "C1-C1-T1-T1@16"
-    assert nas("evaluate", tmp_path / "one", "--data", digits)["map"] == pytest.approx(
+    assert nas_json("evaluate", tmp_path / "one", "--data", digits)["map"] == pytest.approx(
         from_layout["map"], abs=1e-4
     )
-    again = nas(
+    again = nas_json(
         "train", bundle, "--data", digits, "--out", tmp_path / "two", "--epochs", "1", "--no-onnx"
     )
     trained = read_description(tmp_path / "two")
@@ -253,13 +227,13 @@ def test_train_goes_on_from_a_layout_and_from_a_bundle(
     }
 
 
-def test_list_status_and_profile(study: Search, nas: Callable):
-    (row,) = nas("list", "--storage", study.spec.storage)
+def test_list_status_and_profile(study: Search, nas_json: Json):
+    (row,) = nas_json("list", "--storage", study.spec.storage)
     assert (row["study"], row["complete"], row["running"], row["space"]) == ("digits", 2, 0, "tiny")
-    status = nas("status", "--storage", study.spec.storage)
+    status = nas_json("status", "--storage", study.spec.storage)
     assert [trial["state"] for trial in status["trials"]] == ["COMPLETE", "COMPLETE"]
     assert status["nas_data"]["fingerprint"] == study.facts.fingerprint
-    swin, hybrid = nas(
+    swin, hybrid = nas_json(
         "profile",
         "T2-T2-T6-T2",
         "C2-C2-T12-T4",
@@ -276,7 +250,7 @@ def test_list_status_and_profile(study: Search, nas: Callable):
     )
 
 
-def test_a_searchs_candidate_is_reproduced_to_the_digit(bundle: Path, digits: Path, nas: Callable):
-    again = nas("reproduce", bundle, "--data", digits)
+def test_a_searchs_candidate_is_reproduced_to_the_digit(bundle: Path, digits: Path, nas_json: Json):
+    again = nas_json("reproduce", bundle, "--data", digits)
     assert again["map"] == again["map_before"]
     assert again["differing"] == []

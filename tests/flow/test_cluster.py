@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from helpers.commands import BIN, Background
 from helpers.servers import free_port
-from optuna.trial import FrozenTrial, TrialState
+from helpers.studies import trials_so_far
+from optuna.trial import TrialState
 
 from nas.study.leaderboard import leaderboard, load_study
 from nas.study.storage import open_storage
 
-BIN = Path(sys.executable).parent
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
@@ -112,51 +110,27 @@ def cluster() -> Iterator[Cluster]:
         started.end()
 
 
-def trials(storage: str) -> list[FrozenTrial]:
-    try:
-        return load_study(open_storage(storage, create=False), "digits").trials
-    except Exception:
-        return []
-
-
 def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, digits: Path):
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [
-        BIN / "nas-submit",
-        "--data",
-        digits,
-        "--storage",
-        storage,
-        "--output",
-        tmp_path / "runs",
-        "--space",
-        "tiny",
-    ]
-    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command = ["nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs"]
+    command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "8", "--trials", "3", "--sampler", "random"]
-    with (tmp_path / "log").open("wb") as log:
-        search = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
     _, second = cluster.nodes
-    deadline = time.monotonic() + 120
 
     def busy() -> bool:
         """Two candidates have reported, one of them from the second node."""
         there = any("Trainable" in arguments(child) for child in second.children(recursive=True))
-        return there and sum(len(trial.intermediate_values) > 1 for trial in trials(storage)) >= 2
+        trials = trials_so_far(storage) if there else []
+        return sum(len(trial.intermediate_values) > 1 for trial in trials) >= 2
 
-    while not busy():
-        assert search.poll() is None, (tmp_path / "log").read_text()
-        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-        time.sleep(0.2)
-    cluster.kill(second)
-    try:
-        assert search.wait(timeout=240) == 0, (tmp_path / "log").read_text()
-    finally:
-        search.send_signal(signal.SIGKILL) if search.poll() is None else None
-    found = trials(storage)
+    with Background(tmp_path / "log", *command, env=cluster.environment) as search:
+        search.wait_until(busy)
+        cluster.kill(second)
+        assert search.wait() == 0, search.printed()
+    found = trials_so_far(storage)
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * 3
     assert all(set(trial.intermediate_values) == set(range(1, 9)) for trial in found)
-    assert "requeued" in (tmp_path / "log").read_text()
+    assert "requeued" in search.printed()
     epochs = [
         json.loads(line)["epoch"]
         for path in tmp_path.rglob("log.jsonl")
@@ -167,28 +141,16 @@ def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, di
 
 
 def test_a_search_without_a_machine_ends(cluster: Cluster, tmp_path: Path, digits: Path):
-    command = [
-        BIN / "nas-submit",
-        "--data",
-        digits,
-        "--storage",
-        f"sqlite:///{tmp_path}/nas.db",
-        "--space",
-        "tiny",
-    ]
-    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
-    command += ["--epochs", "400", "--trials", "2", "--output", tmp_path / "runs"]
-    with (tmp_path / "log").open("wb") as log:
-        search = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
-    while b"epoch 2/400" not in (tmp_path / "log").read_bytes():
-        assert search.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.2)
-    for node in cluster.nodes:
-        cluster.kill(node)
-    assert search.wait(timeout=120) == 2
-    last = (tmp_path / "log").read_text(errors="replace").splitlines()[-1]
-    assert (
-        last == "nas-submit: Ray has lost its last machine. Nothing else is lost: the same command "
-        "goes on"
+    storage = f"sqlite:///{tmp_path}/nas.db"
+    command = ["nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs"]
+    command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command += ["--epochs", "400", "--trials", "2"]
+    with Background(tmp_path / "log", *command, env=cluster.environment) as search:
+        search.wait_until(lambda: "epoch 2/400" in search.printed())
+        for node in cluster.nodes:
+            cluster.kill(node)
+        assert search.wait() == 2
+    assert search.printed().splitlines()[-1] == (
+        "nas-submit: Ray has lost its last machine. Nothing else is lost: the same command goes on"
     )
-    assert {trial.state for trial in trials(f"sqlite:///{tmp_path}/nas.db")} == {TrialState.RUNNING}
+    assert {trial.state for trial in trials_so_far(storage)} == {TrialState.RUNNING}

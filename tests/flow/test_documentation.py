@@ -19,13 +19,12 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from helpers.commands import Run
+from helpers.commands import BIN, DEADLINE_S, Run
 
 from nas.config.spec import load_spec
 from search_spaces.loading import load_space
 
 ROOT = Path(__file__).parent.parent.parent
-BIN = Path(sys.executable).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HOME = "/home/me"  # where the pages are written
 ELSEWHERE = {"make search", "make test", "pip install '.[all]'"}  # run by the Makefile's users
@@ -219,4 +218,6 @@ def run_as_written(command: str, folder: Path) -> None:
     done = subprocess.run(call, cwd=folder, check=True, stderr=subprocess.PIPE, text=True)
     if "--detach" in words:
         pid = int(re.search(r"Process (\d+)", done.stderr)[1])
-        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=600)
+        psutil.wait_procs(
+            [psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=DEADLINE_S
+        )

@@ -14,37 +14,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import PROGRAMS, Outcome, run_here
 from helpers.image_folders import make_image_folder
 from safetensors.torch import save
 
-from nas.cli import dashboard, export, main, submit
+from nas.cli import main
 from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
 
-PROGRAMS = {
-    "nas": main.main,
-    "nas-submit": submit.main,
-    "nas-export": export.main,
-    "nas-dashboard": dashboard.main,
-}
-
 
 @pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable:
-    """Run a command in an empty folder: exit code, stdout, stderr."""
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Outcome]:
+    """Run a command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def call(command: str) -> tuple[int, str, str]:
-        program, *arguments = command.split()
-        monkeypatch.setattr(sys, "argv", [program, *arguments])
-        with pytest.raises(SystemExit) as ended:
-            PROGRAMS[program]()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
+    return lambda line: run_here(*line.split())
 
 
 def files(folder: Path) -> set[str]:

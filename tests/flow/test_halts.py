@@ -8,18 +8,16 @@ import json
 import os
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.commands import Background, Outcome, run_here, run_program
 from optuna.trial import TrialState
 
 from nas.study.leaderboard import load_study
 from nas.study.storage import open_storage
 
-BIN = Path(sys.executable).parent
 DISK_MB = 64
 
 
@@ -43,43 +41,34 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     if backend == "ray":
         pytest.importorskip("ray")
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [
-        BIN / "nas-submit",
-        "--data",
-        digits,
-        "--storage",
-        storage,
-        "--output",
-        small_disk / "runs",
-        "--space",
-        "tiny",
-    ]
-    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command = ["--data", digits, "--storage", storage, "--output", small_disk / "runs"]
+    command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "2", "--trials", "3", "--sampler", "random"]
     command += ["--local"] if backend == "local" else ["--concurrent", "2"]
 
-    def submit() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    def submit() -> Outcome:
+        run = run_here if backend == "local" else run_program
+        return run("nas-submit", *command)
 
     filler = small_disk / "filler"
     with filler.open("wb") as file:
         file.write(b"x" * (DISK_MB * 2**20 - 400_000))  # less is left than a checkpoint takes
     full = submit()
-    assert full.returncode == 2, full.stdout + full.stderr
-    last = full.stderr.strip().splitlines()[-1]
+    assert full.code == 2, full.out + full.err
+    last = full.err.strip().splitlines()[-1]
     assert last.startswith("nas-submit: ")
     assert (
         "checkpoint.pt' cannot be written: No space left on device. Nothing is lost: once that is "
         "mended, the same" in last
     )
-    assert "Traceback" not in full.stderr
+    assert "Traceback" not in full.err
     trials = load_study(open_storage(storage, create=False), "digits").trials
     assert {trial.state for trial in trials} == {TrialState.RUNNING}
     assert not list(small_disk.rglob("*.partial"))
 
     filler.unlink()
     done = submit()
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     trials = load_study(open_storage(storage, create=False), "digits").trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     assert all(set(trial.intermediate_values) == {1, 2} for trial in trials)
@@ -96,30 +85,17 @@ def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader
     data = tmp_path / "data"
     shutil.copytree(digits, data)
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [
-        BIN / "nas-submit",
-        "--data",
-        data,
-        "--storage",
-        storage,
-        "--output",
-        tmp_path / "runs",
-        "--space",
-        "tiny",
-    ]
-    command += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    command = ["nas-submit", "--data", data, "--storage", storage, "--output", tmp_path / "runs"]
+    command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
     command += ["--epochs", "6", "--trials", "2", "--sampler", "random", "--local"]
     command += ["--set", f"recipe.loader_workers={loader_workers}"]
-    with (tmp_path / "log").open("w") as log:
-        search = subprocess.Popen(command, stdout=log, stderr=log)
-    while "epoch 2/6" not in (tmp_path / "log").read_text():
-        assert search.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
     image = sorted((data / "train").iterdir())[0]
     sound = image.read_bytes()
-    image.write_bytes(sound[:100])
-    assert search.wait(timeout=100) == 2
-    last = (tmp_path / "log").read_text().splitlines()[-1]
+    with Background(tmp_path / "log", *command) as search:
+        search.wait_until(lambda: "epoch 2/6" in search.printed())
+        image.write_bytes(sound[:100])
+        assert search.wait() == 2
+    last = search.printed().splitlines()[-1]
     assert last.startswith(
         f"nas-submit: image '{image}' was sound when the data set was checked, and is not now: "
     )
@@ -127,14 +103,12 @@ def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader
     trials = load_study(open_storage(storage, create=False), "data").trials
     assert trials[-1].state == TrialState.RUNNING
     assert TrialState.FAIL not in {trial.state for trial in trials}
-    refused = subprocess.run(
-        command, capture_output=True, text=True, check=False
-    )  # still broken: said at the start
-    assert refused.returncode == 2
-    assert image.name in refused.stderr
+    refused = run_here(*command)  # still broken: said at the start
+    assert refused.code == 2
+    assert image.name in refused.err
     image.write_bytes(sound)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = run_here(*command)
+    assert done.code == 0, done.err
     trials = load_study(open_storage(storage, create=False), "data").trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
     assert all(set(trial.intermediate_values) == set(range(1, 7)) for trial in trials)

@@ -7,18 +7,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.commands import Run
 from helpers.studies import trained_search
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from nas.cli import main
 from nas.config.spec import load_spec
 from nas.data.splits import BOXES_ONLY, adapt_to_data
 from nas.export.bundle import read_bundle
@@ -93,22 +91,8 @@ def study(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     return trained_search(tmp_path_factory.mktemp("search"), shapes, **FLAGS)
 
 
-@pytest.fixture
-def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Run `nas ...`; what it printed on stdout and on stderr."""
-
-    def call(*arguments: object) -> Any:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        assert not ended.value.code
-        return capsys.readouterr()
-
-    return call
-
-
 def test_masks_reach_the_study_and_come_back_from_a_bundle(
-    study: Search, shapes: Path, tmp_path: Path, nas: Callable[..., Any]
+    study: Search, shapes: Path, tmp_path: Path, nas: Run
 ):
     (best,) = leaderboard(study.study)
     known = best.user_attrs
@@ -118,13 +102,15 @@ def test_masks_reach_the_study_and_come_back_from_a_bundle(
     assert study.study.user_attrs["nas_spec"]["detector"]["masks"]
 
     bundle, pictures = tmp_path / "best", tmp_path / "pictures"
-    nas("export", "--storage", study.spec.storage, "--out", bundle, "--no-onnx")
+    exported = nas("export", "--storage", study.spec.storage, "--out", bundle, "--no-onnx")
+    assert exported.code == 0
     assert "map_segm" in (bundle / "README.md").read_text()
-    again = json.loads(nas("evaluate", bundle, "--data", shapes, "--draw", pictures, "--json").out)
+    again = nas("evaluate", bundle, "--data", shapes, "--draw", pictures, "--json").json
     assert again["map"] == pytest.approx(known["map"], abs=1e-4)
     assert again["map_segm"] == pytest.approx(known["map_segm"], abs=1e-4)
     assert len(list(pictures.iterdir())) == 4
-    table = nas("evaluate", bundle, "--data", shapes).out
+    code, table, _ = nas("evaluate", bundle, "--data", shapes)
+    assert code == 0
     assert "map_segm_50" in table
     assert "triangle" in table
 
@@ -140,7 +126,7 @@ def test_the_same_request_goes_on(study: Search):
 
 
 def test_data_without_masks_train_boxes_alone_and_say_so_once(
-    digits: Path, tmp_path: Path, nas: Callable[..., Any]
+    digits: Path, tmp_path: Path, nas: Run
 ):
     out = tmp_path / "bundle"
     settings = [
@@ -160,13 +146,16 @@ def test_data_without_masks_train_boxes_alone_and_say_so_once(
         "tiny",
         *settings,
     )
+    assert printed.code == 0
     assert printed.err.count(BOXES_ONLY) == 1
     trained, detector = read_bundle(out)
     assert not trained.detector.masks
     assert not detector.masks
     assert not any("mask" in name for name in detector.state_dict())
     assert "segm" not in (out / "README.md").read_text()
-    assert "segm" not in nas("evaluate", out, "--data", digits).out
+    code, table, _ = nas("evaluate", out, "--data", digits)
+    assert code == 0
+    assert "segm" not in table
 
 
 def test_who_does_not_learn_masks_leaves_them_behind(shapes: Path):

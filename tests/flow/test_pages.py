@@ -5,14 +5,13 @@ texts.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import optuna
 import pytest
 from helpers.browsing import Browser
+from helpers.commands import Run
 from helpers.studies import KNOWN, SPEC, frozen, study_of
 from optuna.trial import TrialState
 
@@ -291,24 +290,9 @@ def test_a_report_of_any_size(count: int):
     assert len(html) < 8_000_000
 
 
-def test_the_command_writes_it(home: tuple[Browser, Path], tmp_path: Path):
-    out = tmp_path / "report.html"
-    words = [
-        "nas",
-        "report",
-        "--storage",
-        f"sqlite:///{tmp_path}/nas.db",
-        "--study",
-        "cells",
-        "--out",
-        str(out),
-    ]
-    done = subprocess.run(
-        [Path(sys.executable).parent / words[0], *words[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{out}: cells, ")
+def test_the_command_writes_it(home: tuple[Browser, Path], tmp_path: Path, nas: Run):
+    out, storage = tmp_path / "report.html", f"sqlite:///{tmp_path}/nas.db"
+    code, said, err = nas("report", "--storage", storage, "--study", "cells", "--out", out)
+    assert (code, err) == (0, "")
+    assert said.startswith(f"{out}: cells, ")
     assert "<h1>cells</h1>" in out.read_text()

@@ -10,16 +10,15 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import BIN, Run, run_here
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nas.artifacts.paths import CHECKPOINT
-from nas.cli import main
 from nas.cli.progress import EpochProgress
 from nas.config.pretraining import load_pretraining
 from nas.data.image_folder import SPLITS, LabelledImages, find_classes, read_split
@@ -43,27 +42,6 @@ CALM = [
     "--set",
     "recipe.flip=0",
 ]
-START = "import sys; sys.argv[0] = 'nas'; from nas.cli.main import main; main()"
-
-
-def call(*arguments: object) -> int:
-    """Run `nas` here: its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-    return int(ended.value.code or 0)
-
-
-@pytest.fixture
-def nas(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a command: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return (call(*arguments), *capsys.readouterr())
-
-    return run
 
 
 def names(folder: Path) -> set[str]:
@@ -82,12 +60,12 @@ def pretrained(sorted_digits: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EpochProgress, "on_report", interrupt)
-        assert call(*command) == 130
+        assert run_here("nas", *command).code == 130
     assert names(out.parent) == {
         "digits.safetensors.training",
         "digits.curves.csv",
     }  # no weights yet, not even half of them
-    assert call(*command) == 0
+    assert run_here("nas", *command).code == 0
     return out
 
 
@@ -135,9 +113,7 @@ def test_a_backbone_takes_all_of_it(pretrained: Path):
     assert not state["norms.3.weight"].eq(1).all()
 
 
-def test_a_detector_is_fine_tuned_from_it(
-    pretrained: Path, digits: Path, tmp_path: Path, nas: Callable
-):
+def test_a_detector_is_fine_tuned_from_it(pretrained: Path, digits: Path, tmp_path: Path, nas: Run):
     settings = [
         "--recipe",
         "tiny",
@@ -166,7 +142,7 @@ def test_a_detector_is_fine_tuned_from_it(
     assert err.splitlines()[0] == "weights: taken over 76 of 76 tensors from scratch-nas backbone"
 
 
-def test_json(sorted_digits: Path, tmp_path: Path, nas: Callable):
+def test_json(sorted_digits: Path, tmp_path: Path, nas: Run):
     out = tmp_path / "new" / "w.safetensors"
     code, said, _ = nas(
         "pretrain", LAYOUT, "--data", sorted_digits, "--out", out, "--epochs", "1", *CALM, "--json"
@@ -275,7 +251,7 @@ def test_it_can_start_from_weights(tmp_path: Path, data: tuple, pretrained: Path
 
 
 def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
-    sorted_digits: Path, tmp_path: Path, nas: Callable, monkeypatch: pytest.MonkeyPatch
+    sorted_digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
 ):
     out, work = tmp_path / "w.safetensors", tmp_path / "w.safetensors.training"
     command = ["pretrain", LAYOUT, "--data", sorted_digits, "--out", out, "--epochs", "2", *CALM]
@@ -304,9 +280,7 @@ def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
     assert not out.exists()
 
 
-def test_an_image_that_breaks_in_the_middle_is_named(
-    sorted_digits: Path, tmp_path: Path, nas: Callable
-):
+def test_an_image_that_breaks_in_the_middle_is_named(sorted_digits: Path, tmp_path: Path, nas: Run):
     mine = tmp_path / "mine"
     shutil.copytree(sorted_digits, mine)
     victim = sorted((mine / "train" / "digit-0").iterdir())[0]
@@ -355,13 +329,13 @@ def test_on_a_gpu(tmp_path: Path, data: tuple, augment: str):
 def test_two_processes_equal_one(sorted_digits: Path, tmp_path: Path):
     """Of torchrun; without batch norms, whose statistics are those of one process's images."""
     torchrun = [
+        sys.executable,
         "-m",
         "torch.distributed.run",
         "--standalone",
         "--nproc-per-node",
         "2",
         "--no-python",
-        sys.executable,
     ]
     tables = []
     for name, launcher in (("one", []), ("two", torchrun)):
@@ -374,7 +348,7 @@ def test_two_processes_equal_one(sorted_digits: Path, tmp_path: Path):
             str(tmp_path / f"{name}.safetensors"),
         ]
         ran = subprocess.run(
-            [sys.executable, *launcher, "-c", START, *command, "--epochs", "2", *CALM],
+            [*launcher, BIN / "nas", *command, "--epochs", "2", *CALM],
             capture_output=True,
             text=True,
             check=False,

@@ -5,40 +5,24 @@
 from __future__ import annotations
 
 import csv
-import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.commands import BIN, Json, Run, run_here, run_program
 
 ROOT = Path(__file__).parent.parent.parent
-BIN = Path(sys.executable).parent
-
-
-def run(*command: object, cwd: Path) -> str:
-    return subprocess.run(
-        list(map(str, command)), cwd=cwd, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_make_search(tmp_path: Path):
+def test_make_search(tmp_path: Path, nas_json: Json):
     """With this environment in place of a new one: the installation is not what is tested here."""
     venv = BIN.parent
     (venv / "installed-all").touch()
-    run("make", "search", f"DEMO={tmp_path / 'demo'}", f"VENV={venv}", cwd=ROOT)
-    status = json.loads(
-        run(
-            BIN / "nas",
-            "status",
-            "--storage",
-            f"sqlite:///{tmp_path}/demo/nas.db",
-            "--json",
-            cwd=tmp_path,
-        )
-    )
+    command = ["make", "search", f"DEMO={tmp_path / 'demo'}", f"VENV={venv}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE)
+    status = nas_json("status", "--storage", f"sqlite:///{tmp_path}/demo/nas.db")
     complete = [trial for trial in status["trials"] if trial["state"] == "COMPLETE"]
     assert len(complete) >= 6
     assert len({trial["layout_id"] for trial in complete}) == len(complete)
@@ -50,38 +34,17 @@ def test_make_search(tmp_path: Path):
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_blood_cells(tmp_path: Path, bccd: Path):
+def test_blood_cells(tmp_path: Path, bccd: Path, nas: Run, nas_json: Json):
     storage = f"sqlite:///{tmp_path}/nas.db"
-    found = json.loads(
-        run(
-            BIN / "nas-submit",
-            "--data",
-            bccd,
-            "--space",
-            "tiny",
-            "--detector",
-            "fcos",
-            "--image-size",
-            "160",
-            "--no-baselines",
-            "--trials",
-            "6",
-            "--storage",
-            storage,
-            "--output",
-            tmp_path / "runs",
-            "--json",
-            cwd=tmp_path,
-        )
-    )
+    command = ["nas-submit", "--data", bccd, "--space", "tiny", "--detector", "fcos"]
+    command += ["--image-size", "160", "--no-baselines", "--trials", "6", "--storage", storage]
+    found = run_program(*command, "--output", tmp_path / "runs", "--json").json
     best = found["leaderboard"][0]
     assert len(found["leaderboard"]) == 6
     assert best["map"] > 0.33
     assert best["map_50"] > 0.55
-    run(BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", cwd=tmp_path)
-    again = json.loads(
-        run(BIN / "nas", "evaluate", tmp_path / "best", "--data", bccd, "--json", cwd=tmp_path)
-    )
+    assert nas("export", "--storage", storage, "--out", tmp_path / "best").code == 0
+    again = nas_json("evaluate", tmp_path / "best", "--data", bccd)
     assert again["map"] == pytest.approx(best["map"], abs=1e-4)
 
 
@@ -97,9 +60,7 @@ def train(detector: str, folder: Path, data: Path, epochs: int, image_size: int 
     """The figures of a training, and the losses and mAP50 after each epoch."""
     tiny = ["--recipe", "tiny", "--image-size", str(image_size), "--epochs", str(epochs), *SMALL]
     small = ["C1-C1-T2-T1@16", "--data", data, "--detector", detector, *tiny]
-    figures = json.loads(
-        run(BIN / "nas", "train", *small, "--out", folder / "bundle", "--json", cwd=folder)
-    )
+    figures = run_here("nas", "train", *small, "--out", folder / "bundle", "--json").json
     with (folder / "bundle.curves" / "curves.csv").open() as file:
         curves = list(csv.DictReader(file))
     return figures | {

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import psutil
 import pytest
+from helpers.commands import BIN, DEADLINE_S, Background, run_here
 from helpers.servers import PostgresServer, free_port
 
 PASSWORD = "s3cr@t/w:rd #%1"
@@ -22,7 +22,6 @@ JOBS = (
     "import sys; from ray._raylet import GcsClient; "
     "print(GcsClient(sys.argv[1]).get_all_job_info())"
 )
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -54,49 +53,57 @@ def no_secret_in_processes(driver: psutil.Process) -> list[str]:
     those arguments.
     """
     for process in psutil.process_iter():
-        with_arguments = Path(f"/proc/{process.pid}/cmdline")
-        if process.pid != os.getpid() and with_arguments.exists():
-            no_secret(f"arguments of {process}", with_arguments.read_bytes())
+        if process.pid != os.getpid():
+            no_secret(f"arguments of {process}", read_of(process, "cmdline"))
     started = driver.children(recursive=True)
     for process in started:
-        no_secret(f"environment of {process}", Path(f"/proc/{process.pid}/environ").read_bytes())
-    return [" ".join(process.cmdline()) for process in started]
+        no_secret(f"environment of {process}", read_of(process, "environ"))
+    return [read_of(process, "cmdline").replace(b"\0", b" ").decode() for process in started]
+
+
+def read_of(process: psutil.Process, name: str) -> bytes:
+    """A file of the kernel about a process; empty where it has ended by now."""
+    try:
+        return Path(f"/proc/{process.pid}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])
-def test_a_search_keeps_its_password(tmp_path: Path, digits: Path, url: str, how: str):
+def test_a_search_keeps_its_password(
+    tmp_path: Path, digits: Path, url: str, how: str, monkeypatch: pytest.MonkeyPatch
+):
     pytest.importorskip("ray")
     environment = dict(os.environ) | ({"NAS_STORAGE": url} if how == "variable" else {})
     words = ["--storage", url] if how == "flag" else []
 
-    def command(*arguments: str) -> bytes:
-        done = subprocess.run(
-            [BIN / arguments[0], *arguments[1:], *words],
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        no_secret(" ".join(arguments), done.stdout + done.stderr)
-        return done.stdout
+    def command(*arguments: str) -> str:
+        with monkeypatch.context() as patch:
+            if how == "variable":
+                patch.setenv("NAS_STORAGE", url)
+            done = run_here(*arguments, *words)
+        assert done.code == 0, done.err
+        no_secret(" ".join(arguments), (done.out + done.err).encode())
+        return done.out
 
-    submit = [
-        BIN / "nas-submit",
-        "--data",
-        digits,
-        "--study",
-        how,
-        "--output",
-        tmp_path / "runs",
-        "--space",
-        "tiny",
-    ]
-    submit += ["--detector", "fcos", "--image-size", "32", "--no-baselines"]
+    submit = ["nas-submit", "--data", digits, "--study", how, "--output", tmp_path / "runs"]
+    submit += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
     submit += ["--epochs", "3", "--trials", "2", "--concurrent", "1", *words]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(submit, stdout=log, stderr=log, env=environment)
-    wait_for(lambda: b"epoch 1/3" in (tmp_path / "log").read_bytes(), process)
-    driver = psutil.Process(process.pid)
+    with Background(tmp_path / "log", *submit, env=environment) as process:
+        process.wait_until(lambda: "epoch 1/3" in process.printed())
+        session = no_secret_in_a_running_search(psutil.Process(process.pid))
+        assert process.wait() == 0, process.printed()
+
+    assert no_secret_in_files(session) > 5
+    command("nas", "list", "--json")
+    assert '"COMPLETE"' in command("nas", "status", "--study", how, "--json")
+    command("nas-export", "--study", how, "--no-onnx", "--out", str(tmp_path / "best"))
+    assert no_secret_in_files(tmp_path) > 5  # the log, the bundle, the files of the trials
+    dashboard(words, environment)
+
+
+def no_secret_in_a_running_search(driver: psutil.Process) -> Path:
+    """Neither in its processes nor in Ray's account of it; returns the folder of Ray's session."""
     arguments = no_secret_in_processes(driver)
     (gcs,) = {match[1] for match in re.finditer(r"--gcs-address=(\S+)", " ".join(arguments))}
     (session,) = {
@@ -109,14 +116,7 @@ def test_a_search_keeps_its_password(tmp_path: Path, digits: Path, url: str, how
     ).stdout  # it has Ray's token
     assert b"nas-submit" in jobs
     no_secret("Ray's jobs and their environments", jobs)
-    assert process.wait(timeout=120) == 0, (tmp_path / "log").read_text()
-
-    assert no_secret_in_files(Path(session)) > 5
-    command("nas", "list", "--json")
-    assert b'"COMPLETE"' in command("nas", "status", "--study", how, "--json")
-    command("nas-export", "--study", how, "--no-onnx", "--out", str(tmp_path / "best"))
-    assert no_secret_in_files(tmp_path) > 5  # the log, the bundle, the files of the trials
-    dashboard(words, environment)
+    return Path(session)
 
 
 def dashboard(words: list[str], environment: dict[str, str]) -> None:
@@ -157,22 +157,16 @@ def dashboard(words: list[str], environment: dict[str, str]) -> None:
         no_secret("an error", refused.value.read())
     finally:
         process.terminate()
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=DEADLINE_S)
     no_secret("what the dashboard said", said)
 
 
-def test_a_refused_password_is_not_repeated(tmp_path: Path, digits: Path):
+def test_a_refused_password_is_not_repeated(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     storage = f"postgresql+psycopg://nas:{quote(PASSWORD, safe='')}@127.0.0.1:{free_port()}/nas"
-    command = [BIN / "nas-submit", "--data", digits, "--storage", storage]
-    done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
-    assert done.returncode == 2
-    assert b"nas:***@127.0.0.1" in done.stderr
-    no_secret("the refusal", done.stdout + done.stderr)
-
-
-def wait_for(condition, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    done = run_here("nas-submit", "--data", digits, "--storage", storage)
+    assert done.code == 2
+    assert "nas:***@127.0.0.1" in done.err
+    no_secret("the refusal", (done.out + done.err).encode())

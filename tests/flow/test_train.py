@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.commands import Run
+from helpers.commands import Run, run_here
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
@@ -19,7 +18,6 @@ from nas.api.callbacks import TrainingCallback
 from nas.api.requests import training_request
 from nas.api.training import train_bundle
 from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
-from nas.cli import main
 from nas.cli.progress import EpochProgress
 from nas.config.parsing import parse_model
 from nas.config.recipe import CUSTOM, Recipe, load_recipe
@@ -108,23 +106,8 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = out.with_name("run.yaml")
     keys = "recipe: {name: tiny, epochs: 3, image_size: 48}\ndetector: {name: fcos, channels: 64}\n"
     run.write_text(f"layout: {LAYOUT}\n{keys}")
-    arguments = [
-        "nas",
-        "train",
-        str(run),
-        "--data",
-        str(digits),
-        "--epochs",
-        "1",
-        "--no-onnx",
-        "--out",
-        str(out),
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", arguments)
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-    assert ended.value.code == 0
+    command = ("train", run, "--data", digits, "--epochs", "1", "--no-onnx", "--out", out)
+    assert run_here("nas", *command).code == 0
     return out
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.commands import (
+    BIN,
+    DEADLINE_S,
+    Background,
+    run_here,
+    run_program,
+    wait_until,
+)
 from helpers.servers import free_port
 from optuna.trial import TrialState
 
@@ -19,8 +25,6 @@ from nas.study.leaderboard import load_study
 from nas.study.storage import open_storage
 from nas.utils.files import append_line, atomic_write
 from nas.utils.paths import localize, to_path
-
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +44,22 @@ def s3() -> Iterator[dict[str, str]]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
     }
-    deadline = time.monotonic() + 60
-    while True:
+    bucket = urllib.request.Request(f"http://127.0.0.1:{port}/nas", method="PUT")
+
+    def answers() -> bool:
         try:
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/nas", method="PUT")
-            with urllib.request.urlopen(request):
-                break
+            urllib.request.urlopen(bucket).close()
         except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+            return False
+        return True
+
+    wait_until(answers)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
         yield {**os.environ, **variables}
     server.terminate()
-    server.wait(timeout=30)
+    server.wait(timeout=DEADLINE_S)
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the S3 client
@@ -64,27 +69,16 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
     store = s3fs.S3FileSystem()
     store.put(f"{digits}/", "nas/digits/", recursive=True)
     storage = f"sqlite:///{tmp_path}/nas.db"
-    command = [
-        BIN / "nas-submit",
-        "--data",
-        "s3://nas/digits",
-        "--output",
-        "s3://nas/runs",
-        "--storage",
-        storage,
-    ]
-    command += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
-    command += ["--epochs", "3", "--trials", "3"]
+    command = ["nas-submit", "--data", "s3://nas/digits", "--output", "s3://nas/runs"]
+    command += ["--storage", storage, "--space", "tiny", "--detector", "fcos"]
+    command += ["--image-size", "32", "--no-baselines", "--epochs", "3", "--trials", "3"]
     command += ["--sampler", "random", "--concurrent", "2", "--set", "run.keep_best=2"]
-    with (tmp_path / "log").open("w") as log:
-        search = subprocess.Popen(command, env=s3, stdout=log, stderr=log)
-    while (tmp_path / "log").read_text().count("epoch 2/3") < 1:
-        assert search.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(0.05)
-    search.kill()
-    search.wait(timeout=60)
-    done = subprocess.run(command, env=s3, capture_output=True, text=True, check=False, timeout=250)
-    assert done.returncode == 0, done.stderr
+    with Background(tmp_path / "log", *command, env=s3) as search:
+        search.wait_until(lambda: "epoch 2/3" in search.printed())
+        search.process.kill()
+        search.wait()
+    done = run_program(*command, env=s3)
+    assert done.code == 0, done.err
     trials = load_study(open_storage(storage, create=False), "digits").trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
     assert all(set(trial.intermediate_values) == {1, 2, 3} for trial in trials)
@@ -100,9 +94,8 @@ def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
         for line in store.cat(name).splitlines()
     ]
     assert len(epochs) <= 3 * 3 + 2  # at most one epoch again for each of the two that ran
-    exported = [BIN / "nas-export", "--storage", storage, "--out", tmp_path / "best", "--no-onnx"]
-    exported += ["--push-to", "s3://nas/best"]
-    subprocess.run(exported, env=s3, check=True, capture_output=True)
+    export = ["--storage", storage, "--out", tmp_path / "best", "--no-onnx"]
+    assert run_here("nas-export", *export, "--push-to", "s3://nas/best").code == 0
     assert (tmp_path / "best" / "backbone.safetensors").stat().st_size > 10_000
     store.invalidate_cache()
     copied = {name.rpartition("/")[2]: store.cat(name) for name in store.find("nas/best")}

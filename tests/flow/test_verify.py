@@ -6,19 +6,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers.commands import Run
+from helpers.commands import Run, run_here
 
 from nas.api.reproduction import differences
-from nas.cli import main
 from nas.errors import BundleError, OutputError
 from nas.export.bundle import read_description
-from nas.export.manifest import MANIFEST, check_manifest
+from nas.export.manifest import MANIFEST, check_manifest, write_manifest
 from nas.export.push import push, push_target
 from nas.utils.paths import to_path
 
@@ -27,34 +25,11 @@ from nas.utils.paths import to_path
 def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a training on a share of the images, without ONNX."""
     out = tmp_path_factory.mktemp("trained") / "one"
-    arguments = [
-        "nas",
-        "train",
-        "C1-C1-C1-T1@16",
-        "--data",
-        str(digits),
-        "--recipe",
-        "tiny",
-        "--detector",
-        "fcos",
-        "--epochs",
-        "3",
-    ]
-    arguments += [
-        "--image-size",
-        "48",
-        "--set",
-        "detector.channels=64",
-        "--set",
-        "data.train_fraction=0.5",
-        "--seed",
-        "3",
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [*arguments, "--no-onnx", "--out", str(out)])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-    assert ended.value.code == 0
+    sizes = ["--epochs", "3", "--image-size", "48", "--set", "detector.channels=64"]
+    share = ["--set", "data.train_fraction=0.5", "--seed", "3"]
+    command = ["train", "C1-C1-C1-T1@16", "--data", digits, "--recipe", "tiny", "--detector"]
+    command += ["fcos", *sizes, *share, "--no-onnx", "--out", out]
+    assert run_here("nas", *command).code == 0
     return out
 
 
@@ -91,12 +66,11 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(bundle: Path, tmp_path: Path,
     assert nas("verify", tmp_path / "gone")[0] == 2
 
 
-def test_another_map_is_found(
-    bundle: Path, digits: Path, tmp_path: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("nas.export.verify.check_manifest", lambda folder: [])
-    monkeypatch.setattr("nas.export.verify._forms", lambda *_: ())
+def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
+    """In a bundle that is whole and loads, whoever made it."""
     claims = rewritten(bundle, tmp_path / "claims", lambda said: said["figures"].update(map=0.9))
+    (claims / MANIFEST).unlink()
+    write_manifest(claims)
     code, _, err = nas("verify", claims, "--data", digits)
     assert code == 2
     assert "the bundle says 0.9" in err

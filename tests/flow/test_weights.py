@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.commands import Run
 from helpers.studies import trained_search
 
 from nas.api.requests import checked_spec
-from nas.cli import main
 from nas.export.bundle import read_description
 from nas.models.backbones import build_backbone
 from search_spaces.layout import Layout
 
 COMMAND = (
-    "nas train C1-C1-T1-T1@16 --recipe tiny --detector fcos --epochs 1 --image-size 48 --set "
-    "detector.channels=64 "
+    "train C1-C1-T1-T1@16 --recipe tiny --detector fcos --epochs 1 --image-size 48 --set "
+    "detector.channels=64 --no-onnx "
     "--set recipe.weights=resnet.pt --out tuned"
 )
 # C: a stem of 5 tensors, blocks of 15 and, with a projection, 20; T: blocks of 13, mergings of 3,
@@ -38,22 +36,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def nas(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[str, str]]:
-    def call(*arguments: str) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", [*COMMAND.split(), *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main.main()
-        assert ended.value.code == 0
-        return capsys.readouterr()
-
-    return call
-
-
-def test_train_says_what_it_starts_from(folder: Path, digits: Path, nas: Callable):
-    out, err = nas("--data", str(digits))
+def test_train_says_what_it_starts_from(folder: Path, digits: Path, nas: Run):
+    code, out, err = nas(*COMMAND.split(), "--data", digits)
+    assert code == 0
     assert err.splitlines()[0].startswith(f"weights: {SUMMARY}")
     assert "mAP" in out
     trained = read_description(folder / "tuned")
@@ -64,10 +49,10 @@ def test_train_says_what_it_starts_from(folder: Path, digits: Path, nas: Callabl
     assert "- calibration: -" in card
 
 
-def test_train_with_json_does_not(folder: Path, digits: Path, nas: Callable):
-    out, err = nas("--data", str(digits), "--json")
-    assert json.loads(out)["layout"] == "C1-C1-T1-T1@16"
-    assert "weights" not in err
+def test_train_with_json_does_not(folder: Path, digits: Path, nas: Run):
+    trained = nas(*COMMAND.split(), "--data", digits, "--json")
+    assert trained.json["layout"] == "C1-C1-T1-T1@16"
+    assert "weights" not in trained.err
 
 
 def test_a_request_keeps_the_whole_path(folder: Path, digits: Path):

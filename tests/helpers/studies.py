@@ -11,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.config.spec import load_spec
 from nas.search.search import Search
+from nas.study.leaderboard import load_study
+from nas.study.storage import open_storage
 from workers.driver import run_search
 
 LAYOUTS = ("C1-C1-T2-T1@16", "C2-C1-T3-T2@16", "T1-T1-T2-T1@24", "C1-C1-C1-C1@16", "C1-T2-T1-T1@24")
@@ -103,6 +105,19 @@ def study_of(trials: list[FrozenTrial], name: str = "cells", **known: Any) -> op
     for trial in trials:
         study.add_trial(trial)
     return study
+
+
+def trials_so_far(storage: str, study: str = "digits") -> list[FrozenTrial]:
+    """The trials of a search that runs elsewhere; none where its study, the tables or the database
+    are not there yet.
+    """
+    try:
+        opened = open_storage(storage, create=False, read_only=True)
+        trials = load_study(opened, study).trials
+    except Exception:  # whatever a database says that is being made at this moment
+        return []
+    opened.engine.dispose()
+    return trials
 
 
 def trained_search(folder: Path, data: Path, **flags: Any) -> Search:
