@@ -77,8 +77,8 @@ class Pretraining:
 
 
 class PretrainingTrainer(Trainer[PretrainingReport]):
-    """Of a classifier with fresh weights; what is kept of it is the backbone, with metadata that
-    describe it: text, or JSON.
+    """Trains a classifier with fresh weights; what is kept of it is the backbone, with metadata
+    that describe it: text, or JSON.
     """
 
     kind = PretrainingReport

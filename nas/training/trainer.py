@@ -114,7 +114,7 @@ class Trainer(ABC, Generic[Kind]):
 
     @property
     def saturation(self) -> Saturation:
-        """Of the validation score."""
+        """What is known of how the validation score saturates."""
         return Saturation(**self.progress.saturation)
 
     def save(self) -> None:
@@ -228,7 +228,7 @@ def _no_losses() -> Tensor:
 
 
 class CandidateTrainer(Trainer[EpochReport]):
-    """Of a detector, which stays in the folder."""
+    """Trains a detector, whose weights stay in the folder."""
 
     kind = EpochReport
 

@@ -30,7 +30,7 @@ EVALUATED, WARM_UP = 20, 5  # images
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are None on
+    """Memory of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are None on
     the CPU.
     """
 
