@@ -30,8 +30,8 @@ EVALUATED, WARM_UP = 20, 5  # images
 
 @dataclass(frozen=True)
 class Measured:
-    """Memory of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are None on
-    the CPU.
+    """Memory of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are
+    None on the CPU.
     """
 
     device: str
