@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from nas.errors import CandidateError
@@ -82,8 +82,3 @@ def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None
     """Write the state of a network as safetensors, with what describes it in the file's header."""
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     atomic_write(path, lambda file: file.write(save(state, metadata)))
-
-
-def load_weights(path: Path, network: nn.Module) -> None:
-    """Read what `save_weights` wrote; every tensor must fit."""
-    network.load_state_dict(load(path.read_bytes()))

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.config.sections import DetectorSpec
-from nas.models.detectors import build_detector
-from nas.profiling.memory.loss_bounds import bounded_loss
+from nas.models.detectors import Detector, build_detector
 from nas.profiling.segments import SMALLEST, Segment
 
 
@@ -45,3 +44,15 @@ class _Head(nn.Module):
 
     def forward(self, *levels: Tensor) -> Tensor:
         return self.loss(levels)
+
+
+def bounded_loss(
+    detector: Detector, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+) -> Tensor:
+    """The training loss on the pyramid of a batch [B, 3, H, W] with `boxes_per_image` targets each:
+    its value means nothing, its tensors count.
+
+    Runs, and is differentiated, under
+    `torch_internals.every_mask_full`.
+    """
+    return torch.stack(detector.worst_case_losses(levels, images, boxes_per_image)).sum()

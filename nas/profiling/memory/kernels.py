@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+
+from nas.profiling.memory.torch_internals import tree_map
 
 # PyTorch's documentation, "CUDA Ops that can autocast to float16" (the same for bfloat16) and "...
 # to float32". RoI operators run in fp32 by torchvision's own registration, which gives their result

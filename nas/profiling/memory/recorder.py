@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from nas.profiling.memory.torch_internals import TorchDispatchMode, storage_address, tree_leaves
 
 # (slot, bytes): the storage in `slot` appears with that size, or, with one of the two below, ...
 Event = tuple[int, int]
@@ -20,11 +20,14 @@ _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.
 
 
 class Recorder(TorchDispatchMode):
-    """Writes an event for every storage that appears while the mode is on, and for every known one
-    that goes.
+    """Writes an event for every storage that appears while the mode is on, and for every registered
+    one that goes.
 
-    `know` numbers storages that are there before; `paused` drops events (the storages are known all
-    the same).
+    `register` gives storages that are there before the mode is on a number; while `paused` is true
+    events are dropped, but storages are registered all the same.
+
+    Attributes:
+        events: in order, see `Event`.
     """
 
     def __init__(self) -> None:
@@ -38,11 +41,8 @@ class Recorder(TorchDispatchMode):
     def register(self, tensor: Tensor) -> int:
         """The slot of a tensor's storage; an unknown one gets a slot, without an event."""
         storage = tensor.untyped_storage()
-        return self._slots[storage._cdata] if storage._cdata in self._slots else self._add(storage)
-
-    def is_alive(self, slot: int) -> bool:
-        """Whether the storage in `slot` still exists."""
-        return slot in self._references
+        slot = self._slots.get(storage_address(storage))
+        return self._add(storage) if slot is None else slot
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS and args[0].is_meta:
@@ -54,12 +54,12 @@ class Recorder(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
-                if storage._cdata not in self._slots:
+                if storage_address(storage) not in self._slots:
                     self._write(self._add(storage), storage.nbytes())
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> int:
-        slot, key = self._count, storage._cdata
+        slot, key = self._count, storage_address(storage)
         self._count += 1
         self._slots[key] = slot
         self._references[slot] = weakref.ref(storage, lambda _: self._release(key))

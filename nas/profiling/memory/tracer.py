@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.profiling.memory.kernels import CpuKernels, CudaKernels
-from nas.profiling.memory.loss_bounds import every_mask_full
 from nas.profiling.memory.recorder import ACCUMULATED, Event, Recorder
+from nas.profiling.memory.torch_internals import every_mask_full
 
 
 @dataclass(frozen=True)

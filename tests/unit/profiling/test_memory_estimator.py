@@ -19,10 +19,11 @@ from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import build_detector
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.allocator import rounded_bytes
+from nas.profiling.memory.head import bounded_loss
 from nas.profiling.memory.kernels import CpuKernels, CudaKernels
-from nas.profiling.memory.loss_bounds import bounded_loss, every_mask_full
 from nas.profiling.memory.measurement import measure_memory
 from nas.profiling.memory.recorder import ACCUMULATED, RELEASED, Recorder
+from nas.profiling.memory.torch_internals import every_mask_full
 from search_spaces.layout import Layout
 
 MIB = 2**20
