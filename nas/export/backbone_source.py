@@ -61,7 +61,9 @@ def load_features(weights: str, out_indices: Sequence[int] = (0, 1, 2, 3)) -> Ba
 
 
 def backbone_source(layout: Layout) -> str:
-    """Text of a module that builds the backbone of `layout`."""
+    """Text of a Python module that builds the backbone of a layout and needs torch and torchvision
+    only.
+    """
     folder = Path(nas.models.backbones.__file__).parent
     imports: list[str] = []
     bodies: list[str] = []

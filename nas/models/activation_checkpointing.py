@@ -26,12 +26,13 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 def checkpoint_blocks(network: nn.Module, kept: str, again_in: Context = nullcontext) -> None:
-    """Make a network keep less, in place; its weights, outputs and gradients stay what they are.
+    """Make a network keep fewer activations in training, in place; its weights, outputs and
+    gradients stay what they are.
 
     Args:
         network: a detector, or a piece of one.
-        kept: `none` changes nothing, `light` and `full` are described above.
-        again_in: entered around every second run.
+        kept: `none` changes nothing; `light` and `full` are described at the top of this module.
+        again_in: makes a context that is entered around every second run.
     """
     for module in network.modules():
         if kept == "full" and isinstance(module, (Bottleneck, SwinBlock)):
@@ -43,7 +44,13 @@ def checkpoint_blocks(network: nn.Module, kept: str, again_in: Context = nullcon
 
 
 def trained_as(module: nn.Module, method: str, other: Callable[[Tensor], Tensor]) -> None:
-    """Something else in the place of a module's method, where gradients are wanted."""
+    """Replace a method of a module where gradients are wanted; elsewhere it stays as it is.
+
+    Args:
+        module: changed in place.
+        method: name of the method, from a tensor to a tensor.
+        other: runs instead.
+    """
     plain = getattr(module, method)
     setattr(module, method, lambda x: other(x) if torch.is_grad_enabled() else plain(x))
 

@@ -13,8 +13,8 @@ HEAD_STD = 0.02  # Swin's
 
 
 class Classifier(nn.Module):
-    """The last map of a backbone, averaged over its positions, and a linear layer: [B, 3, H, W] ->
-    [B, classes].
+    """Classifies images by the last map of a backbone, averaged over its positions, and a linear
+    layer: [B, 3, H, W] -> [B, classes].
 
     Images are float in 0 to 1, normalised here as detectors do it. A last T stage has its norm
     before the average, as in Swin; a last C stage has none, as in ResNet. The output norms of
@@ -57,8 +57,16 @@ class Classifier(nn.Module):
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """How many of the labels [B] are among the k largest logits [B, classes]; all where there are
-    no more than k classes.
+    """Count the labels that are among the largest logits; all where there are no more than k
+    classes.
+
+    Args:
+        logits: [B, classes].
+        labels: [B], from 0.
+        k: how many logits of each image count.
+
+    Returns:
+        A scalar, at most B.
     """
     first = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (first == labels[:, None]).any(dim=1).sum()

@@ -27,7 +27,7 @@ _CODE = re.compile(
 
 
 def refusal(path: Path, reason: str) -> SpecError:
-    """The error for a file of weights."""
+    """Make the error for a file of weights that cannot be used."""
     return SpecError(f"weights {str(path)!r}: {reason}")
 
 

@@ -150,18 +150,18 @@ _KNOWN = (
 
 @torch.no_grad()
 def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport:
-    """Take over what has the name and the shape of a tensor of `backbone`, in place, as float32.
+    """Take over what has the name and the shape of a tensor of a backbone, in place, as float32.
 
     Running statistics go with their batch norm; the last norm of a Swin classifier is the output
     norm of stage 4.
 
     Args:
         backbone: initialised; what the file does not have stays as it is.
-        path: see `nas.models.weight_files.read_tensors`.
+        path: a file that `nas.models.weight_files.read_tensors` reads.
 
     Raises:
-        SpecError: the file cannot be read (see there), is of no known kind, has values that are not
-            finite, or nothing that fits; the backbone is as before.
+        SpecError: the file cannot be read, is of no known kind, has values that are not finite, or
+            nothing that fits; the backbone is as before.
     """
     state = read_tensors(path)
     kind = next((kind for kind in _KINDS if kind.recognises(state)), None)

@@ -48,8 +48,14 @@ PAPER_RULE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Size of a network and work for one image; `flops` by `RULE`, `paper_flops` by `PAPER_RULE`,
-    as the paper's tables.
+    """Size of a detector and its work for one image.
+
+    Args:
+        params: parameters, frozen ones too.
+        backbone_params: those of its backbone.
+        flops: multiply-adds by `RULE`.
+        paper_flops: multiply-adds by `PAPER_RULE`, which the paper's tables follow.
+        image_size: height and width of the image, pixels.
     """
 
     params: int

@@ -61,8 +61,10 @@ def paper_rows(
 
 
 def measured_memory(path: Path) -> dict[tuple[str, str], float]:
-    """GiB of the paper's training by detector and layout, from what `benchmarks/memory.py` wrote on
-    a GPU.
+    """Read what `benchmarks/memory.py` measured on a GPU of the paper's training.
+
+    Returns:
+        GiB by detector and layout.
 
     Raises:
         SpecError: the file cannot be read, or is something else.

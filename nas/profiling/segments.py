@@ -65,7 +65,12 @@ def backbone_segments(layout: Layout, node: Node, *, trained: bool = True) -> li
 
 
 def neck_segment(widths: tuple[int, ...], detector: DetectorSpec) -> Segment:
-    """From the maps that the detector uses, among those of `widths` channels, to its pyramid."""
+    """The neck of a detector, from the maps that it uses to its pyramid.
+
+    Args:
+        widths: channels of all four maps of the backbone.
+        detector: which one.
+    """
     dims = DETECTORS[detector.name].neck
     args = (detector.neck, widths[dims["first"] :], detector.channels, dims["extra"])
     return Segment("neck", ("neck", *args), lambda: _Neck(make_neck(*args)))

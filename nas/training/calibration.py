@@ -58,8 +58,14 @@ class _Measurement:
 
 
 def calibration_layers(detector: Detector, scope: str) -> dict[str, Tensor]:
-    """Trainable weights of convolutions and linear maps by name: of the backbone, or of all but the
-    predictors.
+    """Trainable weights of convolutions and linear maps.
+
+    Args:
+        detector: whose weights.
+        scope: `backbone`, or `detector`: all but the predictors.
+
+    Returns:
+        Parameters by name.
     """
     root = "backbone.backbone." if scope == "backbone" else ""
     excluded = {id(predictor) for predictor in detector.predictors()}

@@ -52,11 +52,21 @@ DRAWN = 4  # validation images that a search draws of each complete candidate
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is trained, how, and where its files go; `cap_bytes` limits what it may reserve of a
-    GPU.
+    """A training: what is trained, how, and where its files go.
 
-    A checkpoint is written after each epoch and, within one, `checkpoint_s` seconds after the one
-    before. `cache_bytes` is what decoded images may take of this machine's disk.
+    Args:
+        layout: of the backbone.
+        detector: around it.
+        recipe: how it is trained.
+        calibration: how it is initialised.
+        num_classes: categories, without the background.
+        seed: of the initial weights and the order of images.
+        folder: of its checkpoint, reports and weights.
+        device: `cpu`, `cuda` or `cuda:N`.
+        cap_bytes: the most that it may reserve of a GPU; None is no limit.
+        checkpoint_s: seconds after a checkpoint, within an epoch, until the next one; there is one
+            after each epoch too.
+        cache_bytes: what decoded images may take of this machine's disk.
     """
 
     layout: Layout
@@ -73,8 +83,8 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """Names the run inside its checkpoints: equal for runs that would do the same, in every
-        release (see `nas.config.identity`).
+        """Name of the run inside its checkpoints: equal for runs that would do the same, in every
+        release (`nas.config.identity`).
         """
         sections = [identity(section) for section in (self.detector, self.recipe, self.calibration)]
         what = json.dumps([*sections, self.num_classes, self.seed], sort_keys=True)

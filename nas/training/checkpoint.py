@@ -25,10 +25,16 @@ def save_checkpoint(
     extra: dict[str, Any],
     rng: list[Tensor],
 ) -> None:
-    """Write weights, optimizer, random states and `extra` (plain JSON) after `epoch` epochs; `rng`
-    has one state a process.
+    """Write the whole state of a run.
 
-    `key` names the run; `load_checkpoint` refuses another.
+    Args:
+        path: of the file.
+        detector: its weights and running statistics.
+        optimizer: its state.
+        epoch: epochs done.
+        key: name of the run; `load_checkpoint` refuses another.
+        extra: anything else, plain JSON.
+        rng: state of the random numbers of each process.
 
     Raises:
         OutputError: the disk is full or away; the checkpoint of before is untouched.
@@ -48,7 +54,13 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, key: str, rank: int = 0
 ) -> tuple[int, dict[str, Any]] | None:
-    """Restore everything, the random state of process `rank` included.
+    """Restore the whole state of a run, random numbers too.
+
+    Args:
+        path: of the file.
+        detector, optimizer: changed in place.
+        key: name of the run.
+        rank: of this process, whose random numbers are restored.
 
     Returns:
         The epochs done and `extra`, or None where there is no checkpoint.
@@ -79,6 +91,11 @@ def load_checkpoint(
 
 
 def save_weights(path: Path, network: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Write the state of a network as safetensors, with what describes it in the file's header."""
+    """Write the state of a network as safetensors, with text that describes it in the file's
+    header.
+
+    Raises:
+        OutputError: the disk is full or away.
+    """
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     atomic_write(path, lambda file: file.write(save(state, metadata)))

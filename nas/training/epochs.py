@@ -64,7 +64,9 @@ class Epochs(ABC, Generic[Kind]):
         return self.score(loss, lr)
 
     def has_converged(self, score: float) -> bool:
-        """Tell the schedule an epoch's validation score, a fraction; whether that was the last."""
+        """Tell the schedule the validation score of an epoch, a fraction, and ask whether that was
+        the last one.
+        """
         saturation = self.run.saturation.after(score, self.recipe)
         self.run.progress.saturation = asdict(saturation)
         return saturation.converged

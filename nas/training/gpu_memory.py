@@ -14,8 +14,12 @@ from nas.utils.formatting import gib
 
 @contextmanager
 def limited_memory(device: torch.device, cap: int | None) -> Iterator[None]:
-    """Let the allocator reserve at most `cap` bytes of a GPU; None, and any other device, is no
-    limit.
+    """Limit what the allocator reserves of a GPU inside, and say whose fault it is when memory runs
+    out.
+
+    Args:
+        device: the GPU; any other device has no limit.
+        cap: bytes; None is no limit.
 
     Raises:
         OutOfMemory: the code inside needed more than that.

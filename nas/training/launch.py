@@ -35,10 +35,16 @@ POLL_S = 0.2
 def train_on(
     processes: int, candidate: Candidate, splits: Splits, on_step: OnStep | None = None
 ) -> Iterator[EpochReport]:
-    """`train_candidate` by several processes, on `cuda:0`, `cuda:1` and so on, or all on the CPU;
-    one trains in this process.
+    """Train a candidate by several processes, on `cuda:0`, `cuda:1` and so on, or all on the CPU.
 
-    `on_step` hears of several processes' steps a few times a second only.
+    Args:
+        processes: how many; one trains in this process.
+        candidate: what is trained; its device is `cuda` or `cpu`.
+        splits: images to train on and to score.
+        on_step: called after steps, of several processes a few times a second only.
+
+    Returns:
+        Reports as of `train_candidate`.
 
     Raises:
         CandidateError: a process died. Else as `train_candidate`, whichever process it came from.
@@ -116,8 +122,13 @@ class _Telling:
 
 
 def started_by_torchrun(device: str) -> tuple[World, str]:
-    """Join the processes that torchrun has started, if it has: this one among them, and its
-    device.
+    """Join the processes that torchrun has started, if it has.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Returns:
+        This process among them, and its device.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -129,7 +140,14 @@ def started_by_torchrun(device: str) -> tuple[World, str]:
 
 
 def join(rank: int, processes: int, device: str, store: str) -> None:
-    """Make this process one of a group; NCCL between GPUs, Gloo on the CPU."""
+    """Make this process one of a group, by NCCL between GPUs and by Gloo on the CPU.
+
+    Args:
+        rank: of this process, from 0.
+        processes: how many there are.
+        device: of this process.
+        store: URL where they meet, as `torch.distributed` takes it.
+    """
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     else:

@@ -25,7 +25,7 @@ CHECK_S = 1.0  # to read a value from a GPU waits for all of its work
 
 
 class TrainingBatch(Protocol):
-    """A batch: what its network is called with."""
+    """A batch of images and targets, with which its network is called."""
 
     @property
     def images(self) -> Any: ...
@@ -34,7 +34,7 @@ class TrainingBatch(Protocol):
     def targets(self) -> Any: ...
 
     def to(self, device: torch.device) -> Self:
-        """The batch on a device, as its network wants it."""
+        """Move the batch to a device, in the form that its network wants."""
 
 
 Batches = Iterable[TrainingBatch]
@@ -150,8 +150,12 @@ def _no_exchange(network: nn.Module, more_follow: bool) -> AbstractContextManage
 
 
 class NonFiniteGuard:
-    """Whether all losses and gradients were finite, known on the device: from the first that was
-    not, updates are void there, and the host looks now and then.
+    """Watches for losses and gradients that are not finite, without waiting for a GPU: from the
+    first one on, updates are void on the device, and the host looks now and then.
+
+    Args:
+        device: of the losses.
+        check_s: seconds between looks.
     """
 
     def __init__(self, device: torch.device, check_s: float) -> None:
@@ -164,8 +168,17 @@ class NonFiniteGuard:
         self.names: list[str] = []
 
     def see(self, step: int, parts: dict[str, Tensor], loss: Tensor, norm: Tensor) -> Tensor:
-        """1.0 where this update, or one before, must not count; fused optimizers know it as
-        `found_inf`.
+        """Look at a step, on the device.
+
+        Args:
+            step: its number, from 1.
+            parts: its losses by name.
+            loss: their sum.
+            norm: of the gradient.
+
+        Returns:
+            1.0 where this update, or one before, must not count; fused optimizers know it as
+            `found_inf`.
         """
         values = torch.stack([*parts.values(), loss, norm])
         bad = ~values.isfinite().all() & (self.bad_step == 0)
@@ -177,7 +190,11 @@ class NonFiniteGuard:
         return (self.bad_step > 0).float()
 
     def check(self) -> None:
-        """Raises `NonFiniteLoss`."""
+        """Wait for the device and look.
+
+        Raises:
+            NonFiniteLoss: a loss or a gradient was not finite.
+        """
         self.checked_s, step = time.perf_counter(), int(self.bad_step)
         if not step or self.values is None:
             return

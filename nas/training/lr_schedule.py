@@ -14,8 +14,13 @@ from nas.config.recipe import Recipe
 
 @dataclass(frozen=True)
 class Saturation:
-    """What has been seen: the best mAP (a fraction), the epochs since then, the decays so far, and
-    whether it is over.
+    """State of the schedule `saturate`.
+
+    Args:
+        best: the highest score so far, a fraction: mAP, in pre-training top-1.
+        waited: epochs since then.
+        decays: how often the rate has fallen.
+        converged: whether training is over.
     """
 
     best: float = 0.0
@@ -24,11 +29,14 @@ class Saturation:
     converged: bool = False
 
     def after(self, value: float, recipe: Recipe) -> Saturation:
-        """The state after an epoch with validation mAP `value`; only `schedule: saturate` ever
-        changes it.
+        """State after one more epoch; only `schedule: saturate` ever changes it.
 
-        Saturated: for `patience` epochs no gain of `min_gain` over the best. The first `decays`
-        times the rate falls, then training has converged.
+        Saturated means that for `patience` epochs there was no gain of `min_gain` over the best.
+        The first `decays` times the rate falls, then training has converged.
+
+        Args:
+            value: validation score of the epoch, a fraction.
+            recipe: of the training.
         """
         if recipe.schedule != "saturate":
             return self
@@ -42,10 +50,16 @@ class Saturation:
 
 
 def lr_at(step: int, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> float:
-    """Learning rate of a step, 0 the first: a linear warm-up, then the recipe's schedule.
+    """Learning rate of a step: a linear warm-up, then the recipe's schedule.
 
     `constant` stays; `step` multiplies by `decay_factor` after each of `decay_epochs`; `saturate`
     has done so `decays` times (see `Saturation`); `cosine` falls to 0 at the last step.
+
+    Args:
+        step: of the whole training, from 0.
+        steps_per_epoch: steps of one epoch.
+        recipe: of the training.
+        decays: how often `saturate` has fallen.
     """
     total = recipe.epochs * steps_per_epoch
     warmup = min(recipe.warmup_steps, total - 1)

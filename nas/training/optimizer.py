@@ -11,10 +11,11 @@ MOMENTUM = 0.9
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer on the trainable parameters; norms, biases, scales and position tables
-    are not decayed.
+    """Make the recipe's optimizer of the trainable parameters; norms, biases, scales and position
+    tables are not decayed.
 
-    `adamw`: Loshchilov & Hutter 2019; `sgd`: with a momentum of 0.9 and its decay not decoupled.
+    `adamw`: Loshchilov & Hutter, ICLR 2019; `sgd`: with a momentum of 0.9, and its decay not
+    decoupled. Both are fused: `train_epoch` relies on their `found_inf`.
     """
     named = [
         (name, parameter)

@@ -49,11 +49,19 @@ MOST_WORKERS = 16  # JPEG files are decoded anew in every epoch
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What is pre-trained, how, and where its files go.
+    """A training by classification: what is trained, how, and where its files go.
 
-    `out` is the file of weights that is written in the end, `folder` has the rest until then.
-    `data_fingerprint` and `origin`, plain JSON, are for those who find the file. A checkpoint is
-    written as often as that of a `Candidate`.
+    Args:
+        layout: of the backbone.
+        recipe: how it is trained.
+        classes: their names, in the order of their labels.
+        data_fingerprint: hexadecimal digest of the images.
+        seed: of the initial weights and the order of images.
+        out: the file of weights that is written in the end.
+        folder: of its checkpoint and reports until then.
+        device: `cpu`, `cuda` or `cuda:N`.
+        checkpoint_s: seconds after a checkpoint, within an epoch, until the next one.
+        origin: plain JSON that is written beside the weights, for those who find the file.
     """
 
     layout: Layout
@@ -69,16 +77,21 @@ class Pretraining:
 
     @property
     def key(self) -> str:
-        """Names the run inside its checkpoints: equal for runs that would do the same, in every
-        release (see `nas.config.identity`).
+        """Name of the run inside its checkpoints: equal for runs that would do the same, in every
+        release (`nas.config.identity`).
         """
         what = json.dumps([identity(self.recipe), self.classes, self.data_fingerprint, self.seed])
         return f"{self.layout} {hashlib.sha256(what.encode()).hexdigest()[:12]}"
 
 
 class PretrainingTrainer(Trainer[PretrainingReport]):
-    """Trains a classifier with fresh weights; what is kept of it is the backbone, with metadata
-    that describe it: text, or JSON.
+    """The run of a classifier with fresh weights, of which the backbone is kept.
+
+    The file of weights has metadata that describe it, text or JSON each.
+
+    Args:
+        pretraining: what is trained.
+        world: the processes that train it together.
     """
 
     kind = PretrainingReport
@@ -122,7 +135,7 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
 
     @property
     def backbone(self) -> HybridBackbone:
-        """Without the classifier's last layer."""
+        """The classifier without its last layer."""
         return self.network.backbone  # type: ignore[return-value]
 
 
@@ -207,7 +220,7 @@ class PretrainingEpochs(Epochs[PretrainingReport]):
 def score(
     classifier: nn.Module, batches: Iterable[ImageBatch], device: torch.device
 ) -> ClassificationMetrics:
-    """Run a classifier over a split; of several processes each over its share, and all get the
+    """Run a classifier over a split: of several processes each over its share, and all get the
     metrics of the whole.
 
     Args:

@@ -29,7 +29,17 @@ from nas.utils.files import append_line, os_errors_as_output_error
 
 @dataclass
 class TrainerState:
-    """Plain JSON; `steps` of the running epoch are done, with the sum of their losses."""
+    """What a checkpoint holds of a run beside tensors, as plain JSON.
+
+    Args:
+        calibration: a `CalibrationReport`; None where there was none.
+        report: of the last epoch; None before.
+        saturation: fields of the schedule's `Saturation`.
+        steps: steps of the running epoch that are done.
+        loss_sum: sum of their losses.
+        train_s: seconds of training so far.
+        elapsed_s: seconds so far, with evaluation and calibration.
+    """
 
     calibration: dict[str, Any] | None = None
     report: dict[str, Any] | None = None
@@ -44,8 +54,8 @@ Kind = TypeVar("Kind", bound=Report)
 
 
 class Trainer(ABC, Generic[Kind]):
-    """A training run that can be saved between any two steps. Of several processes the first one
-    writes.
+    """A training run that can be saved between any two steps, and goes on from there in another
+    process as if nothing had happened. Of several processes the first one writes.
 
     Args:
         folder: of its files.
@@ -53,6 +63,13 @@ class Trainer(ABC, Generic[Kind]):
         network, optimizer: what is trained.
         world: the processes that train it together.
         checkpoint_s: seconds between checkpoints within an epoch.
+
+    Attributes:
+        epoch: epochs done.
+        progress: everything else that a checkpoint holds beside tensors.
+
+    Raises:
+        OutputError: the folder cannot be made.
     """
 
     kind: type[Kind]  # of its reports
@@ -87,7 +104,11 @@ class Trainer(ABC, Generic[Kind]):
         """Go on where the checkpoint was written, if there is one.
 
         Returns:
-            The last report before that.
+            The report of the last epoch before; None where there is no checkpoint, or none of a
+            whole epoch.
+
+        Raises:
+            CandidateError: the checkpoint is of another run, or cannot be read.
         """
         resumed = load_checkpoint(
             self.folder / CHECKPOINT,
@@ -114,11 +135,15 @@ class Trainer(ABC, Generic[Kind]):
 
     @property
     def saturation(self) -> Saturation:
-        """What is known of how the validation score saturates."""
+        """State of the schedule, from the validation scores so far."""
         return Saturation(**self.progress.saturation)
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint.
+
+        Raises:
+            OutputError: the disk is full or away; the checkpoint of before is untouched.
+        """
         rng = all_gather_object(self.world, torch.get_rng_state())
         self.progress.loss_sum = float(self._losses)
         if self.world.first:
@@ -134,7 +159,7 @@ class Trainer(ABC, Generic[Kind]):
         self._saved_s = time.perf_counter()
 
     def tick(self, *, training: bool) -> None:
-        """Account for the time since the last call."""
+        """Account for the time since the last call, as training or as anything else."""
         passed_s, self._mark_s = time.perf_counter() - self._mark_s, time.perf_counter()
         self.progress.elapsed_s += passed_s
         self.progress.train_s += passed_s if training else 0
@@ -206,7 +231,11 @@ class Trainer(ABC, Generic[Kind]):
             append_line(self.folder / LOG, json.dumps(values))
 
     def end_epoch(self, report: Kind) -> Kind:
-        """An epoch is over: keep it, and the weights of the last one."""
+        """Keep an epoch that is over: its report, a checkpoint and, of the last one, the weights.
+
+        Returns:
+            The report.
+        """
         self.progress.report, self.progress.steps = asdict(report), 0
         self._losses = _no_losses()
         self.epoch = report.epoch
@@ -228,7 +257,7 @@ def _no_losses() -> Tensor:
 
 
 class CandidateTrainer(Trainer[EpochReport]):
-    """Trains a detector, whose weights stay in the folder."""
+    """The run of a detector, whose weights stay in its folder."""
 
     kind = EpochReport
 

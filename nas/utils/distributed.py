@@ -27,24 +27,24 @@ class World:
 
     @property
     def first(self) -> bool:
-        """The one that writes files and computes metrics."""
+        """Whether this is the process that writes files and computes metrics."""
         return self.rank == 0
 
     @classmethod
     def current(cls) -> World:
-        """The processes of the default group; one alone where there is none."""
+        """Find this process among those of PyTorch's default group; alone where there is none."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), dist.get_world_size())
 
     def agreed(self, mine: bool) -> bool:
-        """What the first process says, for all of them."""
+        """Have all processes take what the first one says."""
         return bool(broadcast(self, mine))
 
 
 def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
-    """The network whose gradients are averaged over the processes; the same network for one process
-    alone.
+    """Wrap a network so that its gradients are averaged over the processes; for one process alone
+    it stays as it is.
     """
     if world.size == 1:
         return network
@@ -53,8 +53,8 @@ def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
 
 
 def synchronised(network: Network, norm: str, device: torch.device, world: World) -> Network:
-    """The network with batch norms over the images of all processes, if `norm` says so; PyTorch has
-    none for the CPU.
+    """Convert the batch norms of a network to ones over the images of all processes, where `norm`
+    is `syncbn`, there are several processes, and they have GPUs: PyTorch has none for the CPU.
     """
     if norm == "syncbn" and world.size > 1 and device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -62,7 +62,7 @@ def synchronised(network: Network, norm: str, device: torch.device, world: World
 
 
 def all_reduce_mean(tensor: Tensor, world: World | None = None) -> Tensor:
-    """The mean over the processes, in place."""
+    """Average a tensor over the processes, in place; default: those of `World.current()`."""
     world = world or World.current()
     if world.size > 1:
         dist.all_reduce(tensor)
@@ -71,7 +71,7 @@ def all_reduce_mean(tensor: Tensor, world: World | None = None) -> Tensor:
 
 
 def broadcast(world: World, value: Any) -> Any:
-    """The first process's value, anything that can be pickled, in every process."""
+    """Give every process the first one's value, anything that can be pickled."""
     if world.size == 1:
         return value
     box = [value]
@@ -80,7 +80,9 @@ def broadcast(world: World, value: Any) -> Any:
 
 
 def all_gather_object(world: World, value: Any) -> list[Any]:
-    """The values of all processes, in every process."""
+    """Give every process the values of all, anything that can be pickled, in the order of their
+    ranks.
+    """
     if world.size == 1:
         return [value]
     values: list[Any] = [None] * world.size

@@ -41,9 +41,16 @@ def why_not(detector: Detector) -> str:
 
 
 def detector_onnx(detector: Detector, templates: dict[str, Any] | None = None) -> bytes:
-    """A model with the input `image` [1, 3, H, W], RGB in 0 to 1, already resized, and `boxes` [N,
-    4], `scores` [N], `labels` [N], those that `detector([image])` gives; `templates` as in
-    `OnnxGraph`.
+    """Write a detector as an ONNX model with the input `image` [1, 3, H, W], RGB in 0 to 1, already
+    resized, and the outputs `boxes` [N, 4], `scores` [N] and `labels` [N], those that
+    `detector([image])` gives.
+
+    Args:
+        detector: one that `why_not` says nothing about, in evaluation mode.
+        templates: pieces that another graph of the same network has traced; new ones are added.
+
+    Returns:
+        The content of the file.
 
     Raises:
         MissingDependency: packages of the extra `onnx` are not there.

@@ -30,13 +30,20 @@ OUTPUTS = tuple(f"stride_{4 * 2**stage}" for stage in range(4))
 
 
 def missing(packages: tuple[str, ...] = WRITERS) -> list[str]:
-    """Which of some packages are not installed."""
+    """Packages of some that are not installed."""
     return [package for package in packages if find_spec(package) is None]
 
 
 def backbone_onnx(backbone: HybridBackbone, templates: dict[str, Any] | None = None) -> bytes:
-    """A model with the input `images` [B, 3, H, W] and four maps, `OUTPUTS`, for any B, H and W;
-    `templates` as in `OnnxGraph`.
+    """Write a backbone as an ONNX model with the input `images` [B, 3, H, W] and four maps,
+    `OUTPUTS`, for any B, H and W.
+
+    Args:
+        backbone: put into evaluation mode.
+        templates: pieces that another graph of the same network has traced; new ones are added.
+
+    Returns:
+        The content of the file.
 
     Raises:
         MissingDependency: packages of the extra `onnx` are not there.
@@ -116,7 +123,10 @@ def _add_attention(graph: Any, stage: AttentionStage, node: Node, x: str) -> str
 
 
 class OnnxModel:
-    """A file to run: a tensor in, tensors out.
+    """An ONNX file that can be called: a tensor in, tensors out.
+
+    Args:
+        content: of the file, or its path.
 
     Raises:
         MissingDependency: onnxruntime is not installed.

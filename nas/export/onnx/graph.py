@@ -93,14 +93,20 @@ class OnnxGraph:
         return [output.name for output in model.graph.output]
 
     def transpose(self, value: str, order: Sequence[int]) -> str:
-        """Another order of dimensions."""
+        """Append a transposition to another order of dimensions; the name of its value."""
         name = f"{value}.{''.join(map(str, order))}"
         self._graph.node.append(helper.make_node("Transpose", [value], [name], perm=order))
         return name
 
     def finished(self, outputs: dict[str, tuple[str, int, list[int | str]]]) -> bytes:
-        """The model; `outputs` are names for people, each with the value's name, its ONNX type and
-        its shape.
+        """Make the model.
+
+        Args:
+            outputs: by the names that people see, each with the value's name, its ONNX type and its
+                shape.
+
+        Returns:
+            The content of the file.
         """
         import onnx_ir
         from onnxscript import optimizer
@@ -120,7 +126,11 @@ class OnnxGraph:
 
 
 def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> ModelProto:
-    """A piece as a model for any size (see `OnnxGraph.add`)."""
+    """Trace a piece as a model for any size; arguments as of `OnnxGraph.add`.
+
+    Raises:
+        BundleError: this version of PyTorch cannot write it.
+    """
     shapes: Any = tuple(
         {dim: Dim.DYNAMIC for dim, size in enumerate(example.shape) if dim != channels and size > 1}
         for example in examples
@@ -146,8 +156,8 @@ def traced(piece: nn.Module, examples: Sequence[Tensor], channels: int) -> Model
 
 
 class AnySize(TorchFunctionMode):
-    """Two operators written out, so that the exporter keeps sizes open: rolling by a shift that
-    depends on the size, and attention, whose kernels' strides it would take for granted.
+    """A mode that writes two operators out, so that the exporter keeps sizes open: rolling by a
+    shift that depends on the size, and attention, whose kernels' strides it would take for granted.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -19,10 +19,14 @@ BACKBONE, DETECTOR = "backbone.onnx", "detector.onnx"
 
 
 def write_onnx(folder: Path, detector: Detector) -> list[str]:
-    """Write what can be written, and compare it.
+    """Write the ONNX files of a detector that can be written, and compare them with it.
+
+    Args:
+        folder: of the files.
+        detector: in evaluation mode.
 
     Returns:
-        What cannot, and why.
+        What cannot be written, and why.
 
     Raises:
         BundleError: a file gives something else than the network.
@@ -88,7 +92,7 @@ def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
 
 
 def random_images() -> list[Tensor]:
-    """A batch of each of the `SIZES`, the same every time."""
+    """Make a batch of each of the `SIZES`, the same every time."""
     generator = torch.Generator().manual_seed(0)
     return [
         torch.rand(batch, 3, height, width, generator=generator) for batch, height, width in SIZES
@@ -96,7 +100,12 @@ def random_images() -> list[Tensor]:
 
 
 def same(name: str, given: list[Tensor], expected: list[Tensor]) -> None:
-    """Compare outputs.
+    """Compare outputs of a file with those of the network.
+
+    Args:
+        name: of the file, for the error.
+        given: what the file gives.
+        expected: what the network gives.
 
     Raises:
         BundleError: their number, shapes or values differ.

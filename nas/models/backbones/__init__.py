@@ -11,7 +11,7 @@ __all__ = ["HybridBackbone", "backbone_dims", "build_backbone", "he_init_", "lay
 
 
 def backbone_dims(layout: Layout) -> dict[str, object]:
-    """The arguments of `HybridBackbone` for a layout."""
+    """Arguments of `HybridBackbone` for a layout, as plain JSON."""
     stages = [
         {
             "kind": stage.kind,
@@ -26,7 +26,7 @@ def backbone_dims(layout: Layout) -> dict[str, object]:
 
 
 def build_backbone(layout: Layout) -> HybridBackbone:
-    """The network of a layout, He-initialised; on the meta device where that is the default
+    """Build the network of a layout, He-initialised; on the meta device where that is the default
     device.
     """
     backbone = HybridBackbone(**backbone_dims(layout))  # type: ignore[arg-type]
@@ -35,6 +35,6 @@ def build_backbone(layout: Layout) -> HybridBackbone:
 
 
 def layout_graph(layout: Layout) -> tuple[Node, ...]:
-    """The steps of the forward pass of a layout's backbone, as `HybridBackbone.graph`."""
+    """Steps of the forward pass of a layout's backbone, in order, as in `HybridBackbone.graph`."""
     assert layout.stem_width is not None  # a layout settles it
     return backbone_graph(layout.widths, layout.stem_width, dense=layout.dense)

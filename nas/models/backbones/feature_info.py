@@ -14,7 +14,12 @@ from nas.models.backbones.hybrid import HybridBackbone
 
 
 class FeatureInfo:
-    """What each chosen map is, by the methods of timm's class of this name."""
+    """Describes chosen feature maps, with the methods of timm's class of this name.
+
+    Args:
+        widths: channels of all maps.
+        out_indices: which of them are chosen, from 0.
+    """
 
     def __init__(self, widths: Sequence[int], out_indices: Sequence[int]) -> None:
         self.out_indices = tuple(out_indices)
@@ -33,15 +38,15 @@ class FeatureInfo:
         return self._of("num_chs")
 
     def reduction(self) -> list[int]:
-        """The stride of each map."""
+        """Stride of each chosen map, in pixels."""
         return self._of("reduction")
 
     def module_name(self) -> list[str]:
-        """The stage that makes each map."""
+        """Name of the stage that makes each chosen map."""
         return self._of("module")
 
     def get_dicts(self) -> list[dict[str, Any]]:
-        """All of that."""
+        """Channels, stride, stage name and index of each chosen map, under timm's keys."""
         return [self.info[index] for index in self.out_indices]
 
     def __len__(self) -> int:
@@ -52,7 +57,7 @@ class FeatureInfo:
 
 
 class BackboneFeatures(nn.Module):
-    """Images to a list of the chosen maps, as timm's models with `features_only=True`.
+    """Gives a list of chosen feature maps of images, as timm's models do with `features_only=True`.
 
     Args:
         backbone: gives four maps.
@@ -72,7 +77,7 @@ class BackboneFeatures(nn.Module):
 
 
 class NamedFeatures(BackboneFeatures):
-    """Chosen maps as an ordered dict "0", "1", ...: the `body` of torchvision's
+    """Gives chosen feature maps as an ordered dict "0", "1", ...: the `body` of torchvision's
     `BackboneWithFPN`.
     """
 

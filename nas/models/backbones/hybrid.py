@@ -21,7 +21,9 @@ from nas.models.backbones.swin_stage import AttentionStage
 
 
 class StageDims(TypedDict):
-    """Dimensions of one stage; `heads` counts in T stages only."""
+    """Dimensions of one stage: its `kind`, C or T, its `depth` in blocks, its `width` in channels,
+    and of a T stage its attention `heads`.
+    """
 
     kind: str
     depth: int
@@ -30,8 +32,8 @@ class StageDims(TypedDict):
 
 
 class HybridBackbone(nn.Module):
-    """Image to four feature maps: [B, 3, H, W] -> [B, width_i, ceil(H / s_i), ceil(W / s_i)] with s
-    = 4, 8, 16, 32.
+    """Four stages of convolution or attention, from images to four feature maps: [B, 3, H, W] ->
+    [B, width_i, ceil(H / s_i), ceil(W / s_i)] with s = 4, 8, 16, 32.
 
     Outputs of T stages pass a layer norm of their own on the way out; the next stage takes the map
     without it. Outputs of C stages are handed on as they are.
@@ -45,6 +47,9 @@ class HybridBackbone(nn.Module):
         norm: `bn`, `gn` or `syncbn`, in the stem and the C stages.
         dense: stages from the third on are given the outputs of all stages before them, max-pooled
             to the size of the last.
+
+    Attributes:
+        graph: the steps of the forward pass, in order.
     """
 
     def __init__(
@@ -105,9 +110,10 @@ def _make_stage(node: Node, dims: StageDims, window: int, mlp_ratio: float, norm
 
 
 class DenseJoin(nn.Module):
-    """A stage's output [B, C, H, W] and what that stage was given, [B, D, H', W'] of twice the
-    size, to [B, C + D, H, W] (dense connections, Huang et al., CVPR 2017; between resolutions by a
-    2x2 max-pool, as in DSOD, Shen et al., ICCV 2017).
+    """Joins a stage's output with what that stage was given (dense connections, Huang et al., CVPR
+    2017; between resolutions by a 2x2 max-pool, as in DSOD, Shen et al., ICCV 2017).
+
+    [B, C, H, W] and [B, D, H', W'] of twice the size -> [B, C + D, H, W].
     """
 
     def forward(self, x: Tensor, before: Tensor) -> Tensor:

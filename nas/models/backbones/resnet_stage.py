@@ -23,8 +23,8 @@ class BottleneckDims(NamedTuple):
 
 
 def bottleneck(dims: BottleneckDims) -> Bottleneck:
-    """A bottleneck whose inner width is a quarter of its `width`: [B, in_width, H, W] -> [B, width,
-    ceil(H / stride), ceil(W / stride)].
+    """Make a bottleneck whose inner width is a quarter of its `width`: [B, in_width, H, W] -> [B,
+    width, ceil(H / stride), ceil(W / stride)].
 
     Where the shape changes, its shortcut is a 1x1 convolution and a norm.
     """
@@ -41,7 +41,15 @@ def bottleneck(dims: BottleneckDims) -> Bottleneck:
 def bottleneck_dims(
     *, in_width: int, width: int, depth: int, stride: int, norm: str
 ) -> list[BottleneckDims]:
-    """Dimensions of the `depth` blocks of a C stage: the first one has its stride."""
+    """Dimensions of the blocks of a C stage; the first one has its stride.
+
+    Args:
+        in_width: channels that the stage is given.
+        width: channels that it gives.
+        depth: number of blocks.
+        stride: of the stage, 1 or 2.
+        norm: `bn`, `gn` or `syncbn`.
+    """
     first, rest = (
         BottleneckDims(in_width, width, stride, norm),
         BottleneckDims(width, width, 1, norm),

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """`bn`: batch norm; `gn`: group norm with the largest number of groups up to 32 that divides
-    `channels`; `syncbn`: a batch norm, which whoever trains with several processes makes a
-    synchronised one.
+    """Make a norm over `channels`.
+
+    Args:
+        norm: `bn`, batch norm; `gn`, group norm with the largest number of groups up to 32 that
+            divides the channels; `syncbn`, a batch norm, which whoever trains with several
+            processes makes a synchronised one.
+        channels: of the map.
     """
     return (
         nn.GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
@@ -19,13 +23,13 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
 
 
 def symbolic(*sizes: object) -> bool:
-    """Whether one of them is left open, in a graph for any image size (`torch.export`)."""
+    """Whether one of some sizes is left open, in a graph for any image size (`torch.export`)."""
     return any(isinstance(size, torch.SymInt) for size in sizes)
 
 
 class ResNetStem(nn.Module):
-    """7x7/2 convolution, norm, ReLU, 3x3/2 max-pool: [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W
-    / 4)].
+    """ResNet's stem (He et al., CVPR 2016), a 7x7/2 convolution, norm, ReLU and a 3x3/2 max-pool:
+    [B, 3, H, W] -> [B, width, ceil(H / 4), ceil(W / 4)].
     """
 
     def __init__(self, width: int, norm: str) -> None:
@@ -79,7 +83,13 @@ class PatchStem(nn.Module):
 
 
 def make_stem(stem: str, width: int, norm: str) -> nn.Module:
-    """By name: `resnet`, `patch` or `dsod`."""
+    """Make a stem.
+
+    Args:
+        stem: `resnet`, `patch` or `dsod`.
+        width: channels behind it.
+        norm: `bn`, `gn` or `syncbn`; `patch` always has a layer norm.
+    """
     return (
         PatchStem(width)
         if stem == "patch"

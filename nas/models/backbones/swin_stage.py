@@ -21,8 +21,13 @@ MASKED = -100.0  # Swin's own constant; exp(-100) vanishes beside any score
 
 
 class WindowAttention(nn.Module):
-    """Self-attention inside windows, with a learned bias for each relative position (equation
-    4).
+    """Self-attention inside windows, with a learned bias for each relative position (equation 4):
+    [B, H, W, C] -> [B, H, W, C].
+
+    Args:
+        width: C.
+        heads: attention heads, a divisor of C.
+        window: side of the windows, in positions.
     """
 
     position_index: Tensor
@@ -36,8 +41,11 @@ class WindowAttention(nn.Module):
         self.register_buffer("position_index", relative_position_index(window), persistent=False)
 
     def forward(self, x: Tensor, shift_h: int, shift_w: int) -> Tensor:
-        """[B, H, W, C] -> [B, H, W, C], windows displaced by the shifts; H and W are multiples of
-        the window.
+        """Attend inside windows that are displaced by the shifts.
+
+        Args:
+            x: [B, H, W, C], H and W multiples of the window.
+            shift_h, shift_w: in positions.
         """
         return self.attend(
             self.queries(x, shift_h, shift_w), x.shape[1], x.shape[2], shift_h, shift_w
@@ -54,7 +62,7 @@ class WindowAttention(nn.Module):
         return qkv
 
     def attend(self, qkv: Tensor, height: int, width: int, shift_h: int, shift_w: int) -> Tensor:
-        """What `queries` gave for a map of height x width, to [B, H, W, C]."""
+        """Attend, from what `queries` gave for a map of height x width, to [B, H, W, C]."""
         rows, columns, n = height // self.window, width // self.window, self.window**2
         batch, channels = qkv.shape[0], qkv.shape[3] // 3
         heads = qkv.view(batch, rows * columns, n, 3, self.heads, channels // self.heads).permute(
@@ -80,7 +88,7 @@ class WindowAttention(nn.Module):
         return torch.roll(out, (shift_h, shift_w), dims=(1, 2)) if moves(shift_h, shift_w) else out
 
     def position_bias(self) -> Tensor:
-        """[heads, N, N]."""
+        """What is added to the scores of each pair of positions: [heads, N, N]."""
         n = self.window**2
         return self.position_table[self.position_index].view(n, n, self.heads).permute(2, 0, 1)
 
@@ -98,8 +106,8 @@ class SwinDims(NamedTuple):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C], any H and W
-    (equation 3).
+    """A Swin block, x + attention(norm(x)), then x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C],
+    any H and W (equation 3).
     """
 
     def __init__(self, dims: SwinDims) -> None:
@@ -116,18 +124,22 @@ class SwinBlock(nn.Module):
         return self.feed_forward(x + self.attend(self.queries(x), *x.shape[1:3]))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The block's second half."""
+        """Run the block's second half, x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C]."""
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
     def queries(self, x: Tensor) -> Tensor:
-        """The first half of the attention: see `WindowAttention.queries`."""
+        """Run the first part of the attention: a map [B, H, W, C], normed and padded to whole
+        windows, to queries, keys and values by window, [B, nW, N, 3 C].
+        """
         padded_h, padded_w, shift_h, shift_w = self._padded(*x.shape[1:3])
         padded = F.pad(self.norm1(x), (0, 0, 0, padded_w - x.shape[2], 0, padded_h - x.shape[1]))
         return self.attention.queries(padded, shift_h, shift_w)
 
     def attend(self, queries: Tensor, height: int, width: int) -> Tensor:
-        """The second half, on a map of height x width."""
+        """Run the second part of the attention: what `queries` gave for a map of height x width to
+        [B, height, width, C].
+        """
         return self.attention.attend(queries, *self._padded(height, width))[:, :height, :width]
 
     def _padded(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -142,7 +154,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Halve the map, 2x2 positions into one: [B, H, W, in_width] -> [B, ceil(H / 2), ceil(W / 2),
+    """Makes one position of 2x2 (section 3.1): [B, H, W, in_width] -> [B, ceil(H / 2), ceil(W / 2),
     width].
     """
 
@@ -168,8 +180,8 @@ def swin_dims(width: int, depth: int, heads: int, window: int, mlp_ratio: float)
 
 
 class AttentionStage(nn.Module):
-    """Patch merging (where `in_width` is given), then `depth` Swin blocks, every second one shifted
-    by half a window.
+    """A T stage: patch merging (where `in_width` is given), then `depth` Swin blocks, every second
+    one shifted by half a window.
 
     [B, in_width, H, W] -> [B, width, ceil(H / 2), ceil(W / 2)]; without merging the shape stays.
     """
@@ -213,8 +225,14 @@ def relative_position_index(window: int) -> Tensor:
 def shift_mask(
     height: int, width: int, window: int, shift_h: int, shift_w: int, device: torch.device
 ) -> Tensor:
-    """0 between positions of one region of a shifted map, -100 across the seam: [nW, N, N] (figure
-    4 of the paper).
+    """What is added to the scores of a shifted map: 0 between positions of one region, -100 across
+    the seam, [nW, N, N] (figure 4 of the paper).
+
+    Args:
+        height, width: of the map, multiples of the window.
+        window: side of the windows.
+        shift_h, shift_w: how far the windows are displaced.
+        device: of the result.
     """
 
     def regions(size: int, shift: int) -> Tensor:

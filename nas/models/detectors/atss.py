@@ -15,7 +15,9 @@ ANCHOR_SIDE = 8  # strides
 
 
 class Atss(DenseDetector):
-    """Boxes by deltas on one square anchor: see `DenseDetector`."""
+    """ATSS (Zhang et al., CVPR 2020): a `DenseDetector` whose boxes are deltas on one square anchor
+    at each location, and whose positives follow from the overlaps of each object (section 3).
+    """
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes, anchor_side=ANCHOR_SIDE, activation=nn.Identity())

@@ -14,20 +14,39 @@ from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 
 class Detector(nn.Module, ABC):
-    """A detector around a backbone, with torchvision's contract.
+    """A detector around a backbone: the contract of every class in `nas.models.detectors`.
 
-    In training `detector(images, targets)` gives a dict of losses, in evaluation `detector(images)`
-    gives one dict of `boxes` [N, 4] (x1, y1, x2, y2 in pixels of the given image), `scores` and
-    `labels` for each image. Images are float tensors [3, H, W] in 0 to 1, each of its own size,
-    already resized; targets have `boxes` [N, 4] and `labels` [N] that count from 1.
+    Called as torchvision's detectors are. In training `detector(images, targets)` gives a dict of
+    scalar losses, whose sum is minimised; in evaluation `detector(images)` gives for each image a
+    dict of `boxes` [N, 4] (x1, y1, x2, y2 in pixels of that image), `scores` [N] in 0 to 1 and
+    `labels` [N] from 1. `images` are float tensors [3, H, W] in 0 to 1, each of its own size,
+    already resized; `targets` have `boxes` [M, 4] and `labels` [M] from 1, and M may be 0.
 
-    A detector with `masks` also takes `masks` [N, H, W] of 0 and 1, uint8, in targets, and its
-    detections have `masks` [N, M, M]: probabilities over a grid of cells in each box, which
-    `nas.data.masks.encoded` puts into the image (torchvision's have the whole image for each, a
-    gigabyte where there are many). `can_mask` says of a kind of detector that it may have them.
+    With `masks`, targets also have `masks` [M, H, W] of 0 and 1, uint8, and detections `masks` [N,
+    S, S]: probabilities over a grid of S x S cells in each box, which `nas.data.masks.encoded` puts
+    into the image. torchvision's masks have the size of the image, which takes a gigabyte where
+    there are many.
 
-    `neck` says which pyramid it stands on. The methods below are for those who build it, calibrate
-    it and count what it costs.
+    A new detector provides:
+
+    - the class attribute `neck`, and `can_mask` if it has mask heads; the attributes `backbone`, a
+      pyramid, and `transform`, which batches images;
+    - `forward` for training and evaluation. Losses work for an image without boxes and under
+      autocast to bf16, and are averaged over processes where they divide by a count
+      (`nas.utils.distributed.all_reduce_mean`);
+    - `from_spec`, `heads`, `predictors` and `init_predictors`, by which it is built, initialised
+      and calibrated;
+    - `worst_case_losses` for the memory estimate and `heads_forward` for the FLOP count. Both run
+      on meta tensors, which have shapes and no values;
+    - an entry in `DETECTORS` and its name in `nas.config.choices`: then
+      `tests/contract/test_detectors.py` holds it to this contract.
+
+    Attributes:
+        neck: the pyramid that it stands on: its first backbone map, and its extra levels.
+        can_mask: whether detectors of this class can have mask heads.
+        masks: whether this one has.
+        backbone: backbone and neck.
+        transform: normalises images and pads them to one batch.
     """
 
     neck: ClassVar[NeckDims]
@@ -40,35 +59,48 @@ class Detector(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        """The detector that a request describes, on its pyramid; `num_classes` without the
-        background.
+        """Build the detector that a request describes.
+
+        Args:
+            backbone: the pyramid that it stands on.
+            num_classes: categories, without the background.
+            spec: widths and options of the detector.
         """
 
     @abstractmethod
     def heads(self) -> list[nn.Module]:
-        """What follows the pyramid."""
+        """Modules that follow the pyramid; together they own every parameter outside `backbone`."""
 
     @abstractmethod
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
-        """The layers that give the outputs: they have an initialisation of their own, and
-        calibration leaves them alone.
+        """Layers that give the outputs. They have an initialisation of their own, and calibration
+        leaves them alone.
         """
 
     @abstractmethod
     def init_predictors(self) -> None:
-        """Initialise `predictors`; everything else is He-initialised before."""
+        """Initialise `predictors`, in place. Everything else is He-initialised before."""
 
     @abstractmethod
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
-        """The training losses on the pyramid of a batch [B, 3, H, W], on meta tensors, with every
-        size that data decides set to its configured limit: values mean nothing, the tensors count
-        (see `nas.profiling.memory.loss_bounds`).
+        """Compute the training losses with every size that data decides (positives, sampled
+        regions) at its configured limit: the most memory that a step can take.
+
+        Args:
+            levels: maps of the pyramid, on meta tensors.
+            images: the batch [B, 3, H, W].
+            boxes_per_image: targets of one image.
+
+        Returns:
+            Scalars; their values mean nothing, the tensors behind them count.
         """
 
     @abstractmethod
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
-        """The work of the heads in evaluation, on meta tensors, with as many proposals as published
-        counts have.
+        """Do the work of the heads in evaluation, with as many proposals as published counts have.
+
+        Args:
+            levels: maps of the pyramid, on meta tensors.
         """

@@ -46,7 +46,9 @@ class Sampled:
     proposed: list[Tensor]
 
     def of_objects(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """The positives of something given image by image."""
+        """Select the positives of values that are given image by image, [S, ...] each, and join
+        them: [P, ...].
+        """
         return [part[:count] for part, count in zip(parts, self.positives, strict=True)]
 
 
@@ -129,17 +131,26 @@ class CascadeStage(RoIHeads):
         )
 
     def outputs(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [R, 1 + K] and box offsets [R, 4 (1 + K)], from regions [R, C, 7, 7]."""
+        """Class logits [R, 1 + K] and box offsets [R, 4 (1 + K)] of regions [R, C, 7, 7]."""
         logits, offsets = self.box_predictor(self.box_head(regions))
         return logits.float(), offsets.float()
 
     def mask_logits(self, regions: Tensor) -> Tensor:
-        """[R, K, 28, 28] from regions [R, C, 14, 14]."""
+        """Compute mask logits [R, K, 28, 28] from regions [R, C, 14, 14]."""
         logits: Tensor = self.mask_predictor(self.mask_head(regions))
         return logits
 
     def moved(self, boxes: Tensor, offsets: Tensor, classes: Tensor) -> Tensor:
-        """Boxes [R, 4] moved by the offsets of a class each, [R] from 1; class 0 moves nothing."""
+        """Move boxes by the offsets of one class each; class 0, the background, moves nothing.
+
+        Args:
+            boxes: [R, 4], pixels.
+            offsets: [R, 4 (1 + K)].
+            classes: [R].
+
+        Returns:
+            [R, 4], pixels.
+        """
         index = torch.arange(len(boxes), device=boxes.device)
         decoded: Tensor = self.box_coder.decode_single(
             offsets.unflatten(1, (-1, 4))[index, classes], boxes

@@ -42,14 +42,14 @@ COUNTED_MASKS = 100  # of one image, as in the published count
 
 
 class CascadeMaskRcnn(GeneralizedRCNN, Detector):
-    """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
+    """Cascade R-CNN (Cai & Vasconcelos, CVPR 2018) with the mask heads of Mask R-CNN (He et al.,
+    ICCV 2017), in the configuration of Swin's published detectors.
 
-    With masks, targets have `masks` [N, H, W], uint8, empty for a box without one, and detections
-    `masks` (see `Detector`).
+    With masks, targets have `masks` [N, H, W], uint8, empty for a box without one.
 
     Args:
         backbone: five pyramid levels at strides 4 to 64.
-        num_classes: without the background.
+        num_classes: without the background, which is class 0 inside.
         hidden: width of the fully connected layers.
         regions: boxes of one image that each stage learns from.
         masks: whether there are mask heads; without, it is Cascade R-CNN.
@@ -99,8 +99,9 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
-        """As many proposals as are sampled for each image by each stage, as many of them of objects
-        as may be, all pooled from the finest level; the region proposal network as in `FasterRcnn`.
+        """Compute the losses on as many proposals as each stage samples, as many of them of objects
+        as may be, all pooled from the finest level; the region proposal network is bounded as in
+        `FasterRcnn`. See `Detector.worst_case_losses`.
         """
         return [
             *bounded_proposal_losses(self.rpn, levels),
@@ -113,8 +114,14 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
 
 
 class CascadeHeads(nn.Module):
-    """The stages, where torchvision's detectors have their `RoIHeads`; arguments as
-    `CascadeMaskRcnn`'s.
+    """The stages of a cascade, in the place of torchvision's `RoIHeads`.
+
+    Args:
+        channels: of the pyramid.
+        num_classes: without the background.
+        hidden: width of the fully connected layers.
+        regions: boxes of one image that each stage learns from.
+        masks: whether there are mask heads.
     """
 
     def __init__(
@@ -209,7 +216,12 @@ class CascadeHeads(nn.Module):
         return detections
 
     def worst_case_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
-        """Losses of all stages on as many regions as can be sampled, for `images` of one level."""
+        """Compute the losses of all stages on as many regions as can be sampled.
+
+        Args:
+            level: the finest map [B, C, H, W].
+            images: the batch [B, 3, H, W].
+        """
         count, positives = len(images), int(self.regions * POSITIVE_SHARE)
         boxes, none = (
             images.new_zeros(self.regions, 4),

@@ -28,14 +28,14 @@ from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 
 class DenseDetector(FCOS, Detector):
-    """Classes, one box and its centerness at every location of five pyramid levels, strides 8 to
-    128.
+    """Predicts classes, one box and its centerness at every location of five pyramid levels at
+    strides 8 to 128.
 
     Args:
         backbone: the pyramid.
-        num_classes: without the background.
-        anchor_side: of the square at every location, in strides.
-        activation: of the box outputs.
+        num_classes: K, without the background.
+        anchor_side: side of the square anchor at every location, in strides.
+        activation: applied to the four numbers of a box.
     """
 
     neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
@@ -102,7 +102,7 @@ class DenseDetector(FCOS, Detector):
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
-        """Every location is a positive."""
+        """Compute the losses with every location a positive; see `Detector.worst_case_losses`."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         losses = self._losses(batch, levels, empty_targets(images, boxes_per_image))
         return [loss.float() for loss in losses.values()]
@@ -142,13 +142,18 @@ class DenseDetector(FCOS, Detector):
         anchors: list[list[Tensor]],
         image_shapes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """torchvision's labels count from 0 here."""
+        """Choose the detections of each image, as torchvision's FCOS, with labels from 1 where it
+        counts from 0.
+        """
         found = super().postprocess_detections(head_outputs, anchors, image_shapes)
         return [{**detections, "labels": detections["labels"] + 1} for detections in found]
 
 
 class ScaledRegressionHead(FCOSRegressionHead):
-    """The four numbers of a box, and its centerness: levels -> [B, sum HW, 4], [B, sum HW, 1]."""
+    """Predicts the four numbers of a box and its centerness at every location: levels [B, C, H_i,
+    W_i] -> [B, N, 4], [B, N, 1] with N = sum of H_i W_i. Each level has a learned scale (FCOS,
+    section 3.2).
+    """
 
     def __init__(self, channels: int, activation: Callable[[Tensor], Tensor]) -> None:
         super().__init__(channels, num_anchors=1)

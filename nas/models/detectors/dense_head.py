@@ -19,7 +19,7 @@ TOWER_DEPTH = 4
 
 
 class Tower(nn.Sequential):
-    """`depth` times 3x3 convolution, group norm, ReLU."""
+    """`depth` times 3x3 convolution, group norm and ReLU: [B, C, H, W] -> [B, C, H, W]."""
 
     def __init__(self, channels: int, depth: int = TOWER_DEPTH) -> None:
         layers: list[nn.Module] = []
@@ -58,7 +58,7 @@ class PyramidAnchors(AnchorGenerator):
 
 
 def centers_of(boxes: Tensor) -> Tensor:
-    """[..., 2] from [..., 4]."""
+    """Centres [..., 2], x and y, of boxes [..., 4]."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
@@ -84,7 +84,16 @@ def assigned(
 
 
 def picked(values: Tensor, index: Tensor, fill: int) -> Tensor:
-    """Rows of `values` by index, `fill` where it is -1."""
+    """Rows of `values` by index.
+
+    Args:
+        values: [M, ...].
+        index: [N], -1 for none.
+        fill: what a row is where there is none.
+
+    Returns:
+        [N, ...].
+    """
     if not len(values):
         return values.new_full((len(index), *values.shape[1:]), fill)
     chosen = values[index.clamp(min=0)]
@@ -102,8 +111,9 @@ def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:
-    """1 - GIoU (Rezatofighi et al., CVPR 2019) of pairs of boxes [..., 4]. torchvision's indexes by
-    a mask, which waits.
+    """1 - GIoU (Rezatofighi et al., CVPR 2019) of pairs of boxes [..., 4]: [...], 0 to 2.
+
+    torchvision's `generalized_box_iou_loss` indexes by a mask, which waits for the GPU.
     """
 
     def extent(low: Tensor, high: Tensor) -> Tensor:
@@ -117,8 +127,14 @@ def giou_loss(boxes: Tensor, others: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 def centerness_of(points: Tensor, boxes: Tensor) -> Tensor:
-    """Equation 3 of FCOS (Tian et al., ICCV 2019): [B, N] from points [N, 2] inside boxes [B, N,
-    4].
+    """Centerness of points within boxes (FCOS, Tian et al., ICCV 2019, equation 3).
+
+    Args:
+        points: [N, 2], x and y.
+        boxes: [B, N, 4], each around its point.
+
+    Returns:
+        [B, N], 0 at a side to 1 in the middle.
     """
     before, behind = points - boxes[..., :2], boxes[..., 2:] - points
     return (

@@ -37,14 +37,16 @@ POSITIVE_SHARE = 0.25  # of the proposals that are learnt from: how many may be 
 
 
 class FasterRcnn(GeneralizedRCNN, Detector):
-    """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
+    """Faster R-CNN (Ren et al., NeurIPS 2015) on a feature pyramid, with two fully connected layers
+    on each region.
 
     Args:
         backbone: five pyramid levels at strides 4 to 64.
-        num_classes: without the background.
+        num_classes: without the background, which is class 0 inside.
         hidden: width of the two fully connected layers.
         regions: proposals of one image that are learnt from.
-        roi_op: `align` or `pool` (the paper's Table 1).
+        roi_op: `align` (Mask R-CNN, section 3) or `pool` (Fast R-CNN, section 2.1), as in the
+            paper's Table 1.
     """
 
     neck: ClassVar[NeckDims] = {"first": 0, "extra": "pool"}
@@ -94,8 +96,9 @@ class FasterRcnn(GeneralizedRCNN, Detector):
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
-        """As many proposals as are sampled for each image, all pooled from the finest level. The
-        region proposal network's own selection is left out: its tensors are gone before the peak.
+        """Compute the losses on as many proposals as are sampled for each image, all pooled from
+        the finest level; see `Detector.worst_case_losses`. The region proposal network's own
+        selection is left out: its tensors are gone before the peak.
         """
         rpn = bounded_proposal_losses(self.rpn, levels)
         rois = images.new_zeros(len(images) * self.roi_heads.fg_bg_sampler.batch_size_per_image, 5)
@@ -118,8 +121,9 @@ class FasterRcnn(GeneralizedRCNN, Detector):
 
 
 def region_proposals(channels: int) -> RegionProposalNetwork:
-    """torchvision's region proposal network for pyramid levels of `channels` at `STRIDES`: three
-    anchors a location, at most 2000 proposals of an image in training, 1000 in evaluation.
+    """Make a region proposal network for pyramid levels of `channels` at `STRIDES`: torchvision's,
+    with three anchors a location, and at most 2000 proposals of an image in training, 1000 in
+    evaluation.
     """
     kept = {"training": 2000, "testing": 1000}
     return RegionProposalNetwork(
@@ -136,7 +140,13 @@ def region_proposals(channels: int) -> RegionProposalNetwork:
 
 
 def bounded_proposal_losses(rpn: RegionProposalNetwork, levels: Sequence[Tensor]) -> list[Tensor]:
-    """Stand-ins for its two losses that keep what those keep (see `Detector.worst_case_losses`)."""
+    """Stand-ins for the two losses of a region proposal network that keep the tensors that those
+    keep.
+
+    Args:
+        rpn: the network.
+        levels: maps of the pyramid.
+    """
     return [
         torch.cat([level.flatten() for level in maps]).square().mean()
         for maps in rpn.head(list(levels))
@@ -144,8 +154,8 @@ def bounded_proposal_losses(rpn: RegionProposalNetwork, levels: Sequence[Tensor]
 
 
 class ProposalHead(RPNHead):
-    """Outputs in fp32, also under autocast: torchvision decodes boxes in the type of their offsets,
-    and near 1000 pixels bf16 knows multiples of 4 only.
+    """torchvision's head of region proposals, with outputs in fp32 also under autocast: torchvision
+    decodes boxes in the type of their offsets, and near 1000 pixels bf16 knows multiples of 4 only.
     """
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -154,8 +164,8 @@ class ProposalHead(RPNHead):
 
 
 class BoxPredictor(nn.Module):
-    """[R, hidden] -> logits [R, 1 + classes], offsets [R, 4 (1 + classes)], those of the background
-    constant zero.
+    """Predicts classes and boxes of regions: [R, hidden] -> logits [R, 1 + K], offsets [R, 4 (1 +
+    K)]. The offsets of the background are constant zero.
     """
 
     def __init__(self, hidden: int, num_classes: int) -> None:

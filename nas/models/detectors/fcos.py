@@ -14,7 +14,9 @@ from nas.models.necks.pyramid import PyramidBackbone
 
 
 class Fcos(DenseDetector):
-    """Boxes by the distances to their four sides, in strides: see `DenseDetector`."""
+    """FCOS (Tian et al., ICCV 2019): a `DenseDetector` whose boxes are the distances from a
+    location to their four sides, in strides (section 3.1).
+    """
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
         super().__init__(backbone, num_classes, anchor_side=1, activation=F.relu)

@@ -74,8 +74,14 @@ def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
 
 
 def averaged_masks(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Probabilities [D, M, M] of the masks of given classes (from 1), from the logits [D, K, M, M]
-    of several heads.
+    """Average the mask probabilities of several heads.
+
+    Args:
+        logits: of each head [D, K, S, S].
+        labels: [D], from 1: the class whose mask counts.
+
+    Returns:
+        [D, S, S], 0 to 1.
     """
     index = torch.arange(len(labels), device=labels.device)
     return torch.stack([each[index, labels - 1].float().sigmoid() for each in logits]).mean(dim=0)

@@ -38,12 +38,13 @@ REFINED_ON = (
 
 
 class RepPointsV2(Detector):
-    """torchvision's contract: labels of targets and detections count from 1, 0 is the background.
+    """RepPoints v2 (Chen et al., NeurIPS 2020): boxes as sets of nine points, regressed twice,
+    beside which corners and foreground are verified.
 
     Args:
         backbone: five pyramid levels at strides 8 to 128.
         num_classes: without the background.
-        box_transform: `moment` or `corners`, from point sets to boxes.
+        box_transform: how point sets become boxes: `moment` or `corners` (section 3.4).
     """
 
     neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
@@ -80,8 +81,8 @@ class RepPointsV2(Detector):
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
-        """Nothing is bounded: every tensor has the size of the pyramid, or that times the boxes of
-        an image.
+        """Compute the losses; see `Detector.worst_case_losses`. Nothing is bounded: every tensor
+        has the size of the pyramid, or that times the boxes of an image.
         """
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         return [

@@ -1,6 +1,6 @@
 """Corner verification: which location is the corner of an object (CornerNet, Law & Deng, ECCV 2018;
 RepPoints v2, Chen et al., NeurIPS 2020, section 3.2), and what boxes gain from it in evaluation
-(section 3.3, joint inference).
+(section 3.4, joint inference).
 """
 
 from __future__ import annotations
@@ -46,8 +46,16 @@ class CornerPooling(nn.Module):
 
 
 def largest_along(x: Tensor, dim: int, *, behind: bool) -> Tensor:
-    """At each position the largest value from there to the end of `dim`, or, not `behind`, from its
-    start to there.
+    """Largest value from each position to the end of a dimension (CornerNet, Law & Deng, ECCV 2018,
+    section 3.4).
+
+    Args:
+        x: any shape.
+        dim: the dimension.
+        behind: look towards its end; else towards its start.
+
+    Returns:
+        The shape of `x`.
     """
     if not behind:
         return x.cummax(dim).values

@@ -20,7 +20,8 @@ CORNER_OUTPUTS = 6  # two scores, two offsets in x and y
 
 
 class Verification(nn.Module):
-    """Tasks beside the regression: which classes cover a location, and whether it is a corner.
+    """Predicts which classes cover each location, and whether it is a corner (RepPoints v2, section
+    3.2).
 
     [B, C, H, W] -> an embedding of the same shape for the other branches, corners [B, 6, H, W]
     (logits of upper left and lower right, x and y to each in strides), foreground logits [B, K, H,
@@ -50,14 +51,14 @@ class Verification(nn.Module):
 
 
 class RepPointsHead(nn.Module):
-    """Levels -> for every location of them, in their order:
+    """Predicts everything at every location of the levels, N in all, in their order.
 
     `logits` [B, N, K], `initial` and `refined` [B, N, 18] (point sets, see
     `nas.models.detectors.reppoints_points`), `corners` [B, N, 6] and `foreground` [B, N, K] (see
     `Verification`).
 
-    Classes and refined points come from the features at the initial points, with what verification
-    found beside them.
+    Classes and refined points come from the features at the initial points (RepPoints, Yang et al.,
+    ICCV 2019, section 4), with what verification found beside them.
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:

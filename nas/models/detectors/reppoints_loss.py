@@ -40,14 +40,17 @@ def reppoints_losses(
     levels: Levels,
     targets: Sequence[dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """Classes, initial and refined boxes, corners and foreground.
+    """Compute the losses of classes, initial and refined boxes, corners and foreground.
 
     Args:
-        outputs: of the head (see `RepPointsHead`).
+        outputs: what `RepPointsHead` gives.
         boxes: initial and refined, [B, N, 4] each, pixels.
         points: [N, 2], x and y of the locations, pixels.
-        levels: (height, width, stride) of each.
+        levels: (height, width, stride) of each level.
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
+
+    Returns:
+        Scalars by name, averaged over the processes that train together.
     """
     regressed = _regression_losses(outputs["logits"], boxes, points, levels, targets)
     return {**regressed, **_verification_losses(outputs, points, levels, targets)}

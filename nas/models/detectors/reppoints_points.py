@@ -16,8 +16,9 @@ MOMENT_MULTIPLIER = 0.01  # of the gradient that reaches the moment transform's 
 
 
 class MomentTransform(nn.Module):
-    """Centre: the points' mean; half sides: their standard deviation times a learned factor for x
-    and one for y.
+    """Makes a box of a point set by its moments (RepPoints, Yang et al., ICCV 2019, section 3.2):
+    the centre is the mean of the points, the half sides are their standard deviation times a
+    learned factor for x and one for y.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,9 @@ class MomentTransform(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(2))
 
     def forward(self, points: Tensor) -> Tensor:
-        """[..., 18] -> [..., 4], x1, y1, x2, y2 from the location, in strides."""
+        """Turn point sets [..., 18] into boxes [..., 4]: x1, y1, x2, y2 from the location, in
+        strides.
+        """
         xy = _xy(points)
         log_scale = (
             MOMENT_MULTIPLIER * self.log_scale + (1 - MOMENT_MULTIPLIER) * self.log_scale.detach()
@@ -35,14 +38,17 @@ class MomentTransform(nn.Module):
 
 
 class CornerTransform(nn.Module):
-    """The first two points are opposite corners (RepPoints v2, section 3.4).
+    """Makes a box of a point set by its first two points, opposite corners (RepPoints v2, section
+    3.4).
 
-    There the first is the upper left one; here whichever is, because the GIoU of a box turned
-    inside out has no gradient.
+    In the paper the first one is the upper left; here whichever is, because the GIoU of a box
+    turned inside out has no gradient.
     """
 
     def forward(self, points: Tensor) -> Tensor:
-        """[..., 18] -> [..., 4], x1, y1, x2, y2 from the location, in strides."""
+        """Turn point sets [..., 18] into boxes [..., 4]: x1, y1, x2, y2 from the location, in
+        strides.
+        """
         low, high = _xy(points)[..., :2, :].aminmax(dim=-2)
         return torch.cat([low, high], dim=-1)
 
@@ -54,7 +60,7 @@ TRANSFORMS = {
 
 
 def kernel_grid() -> Tensor:
-    """[1, 18, 1, 1]: y and x of the cells of a 3x3 kernel from its centre."""
+    """y and x of the cells of a 3x3 kernel from its centre: [1, 18, 1, 1]."""
     cells = torch.arange(KERNEL, dtype=torch.float32) - KERNEL // 2
     return torch.cartesian_prod(cells, cells).reshape(1, 2 * POINTS, 1, 1)
 

@@ -25,8 +25,13 @@ Levels = Sequence[tuple[int, int, int]]
 
 
 class CornerTargets(NamedTuple):
-    """For upper left and lower right corners: `heat` [N, 2] in 0 to 1, `here` [N, 2] whether there
-    is one, `offsets` [N, 2, 2], x and y to it in strides.
+    """What every location of the levels, N in all, is to predict of upper left and lower right
+    corners.
+
+    Args:
+        heat: [N, 2], 1 at a corner, falling to 0 around it.
+        here: [N, 2], whether there is one.
+        offsets: [N, 2, 2], x and y to it, in strides.
     """
 
     heat: Tensor
@@ -53,11 +58,16 @@ def initial_match(points: Tensor, levels: Levels, boxes: Tensor) -> Tensor:
 
 
 def corner_targets(points: Tensor, levels: Levels, boxes: Tensor) -> CornerTargets:
-    """A corner is at the nearest location of a level, and around it is a Gaussian within its radius
-    (CornerNet, section 3.2).
+    """Place the corners of boxes on the levels: each at the nearest location, with a Gaussian
+    within its radius around it (CornerNet, Law & Deng, ECCV 2018, section 3.2).
 
     Every level has every box. Where two boxes have their corner at one location, the offset is to
     the nearer.
+
+    Args:
+        points: [N, 2], x and y of the locations, pixels.
+        levels: (height, width, stride) of each level.
+        boxes: [M, 4], pixels.
     """
     if not len(boxes):
         shape = (len(points), 2)
@@ -73,12 +83,22 @@ def corner_targets(points: Tensor, levels: Levels, boxes: Tensor) -> CornerTarge
 def foreground_weights(
     points: Tensor, boxes: Tensor, labels: Tensor, num_classes: int, stride: int
 ) -> Tensor:
-    """[N, K]: 1 / area in pixels of the smallest box of a class that covers a location, 0 where
-    none does.
+    """Weigh the locations that classes cover, so that every object counts the same (RepPoints v2,
+    section 3.2).
 
-    So that every object counts the same (RepPoints v2, section 3.2). Corners are rounded down to
-    multiples of the finest `stride`, both ends inclusive, as in the published implementation, whose
-    coarser levels take every second location of the finer one. `labels` [M] count from 0.
+    Corners are rounded down to multiples of the finest stride, both ends inclusive, as in the
+    published implementation, whose coarser levels take every second location of the finer one.
+
+    Args:
+        points: [N, 2], x and y of the locations, pixels.
+        boxes: [M, 4], pixels.
+        labels: [M], from 0.
+        num_classes: K.
+        stride: the finest, pixels.
+
+    Returns:
+        [N, K]: 1 / area in pixels of the smallest box of the class that covers the location, 0
+        where none does.
     """
     weights = points.new_zeros(len(points), num_classes)
     if not len(boxes):
@@ -90,8 +110,11 @@ def foreground_weights(
 
 
 def gaussian_radius(boxes: Tensor) -> Tensor:
-    """[M], pixels: how far the corners of a box may move so that it keeps an IoU of 0.7 (CornerNet,
-    section 3.2), whether both move outwards, both inwards, or both in the same direction.
+    """Distance that the corners of boxes [M, 4] may move so that the boxes keep an IoU of 0.7: [M],
+    pixels.
+
+    The least of three cases: both corners outwards, both inwards, both in the same direction
+    (CornerNet, section 3.2).
     """
     width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
     total, area = width + height, width * height
@@ -106,8 +129,8 @@ def gaussian_radius(boxes: Tensor) -> Tensor:
 
 
 def nearest_locations(xy: Tensor, levels: Levels) -> Tensor:
-    """[L, M]: index of the location of each level that is nearest to each of xy [M, 2]; of two, the
-    one before.
+    """Index of the location of each of L levels that is nearest to points xy [M, 2]: [L, M]; of two
+    equally near, the one before.
     """
     found, start = [], 0
     for height, width, stride in levels:

@@ -25,15 +25,15 @@ DETECTIONS = 100  # of an image; the published evaluation looks at no more
 
 
 class SparseRcnn(Detector):
-    """torchvision's contract: labels of targets and detections count from 1.
+    """Sparse R-CNN (Sun et al., CVPR 2021): learned proposals, moved by six stages.
 
     Detections are the 100 best of all proposals and classes, whatever their score, without
     suppression (section 3.1).
 
     Args:
         backbone: four pyramid levels at strides 4 to 32.
-        num_classes: without the background.
-        proposals: of each image; the published model has 300 (100 in the paper's own tables).
+        num_classes: without a background, which it does not have.
+        proposals: boxes of each image; the published model has 300 (100 in the paper's own tables).
     """
 
     neck: ClassVar[NeckDims] = {"first": 0, "extra": "none"}
@@ -81,8 +81,8 @@ class SparseRcnn(Detector):
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
-        """Every box is matched, and each level may have to pool all regions; the matching itself
-        runs on the host.
+        """Compute the losses with every box matched and room on each level to pool all regions; see
+        `Detector.worst_case_losses`. The matching itself runs on the host.
         """
         sizes = _sizes([(images.shape[2], images.shape[3])] * len(images), images)
         logits, boxes = self.head(levels, sizes)
@@ -93,7 +93,7 @@ class SparseRcnn(Detector):
         )
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
-        """With as many proposals as the network has."""
+        """Do the work of all stages, on as many proposals as the network has."""
         images, proposals = len(levels[0]), len(self.head.proposal_boxes)
         regions = levels[0].new_empty(images * proposals, levels[0].shape[1], ROI_SIZE, ROI_SIZE)
         self.head.refine(levels[0].new_ones(images, 4), lambda boxes: regions)

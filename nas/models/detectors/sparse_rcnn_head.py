@@ -36,12 +36,13 @@ CODER = BoxCoder(weights=(2.0, 2.0, 1.0, 1.0), bbox_xform_clip=math.log(100_000 
 
 
 class DynamicHead(nn.Module):
-    """Every stage looks at the pyramid where the boxes of the stage before are, and moves them.
+    """Moves boxes in stages: each looks at the pyramid where the boxes of the one before are
+    (section 3.2).
 
     Args:
         channels: C, of the pyramid.
-        num_classes: K, without the background.
-        proposals: P.
+        num_classes: K.
+        proposals: P, learned boxes of each image.
     """
 
     def __init__(self, channels: int, num_classes: int, proposals: int) -> None:
@@ -65,7 +66,15 @@ class DynamicHead(nn.Module):
         return self.refine(sizes, lambda boxes: self.pool(maps, list(boxes), []))
 
     def refine(self, sizes: Tensor, pool: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """`forward` with another way from boxes [B, P, 4] to regions [R, C, 7, 7]."""
+        """Run all stages with a given way to pool.
+
+        Args:
+            sizes: [B, 4], width, height, width, height of each image in pixels, without padding.
+            pool: from boxes [B, P, 4] to regions [R, C, 7, 7], R = B P.
+
+        Returns:
+            Class logits [B, S, P, K] and boxes [B, S, P, 4] of every stage, in pixels.
+        """
         boxes = box_convert(self.proposal_boxes, "cxcywh", "xyxy") * sizes[:, None]
         features = self.proposal_features.repeat(len(sizes), 1, 1)
         found: list[tuple[Tensor, Tensor]] = []
@@ -81,8 +90,8 @@ class DynamicHead(nn.Module):
 
 
 class Stage(nn.Module):
-    """Features [B, P, C] of the proposals and regions [R, C, 7, 7] -> new features, logits [B, P,
-    K], offsets [B, P, 4].
+    """One stage: features [B, P, C] of the proposals and regions [R, C, 7, 7] -> new features,
+    logits [B, P, K], offsets [B, P, 4] (section 3.2).
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:
@@ -104,7 +113,7 @@ class Stage(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every proposal of an image attends to every other: [B, P, C] -> [B, P, C]."""
+    """Attention of every proposal of an image to every other: [B, P, C] -> [B, P, C]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,8 +130,8 @@ class SelfAttention(nn.Module):
 
 
 class DynamicInteraction(nn.Module):
-    """Two 1x1 convolutions on each region whose weights the region's own proposal gives (section
-    3.2, figure 4): features [R, C] and regions [R, C, 7, 7] -> [R, C].
+    """Two 1x1 convolutions on each region, whose weights the region's own proposal gives: features
+    [R, C] and regions [R, C, 7, 7] -> [R, C] (section 3.2, figure 4).
     """
 
     def __init__(self, channels: int) -> None:

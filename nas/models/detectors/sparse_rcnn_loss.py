@@ -50,8 +50,8 @@ def hungarian(costs: Sequence[Tensor]) -> Tensor:
 
 
 def in_order(costs: Sequence[Tensor]) -> Tensor:
-    """Stands in for `hungarian` where there are no values: the first proposals have the boxes, as
-    many of either as can.
+    """Match the first proposals with the boxes, as many of either as there are: what `hungarian` is
+    replaced by where tensors have no values. Arguments and result are those of `hungarian`.
     """
     stages, proposals, boxes = costs[0].shape
     place = torch.arange(proposals, device=costs[0].device)
@@ -59,12 +59,13 @@ def in_order(costs: Sequence[Tensor]) -> Tensor:
 
 
 def matching_cost(logits: Tensor, boxes: Tensor, target: dict[str, Tensor], size: Tensor) -> Tensor:
-    """What it costs to match each proposal with each box: [..., P, M].
+    """Cost of matching each proposal with each box (section 3.2, "Set prediction loss"): [..., P,
+    M].
 
     Args:
         logits: [..., P, K].
         boxes: [..., P, 4], pixels.
-        target: of the image.
+        target: of the image: `boxes` [M, 4] and `labels` [M] from 1.
         size: [4], width, height, width, height of the image in pixels.
     """
     x = logits[..., target["labels"] - 1]

@@ -17,7 +17,9 @@ IMAGE_MEAN, IMAGE_STD = (
 
 
 class BatchTransform(GeneralizedRCNNTransform):
-    """torchvision's, without its resize (whose own switch works in training only)."""
+    """torchvision's batching of images, without its resizing: images come resized, and the switch
+    that torchvision has for it works in training only.
+    """
 
     def __init__(self) -> None:
         # The sizes are required and unused.
@@ -46,13 +48,13 @@ class BatchTransform(GeneralizedRCNNTransform):
     def postprocess(
         self, result: list[dict[str, Tensor]], *sizes: object
     ) -> list[dict[str, Tensor]]:
-        """Detections as they are: images were not resized, and masks stay grids over their
+        """Return detections as they are: images were not resized, and masks stay grids over their
         boxes.
         """
         return result
 
 
 def empty_targets(images: Tensor, count: int) -> list[dict[str, Tensor]]:
-    """`count` boxes and labels for each image of a batch, on its device, without content."""
+    """Make `count` boxes and labels without content for each image of a batch, on its device."""
     labels = torch.ones(count, dtype=torch.int64, device=images.device)
     return [{"boxes": images.new_zeros(count, 4), "labels": labels} for _ in range(len(images))]

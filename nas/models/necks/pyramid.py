@@ -18,7 +18,7 @@ EXTRA_LEVELS = {"none": 0, "pool": 1, "conv": 2}
 
 
 class NeckDims(TypedDict):
-    """Two arguments of `PyramidBackbone`."""
+    """What a detector wants of its pyramid: `first` and `extra` of `PyramidBackbone`."""
 
     first: int
     extra: str
@@ -56,7 +56,14 @@ class PyramidBackbone(nn.Module):
 
 
 def make_neck(neck: str, widths: Sequence[int], channels: int, extra: str) -> nn.Module:
-    """The levels over maps of `widths`, with the extra ones that `PyramidBackbone` describes."""
+    """Make the neck over the backbone's maps.
+
+    Args:
+        neck: `fpn`, `bifpn` or `dsod`.
+        widths: channels of the maps.
+        channels: of every level.
+        extra: `none`, `pool` or `conv`: the levels behind the last map, see `PyramidBackbone`.
+    """
     if neck == "dsod":
         return DsodNeck(widths, channels, EXTRA_LEVELS[extra])
     if neck == "bifpn":

@@ -1,8 +1,9 @@
 """Peak training memory of a candidate, predicted without a GPU.
 
-The pieces of the network (blocks, norms, neck, heads) are traced one by one on meta tensors
-(`probe`), each distinct one once; a step of the whole is put together from their tapes (`chain`),
-summed, and replayed in the caching allocator (`allocator`).
+The segments of the network (blocks, norms, neck, heads) are traced one by one on meta tensors
+(`tracer`), each distinct one once; a step of the whole is put together from their traces
+(`training_step`, `step_simulator`), summed (`estimator`), and replayed in the caching allocator
+(`allocator`).
 """
 
 from nas.profiling.memory.estimator import CONTEXT_BYTES, predict_memory

@@ -21,7 +21,7 @@ _SEGMENT_SPACING = 2**48  # segments never touch
 
 
 def rounded_bytes(size: int) -> int:
-    """What `size` bytes take in the allocator."""
+    """Bytes that `size` bytes take in the allocator."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
@@ -36,7 +36,11 @@ class _Block:
 
 
 class CachingAllocator:
-    """Call `allocate` and `release` in the order of the program; read `reserved_bytes`."""
+    """Replays PyTorch's allocator: call `allocate` and `release` in the order of the program.
+
+    Attributes:
+        reserved_bytes: what it has taken from the card so far.
+    """
 
     def __init__(self) -> None:
         self.reserved_bytes = 0
@@ -49,7 +53,7 @@ class CachingAllocator:
         self._used: dict[int, _Block] = {}
 
     def allocate(self, storage: int, size: int) -> None:
-        """`storage`, a number of the caller's, takes `size` bytes."""
+        """Take `size` bytes for `storage`, a number of the caller's."""
         if not size:
             return
         size = rounded_bytes(size)
@@ -69,7 +73,7 @@ class CachingAllocator:
         self._used[storage] = block
 
     def release(self, storage: int) -> None:
-        """The bytes of `storage` are free again; unknown ones never had any."""
+        """Give back the bytes of a storage; unknown ones never had any."""
         block = self._used.pop(storage, None)
         if block is None:
             return

@@ -14,8 +14,14 @@ PRIOR_SPREAD = 0.1
 
 @dataclass(frozen=True)
 class Correction:
-    """`measured = scale * predicted + offset_bytes`, from `trials` measurements on one kind of
-    card.
+    """A line through measurements on one kind of card: `measured = scale * predicted +
+    offset_bytes`.
+
+    Args:
+        device: name of the card.
+        trials: number of measurements.
+        scale: slope, 1 where predictions are right.
+        offset_bytes: what the card adds to each.
     """
 
     device: str
@@ -29,8 +35,13 @@ class Correction:
 
 
 def fit_correction(device: str, predicted: Sequence[int], measured: Sequence[int]) -> Correction:
-    """Least squares with the slope drawn towards 1, so that the first trial gives an offset and no
-    more.
+    """Fit a line by least squares, with the slope drawn towards 1, so that the first trial gives an
+    offset and no more.
+
+    Args:
+        device: name of the card.
+        predicted: bytes, of each trial.
+        measured: bytes, of each trial.
     """
     x, y = np.asarray(predicted, float), np.asarray(measured, float)
     prior = (PRIOR_SPREAD * x.mean()) ** 2 / len(x)

@@ -1,5 +1,5 @@
-"""The prediction itself: one training step of a layout, from the tapes of its pieces to an estimate
-by part.
+"""The prediction itself: from one training step of a layout, segment by segment, to an estimate by
+part.
 """
 
 from __future__ import annotations
@@ -35,12 +35,17 @@ _OTHER_PARTS = ("parameters", "optimizer", "inputs", "workspace", GRADIENTS, TRA
 def predict_memory(
     layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
 ) -> MemoryEstimate:
-    """Predict the peak of one training step.
+    """Predict the peak memory of one training step.
 
     `peak_bytes` is what `torch.cuda.max_memory_allocated` would say, `reserved_bytes` what
-    `max_memory_reserved` would. Whatever data decides counts with its configured limit: see
-    `nas.profiling.memory.loss_bounds`. What a GPU adds and nobody
-    counts: cuDNN's workspaces, which come and go.
+    `max_memory_reserved` would. Whatever data decides counts with its configured limit
+    (`Detector.worst_case_losses`). Not counted are cuDNN's workspaces, which come and go.
+
+    Args:
+        layout: of the backbone.
+        detector: around it.
+        num_classes: categories, without the background.
+        training: the rest of what decides about memory.
     """
     key = [str(layout), detector.model_dump(), num_classes, asdict(training)]
     fields = ESTIMATES.get_or_make(

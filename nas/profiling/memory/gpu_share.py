@@ -11,10 +11,12 @@ RESERVED_SHARE, WORKSPACES_BYTES = 1.25, GIB // 2
 
 
 def cap_bytes(budget_bytes: int) -> int:
-    """What the allocator of one candidate may reserve in a search with this budget."""
+    """Bytes that the allocator of one candidate may reserve in a search with this budget."""
     return round(budget_bytes * RESERVED_SHARE) + WORKSPACES_BYTES
 
 
 def card_share_bytes(budget_bytes: int) -> int:
-    """What one candidate takes of a card at most: its cap, and the CUDA context of its process."""
+    """Bytes that one candidate takes of a card at most: its cap, and the CUDA context of its
+    process.
+    """
     return cap_bytes(budget_bytes) + CONTEXT_BYTES

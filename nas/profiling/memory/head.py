@@ -15,7 +15,14 @@ from nas.profiling.segments import SMALLEST, Segment
 def head_segment(
     detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int
 ) -> Segment:
-    """From the pyramid to the loss; what backbone there is behind does not matter."""
+    """The heads of a detector with their loss, from the pyramid to a scalar.
+
+    Args:
+        detector: which one.
+        num_classes: categories, without the background.
+        batch_shape: [B, 3, H, W] of the images.
+        boxes_per_image: targets of one image.
+    """
     key = (
         "head",
         *sorted(detector.model_dump().items()),
@@ -49,10 +56,15 @@ class _Head(nn.Module):
 def bounded_loss(
     detector: Detector, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
 ) -> Tensor:
-    """The training loss on the pyramid of a batch [B, 3, H, W] with `boxes_per_image` targets each:
-    its value means nothing, its tensors count.
+    """Compute the training loss with every size that data decides at its limit: the value means
+    nothing, the tensors behind it count.
 
-    Runs, and is differentiated, under
-    `torch_internals.every_mask_full`.
+    Runs, and is differentiated, under `torch_internals.every_mask_full`.
+
+    Args:
+        detector: on the meta device, in training mode.
+        levels: maps of its pyramid.
+        images: the batch [B, 3, H, W].
+        boxes_per_image: targets of one image.
     """
     return torch.stack(detector.worst_case_losses(levels, images, boxes_per_image)).sum()

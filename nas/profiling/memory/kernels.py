@@ -47,8 +47,10 @@ ROI_OPERATORS = frozenset(("roi_align", "roi_pool"))
 
 
 class CudaKernels(TorchFunctionMode):
-    """Allocates what CUDA's kernels would. With `autocast`, casts as CUDA's autocast to bf16 does,
-    weights once each.
+    """A mode in which operators on meta tensors allocate what CUDA's kernels would.
+
+    Args:
+        autocast: cast as CUDA's autocast to bf16 does, weights once each.
     """
 
     def __init__(self, *, autocast: bool) -> None:
@@ -85,7 +87,7 @@ class CudaKernels(TorchFunctionMode):
 
 
 class CpuKernels(TorchFunctionMode):
-    """Allocates what the CPU's kernels would."""
+    """A mode in which operators on meta tensors allocate what the CPU's kernels would."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

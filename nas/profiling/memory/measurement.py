@@ -30,8 +30,14 @@ EVALUATED, WARM_UP = 20, 5  # images
 
 @dataclass(frozen=True)
 class Measured:
-    """Memory of one training step; `reserved_bytes` and `fps`, images a second in evaluation, are
-    None on the CPU.
+    """What one training step took.
+
+    Args:
+        device: `cpu` or the name of the GPU.
+        peak_bytes: the most that was allocated at one time.
+        reserved_bytes: what the allocator took of the GPU; None on the CPU.
+        step_s: seconds of the step.
+        fps: images a second in evaluation, one at a time; None on the CPU.
     """
 
     device: str
@@ -48,8 +54,14 @@ def measure_memory(
     training: Training,
     device: torch.device,
 ) -> Measured:
-    """Train on random images and boxes of the shapes that `training` names, and look at the second
-    step.
+    """Train on random images and boxes, and measure the second step.
+
+    Args:
+        layout: of the backbone.
+        detector: around it.
+        num_classes: categories, without the background.
+        training: shapes of the batch, and how it is trained.
+        device: where.
 
     Raises:
         torch.OutOfMemoryError: the GPU has no room for it.
@@ -137,7 +149,12 @@ def _step_on_cpu(step: Callable[[], None], there: Sequence[Tensor]) -> tuple[int
 
 
 def highest_bytes(recorder: Recorder, live_bytes: int) -> int:
-    """The peak of what was recorded, beside what was there before."""
+    """Bytes at the peak of what was recorded, as the allocator rounds them.
+
+    Args:
+        recorder: after the run.
+        live_bytes: what was there before.
+    """
     sizes: dict[int, int] = {}
     highest = live_bytes
     for slot, size in recorder.events:
@@ -153,7 +170,14 @@ def highest_bytes(recorder: Recorder, live_bytes: int) -> int:
 def random_target(
     boxes: int, num_classes: int, height: int, width: int, *, masks: bool = False
 ) -> Target:
-    """Boxes of all sizes within an image, with masks if asked for."""
+    """Make boxes of all sizes within an image.
+
+    Args:
+        boxes: how many.
+        num_classes: labels are 1 to this.
+        height, width: of the image, pixels.
+        masks: add a mask of the image's size to each box.
+    """
     sides = torch.tensor([width, height])
     corner, size = torch.rand(boxes, 2) * sides * 0.6, torch.rand(boxes, 2) * sides * 0.35 + 8
     labels = torch.randint(1, num_classes + 1, (boxes,))

@@ -39,7 +39,7 @@ class Recorder(TorchDispatchMode):
         self._count = 0
 
     def register(self, tensor: Tensor) -> int:
-        """The slot of a tensor's storage; an unknown one gets a slot, without an event."""
+        """Number of a tensor's storage; an unknown one gets a number, without an event."""
         storage = tensor.untyped_storage()
         slot = self._slots.get(storage_address(storage))
         return self._add(storage) if slot is None else slot

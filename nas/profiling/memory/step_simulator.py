@@ -1,4 +1,4 @@
-"""A training step put together from the tapes of its pieces, as the autograd engine would run
+"""A training step put together from the traces of its segments, as the autograd engine would run
 it.
 """
 
@@ -15,7 +15,13 @@ GRADIENTS, TRANSIENTS = "gradients", "transients"
 
 @dataclass
 class Value:
-    """A tensor between pieces, and its gradient once there is one; both are numbers of storages."""
+    """A tensor between segments.
+
+    Args:
+        storage: number of its storage.
+        spec: its shape and type.
+        gradient: number of its gradient's storage; None as long as there is none.
+    """
 
     storage: int
     spec: TensorSpec
@@ -24,7 +30,7 @@ class Value:
 
 @dataclass
 class _Call:
-    tape: SegmentTrace
+    trace: SegmentTrace
     part: str
     inputs: Sequence[Value]
     results: list[Value]
@@ -32,14 +38,17 @@ class _Call:
 
 
 class StepSimulator:
-    """Runs pieces forward, then all of them backward, and keeps the events of the whole: (storage,
-    bytes or `RELEASED`, part).
+    """Runs segments forward, then all of them backward, and records what happens to memory.
 
-    A tensor between pieces goes when nobody holds it any more: neither the code that runs them
-    (`drop`), nor any piece.
+    A tensor between segments goes when nobody holds it any more: neither the code that runs them
+    (`drop`), nor any segment.
 
     Args:
         accumulates: gradients of an earlier batch are there already; new ones are added to them.
+
+    Attributes:
+        events: in order, each (number of a storage, its bytes or `RELEASED`, part of the estimate).
+        backward_from: index of the first event of the backward pass.
     """
 
     def __init__(self, *, accumulates: bool) -> None:
@@ -50,57 +59,66 @@ class StepSimulator:
         self._holders: dict[int, int] = {}
         self._calls: list[_Call] = []
 
-    def given(self, spec: TensorSpec) -> Value:
-        """A tensor from outside, which stays and is not among the events."""
+    def add_input(self, spec: TensorSpec) -> Value:
+        """Take in a tensor from outside, which stays and is not among the events."""
         value = Value(self._new(), spec)
         self._hold(value.storage, 1)
         return value
 
-    def forward(self, tape: SegmentTrace, part: str, inputs: Sequence[Value]) -> list[Value]:
-        """Run the forward pass of a piece."""
+    def forward(self, trace: SegmentTrace, part: str, inputs: Sequence[Value]) -> list[Value]:
+        """Run the forward pass of a segment.
+
+        Args:
+            trace: what it does to memory.
+            part: of the estimate that it counts in.
+            inputs: what it is given.
+
+        Returns:
+            Its results, each held once by the caller.
+        """
         storages = {slot: value.storage for slot, value in enumerate(inputs)}
-        call = _Call(tape, part, inputs, [], storages)
-        self._play(call, tape.forward, part)
-        held = {slot for slot, size in tape.backward if size == RELEASED}
-        call.results = [Value(storages[slot], spec) for slot, spec in tape.outputs]
+        call = _Call(trace, part, inputs, [], storages)
+        self._play(call, trace.forward, part)
+        held = {slot for slot, size in trace.backward if size == RELEASED}
+        call.results = [Value(storages[slot], spec) for slot, spec in trace.outputs]
         for slot, value in enumerate(inputs):
             self._hold(value.storage, slot in held)
-        for slot, _ in tape.outputs:
+        for slot, _ in trace.outputs:
             self._hold(storages[slot], 1 + (slot in held))
         self._calls.append(call)
         return call.results
 
     def drop(self, values: Sequence[Value]) -> None:
-        """The code that runs the pieces lets go of tensors."""
+        """Let go of tensors, as the code does that runs the segments."""
         for value in values:
             self._release(value.storage)
 
     def keep(self, value: Value) -> None:
-        """The code that runs the pieces refers to a tensor once more."""
+        """Hold a tensor once more, as the code does that runs the segments."""
         self._hold(value.storage, 1)
 
     def discard(self, results: list[Value]) -> None:
-        """Nobody uses the results of a piece: what that piece holds goes with them."""
+        """Drop the results of a segment that nobody uses, and with them what the segment holds."""
         call = next(call for call in self._calls if call.results == results)
         self._calls.remove(call)
         released = {storage for storage, size, _ in self.events if size == RELEASED}
-        held = {slot for slot, size in call.tape.backward if size == RELEASED}
+        held = {slot for slot, size in call.trace.backward if size == RELEASED}
         for slot, storage in call.storages.items():
             if slot in held and storage not in released:
                 self._release(storage)
         self.drop(results)
 
     def backward(self) -> None:
-        """End autocast, then run all pieces backward, the last one first."""
+        """End autocast, then run all segments backward, the last one first."""
         for call in self._calls:
-            self._play(call, call.tape.autocast_end, call.part)
+            self._play(call, call.trace.autocast_end, call.part)
         self.backward_from = len(self.events)
         for call in reversed(self._calls):
-            for number, result in enumerate(call.results, start=call.tape.inputs):
+            for number, result in enumerate(call.results, start=call.trace.inputs):
                 assert result.gradient is not None
                 call.storages[number] = result.gradient
-            self._play(call, call.tape.backward, TRANSIENTS)
-            for value, slot in zip(call.inputs, call.tape.input_gradients, strict=True):
+            self._play(call, call.trace.backward, TRANSIENTS)
+            for value, slot in zip(call.inputs, call.trace.input_gradients, strict=True):
                 if slot is None:
                     continue
                 if value.gradient is None:

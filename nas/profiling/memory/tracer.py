@@ -2,7 +2,7 @@
 and in which order.
 
 The piece stands between two edges that play its neighbours: they hand it its input and its output's
-gradient and keep neither, so that the tape shows what the piece itself holds.
+gradient and keep neither, so that the trace shows what the piece itself holds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from nas.profiling.memory.torch_internals import every_mask_full
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor without its content; `trained` if a gradient flows back through it."""
+    """A tensor without its content.
+
+    Args:
+        shape: its sizes.
+        stride: its strides, in elements.
+        dtype: name of its type, as in `torch`.
+        trained: whether a gradient flows back through it.
+    """
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -43,11 +50,11 @@ class TensorSpec:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TensorSpec:
-        """The inverse of `dataclasses.asdict`, also by way of JSON."""
+        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 
     def empty(self) -> Tensor:
-        """Such a tensor, on meta."""
+        """Make such a tensor on the meta device."""
         return torch.empty_strided(
             self.shape, self.stride, dtype=getattr(torch, self.dtype), device="meta"
         )
@@ -58,7 +65,7 @@ class SegmentTrace:
     """What a piece of a network does to memory.
 
     Slots 0 to `inputs` - 1 are its inputs, the next `len(outputs)` the gradients of its outputs;
-    both come from outside. Where the backward tape releases such a slot, or an output, the piece
+    both come from outside. Where the backward pass releases such a slot, or an output, the piece
     has held it until then.
 
     Args:
@@ -84,7 +91,7 @@ class SegmentTrace:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SegmentTrace:
-        """The inverse of `dataclasses.asdict`, also by way of JSON."""
+        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
         outputs = tuple((slot, TensorSpec.from_dict(spec)) for slot, spec in fields["outputs"])
         plain = {
             name: _tuples(value)
@@ -131,11 +138,11 @@ def trace(
         del result, results, given
         run.turn()
         end.backward()
-    return run.tape()
+    return run.result()
 
 
 class _Run:
-    """The two edges of one probe, and what they saw."""
+    """The two edges of one trace, and what they saw."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.recorder = module, Recorder()
@@ -197,7 +204,7 @@ class _Run:
         self.outgoing[index] = self.recorder.register(gradient)
         self.kept.append(gradient)
 
-    def tape(self) -> SegmentTrace:
+    def result(self) -> SegmentTrace:
         """Everything seen, slots numbered anew: inputs, gradients of the results, then by
         appearance.
         """
@@ -265,12 +272,12 @@ class _Sink(torch.autograd.Function):
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a contiguous tensor."""
+    """Strides of a contiguous tensor, in elements."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of [B, C, H, W] with channels last."""
+    """Strides of a tensor [B, C, H, W] with channels last, in elements."""
     _, channels, height, width = shape
     return channels * height * width, 1, channels * width, channels
 

@@ -25,7 +25,7 @@ TRACES = DiskCache("memory-traces", SOURCES)
 
 @dataclass(frozen=True)
 class Training:
-    """What of a recipe decides about memory.
+    """The part of a recipe, and of its data, that decides about memory.
 
     Args:
         batch_shape: [B, 3, H, W] of the largest batch, H and W multiples of 32.
@@ -55,11 +55,21 @@ class Training:
 def simulate_step(
     layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
 ) -> tuple[StepSimulator, list[SegmentTrace]]:
-    """Run the segments of a layout's detector, forward and backward."""
+    """Run the segments of a layout's detector forward and backward, on meta tensors.
+
+    Args:
+        layout: of the backbone.
+        detector: around it.
+        num_classes: categories, without the background.
+        training: the rest of what decides about memory.
+
+    Returns:
+        The simulator with its events, and the trace of each segment in the order in which they ran.
+    """
     step = _Step(training)
     shape = training.batch_shape
     stride = channels_last(shape) if training.channels_last else contiguous(shape)
-    images = step.simulator.given(TensorSpec(shape, stride, trained=False))
+    images = step.simulator.add_input(TensorSpec(shape, stride, trained=False))
     maps = step.backbone(layout, images, first_map=DETECTORS[detector.name].neck["first"])
     levels = step.run(neck_segment(layout.widths, detector), maps)
     step.simulator.drop(maps)
