@@ -80,9 +80,13 @@ def run_program(program: str, *words: object, **options: Any) -> Outcome:
 def wait_until(condition: Callable[[], object], said: Callable[[], str] = str) -> None:
     """Return as soon as a condition holds; `said` is what a test that waits in vain fails with."""
     deadline = time.monotonic() + DEADLINE_S
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         assert time.monotonic() < deadline, said()
-        time.sleep(0.05)
+        looked_s = time.monotonic() - began
+        time.sleep(max(0.05, 4 * looked_s))  # what is waited for needs the machine more
 
 
 def allowance(seconds: float) -> float:
