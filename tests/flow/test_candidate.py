@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
@@ -53,6 +54,36 @@ def candidate(folder: Path, **changes: object) -> Candidate:
     return dataclasses.replace(made, **changes)
 
 
+class Trained(NamedTuple):
+    """A candidate that was trained without an interruption, and its reports."""
+
+    candidate: Candidate
+    reports: list[EpochReport]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    splits: tuple[CocoSplit, CocoSplit], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Trained]:
+    """Train `candidate(**changes)` to its end, once for all tests that compare with it; they leave
+    its folder as it is.
+    """
+    done: dict[str, Trained] = {}
+
+    def train(**changes: object) -> Trained:
+        key = repr(sorted(changes.items()))
+        if key not in done:
+            made = candidate(tmp_path_factory.mktemp("whole"), **changes)
+            done[key] = Trained(made, list(train_candidate(made, *splits)))
+        return done[key]
+
+    return train
+
+
+def small(detector: str) -> DetectorSpec:
+    return DetectorSpec(name=detector, channels=32, hidden=64, regions=64, proposals=20)
+
+
 def comparable(report: EpochReport) -> EpochReport:
     """Without what the clock decides."""
     return dataclasses.replace(report, fps=0, train_s=0, elapsed_s=0)
@@ -82,9 +113,9 @@ def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], 
     assert read_reports(tmp_path) == reports
 
 
-def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
-    reports = list(train_candidate(candidate(tmp_path), *splits))
-    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+def test_the_log_has_every_epoch(trained: Callable[..., Trained]):
+    done, reports = trained()
+    lines = [json.loads(line) for line in (done.folder / LOG).read_text().splitlines()]
     assert [(line["epoch"], line["loss"], line["lr"]) for line in lines] == [
         (r.epoch, r.loss, r.lr) for r in reports
     ]
@@ -92,12 +123,13 @@ def test_the_log_has_every_epoch(tmp_path: Path, splits: tuple[CocoSplit, CocoSp
 
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "reppoints_v2", "sparse_rcnn"])
 def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str
+    tmp_path: Path,
+    splits: tuple[CocoSplit, CocoSplit],
+    trained: Callable[..., Trained],
+    detector: str,
 ):
-    spec = DetectorSpec(name=detector, channels=32, hidden=64, regions=64, proposals=20)
-    whole = candidate(tmp_path / "whole", detector=spec)
+    whole, expected = trained(detector=small(detector))
     broken = dataclasses.replace(whole, folder=tmp_path / "broken")
-    expected = list(train_candidate(whole, *splits))
     first = train_candidate(broken, *splits)
     seen = [next(first)]
     first.close()
@@ -110,14 +142,18 @@ def test_an_interrupted_run_ends_exactly_like_an_uninterrupted_one(
     for report in seen:
         assert comparable(report) == comparable(expected[report.epoch - 1])
     assert list(map(comparable, read_reports(broken.folder))) == list(map(comparable, expected))
-    mine, yours = load_file(tmp_path / "broken" / WEIGHTS), load_file(tmp_path / "whole" / WEIGHTS)
+    mine, yours = load_file(broken.folder / WEIGHTS), load_file(whole.folder / WEIGHTS)
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("stopped_after", [1, 2, 3])
 def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], schedule: str, stopped_after: int
+    tmp_path: Path,
+    splits: tuple[CocoSplit, CocoSplit],
+    trained: Callable[..., Trained],
+    schedule: str,
+    stopped_after: int,
 ):
     keys = {
         "schedule": schedule,
@@ -128,16 +164,14 @@ def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
         "lr": 1e-3,
     }
     rule = candidate(tmp_path).recipe.model_copy(update=keys)
-    whole, broken = (candidate(tmp_path / name, recipe=rule) for name in ("whole", "broken"))
-    expected = list(train_candidate(whole, *splits))
+    whole, expected = trained(recipe=rule)
+    broken = candidate(tmp_path, recipe=rule)
     first = train_candidate(broken, *splits)
     for _ in zip(range(stopped_after), first):  # noqa: B905
         pass
     first.close()
     list(train_candidate(broken, *splits))
-    assert (tmp_path / "broken" / WEIGHTS).read_bytes() == (
-        tmp_path / "whole" / WEIGHTS
-    ).read_bytes()
+    assert (broken.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
     assert [report.epoch for report in expected] == (
         [1, 2] if schedule == "saturate" else [1, 2, 3, 4]
     )
@@ -147,11 +181,14 @@ def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
 @pytest.mark.parametrize("killed_after", [1, 5])
 def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str, killed_after: int
+    tmp_path: Path,
+    splits: tuple[CocoSplit, CocoSplit],
+    trained: Callable[..., Trained],
+    detector: str,
+    killed_after: int,
 ):
-    spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
-    whole = list(train_candidate(candidate(tmp_path / "whole", detector=spec), *splits))
-    killed = candidate(tmp_path / "killed", detector=spec, checkpoint_s=0)
+    whole, expected = trained(detector=small(detector))
+    killed = candidate(tmp_path, detector=small(detector), checkpoint_s=0)
     steps: list[int] = []
 
     def kill(step: int, of: int, loss: float) -> None:
@@ -164,10 +201,8 @@ def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
     again = list(train_candidate(killed, *splits, on_step=kill))
     assert steps == [1, 2, 3] * 3
     heard = [comparable(report) for report in again]
-    assert heard == [comparable(report) for report in whole][3 - len(heard) :]
-    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (
-        tmp_path / "whole" / WEIGHTS
-    ).read_bytes()
+    assert heard == [comparable(report) for report in expected][3 - len(heard) :]
+    assert (killed.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
 
 
 def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
@@ -189,12 +224,14 @@ def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
 
 @pytest.mark.parametrize("kept", ["light", "full"])
 def test_checkpointing_changes_nothing_but_memory(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], kept: str
+    tmp_path: Path,
+    splits: tuple[CocoSplit, CocoSplit],
+    trained: Callable[..., Trained],
+    kept: str,
 ):
-    plain = candidate(tmp_path / "plain")
+    plain, expected = trained()
     recipe = plain.recipe.model_copy(update={"checkpointing": kept})
-    checkpointed = dataclasses.replace(plain, folder=tmp_path / "checkpointed", recipe=recipe)
-    expected = list(train_candidate(plain, *splits))
+    checkpointed = dataclasses.replace(plain, folder=tmp_path, recipe=recipe)
     assert [comparable(report) for report in train_candidate(checkpointed, *splits)] == list(
         map(comparable, expected)
     )
@@ -211,21 +248,21 @@ def test_sgd_learns(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):
 
 
 def test_a_finished_run_only_repeats_its_last_report(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], trained: Callable[..., Trained]
 ):
-    expected = list(train_candidate(candidate(tmp_path), *splits))
-    assert list(train_candidate(candidate(tmp_path), *splits)) == expected[-1:]
+    done, reports = trained()
+    shutil.copytree(done.folder, tmp_path, dirs_exist_ok=True)
+    assert list(train_candidate(candidate(tmp_path), *splits)) == reports[-1:]
 
 
 def test_a_finished_run_taken_over_in_another_folder_leaves_its_weights_there(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], trained: Callable[..., Trained]
 ):
-    list(train_candidate(candidate(tmp_path / "first"), *splits))
-    (tmp_path / "second").mkdir()
-    shutil.copy(tmp_path / "first" / CHECKPOINT, tmp_path / "second")
-    (report,) = train_candidate(candidate(tmp_path / "second"), *splits)
+    first = trained().candidate.folder
+    shutil.copy(first / CHECKPOINT, tmp_path)
+    (report,) = train_candidate(candidate(tmp_path), *splits)
     assert report.last
-    mine, yours = (load_file(tmp_path / name / WEIGHTS) for name in ("second", "first"))
+    mine, yours = (load_file(folder / WEIGHTS) for folder in (tmp_path, first))
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
@@ -271,13 +308,10 @@ def with_weights(folder: Path, path: Path) -> Candidate:
 
 
 def test_weights_from_a_file_are_trained_on_uncalibrated(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], trained: Callable[..., Trained]
 ):
-    list(train_candidate(candidate(tmp_path / "first"), *splits))
-    file, second = (
-        tmp_path / "first" / WEIGHTS,
-        with_weights(tmp_path / "second", tmp_path / "first" / WEIGHTS),
-    )
+    file = trained().candidate.folder / WEIGHTS
+    second = with_weights(tmp_path, file)
     run = train_candidate(second, *splits)
     assert next(run).calibration is None
     run.close()
