@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.profiling.memory.meta_outputs import call_on_meta
 from nas.profiling.memory.torch_internals import TorchDispatchMode, storage_address, tree_leaves
 
 # (slot, bytes): the storage in `slot` appears with that size, or, with one of the two below, ...
@@ -50,7 +51,7 @@ class Recorder(TorchDispatchMode):
         if func is torch.ops.aten.native_group_norm_backward.default and args[0].is_meta:
             result: Any = _group_norm_gradients(*args)
         else:
-            result = func(*args, **(kwargs or {}))
+            result = call_on_meta(func, args, kwargs or {})
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()

@@ -14,7 +14,14 @@ import torch.fx.experimental._config as fx_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["TorchDispatchMode", "every_mask_full", "storage_address", "tree_leaves", "tree_map"]
+__all__ = [
+    "TorchDispatchMode",
+    "every_mask_full",
+    "returns_new_tensors",
+    "storage_address",
+    "tree_leaves",
+    "tree_map",
+]
 
 
 def storage_address(storage: torch.UntypedStorage) -> int:
@@ -22,6 +29,14 @@ def storage_address(storage: torch.UntypedStorage) -> int:
     of one storage differ, and `data_ptr` is 0 for every storage on meta.
     """
     return int(storage._cdata)
+
+
+def returns_new_tensors(operator: torch._ops.OpOverload) -> bool:
+    """Tell by an operator's schema whether it neither changes its arguments nor returns views of
+    them. The schema of `aten._unsafe_view` and its like does not admit that they do.
+    """
+    schema = operator._schema
+    return not schema.is_mutable and all(output.alias_info is None for output in schema.returns)
 
 
 @contextmanager

@@ -77,7 +77,7 @@ SMALL = [
     ("T1-C1-T1-C2@32", (2, 3, 160, 160), TINY),
     ("T1-C1-T2-C1@32+dense=true+stem=dsod", (2, 3, 160, 160), {**TINY, "neck": "dsod"}),
 ]
-LARGE = [("C2-C1-T2-T1", (1, 3, 256, 320), {}), ("T2-T2-T6-T2", (1, 3, 192, 192), {})]
+LARGE = [("C2-C1-T2-T1", (1, 3, 128, 160), {}), ("T2-T2-T6-T2", (1, 3, 96, 96), {})]
 POINTS = [
     *((detector, *point) for detector in ("fcos", "faster_rcnn") for point in (*SMALL, *LARGE)),
     *(("atss", *point) for point in SMALL),  # FCOS's layers
