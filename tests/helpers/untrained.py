@@ -10,6 +10,7 @@ from optuna.storages import InMemoryStorage
 
 from nas.config.spec import SearchSpec, load_spec
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
+from nas.search.budget import Budget
 from nas.search.callbacks import SearchCallback
 from nas.search.open_search import open_search
 from nas.study.events import Event
@@ -105,3 +106,9 @@ def report(value: float, epoch: int, epochs: int = 2, **changes: object) -> Epoc
         {"layers": 3},
     )
     return dataclasses.replace(made, **changes)
+
+
+class AdjustableBudget(Budget):
+    """A budget whose limit a test sets to the byte."""
+
+    limit_bytes: int = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.untrained import FACTS, Driver, report, spec
+from helpers.untrained import FACTS, AdjustableBudget, Driver, report, spec
 
 from dashboards.study_view import StudyView
 from dashboards.summary import summary_paragraphs
@@ -204,7 +204,8 @@ def test_each_part_of_the_flops_and_each_pattern_is_chosen():
 
 def test_layouts_fit_by_both_recipes_and_grow_with_their_number(tmp_path: Path):
     request = spec(tmp_path, **REQUEST)
-    small, big = Budget(request, FACTS), Budget(fuller(request, 4, None), FACTS)
+    small = AdjustableBudget(request, FACTS)
+    big = AdjustableBudget(fuller(request, 4, None), FACTS)
     sizes = sorted(small.predicted_bytes(layout) for layout in small.space)
     small.limit_bytes, big.limit_bytes = sizes[28], sizes[20]  # of 32
     four = choose_layouts(small, big, 4)

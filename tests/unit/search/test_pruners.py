@@ -12,7 +12,7 @@ from typing import get_args
 
 import optuna
 import pytest
-from helpers.untrained import FACTS, spec
+from helpers.untrained import FACTS, AdjustableBudget, spec
 from optuna.trial import Trial, TrialState
 
 from nas.config.choices import PruneAt, PrunerName
@@ -115,7 +115,7 @@ def test_where_hardly_anything_fits_one_that_does_is_the_typical_layout(
         "stages": [{"kinds": ["C"], "depths": [1, 2, 3, 4]}] * 4,
         "channels": [16],
     }  # 256 layouts
-    budget = Budget(spec(tmp_path, space=space), FACTS)
+    budget = AdjustableBudget(spec(tmp_path, space=space), FACTS)
     monkeypatch.setattr(budget, "predicted_bytes", lambda layout: sum(layout.depths))
     budget.limit_bytes = 4
     assert typical_flops(budget) == budget.cost(next(iter(budget.space.shallowest()))).flops
