@@ -1,5 +1,6 @@
 """Sparse R-CNN's parameters and multiply-adds: to the last one by closed forms, and beside the
-printed figures.
+printed figures. `get_flops` is mmdetection's counter, which does not know
+`nn.MultiheadAttention` and products that are functions.
 
 Table 5 of the paper prints 106M and 166G with ResNet-50, 110M and 172G with Swin-T, as Table 2c of
 the Swin paper does.
@@ -7,16 +8,13 @@ the Swin paper does.
 | part | parameters | multiply-adds, 800 x 1280 | |
 | --- | --- | --- | --- |
 | Swin-T and pyramid | 30.2507M | 145.765G | ResNet-50: 26.8524M and 142.120G |
-| self-attention, 6 stages | 1.5790M | 0.000G | `get_flops` does not know `nn.MultiheadAttention`:
-    0.472G |
-| interaction with the regions | 69.8043M | 20.966G | the products with dynamic weights are
-    functions there: 2.890G |
+| self-attention, 6 stages | 1.5790M | 0.000G | unknown to `get_flops`: 0.472G |
+| interaction with the regions | 69.8043M | 20.966G | dynamic products, unknown too: 2.890G |
 | feed-forward layers | 6.3053M | 1.891G | |
 | towers, predictors, norms | 1.7239M | 0.519G | |
 | 300 proposals | 0.0780M | 0.000G | boxes and features |
 | sum | 109.7412M | 169.141G | ResNet-50: 106.3429M and 165.496G |
-| attention products of Swin-T, which `get_flops` leaves out | | 3.105G | 172G with them, as printed
-    |
+| attention products of Swin-T, unknown too | | 3.105G | 172G with them, as printed |
 """
 
 from __future__ import annotations
