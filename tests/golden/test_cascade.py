@@ -5,8 +5,7 @@ Swin paper: ResNet-50 82M and 739G, Swin-T 86M and 745G; mmdetection's `get_flop
 | part | parameters | multiply-adds, 800 x 1280 | |
 | --- | --- | --- | --- |
 | Faster R-CNN with Swin-T, without its two layers and predictors | 30.8446M | 196.404G | Table 2 |
-| box heads, 3 x 1000 boxes | 46.8553M | 386.737G | 4 convolutions, 1 layer; synchronised norms are
-    not counted |
+| box heads, 3 x 1000 boxes | 46.8553M | 386.737G | 4 convolutions, 1 layer; no norms |
 | mask heads, 3 x 100 boxes | 7.9298M | 159.217G | 4 convolutions, 1 transposed, 1 x 1 |
 | sum | 85.6298M | 742.359G | 86M; 742.36G as measured |
 | attention products, which `get_flops` leaves out | | 3.105G | 745G with them, as printed |

@@ -1,18 +1,17 @@
 """What CUDA and the CPU do otherwise than the kernels that run on meta tensors: the one table of
 differences.
 
-| operation | on the CPU and on meta | on CUDA, and here |
-| --- | --- | --- |
-| attention with a bias | matmuls and a softmax, scores kept | memory-efficient kernel: no scores,
-    one log-sum-exp a query |
-| attention without | on the CPU a kernel without scores | the same; in bf16 another, whose sum of
-    gradients is left out |
-| batch norm | mean and inverse deviation kept | the same; cuDNN's reserve space is empty for maps
-    with channels first |
-| deformable convolution | its buffers are not seen | one column for each sample: 9 C B H W values,
-    three times the output |
-| autocast | casts of its own | CUDA's lists, emulated: convolutions and products in bf16, norms and
-    losses in fp32 |
+attention with a bias     meta: matmuls and a softmax, scores kept
+                          CUDA: memory-efficient kernel, no scores, one log-sum-exp a query
+attention without         CPU: a kernel without scores
+                          CUDA: the same; in bf16 another, whose sum of gradients is left out
+batch norm                meta: mean and inverse deviation kept
+                          CUDA: the same; cuDNN's reserve space is empty with channels first
+deformable convolution    meta: its buffers are not seen
+                          CUDA: a column a sample, 9 C B H W values, three times the output
+autocast                  CPU: casts of its own
+                          CUDA: its lists, emulated: convolutions and products in bf16, norms and
+                          losses in fp32
 """
 
 from __future__ import annotations
