@@ -18,7 +18,7 @@ search: $(VENV)/installed-all
 	@echo "Browse the search: $(BIN)/nas-dashboard --storage sqlite:///$(DEMO)/nas.db"
 
 test: $(VENV)/installed-dev check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not long and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope -m "not long and not gpu"
 
 test-long: $(VENV)/installed-dev check
 	$(BIN)/pytest
