@@ -8,12 +8,32 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from helpers.commands import Json, Run, run_here
 from helpers.image_folders import make_image_folder
 from helpers.servers import KINDS, start_server
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+
+
+_engines: list[sqlalchemy.Engine] = []
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "engine_connect")
+def _remember(connection: sqlalchemy.Connection) -> None:
+    if connection.dialect.name != "sqlite" and connection.engine not in _engines:
+        _engines.append(connection.engine)
+
+
+@pytest.fixture(autouse=True)
+def _connections_are_closed() -> Iterator[None]:
+    """A command that runs in this process leaves its pool to the end of the process: here it ends
+    with the test.
+    """
+    yield
+    while _engines:
+        _engines.pop().dispose()
 
 
 @pytest.fixture(scope="session")
