@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from nas.search.budget import SAMPLED, Budget
 from nas.search.layout_filter import LayoutFilter
@@ -25,6 +26,11 @@ class LayoutCost:
     flops: int
     memory_bytes: int
 
+    @classmethod
+    def of(cls, layout: Layout, budget: Budget) -> Self:
+        """Count and predict what a layout costs in a search with this budget."""
+        return cls(layout, budget.cost(layout).flops, budget.predicted_bytes(layout))
+
 
 def uniform_sample(budget: Budget) -> list[LayoutCost]:
     """Draw layouts that a search may train uniformly from its space.
@@ -43,17 +49,14 @@ def uniform_sample(budget: Budget) -> list[LayoutCost]:
             [allowed.resolve(budget.space.decode(next(allowed.remaining(seed))))]
         )
     return sorted(
-        (_sized(budget, layout) for layout in settled if layout), key=lambda each: each.flops
+        (LayoutCost.of(layout, budget) for layout in settled if layout),
+        key=lambda each: each.flops,
     )
 
 
-def spread(ordered: Sequence[LayoutCost], count: int) -> list[LayoutCost]:
+def evenly_spaced(ordered: Sequence[LayoutCost], count: int) -> list[LayoutCost]:
     """Pick `count` of a sequence: the first, the last and some between, evenly; all where there are
     fewer.
     """
     places = {round(i * (len(ordered) - 1) / (count - 1)) for i in range(count)}
     return [ordered[place] for place in sorted(places)]
-
-
-def _sized(budget: Budget, layout: Layout) -> LayoutCost:
-    return LayoutCost(layout, budget.cost(layout).flops, budget.predicted_bytes(layout))

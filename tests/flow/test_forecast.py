@@ -20,7 +20,7 @@ from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timi
 from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions
 from nas.search.forecast.forecast_cache import recall, remember
-from nas.search.layout_sample import spread, uniform_sample
+from nas.search.layout_sample import evenly_spaced, uniform_sample
 from nas.search.open_search import open_search
 from workers.resources import slots_of
 
@@ -244,14 +244,14 @@ def test_a_small_space_ends_the_search(digits: Path, tmp_path: Path):
 def test_the_measured_layouts_span_the_space(digits: Path, tmp_path: Path):
     spec, _, facts = adapt_to_data(request(digits, tmp_path))
     sample = uniform_sample(Budget(spec, facts))
-    chosen = [each.flops for each in spread(sample, 5)]
+    chosen = [each.flops for each in evenly_spaced(sample, 5)]
     assert (chosen[0], chosen[-1]) == (
         min(each.flops for each in sample),
         max(each.flops for each in sample),
     )
     assert chosen == sorted(chosen)
     assert len(chosen) == 5
-    assert spread(sample[:2], 5) == sample[:2]
+    assert evenly_spaced(sample[:2], 5) == sample[:2]
 
 
 def test_where_candidates_run(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ import optuna
 from nas.search.baselines import equalized
 from nas.search.budget import Budget
 from nas.search.layout_filter import LayoutFilter
-from nas.search.layout_sample import LayoutCost, _sized
+from nas.search.layout_sample import LayoutCost
 from nas.search.samplers import BudgetedSampler, distributions, make_sampler
 from search_spaces.layout import Layout
 
@@ -39,7 +39,7 @@ def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
         layout = allowed.resolve(budget.space.decode(study.ask(distributions(budget.space)).params))
         assert layout
         taken.add(layout.layout_id)
-        first.append(_sized(budget, layout))
+        first.append(LayoutCost.of(layout, budget))
     return first, min(search.trials, len(budget.space)) if len(first) == wanted else len(first)
 
 
@@ -48,7 +48,7 @@ def baselines(budget: Budget) -> list[LayoutCost]:
     request wants none.
     """
     return (
-        [_sized(budget, each.layout) for each in equalized(budget)]
+        [LayoutCost.of(each.layout, budget) for each in equalized(budget)]
         if budget.spec.wants_baselines
         else []
     )

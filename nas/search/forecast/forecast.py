@@ -31,7 +31,7 @@ from nas.search.forecast.runtime_model import (
     expected_epochs,
     search_cost,
 )
-from nas.search.layout_sample import LayoutCost, spread, uniform_sample
+from nas.search.layout_sample import LayoutCost, evenly_spaced, uniform_sample
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
 from nas.utils.device import default_device
@@ -89,7 +89,7 @@ def forecast(
         return None
     choose_s = (time.perf_counter() - began_s) / len(first)
     sample = uniform_sample(budget) or first
-    timings, worker_s = _measured(budget, splits, slots, spread(sample, MEASURED), on_layout)
+    timings, worker_s = _measured(budget, splits, slots, evenly_spaced(sample, MEASURED), on_layout)
     model, work = CostModel.fit(timings), _work(spec, splits)
     ours, others, published = (
         [model(each.flops, each.memory_bytes, work) for each in some]
