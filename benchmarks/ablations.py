@@ -104,16 +104,7 @@ def train(data: Path, layout: str, changes: dict[str, Any], seed: int) -> dict[s
     spec, splits, facts = adapt_to_data(spec)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        candidate = Candidate(
-            Layout.parse(layout),
-            spec.detector,
-            spec.recipe,
-            spec.calibration,
-            facts.num_classes,
-            seed,
-            Path(folder),
-            cache_bytes=spec.run.image_cache,
-        )
+        candidate = Candidate.from_spec(Layout.parse(layout), spec, facts, Path(folder), seed=seed)
         *_, last = train_candidate(candidate, *splits)
     return {
         "seed": seed,

@@ -70,16 +70,7 @@ def train(data: Path, detector: str) -> dict[str, Any]:
     spec, splits, facts = adapt_to_data(load_spec(None, flags))
     layout, started = Layout.parse(LAYOUT), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        candidate = Candidate(
-            layout,
-            spec.detector,
-            spec.recipe,
-            spec.calibration,
-            facts.num_classes,
-            spec.search.seed,
-            Path(folder),
-            cache_bytes=spec.run.image_cache,
-        )
+        candidate = Candidate.from_spec(layout, spec, facts, Path(folder))
         reports = list(train_candidate(candidate, *splits))
     elapsed_s = time.perf_counter() - started
     predicted = predict_memory(

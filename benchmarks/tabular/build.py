@@ -137,16 +137,8 @@ class Build:
             "epochs": [],
         }
         with tempfile.TemporaryDirectory() as folder:
-            candidate = Candidate(
-                layout,
-                self.spec.detector,
-                self.spec.recipe,
-                self.spec.calibration,
-                self.facts.num_classes,
-                seed,
-                Path(folder),
-                device=device,
-                cache_bytes=self.spec.run.image_cache,
+            candidate = Candidate.from_spec(
+                layout, self.spec, self.facts, Path(folder), seed=seed, device=device
             )
             begun_s = time.process_time()
             try:

@@ -104,17 +104,7 @@ def _train(
     ensure_writable(curves)
     if not read_reports(work):  # curves of another run
         clear_curves(curves)
-    candidate = Candidate(
-        layout,
-        spec.detector,
-        spec.recipe,
-        spec.calibration,
-        facts.num_classes,
-        spec.search.seed,
-        work,
-        device=default_device(),
-        cache_bytes=spec.run.image_cache,
-    )
+    candidate = Candidate.from_spec(layout, spec, facts, work, device=default_device())
     for report in train_candidate(candidate, *splits, on_step=callback.on_step):
         callback.on_report(report)
         write_curves(curves, read_reports(work), str(layout))

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader
@@ -23,6 +23,7 @@ from nas.artifacts.paths import DETECTIONS
 from nas.config.identity import identity
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
+from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, loading, make_loader
 from nas.data.dataset import DetectionItem
@@ -33,7 +34,7 @@ from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.detectors import Detector, build_detector
 from nas.models.weights import load_backbone_weights
-from nas.reports import EpochReport
+from nas.reports import DatasetSummary, EpochReport
 from nas.training.calibration import calibrate
 from nas.training.epochs import Epochs, remaining_reports
 from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
@@ -80,6 +81,29 @@ class Candidate:
     cap_bytes: int | None = None
     checkpoint_s: float = 600
     cache_bytes: int = 0
+
+    @classmethod
+    def from_spec(
+        cls, layout: Layout, spec: SearchSpec, facts: DatasetSummary, folder: Path, **changes: Any
+    ) -> Self:
+        """Take everything but the layout and the folder from a request and its data set.
+
+        Args:
+            layout: of the backbone.
+            spec: the request: detector, recipe, calibration, seed, image cache.
+            facts: the checked data set, for the number of categories.
+            folder: of its checkpoint, reports and weights.
+            **changes: other fields, and those that differ from the request's.
+        """
+        fields = {
+            "detector": spec.detector,
+            "recipe": spec.recipe,
+            "calibration": spec.calibration,
+            "num_classes": facts.num_classes,
+            "seed": spec.search.seed,
+            "cache_bytes": spec.run.image_cache,
+        }
+        return cls(layout=layout, folder=folder, **{**fields, **changes})
 
     @property
     def key(self) -> str:

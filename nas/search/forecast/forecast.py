@@ -146,18 +146,13 @@ def _measured(
 
 
 def _candidate(budget: Budget, each: LayoutCost) -> Candidate:
-    spec = budget.spec
-    return Candidate(
+    return Candidate.from_spec(
         each.layout,
-        spec.detector,
-        spec.recipe,
-        spec.calibration,
-        budget.facts.num_classes,
-        spec.search.seed,
+        budget.spec,
+        budget.facts,
         Path(),
-        default_device(),
-        cap_bytes(budget.limit_bytes),
-        cache_bytes=spec.run.image_cache,
+        device=default_device(),
+        cap_bytes=cap_bytes(budget.limit_bytes),
     )
 
 
