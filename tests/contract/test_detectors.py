@@ -59,11 +59,12 @@ SCENE = [
 ]
 # Steps and learning rate, where those of `overfit` are not enough: with them four seeds give 0.96
 # and more.
-SLOW = ("cascade_mask_rcnn", "sparse_rcnn")  # half a minute each
+SLOW = ("cascade_mask_rcnn", "sparse_rcnn", "faster_rcnn")  # up to half a minute each
 SCHEDULES = {
     "faster_rcnn": (120, 2e-3),
     "cascade_mask_rcnn": (100, 5e-3),
     "sparse_rcnn": (400, 2e-3),
+    "reppoints_v2": (120, 5e-3),
 }
 
 
@@ -290,8 +291,8 @@ def overfit(spec: DetectorSpec, layout: str) -> CocoMetrics:
 
 
 def overfits() -> Iterator[Any]:
-    """Every detector with every layout; what takes half a minute, with the second and third in the
-    long tests only.
+    """Every detector with every layout; the slow ones with the second and third in the long tests
+    only.
     """
     for spec, layout in itertools.product(EACH_ONCE, LAYOUTS):
         marks = [pytest.mark.long] if spec.name in SLOW and layout != LAYOUTS[0] else []

@@ -43,7 +43,7 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(
     where.mkdir()
     monkeypatch.chdir(where)
     data = ["--data", os.path.relpath(digits, where), "--output", "runs", *storage, *SMALL]
-    length = ["--epochs", "40", "--no-baselines", "--trials", "2"]
+    length = ["--epochs", "24", "--no-baselines", "--trials", "2"]
     said = run_program("nas-submit", *data, *length, "--local", "--detach", "--json").json
     wait_until(
         lambda: any(len(trial.intermediate_values) >= 2 for trial in trials_so_far(url)),
@@ -66,13 +66,13 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(
     assert lines[0].endswith(
         f"process {said['pid']} on {socket.gethostname()}  search begins with 0 of 2 trials"
     )
-    assert f"trial 0  {row['layout']}  training  epoch 2/40, mAP " in told.out
+    assert f"trial 0  {row['layout']}  training  epoch 2/24, mAP " in told.out
     assert lines[-1].endswith("search stopped")
     monkeypatch.chdir(tmp_path)
     resumed = nas("resume", *storage, "--trials", "1", "--local")
     assert resumed.code == 0, resumed.err
     (row,) = status(*storage)
-    assert (row["state"], row["epochs"]) == ("COMPLETE", 40)
+    assert (row["state"], row["epochs"]) == ("COMPLETE", 24)
 
 
 def test_what_is_wrong_is_said_before_the_terminal_is_free(tmp_path: Path, digits: Path):
@@ -127,6 +127,7 @@ def head() -> Iterator[str]:
                 process.kill()
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_as_a_job_on_a_cluster(
     head: str, tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch

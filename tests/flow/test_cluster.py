@@ -110,6 +110,7 @@ def cluster() -> Iterator[Cluster]:
         started.end()
 
 
+@pytest.mark.long
 def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, digits: Path):
     storage = f"sqlite:///{tmp_path}/nas.db"
     command = ["nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs"]
@@ -140,6 +141,7 @@ def test_a_search_on_two_nodes_survives_one(cluster: Cluster, tmp_path: Path, di
     assert len(leaderboard(load_study(open_storage(storage, create=False), "digits"))) == 3
 
 
+@pytest.mark.long
 def test_a_search_without_a_machine_ends(cluster: Cluster, tmp_path: Path, digits: Path):
     storage = f"sqlite:///{tmp_path}/nas.db"
     command = ["nas-submit", "--data", digits, "--storage", storage, "--output", tmp_path / "runs"]

@@ -120,7 +120,14 @@ def test_accumulated_batches_of_two_processes_equal_one_large_batch(tmp_path: Pa
     assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
 
 
-@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn", "cascade_mask_rcnn"])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        "fcos",
+        pytest.param("faster_rcnn", marks=pytest.mark.long),
+        pytest.param("cascade_mask_rcnn", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_go_on_exactly_where_they_were_stopped(
     tmp_path: Path, splits: Splits, detector: str
 ):

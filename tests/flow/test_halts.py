@@ -36,7 +36,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-@pytest.mark.parametrize("backend", ["local", "ray"])
+@pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=pytest.mark.long)])
 def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Path, backend: str):
     if backend == "ray":
         pytest.importorskip("ray")

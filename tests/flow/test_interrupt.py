@@ -46,7 +46,7 @@ def trained_for_an_epoch(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.RUNNING and bool(trial.intermediate_values)
 
 
-@pytest.mark.parametrize("backend", [pytest.param("local", marks=pytest.mark.long), "ray"])
+@pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=pytest.mark.long)])
 def test_the_same_command_goes_on(tmp_path: Path, digits: Path, backend: str):
     if backend == "ray":
         pytest.importorskip("ray")
@@ -112,6 +112,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(tmp_path: Path, digits
         assert process.wait() == 130
 
 
+@pytest.mark.long
 def test_stop_and_resume_from_elsewhere(
     tmp_path: Path, digits: Path, nas: Run, monkeypatch: pytest.MonkeyPatch
 ):

@@ -27,6 +27,12 @@ from nas.config.spec import load_spec
 from nas.search.open_search import open_search
 
 EPOCHS = 3
+# Each on both servers in the long tests.
+ON_ONE_SERVER = pytest.mark.parametrize(
+    "database",
+    [pytest.param(kind, marks=[pytest.mark.long] if kind != KINDS[0] else []) for kind in KINDS],
+    indirect=True,
+)
 
 
 def drive(url: str, folder: Path, name: str, trials: int, dies_after: int, space: str) -> None:
@@ -114,18 +120,21 @@ def test_two_drivers_share_a_study(database: str, tmp_path: Path):
     assert len(set(first + second)) == len(first + second) == 20 * EPOCHS  # nothing trained twice
 
 
-def test_two_hundred_layouts_without_a_duplicate(database: str, tmp_path: Path):
+@ON_ONE_SERVER
+@pytest.mark.parametrize("layouts", [60, pytest.param(200, marks=pytest.mark.long)])
+def test_many_layouts_without_a_duplicate(database: str, tmp_path: Path, layouts: int):
     """Four running at once, chosen by the default TPE, which suggests one in five again where
     nobody looks.
     """
-    drivers = Drivers(database, tmp_path, "distinct", 200, space="paper")
+    drivers = Drivers(database, tmp_path, f"distinct-{layouts}", layouts, space="paper")
     processes = [drivers.start(), drivers.start()]
     for process in processes:
         assert process.wait(timeout=280) == 0
     drivers.check()
-    assert min(len(log) for log in drivers.logs()) > 50 * EPOCHS
+    assert min(len(log) for log in drivers.logs()) > layouts / 4 * EPOCHS
 
 
+@ON_ONE_SERVER
 def test_a_small_space_is_exhausted(database: str, tmp_path: Path):
     space = tmp_path / "small.yaml"
     stages = ["C", [1]], ["C", [1]], ["C, T", [1, 2]], ["T", [1, 2]]
@@ -139,6 +148,7 @@ def test_a_small_space_is_exhausted(database: str, tmp_path: Path):
     assert "space exhausted" in "".join(path.read_text() for path in tmp_path.glob("ended-*"))
 
 
+@ON_ONE_SERVER
 def test_a_living_driver_takes_over_from_a_dead_one(database: str, tmp_path: Path):
     drivers = Drivers(database, tmp_path, "taken", 12)
     dying, living = drivers.start(dies_after=5), drivers.start()
@@ -152,6 +162,7 @@ def test_a_living_driver_takes_over_from_a_dead_one(database: str, tmp_path: Pat
     )  # its checkpoints were taken over, the unreported epoch included
 
 
+@ON_ONE_SERVER
 def test_a_dead_search_is_finished_by_the_same_command(database: str, tmp_path: Path):
     drivers = Drivers(database, tmp_path, "again", 6)
     for dies_after in (2, 4, 1, 3):

@@ -69,7 +69,7 @@ def read_of(process: psutil.Process, name: str) -> bytes:
         return b""
 
 
-@pytest.mark.parametrize("how", ["flag", "variable"])
+@pytest.mark.parametrize("how", ["flag", pytest.param("variable", marks=pytest.mark.long)])
 def test_a_search_keeps_its_password(
     tmp_path: Path, digits: Path, url: str, how: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -88,9 +88,9 @@ def test_a_search_keeps_its_password(
 
     submit = ["nas-submit", "--data", digits, "--study", how, "--output", tmp_path / "runs"]
     submit += ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--no-baselines"]
-    submit += ["--epochs", "3", "--trials", "2", "--concurrent", "1", *words]
+    submit += ["--epochs", "20", "--trials", "1", "--concurrent", "1", *words]
     with Background(tmp_path / "log", *submit, env=environment) as process:
-        process.wait_until(lambda: "epoch 1/3" in process.printed())
+        process.wait_until(lambda: "epoch 1/20" in process.printed())
         session = no_secret_in_a_running_search(psutil.Process(process.pid))
         assert process.wait() == 0, process.printed()
 

@@ -62,6 +62,7 @@ def s3() -> Iterator[dict[str, str]]:
     server.wait(timeout=DEADLINE_S)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # those of the S3 client
 def test_a_search_behind_urls(s3: dict[str, str], tmp_path: Path, digits: Path):
     import s3fs

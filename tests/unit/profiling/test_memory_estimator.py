@@ -5,6 +5,7 @@ real training steps.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
@@ -109,8 +110,16 @@ def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -
     ).peak_bytes
 
 
-@pytest.mark.parametrize("checkpointing", get_args(Checkpointing))
-@pytest.mark.parametrize(("detector", "text", "shape", "size"), POINTS)
+def steps() -> Iterator[Any]:
+    """Every point with every kind of checkpointing; in the long tests only what others have too:
+    `light` of wide layouts, and all but `none` of ATSS.
+    """
+    for point, kept in itertools.product(POINTS, get_args(Checkpointing)):
+        wide, atss = point[1:] in LARGE and kept == "light", point[0] == "atss" and kept != "none"
+        yield pytest.param(*point, kept, marks=[pytest.mark.long] if wide or atss else [])
+
+
+@pytest.mark.parametrize(("detector", "text", "shape", "size", "checkpointing"), list(steps()))
 def test_prediction_is_within_1_per_cent_of_a_real_step(
     detector: str, text: str, shape: tuple, size: dict, checkpointing: str
 ):

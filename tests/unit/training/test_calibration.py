@@ -209,7 +209,7 @@ SIMULATED = {"paper": (2.77, 2.06), "relative": (2.32, 0.82)}
 
 
 @pytest.mark.parametrize("definition", SIMULATED)
-@pytest.mark.parametrize("source", ["synthetic", "coco"])
+@pytest.mark.parametrize("source", ["synthetic", pytest.param("coco", marks=pytest.mark.long)])
 def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.FixtureRequest):
     batch = (
         synthetic_batch()
