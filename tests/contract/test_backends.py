@@ -152,6 +152,7 @@ def test_pruned_candidates_make_room(
     assert all(set(trial.intermediate_values) == {1} for trial in study.study.trials[1:])
 
 
+@pytest.mark.long
 def test_the_same_candidate_trains_alike_on_both(tmp_path: Path, digits: Path):
     pytest.importorskip("ray")
     values = []

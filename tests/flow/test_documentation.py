@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -75,7 +75,13 @@ def write_file(block: Block, folder: Path) -> None:
         load_spec(path, {})
 
 
-@pytest.fixture(params=PAGES, ids=lambda page: page.stem)
+def in_turn() -> list[Any]:
+    """All pages; the tutorial, whose commands take a minute in short too, in the long tests."""
+    marks = {"tutorial": [pytest.mark.long]}
+    return [pytest.param(page, id=page.stem, marks=marks.get(page.stem, [])) for page in PAGES]
+
+
+@pytest.fixture(params=in_turn())
 def page(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """One page; its folder is the working folder."""
     monkeypatch.chdir(tmp_path)

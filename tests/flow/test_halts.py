@@ -80,7 +80,7 @@ def test_a_full_disk_loses_nothing(small_disk: Path, tmp_path: Path, digits: Pat
     assert len(epochs) <= 3 * 2 + 2  # the epochs whose checkpoints had no room
 
 
-@pytest.mark.parametrize("loader_workers", [0, 1])
+@pytest.mark.parametrize("loader_workers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_an_image_that_breaks_in_the_middle(tmp_path: Path, digits: Path, loader_workers: int):
     data = tmp_path / "data"
     shutil.copytree(digits, data)

@@ -162,7 +162,7 @@ def test_a_living_driver_takes_over_from_a_dead_one(database: str, tmp_path: Pat
     )  # its checkpoints were taken over, the unreported epoch included
 
 
-@ON_ONE_SERVER
+@pytest.mark.long
 def test_a_dead_search_is_finished_by_the_same_command(database: str, tmp_path: Path):
     drivers = Drivers(database, tmp_path, "again", 6)
     for dies_after in (2, 4, 1, 3):
@@ -173,7 +173,7 @@ def test_a_dead_search_is_finished_by_the_same_command(database: str, tmp_path: 
     drivers.check()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.long)])
 def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, kind: str):
     server = start_server(kind, tmp_path / "server")
     drivers = Drivers(server.url, tmp_path, "away", 8)

@@ -111,12 +111,13 @@ def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -
 
 
 def steps() -> Iterator[Any]:
-    """Every point with every kind of checkpointing; in the long tests only what others have too:
-    `light` of wide layouts, and all but `none` of ATSS.
+    """Every point with every kind of checkpointing; `light` in the long tests only, but for FCOS and
+    narrow layouts, and so all but `none` of ATSS, which has FCOS's layers.
     """
     for point, kept in itertools.product(POINTS, get_args(Checkpointing)):
-        wide, atss = point[1:] in LARGE and kept == "light", point[0] == "atss" and kept != "none"
-        yield pytest.param(*point, kept, marks=[pytest.mark.long] if wide or atss else [])
+        light = kept == "light" and (point[0] != "fcos" or point[1:] in LARGE)
+        long = light or (point[0] == "atss" and kept != "none")
+        yield pytest.param(*point, kept, marks=[pytest.mark.long] if long else [])
 
 
 @pytest.mark.parametrize(("detector", "text", "shape", "size", "checkpointing"), list(steps()))
@@ -128,7 +129,10 @@ def test_prediction_is_within_1_per_cent_of_a_real_step(
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.parametrize("checkpointing", get_args(Checkpointing))
+@pytest.mark.parametrize(
+    "checkpointing",
+    ["none", *(pytest.param(kept, marks=pytest.mark.long) for kept in ("light", "full"))],
+)
 @pytest.mark.parametrize(
     ("text", "shape", "size"), [*SMALL, ("C1-C2-T1-T1@16+norm=gn", (2, 3, 128, 160), TINY)]
 )
