@@ -111,8 +111,8 @@ def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -
 
 
 def steps() -> Iterator[Any]:
-    """Every point with every kind of checkpointing; `light` in the long tests only, but for FCOS and
-    narrow layouts, and so all but `none` of ATSS, which has FCOS's layers.
+    """Every point with every kind of checkpointing; in the long tests only `light`, but for FCOS
+    and narrow layouts, and all but `none` of ATSS, which has FCOS's layers.
     """
     for point, kept in itertools.product(POINTS, get_args(Checkpointing)):
         light = kept == "light" and (point[0] != "fcos" or point[1:] in LARGE)
