@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
 
 from nas.models.backbones.swin_stage import SwinBlock
+from nas.models.batch_statistics import statistics_kept
 from nas.models.detectors.dense_head import Tower
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -60,9 +61,9 @@ def _light_swin(block: SwinBlock, again_in: Context, x: Tensor) -> Tensor:
         return _again(piece, block, again_in, y)
 
     attend = partial(block.attend, height=x.shape[1], width=x.shape[2])
-    x = x + again(attend, again(block.queries, x))
+    x = x + block.dropped(again(attend, again(block.queries, x)))
     hidden = again(lambda y: block.mlp[0](block.norm2(y)), x)
-    return x + again(nn.Sequential(*list(block.mlp)[1:]), hidden)
+    return x + block.dropped(again(nn.Sequential(*list(block.mlp)[1:]), hidden))
 
 
 def _light_tower(tower: Tower, again_in: Context, x: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def _again(
     def second() -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(again_in())
-            stack.enter_context(_statistics_kept(owner))
+            stack.enter_context(statistics_kept(owner))
             yield
 
     return checkpoint(
@@ -92,21 +93,5 @@ def _again(
         x,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), second()),
-        preserve_rng_state=False,  # blocks draw no numbers
+        preserve_rng_state=any(getattr(m, "drop_path", 0) for m in owner.modules()),
     )
-
-
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """The second run must not move the running statistics of batch norms a second time."""
-    norms = [
-        module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    ]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -62,7 +62,8 @@ def train_epoch(
         batches: `len(lrs) * accumulate` of them, the last group perhaps smaller.
         optimizer: of the network's parameters, a fused one.
         lrs: learning rate of every step of this epoch.
-        accumulate: how many batches make one step; their gradients are averaged.
+        accumulate: how many batches make one step, whose gradient is that of all of them as one;
+            the last step of an epoch may have fewer, and is averaged over those.
         clip_norm: limit of the gradient's norm over all parameters.
         precision: `bf16` runs the forward pass under autocast on CUDA; on the CPU it is fp32 as
             well.
@@ -73,7 +74,7 @@ def train_epoch(
             GPU.
 
     Returns:
-        The mean loss, over all processes.
+        The mean loss, over all processes and batches.
 
     Raises:
         NonFiniteLoss: a loss or a gradient was not a number; the weights are those before that
@@ -83,22 +84,22 @@ def train_epoch(
     first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
     if check_s is None:
         check_s = CHECK_S if device.type == "cuda" else 0.0
-    guard = NonFiniteGuard(device, check_s)
+    guard, share = NonFiniteGuard(device, check_s), 1.0
     stream = _stream(batches, resumed=first > 0)
     for step, lr in enumerate(lrs[first:], start=first + 1):
         for param_group in optimizer.param_groups:
             param_group["lr"] = lr
-        parts = _backward(network, stream, accumulate, precision, device)
+        parts, share = _backward(network, stream, accumulate, precision, device)
         loss = all_reduce_mean(torch.stack(list(parts.values())).sum())
         norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm or math.inf)
         optimizer.found_inf = guard.see(step, parts, loss, norm)  # type: ignore[attr-defined]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        total += loss
+        total += loss * share
         if on_step:
             on_step(step, len(lrs), loss)
     guard.check()
-    return total.item() / len(lrs)
+    return total.item() / (len(lrs) - 1 + share)
 
 
 def _stream(batches: Batches, *, resumed: bool) -> Iterator[TrainingBatch]:
@@ -118,26 +119,45 @@ def _backward(
     accumulate: int,
     precision: str,
     device: torch.device,
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], float]:
     """Add up the gradients of one step, of its `accumulate` batches or of those that are left.
 
     Returns:
-        Each loss by its name, the mean over the batches.
+        Each loss by its name, the mean over the batches, and the share of `accumulate` batches that
+        there were.
     """
     autocast = torch.autocast(
         device.type, torch.bfloat16, enabled=precision == "bf16" and device.type == "cuda"
     )
     group = list(itertools.islice(stream, accumulate))
+    with autocast:
+        divisors = _divisors(network, group, device)
     parts: dict[str, Tensor] = {}
     for number, batch in enumerate(group, start=1):
         batch = batch.to(device)
         with autocast, _no_exchange(network, number < len(group)):
-            losses = network(batch.images, batch.targets)
-            loss = torch.stack([value.float() for value in losses.values()]).sum() / accumulate
+            losses = network(batch.images, batch.targets, *divisors)
+            loss = torch.stack([value.float() for value in losses.values()]).sum() / len(group)
             loss.backward()
         for name, value in losses.items():
-            parts[name] = parts.get(name, 0.0) + value.detach().float() / accumulate
-    return parts
+            parts[name] = parts.get(name, 0.0) + value.detach().float() / len(group)
+    return parts, len(group) / accumulate
+
+
+def _divisors(
+    network: nn.Module, group: Sequence[TrainingBatch], device: torch.device
+) -> tuple[dict[str, Tensor], ...]:
+    """What a detector divides the losses of each of several pieces by, as its last argument; for
+    one piece it finds that itself, and a classifier's loss is a mean over equal pieces.
+    """
+    alone: Any = getattr(network, "module", network)
+    if len(group) < 2 or not hasattr(alone, "loss_counts"):
+        return ()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # drop path draws the same again afterwards
+        pieces = (batch.to(device) for batch in group)  # one at a time in memory
+        counts = [alone.loss_counts(piece.images, piece.targets) for piece in pieces]
+    return (alone.divisors(counts),)
 
 
 def _no_exchange(network: nn.Module, more_follow: bool) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from nas.models.detectors.dense_head import STRIDES
+from nas.models.detectors.normalization import batch_divisors, divided
 from nas.models.detectors.reppoints_loss import corner_losses, foreground_loss, reppoints_losses
 from nas.models.detectors.reppoints_targets import (
     CornerTargets,
@@ -20,6 +21,7 @@ from nas.models.detectors.reppoints_targets import (
     gaussian_radius,
     initial_match,
 )
+from nas.utils.distributed import World
 
 HEIGHT, WIDTH = 160, 224
 LEVELS = [(-(-HEIGHT // stride), -(-WIDTH // stride), stride) for stride in STRIDES]
@@ -172,28 +174,23 @@ def test_corner_losses_one_location_at_a_time():
     corners = torch.randn(2, len(POINTS), 6, generator=torch.Generator().manual_seed(3))
     heat, offsets = [0.0, 0.0], [0.0, 0.0]
     for kind in (0, 1):
-        number = targets.here[..., kind].sum().item()
         for image in range(2):
             for place in range(len(POINTS)):
                 p = 1 / (1 + math.exp(-corners[image, place, kind].item()))
                 if targets.here[image, place, kind]:
-                    heat[kind] -= (1 - p) ** 2 * math.log(p) / number
+                    heat[kind] -= (1 - p) ** 2 * math.log(p)
                     for axis in (0, 1):
                         wanted = targets.offsets[image, place, kind, axis].item()
                         distance = abs(corners[image, place, 2 + 2 * kind + axis].item() - wanted)
                         offsets[kind] += (
                             4.5 * distance**2 if distance < 1 / 9 else distance - 1 / 18
-                        ) / number
+                        )
                 else:
-                    heat[kind] -= (
-                        (1 - targets.heat[image, place, kind].item()) ** 4
-                        * p**2
-                        * math.log(1 - p)
-                        / number
-                    )
+                    easy = (1 - targets.heat[image, place, kind].item()) ** 4
+                    heat[kind] -= easy * p**2 * math.log(1 - p)
     found = corner_losses(corners, targets)
-    assert found[0].item() == pytest.approx(sum(heat) / 2, rel=1e-4)
-    assert found[1].item() == pytest.approx(sum(offsets) / 2, rel=1e-4)
+    assert found[0].tolist() == pytest.approx(heat, rel=1e-4)
+    assert found[1].tolist() == pytest.approx(offsets, rel=1e-4)
 
 
 def test_foreground_loss_one_location_at_a_time():
@@ -208,13 +205,9 @@ def test_foreground_loss_one_location_at_a_time():
             logits.sigmoid().flatten().tolist(), weights.flatten().tolist(), strict=True
         )
     ]
-    hits = sum(0.25 * (1 - p) ** 2 * -math.log(p) * w for p, w in covered if w) / sum(
-        w for _, w in covered
-    )
-    misses = sum(0.75 * p**2 * -math.log(1 - p) for p, w in covered if not w) / sum(
-        w > 0 for _, w in covered
-    )
-    assert foreground_loss(logits, weights).item() == pytest.approx(hits + misses, rel=1e-4)
+    hits = sum(0.25 * (1 - p) ** 2 * -math.log(p) * w for p, w in covered if w)
+    misses = sum(0.75 * p**2 * -math.log(1 - p) for p, w in covered if not w)
+    assert foreground_loss(logits, weights).tolist() == pytest.approx([hits, misses], rel=1e-4)
 
 
 def test_verification_losses_are_smooth_and_finite_where_there_is_nothing():
@@ -238,8 +231,16 @@ def test_verification_losses_are_smooth_and_finite_where_there_is_nothing():
         torch.zeros(1, 5, 2), torch.zeros(1, 5, 2, dtype=torch.bool), torch.zeros(1, 5, 2, 2)
     )
     extreme = torch.tensor([-200.0, 0, 200]).repeat(1, 5, 2)
-    assert all(loss.isfinite() for loss in corner_losses(extreme, nothing))
-    assert foreground_loss(extreme, torch.zeros(1, 5, 6)).isfinite()
+    assert all(loss.isfinite().all() for loss in corner_losses(extreme, nothing))
+    assert foreground_loss(extreme, torch.zeros(1, 5, 6)).isfinite().all()
+
+
+def normalised_losses(
+    outputs: dict[str, Tensor], boxes: tuple[Tensor, Tensor], targets: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """As the detector divides them."""
+    sums, counts = reppoints_losses(outputs, boxes, POINTS, LEVELS, targets)
+    return divided(sums, batch_divisors([counts], {"foreground": 0.0}))
 
 
 @pytest.mark.parametrize("counts", [(9, 0, 3), (0, 0, 0)])
@@ -256,7 +257,7 @@ def test_the_losses_of_a_batch_are_those_of_its_parts(counts: tuple[int, ...]):
     outputs = {"logits": noise(4), "corners": noise(6), "foreground": noise(4)}
     around = torch.cat([POINTS - 12, POINTS + 12], dim=1)
     boxes = around + 3 * noise(4), around + 3 * noise(4)
-    found = reppoints_losses(outputs, boxes, POINTS, LEVELS, targets)
+    found = normalised_losses(outputs, boxes, targets)
 
     sizes = [h * w for h, w, _ in LEVELS]
     first = [initial_match(POINTS, LEVELS, each).tolist() for each in given]
@@ -281,17 +282,38 @@ def test_the_losses_of_a_batch_are_those_of_its_parts(counts: tuple[int, ...]):
                 wanted[image, place, targets[image]["labels"][index] - 1] = 1
     focal = sigmoid_focal_loss(outputs["logits"], wanted, reduction="sum") / max(1, wanted.sum())
     assert found["classification"].item() == pytest.approx(focal.item(), rel=1e-4)
-    corners = [corner_targets(POINTS, LEVELS, each) for each in given]
-    heat, offsets = corner_losses(
-        outputs["corners"], CornerTargets(*map(torch.stack, zip(*corners, strict=True)))
+    each_corners = [corner_targets(POINTS, LEVELS, each) for each in given]
+    corners = CornerTargets(*map(torch.stack, zip(*each_corners, strict=True)))
+    heat, offsets = (
+        sum(
+            loss.item() / max(1, int(corners.here[..., kind].sum()))
+            for kind, loss in enumerate(kinds)
+        )
+        / 2
+        for kinds in corner_losses(outputs["corners"], corners)
     )
-    assert found["corners"].item() == pytest.approx(heat.item() / 4)
-    assert found["corner_offsets"].item() == pytest.approx(offsets.item())
+    assert found["corners"].item() == pytest.approx(heat / 4)
+    assert found["corner_offsets"].item() == pytest.approx(offsets)
+    weights = torch.stack(
+        [
+            foreground_weights(POINTS, target["boxes"], target["labels"] - 1, 4, 8)
+            for target in targets
+        ]
+    )
+    hits, misses = foreground_loss(outputs["foreground"], weights).tolist()
+    total, covered = weights.sum().item(), int((weights > 0).sum())
+    assert (0 < total < 1) == (covered > 0) == any(counts)  # less than 1, and divided by
+    assert found["foreground"].item() == pytest.approx(
+        0.1 * (hits / (total or 1) + misses / (covered or 1)), rel=1e-4
+    )
 
 
-def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("counts", [(9, 0, 3, 1), (0, 1, 0, 0), (0, 0, 0, 0)])
+def test_two_processes_with_half_a_batch_each_lose_what_one_does(
+    counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+):
     generator = torch.Generator().manual_seed(10)
-    given = [crowd(count, 11 + count) for count in (9, 0, 3, 1)]
+    given = [crowd(count, 11 + count) for count in counts]
     targets = [{"boxes": boxes, "labels": torch.arange(len(boxes)) % 4 + 1} for boxes in given]
     around = torch.cat([POINTS - 12, POINTS + 12], dim=1) + 3 * torch.randn(
         2, 4, len(POINTS), 4, generator=generator
@@ -303,9 +325,7 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
 
     def lost(share: slice) -> dict[str, Tensor]:
         mine = {name: output[share] for name, output in outputs.items()}
-        return reppoints_losses(
-            mine, (around[0, share], around[1, share]), POINTS, LEVELS, targets[share]
-        )
+        return normalised_losses(mine, (around[0, share], around[1, share]), targets[share])
 
     whole, shares, seen = lost(slice(0, 4)), (slice(0, 2), slice(2, 4)), []
 
@@ -313,10 +333,11 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
         own.append(number.clone())
         return number
 
+    monkeypatch.setattr(World, "current", lambda: World(0, 2))
     for share in shares:
         own: list[Tensor] = []
         monkeypatch.setattr(
-            "nas.models.detectors.reppoints_loss.all_reduce_mean", partial(noted, own)
+            "nas.models.detectors.normalization.all_reduce_mean", partial(noted, own)
         )
         lost(share)
         seen.append(own)
@@ -324,7 +345,7 @@ def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: py
     for share in shares:
         means = iter([sum(both) / 2 for both in zip(*seen, strict=True)])
         monkeypatch.setattr(
-            "nas.models.detectors.reppoints_loss.all_reduce_mean",
+            "nas.models.detectors.normalization.all_reduce_mean",
             lambda _, means=means: next(means),
         )
         halves.append(lost(share))

@@ -16,6 +16,7 @@ from torchvision.ops import generalized_box_iou, roi_align
 
 from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
+from nas.models.detectors.normalization import divided
 from nas.models.detectors.sparse_rcnn import SparseRcnn, _detections
 from nas.models.detectors.sparse_rcnn_head import (
     CODER,
@@ -24,6 +25,7 @@ from nas.models.detectors.sparse_rcnn_head import (
     SelfAttention,
 )
 from nas.models.detectors.sparse_rcnn_loss import hungarian, in_order, matching_cost, set_losses
+from nas.utils.distributed import World
 from search_spaces.layout import Layout
 
 SIZE = (120.0, 80.0)  # of the image: width, height
@@ -206,21 +208,42 @@ def test_costs_equal_one_pair_at_a_time(name: str):
         assert cost[stage, proposal, box].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.fixture
+def network() -> SparseRcnn:
+    spec = DetectorSpec(name="sparse_rcnn", channels=32, proposals=4)
+    built = build_detector(Layout.parse("C1-C1-C1-C1@16"), spec, 3)
+    assert isinstance(built, SparseRcnn)
+    return built
+
+
+def normalised_losses(
+    network: SparseRcnn,
+    logits: Tensor,
+    predicted: Tensor,
+    targets: list[Target],
+    match: Callable[..., Tensor] = hungarian,
+) -> dict[str, Tensor]:
+    """As the detector divides them."""
+    sizes = torch.tensor(SIZE).repeat(len(targets), 2)
+    counts = network.loss_counts([torch.empty(0)] * len(targets), targets)
+    sums = set_losses(logits, predicted, targets, sizes, match)
+    return divided(sums, network.divisors([counts]))
+
+
 @pytest.mark.parametrize("name", TARGETS)
-def test_losses_equal_a_slow_version(name: str):
+def test_losses_equal_a_slow_version(name: str, network: SparseRcnn):
     targets = [TARGETS[name], TARGETS["three boxes"]] if name != "no boxes" else [TARGETS[name]] * 2
     logits, predicted = torch.randn(2, 2, 4, 3) * 2, boxes(2, 2, 4)
-    found = set_losses(logits, predicted, targets, torch.tensor(SIZE).repeat(2, 2))
+    found = normalised_losses(network, logits, predicted, targets)
     expected = slow_losses(logits, predicted, targets)
     assert found.keys() == expected.keys()
     for loss, value in found.items():
         assert value.item() == pytest.approx(expected[loss], rel=1e-4, abs=1e-5)
 
 
-def test_giou_loss_is_torchvisions_over_matched_pairs():
+def test_giou_loss_is_torchvisions_over_matched_pairs(network: SparseRcnn):
     t, predicted = TARGETS["three boxes"], boxes(1, 1, 5)
-    sizes = torch.tensor(SIZE).repeat(1, 2)
-    found = set_losses(torch.zeros(1, 1, 5, 3), predicted, [t], sizes, in_order)
+    found = normalised_losses(network, torch.zeros(1, 1, 5, 3), predicted, [t], in_order)
     expected = 1 - generalized_box_iou(predicted[0, 0, :3], t["boxes"]).diag()
     assert found["bbox_giou"].item() == pytest.approx(2 * expected.mean().item(), rel=1e-5)
 
@@ -235,11 +258,14 @@ def test_gradients_of_the_losses():
     found = hungarian(
         [matching_cost(*each) for each in zip(logits, predicted, targets, sizes, strict=True)]
     )
-    for name in ("classification", "bbox_l1", "bbox_giou"):
+    # Classes are computed in fp32: longer steps, so that rounding does not hide the differences.
+    in_fp32 = {"eps": 1e-2, "atol": 5e-4, "rtol": 0}
+    for name, steps in (("classification", in_fp32), ("bbox_l1", {}), ("bbox_giou", {})):
         arguments = (logits.requires_grad_(), predicted.requires_grad_())
         assert torch.autograd.gradcheck(
             lambda *given, name=name: set_losses(*given, targets, sizes, lambda _: found)[name],
             arguments,
+            **steps,
         )
 
 
@@ -252,26 +278,37 @@ def test_only_matched_proposals_have_a_gradient_of_their_box():
     assert (predicted.grad.abs().sum(dim=-1) > 0).sum() == 1
 
 
-def test_two_processes_with_half_a_batch_each_lose_what_one_does(monkeypatch: pytest.MonkeyPatch):
-    targets = [
-        TARGETS[name]
-        for name in ("more boxes than proposals", "no boxes", "one box", "larger than the image")
-    ]
-    logits, predicted, sizes = (
-        torch.randn(4, 2, 4, 3),
-        boxes(4, 2, 4),
-        torch.tensor(SIZE).repeat(4, 2),
-    )
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (("more boxes than proposals", "no boxes", "one box", "larger than the image"), (6, 3)),
+        (("no boxes", "no boxes", "one box", "no boxes"), (0, 1)),
+        (("no boxes",) * 4, (0, 0)),
+    ],
+    ids=["boxes of both", "one box of the second", "no boxes"],
+)
+def test_two_processes_with_half_a_batch_each_lose_what_one_does(
+    names: tuple[str, ...],
+    numbers: tuple[int, int],
+    network: SparseRcnn,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    targets = [TARGETS[name] for name in names]
+    logits, predicted = torch.randn(4, 2, 4, 3), boxes(4, 2, 4)
 
     def lost(share: slice) -> dict[str, Tensor]:
-        return set_losses(logits[share], predicted[share], targets[share], sizes[share])
+        return normalised_losses(network, logits[share], predicted[share], targets[share])
 
+    def mean(own: Tensor) -> Tensor:
+        handed.append(own.item())
+        return torch.full_like(own, sum(numbers) / 2)
+
+    handed: list[float] = []
     whole = lost(slice(0, 4))
-    monkeypatch.setattr(
-        "nas.models.detectors.sparse_rcnn_loss.all_reduce_mean",
-        lambda tensor: tensor.new_tensor((6 + 3) / 2),
-    )
+    monkeypatch.setattr(World, "current", lambda: World(0, 2))
+    monkeypatch.setattr("nas.models.detectors.normalization.all_reduce_mean", mean)
     halves = [lost(share) for share in (slice(0, 2), slice(2, 4))]
+    assert handed == [numbers[0]] * 3 + [numbers[1]] * 3
     for name, loss in whole.items():
         assert sum(half[name].item() for half in halves) / 2 == pytest.approx(loss.item(), rel=1e-5)
 
@@ -401,13 +438,7 @@ def test_detections_are_the_best_of_all_proposals_and_classes():
     )
 
 
-def test_training_without_targets_is_refused():
-    network = build_detector(
-        Layout.parse("C1-C1-C1-C1@16"),
-        DetectorSpec(name="sparse_rcnn", channels=32, proposals=4),
-        3,
-    )
-    assert isinstance(network, SparseRcnn)
+def test_training_without_targets_is_refused(network: SparseRcnn):
     with pytest.raises(ValueError, match="targets must be given in training"):
         network.train()([torch.rand(3, 64, 64)])
 

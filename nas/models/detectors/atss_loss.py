@@ -25,7 +25,7 @@ from nas.models.detectors.dense_head import (
     focal_loss,
     giou_loss,
 )
-from nas.utils.distributed import all_reduce_mean
+from nas.models.detectors.normalization import Losses
 
 NEAREST = 9  # k, candidates of each level
 INSIDE = 0.01  # pixels
@@ -41,10 +41,9 @@ def atss_losses(
     anchors: Tensor,
     counts: Sequence[int],
     targets: Sequence[dict[str, Tensor]],
-) -> dict[str, Tensor]:
-    """Focal loss and centerness over the number of positives, GIoU loss over the sum of their
-    centerness; numbers and sums are averaged over the processes that train together, and at least 1
-    (as in mmdetection).
+) -> tuple[Losses, Losses]:
+    """Sum focal loss and centerness, which are to be divided by the number of positives, and GIoU
+    loss, by the sum of their centerness; both at least 1 (as in mmdetection).
 
     Args:
         outputs: `cls_logits` [B, N, K], `bbox_regression` [B, N, 4] (deltas, see `decode_boxes`),
@@ -52,24 +51,26 @@ def atss_losses(
         anchors: [N, 4], pixels, of all levels.
         counts: how many of them each level has.
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
+
+    Returns:
+        Sums and counts by name of the loss.
     """
     matched = [match(anchors, counts, target["boxes"]) for target in targets]
     labels, boxes = assigned(targets, matched, anchors)
     positive = (labels != BACKGROUND).float()  # [B, N]
     wanted = centerness_of(centers_of(anchors), boxes) * positive
-    count, weight = all_reduce_mean(torch.stack([positive.sum(), wanted.sum()])).clamp(min=1)
 
     predicted = decode_boxes(outputs["bbox_regression"].float(), anchors)
     giou = giou_loss(torch.where(positive[..., None] > 0, predicted, boxes), boxes) * wanted
     centerness = outputs["bbox_ctrness"].squeeze(2).float()
-    return {
-        "classification": focal_loss(outputs["cls_logits"], labels) / count,
-        "bbox_regression": GIOU_WEIGHT * giou.sum() / weight,
+    sums = {
+        "classification": focal_loss(outputs["cls_logits"], labels),
+        "bbox_regression": GIOU_WEIGHT * giou.sum(),
         "bbox_ctrness": F.binary_cross_entropy_with_logits(
             centerness, wanted, positive, reduction="sum"
-        )
-        / count,
+        ),
     }
+    return sums, {**dict.fromkeys(sums, positive.sum()), "bbox_regression": wanted.sum()}
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
@@ -83,6 +84,14 @@ def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
     centers = centers_of(anchors) + deltas[..., :2] * SHIFT_STD * sides
     halves = (deltas[..., 2:] * SIZE_STD).clamp(max=MAX_LOG_SIZE).exp() * sides / 2
     return torch.cat([centers - halves, centers + halves], dim=-1)
+
+
+def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Deltas [N, 4] of boxes [N, 4] on anchors [N, 4], the inverse of `decode_boxes`."""
+    sides = anchors[:, 2:] - anchors[:, :2]
+    shifts = (centers_of(boxes) - centers_of(anchors)) / sides / SHIFT_STD
+    sizes = ((boxes[:, 2:] - boxes[:, :2]) / sides).log() / SIZE_STD
+    return torch.cat([shifts, sizes], dim=1)
 
 
 def match(anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:

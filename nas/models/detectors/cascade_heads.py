@@ -17,7 +17,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from nas.models.detectors.dense_head import giou_loss
 from nas.models.detectors.faster_rcnn import POSITIVE_SHARE, ROI_SIZE, BoxPredictor, PyramidRoIAlign
-from nas.utils.distributed import all_reduce_mean
+from nas.models.detectors.region_losses import region_weights
 
 CONVOLUTIONS = 4  # of a box head and of a mask head
 MASK_ROI_SIZE = 14
@@ -46,9 +46,7 @@ class Sampled:
     proposed: list[Tensor]
 
     def of_objects(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Select the positives of values that are given image by image, [S, ...] each, and join
-        them: [P, ...].
-        """
+        """Select the positives of values that are given image by image, [S, ...] each."""
         return [part[:count] for part, count in zip(parts, self.positives, strict=True)]
 
 
@@ -158,24 +156,18 @@ class CascadeStage(RoIHeads):
         return decoded
 
     def box_losses(self, logits: Tensor, offsets: Tensor, sampled: Sampled) -> dict[str, Tensor]:
-        """Cross-entropy over all boxes, and GIoU of those of objects, moved, over the number of all
-        (Swin's configuration has smooth L1 replaced so); the number averaged over the processes
-        that train together.
+        """Sum cross-entropy over images, each the mean over an image's boxes, and GIoU of those of
+        objects, moved, in the same way (Swin's configuration has smooth L1 replaced so).
         """
         boxes, labels, wanted = (
             torch.cat(parts) for parts in (sampled.boxes, sampled.labels, sampled.wanted)
         )
-        count = all_reduce_mean(logits.new_full((), len(labels))).clamp(min=1)
-        positive = labels > 0
-        giou = (
-            giou_loss(
-                torch.where(positive[:, None], self.moved(boxes, offsets, labels), wanted), wanted
-            )
-            * positive
-        )
+        weights, positive = region_weights(sampled.labels), labels > 0
+        moved = self.moved(boxes, offsets, labels)
+        giou = giou_loss(torch.where(positive[:, None], moved, wanted), wanted) * positive
         return {
-            "classifier": F.cross_entropy(logits, labels, reduction="sum") / count,
-            "box_reg": GIOU_WEIGHT * giou.sum() / count,
+            "classifier": (F.cross_entropy(logits, labels, reduction="none") * weights).sum(),
+            "box_reg": GIOU_WEIGHT * (giou * weights).sum(),
         }
 
     @torch.no_grad()

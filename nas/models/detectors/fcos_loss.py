@@ -19,7 +19,7 @@ from nas.models.detectors.dense_head import (
     focal_loss,
     giou_loss,
 )
-from nas.utils.distributed import all_reduce_mean
+from nas.models.detectors.normalization import Losses
 
 CENTER_RADIUS = 1.5  # in strides
 SCALE_RANGE = (
@@ -36,9 +36,9 @@ def fcos_losses(
     strides: Tensor,
     targets: Sequence[dict[str, Tensor]],
     ends: tuple[int, int],
-) -> dict[str, Tensor]:
-    """Focal loss, GIoU loss and centerness, each over the number of positives, averaged over the
-    processes that train together.
+) -> tuple[Losses, Losses]:
+    """Sum focal loss, GIoU loss and centerness, and count the positives, which each is to be
+    divided by.
 
     Args:
         outputs: `cls_logits` [B, N, K], `bbox_regression` [B, N, 4] (distances to the sides, in
@@ -48,12 +48,14 @@ def fcos_losses(
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
         ends: how many of the locations are of the first level, which takes all smaller objects, and
             of the last, which takes all larger ones.
+
+    Returns:
+        Sums and counts by name of the loss.
     """
     matched = [match(points, strides, target["boxes"], ends) for target in targets]
     around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)
     labels, boxes = assigned(targets, matched, around)
     positive = labels != BACKGROUND  # [B, N]
-    count = all_reduce_mean(positive.sum().float()).clamp(min=1)
 
     distances = outputs["bbox_regression"].float() * strides[:, None]
     predicted = torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=2)
@@ -63,11 +65,12 @@ def fcos_losses(
     centerness = F.binary_cross_entropy_with_logits(
         outputs["bbox_ctrness"].squeeze(2).float(), wanted, reduction="none"
     )
-    return {
-        "classification": focal_loss(outputs["cls_logits"], labels) / count,
-        "bbox_regression": giou.sum() / count,
-        "bbox_ctrness": (centerness * positive).sum() / count,
+    sums = {
+        "classification": focal_loss(outputs["cls_logits"], labels),
+        "bbox_regression": giou.sum(),
+        "bbox_ctrness": (centerness * positive).sum(),
     }
+    return sums, dict.fromkeys(sums, positive.sum())
 
 
 def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int]) -> Tensor:

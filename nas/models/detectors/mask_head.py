@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.utils.distributed import all_reduce_mean
-
 MASK_SIZE = 28  # cells along each side of a box
 
 
@@ -57,20 +55,22 @@ def _pixels(masks: Tensor, objects: Tensor, rows: Tensor, columns: Tensor) -> Te
     return masks[objects[:, None, None], row[:, :, None], column[:, None, :]] * inside
 
 
-def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor) -> Tensor:
-    """Binary cross-entropy of the masks of the right classes, averaged over cells and boxes, over
-    the processes that train together. A box whose target is empty teaches nothing: its object came
-    without a mask.
+def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor, per_image: Sequence[int]) -> Tensor:
+    """Sum over images the binary cross-entropy of the masks of the right classes, each the mean
+    over cells and the boxes of an image. A box whose target is empty teaches nothing: its object
+    came without a mask.
 
     Args:
         logits: [P, K, M, M], one mask a class.
         labels: [P] from 1.
         wanted: [P, M, M] of 0 and 1.
+        per_image: how many of the P boxes each image has.
     """
     own = logits[torch.arange(len(labels), device=labels.device), labels - 1].float()
     each = F.binary_cross_entropy_with_logits(own, wanted, reduction="none").mean(dim=(1, 2))
-    counts = wanted.flatten(1).any(dim=1)
-    return (each * counts).sum() / all_reduce_mean(counts.sum().float()).clamp(min=1)
+    counts = wanted.flatten(1).any(dim=1).float().split(list(per_image))
+    weights = torch.cat([part / part.sum().clamp(min=1) for part in counts])
+    return (each * weights).sum()
 
 
 def averaged_masks(logits: Sequence[Tensor], labels: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 are the published configuration's) without a step that waits for the GPU: positives are masked,
 never counted out or indexed.
 
-Sums are over the number of positives of the batch, averaged over the processes that train together;
-the published implementation counts at least one for every image.
+Sums are to be divided by the number of positives of the batch; the published implementation counts
+at least one for every image.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nas.models.detectors.atss_loss import match
 from nas.models.detectors.dense_head import BACKGROUND, assigned, focal_loss, giou_loss
+from nas.models.detectors.normalization import Losses
 from nas.models.detectors.reppoints_targets import (
     CornerTargets,
     Levels,
@@ -23,7 +24,6 @@ from nas.models.detectors.reppoints_targets import (
     foreground_weights,
     initial_match,
 )
-from nas.utils.distributed import all_reduce_mean
 
 INITIAL_WEIGHT, REFINED_WEIGHT = 1.0, 2.0  # of the GIoU losses
 HEAT_WEIGHT, OFFSET_WEIGHT = 0.25, 1.0
@@ -39,8 +39,8 @@ def reppoints_losses(
     points: Tensor,
     levels: Levels,
     targets: Sequence[dict[str, Tensor]],
-) -> dict[str, Tensor]:
-    """Compute the losses of classes, initial and refined boxes, corners and foreground.
+) -> tuple[Losses, Losses]:
+    """Sum the losses of classes, initial and refined boxes, corners and foreground.
 
     Args:
         outputs: what `RepPointsHead` gives.
@@ -50,10 +50,12 @@ def reppoints_losses(
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
 
     Returns:
-        Scalars by name, averaged over the processes that train together.
+        Sums, and what they are to be divided by, by name of the loss; of corners one of each kind
+        [2], of the foreground one of what is covered and one of the rest [2].
     """
-    regressed = _regression_losses(outputs["logits"], boxes, points, levels, targets)
-    return {**regressed, **_verification_losses(outputs, points, levels, targets)}
+    regressed, numbers = _regression_losses(outputs["logits"], boxes, points, levels, targets)
+    verified, counts = _verification_losses(outputs, points, levels, targets)
+    return {**regressed, **verified}, {**numbers, **counts}
 
 
 def _regression_losses(
@@ -62,7 +64,7 @@ def _regression_losses(
     points: Tensor,
     levels: Levels,
     targets: Sequence[dict[str, Tensor]],
-) -> dict[str, Tensor]:
+) -> tuple[Losses, Losses]:
     """Classes and refined boxes go by ATSS on the initial boxes, as in the published
     configuration.
     """
@@ -76,58 +78,62 @@ def _regression_losses(
     nowhere = torch.cat([points, points], dim=1)
     first_labels, first_boxes = assigned(targets, first, nowhere)
     labels, second_boxes = assigned(targets, second, nowhere)
-    return {
-        "classification": focal_loss(logits, labels) / _number(labels != BACKGROUND),
-        "initial_boxes": INITIAL_WEIGHT
-        * _box_loss(initial, first_boxes, first_labels != BACKGROUND),
-        "refined_boxes": REFINED_WEIGHT * _box_loss(refined, second_boxes, labels != BACKGROUND),
+    early, late = first_labels != BACKGROUND, labels != BACKGROUND
+    sums = {
+        "classification": focal_loss(logits, labels),
+        "initial_boxes": INITIAL_WEIGHT * _box_loss(initial, first_boxes, early),
+        "refined_boxes": REFINED_WEIGHT * _box_loss(refined, second_boxes, late),
     }
+    return sums, {**dict.fromkeys(sums, late.sum()), "initial_boxes": early.sum()}
 
 
 def _verification_losses(
     outputs: dict[str, Tensor], points: Tensor, levels: Levels, targets: Sequence[dict[str, Tensor]]
-) -> dict[str, Tensor]:
+) -> tuple[Losses, Losses]:
     num_classes, stride = outputs["foreground"].shape[2], levels[0][2]
-    corners = [corner_targets(points, levels, target["boxes"]) for target in targets]
-    heat, offsets = corner_losses(
-        outputs["corners"].float(), CornerTargets(*map(torch.stack, zip(*corners, strict=True)))
+    found = [corner_targets(points, levels, target["boxes"]) for target in targets]
+    corners = CornerTargets(*map(torch.stack, zip(*found, strict=True)))
+    heat, offsets = corner_losses(outputs["corners"].float(), corners)
+    weights = torch.stack(
+        [
+            foreground_weights(points, t["boxes"], t["labels"] - 1, num_classes, stride)
+            for t in targets
+        ]
     )
-    weights = [
-        foreground_weights(points, t["boxes"], t["labels"] - 1, num_classes, stride)
-        for t in targets
-    ]
-    return {
-        "corners": HEAT_WEIGHT * heat,
-        "corner_offsets": OFFSET_WEIGHT * offsets,
-        "foreground": FOREGROUND_WEIGHT
-        * foreground_loss(outputs["foreground"].float(), torch.stack(weights)),
+    sums = {
+        "corners": HEAT_WEIGHT * heat / 2,  # the mean of both kinds
+        "corner_offsets": OFFSET_WEIGHT * offsets / 2,
+        "foreground": FOREGROUND_WEIGHT * foreground_loss(outputs["foreground"].float(), weights),
     }
+    here, covered = corners.here.sum(dim=(0, 1)), torch.stack([weights.sum(), (weights > 0).sum()])
+    return sums, {"corners": here, "corner_offsets": here, "foreground": covered}
 
 
 def corner_losses(corners: Tensor, targets: CornerTargets) -> tuple[Tensor, Tensor]:
-    """CornerNet's focal loss (equation 1) and the smooth L1 loss of offsets, each over the number
-    of corners of its kind, the mean of upper left and lower right ones.
+    """Sum CornerNet's focal loss (equation 1) and the smooth L1 loss of offsets, each for upper
+    left and lower right corners: [2], [2]. They are to be divided by the number of corners of their
+    kind.
 
     Args:
         corners: [B, N, 6], logits of both and offsets to both.
         targets: with a leading dimension B.
     """
     logits, offsets = corners[..., :2], corners[..., 2:].unflatten(2, (2, 2))
-    number = _number(targets.here, dim=(0, 1))  # [2]
     probability = logits.sigmoid()
     hard, easy = HEAT_POWERS
     hits = -F.logsigmoid(logits) * (1 - probability) ** hard
     misses = -F.logsigmoid(-logits) * probability**hard * (1 - targets.heat) ** easy
-    heat = torch.where(targets.here, hits, misses).sum(dim=(0, 1)) / number
+    heat = torch.where(targets.here, hits, misses).sum(dim=(0, 1))
     distance = F.smooth_l1_loss(offsets, targets.offsets, beta=OFFSET_BETA, reduction="none").sum(
         dim=3
     )
-    return heat.mean(), ((distance * targets.here).sum(dim=(0, 1)) / number).mean()
+    return heat, (distance * targets.here).sum(dim=(0, 1))
 
 
 def foreground_loss(logits: Tensor, weights: Tensor) -> Tensor:
-    """Focal loss where every object has the same weight (RepPoints v2, section 3.2): of what is
-    covered over the sum of its weights, of the rest over the number of what is covered.
+    """Sum focal loss where every object has the same weight (RepPoints v2, section 3.2): of what is
+    covered, to be divided by the sum of its weights, and of the rest, by the number of what is
+    covered: [2].
 
     Args:
         logits: [B, N, K].
@@ -137,16 +143,10 @@ def foreground_loss(logits: Tensor, weights: Tensor) -> Tensor:
     probability = logits.sigmoid()
     hits = -F.logsigmoid(logits) * (1 - probability) ** FOCAL_GAMMA * FOCAL_ALPHA * weights
     misses = -F.logsigmoid(-logits) * probability**FOCAL_GAMMA * (1 - FOCAL_ALPHA) * ~covered
-    total = all_reduce_mean(weights.sum())
-    return hits.sum() / torch.where(total > 0, total, 1) + misses.sum() / _number(covered)
+    return torch.stack([hits.sum(), misses.sum()])
 
 
 def _box_loss(predicted: Tensor, wanted: Tensor, positive: Tensor) -> Tensor:
-    """GIoU loss over the number of positives."""
+    """Sum the GIoU loss over positives."""
     losses = giou_loss(torch.where(positive[..., None], predicted, wanted), wanted)
-    return (losses * positive).sum() / _number(positive)
-
-
-def _number(positive: Tensor, dim: tuple[int, ...] | None = None) -> Tensor:
-    """Number of positives, at least 1, averaged over the processes that train together."""
-    return all_reduce_mean(positive.sum(dim).float()).clamp(min=1)
+    return (losses * positive).sum()

@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from nas.models.detectors.dense_head import BACKGROUND, assigned, focal_loss, giou_loss
-from nas.utils.distributed import all_reduce_mean
+from nas.models.detectors.normalization import Losses
 
 CLS_WEIGHT, L1_WEIGHT, GIOU_WEIGHT = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0  # those of `focal_loss`
@@ -83,9 +83,9 @@ def set_losses(
     targets: Sequence[dict[str, Tensor]],
     sizes: Tensor,
     match: Callable[[Sequence[Tensor]], Tensor] = hungarian,
-) -> dict[str, Tensor]:
-    """Focal, L1 and GIoU loss, weighted, summed over the stages, over the number of boxes, which is
-    averaged over the processes that train together.
+) -> Losses:
+    """Sum focal, L1 and GIoU loss, weighted, over the stages; each is to be divided by the number
+    of boxes.
 
     Args:
         logits: [B, S, P, K].
@@ -106,13 +106,10 @@ def set_losses(
     labels, truth = assigned(targets, list(found.flatten(1)), torch.zeros_like(boxes[0]))
     positive = labels != BACKGROUND
     matched = torch.where(positive[..., None], boxes, truth)  # nothing else has a gradient
-    count = all_reduce_mean(
-        logits.new_full((), sum(len(target["labels"]) for target in targets))
-    ).clamp(min=1)
     l1 = ((matched - truth) / sizes[:, None]).abs().sum()
     giou = (giou_loss(matched, truth) * positive).sum()
     return {
-        "classification": CLS_WEIGHT * focal_loss(logits, labels) / count,
-        "bbox_l1": L1_WEIGHT * l1 / count,
-        "bbox_giou": GIOU_WEIGHT * giou / count,
+        "classification": CLS_WEIGHT * focal_loss(logits, labels),
+        "bbox_l1": L1_WEIGHT * l1,
+        "bbox_giou": GIOU_WEIGHT * giou,
     }

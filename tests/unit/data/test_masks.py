@@ -315,40 +315,58 @@ def test_the_loss_by_hand():
     # Logits of 0 cost log 2 a cell whatever is wanted; of t where 1 is wanted log(1 + exp(-t)).
     logits, wanted = torch.zeros(3, 4, 28, 28), torch.zeros(3, 28, 28)
     wanted[:2, :14] = 1
-    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx(math.log(2))
+    labels = torch.tensor([1, 2, 3])
+    assert mask_loss(logits, labels, wanted, [3]).item() == pytest.approx(math.log(2))
     logits[0, 0] = torch.where(wanted[0] > 0, 3.0, -3.0)
     right = math.log(1 + math.exp(-3))
-    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx(
-        (right + math.log(2)) / 2
-    )
+    assert mask_loss(logits, labels, wanted, [3]).item() == pytest.approx((right + math.log(2)) / 2)
     logits[1, 1] = torch.where(wanted[1] > 0, -3.0, 3.0)
-    assert mask_loss(logits, torch.tensor([1, 2, 3]), wanted).item() == pytest.approx(
-        (right + right + 3) / 2
-    )
-    other_class = mask_loss(logits, torch.tensor([4, 4, 4]), wanted)
+    assert mask_loss(logits, labels, wanted, [3]).item() == pytest.approx((right + right + 3) / 2)
+    other_class = mask_loss(logits, torch.tensor([4, 4, 4]), wanted, [3])
     assert other_class.item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("per_image", "first", "second"),
+    [([3], 1 / 2, 1 / 2), ([2, 1], 1 / 2, 1 / 2), ([1, 2], 1, 1), ([0, 1, 0, 1, 1], 1, 1)],
+)
+def test_the_loss_is_a_sum_over_images_of_their_means(
+    per_image: list[int], first: float, second: float
+):
+    # Three boxes, the last without a mask.
+    generator = torch.Generator().manual_seed(3)
+    logits, labels = torch.randn(3, 2, 4, 4, generator=generator), torch.tensor([1, 2, 2])
+    wanted = (torch.rand(3, 4, 4, generator=generator) < 0.5).float()
+    wanted[2] = 0
+    alone = [
+        mask_loss(logits[i : i + 1], labels[i : i + 1], wanted[i : i + 1], [1]) for i in (0, 1)
+    ]
+    assert mask_loss(logits, labels, wanted, per_image).item() == pytest.approx(
+        (first * alone[0] + second * alone[1]).item()
+    )
 
 
 def test_boxes_without_masks_and_no_boxes_cost_nothing():
     logits = torch.randn(2, 3, 28, 28, requires_grad=True)
-    loss = mask_loss(logits, torch.tensor([1, 3]), torch.zeros(2, 28, 28))
+    loss = mask_loss(logits, torch.tensor([1, 3]), torch.zeros(2, 28, 28), [1, 1])
     loss.backward()
     assert (loss, logits.grad.abs().max()) == (0, 0)
     none = torch.zeros(0, 3, 28, 28, requires_grad=True)
-    loss = mask_loss(none, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 28, 28))
+    loss = mask_loss(none, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 28, 28), [0, 0])
     loss.backward()
     assert loss == 0
 
 
-def test_the_gradient_of_the_loss():
+@pytest.mark.parametrize(("per_image", "boxes"), [([3], (3, 3, 3)), ([1, 0, 2], (1, 2, 2))])
+def test_the_gradient_of_the_loss(per_image: list[int], boxes: tuple[int, ...]):
     generator = torch.Generator().manual_seed(2)
     logits = torch.randn(3, 2, 4, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     wanted = (torch.rand(3, 4, 4, generator=generator) < 0.5).double()
-    mask_loss(logits, torch.tensor([1, 2, 1]), wanted).backward()
+    mask_loss(logits, torch.tensor([1, 2, 1]), wanted, per_image).backward()
     for place, label in enumerate(
         (0, 1, 0)
-    ):  # (sigmoid - wanted) / cells / boxes, for the right class alone
-        expected = (logits[place, label].sigmoid() - wanted[place]) / 16 / 3
+    ):  # (sigmoid - wanted) / cells / boxes of the image, for the right class alone
+        expected = (logits[place, label].sigmoid() - wanted[place]) / 16 / boxes[place]
         assert torch.allclose(
             logits.grad[place, label].float(), expected.detach().float(), atol=1e-7
         )
