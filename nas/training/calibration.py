@@ -1,226 +1,118 @@
-"""Gradient calibration: weights scaled so that the gradients of all layers have similar size before
-training starts.
-
-Hong et al. (CVPR 2022), section 4.3, Algorithm 1, after Kraehenbuehl et al. (arXiv 1511.06856):
-with C_k the mean square of the gradient of layer k, r_k = (C_k / geometric mean of C)^alpha and W_k
-<- r_k W_k. A positive power is right: in a chain of homogeneous layers scaling W_k by r leaves its
-own gradient alone and multiplies every other by r.
-
-Stated here because the paper leaves it open: a layer is the weight of one convolution or linear map
-(q, k and v are one); the loss is the detector's own on real images, one batch, fp32, batch norm in
-training mode, its running statistics restored afterwards; layers without a gradient are skipped and
-named. `definition="relative"` divides C_k by the mean square of W_k, which is the ratio of the
-cited source. More than one pass spreads the layers of residual branches again: the best pass is
-kept.
+"""What is set before the first step from the training data: outputs or weights, as the request
+says.
 """
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec
-from nas.data.dataset import Batch
-from nas.errors import NonFiniteLoss
+from nas.data.coco import CocoSplit
+from nas.data.dataloader import make_loader
+from nas.data.dataset import Batch, DetectionDataset, DetectionItem
+from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler
+from nas.data.transforms import train_resize_flip
 from nas.models.detectors import Detector
-from nas.reports import CalibrationReport
-from nas.utils.distributed import all_reduce_mean
+from nas.models.detectors.output_calibration import TrainingSample
+from nas.training.gradient_calibration import calibrate_gradients, undisturbed
+from nas.utils.distributed import World
 
-_GROUPS = {".attention.": "attention", ".mlp.": "mlp", ".merging.": "merging"}
+SAMPLED_VIEWS = 1000  # images whose boxes are looked at, or views of fewer images
+MOST_LOCATIONS = 40_000_000  # of all these together: anchors of large images take long to match
+LEAST_VIEWS = 64
+SAMPLED_PIXELS = 64  # images that are decoded, for what follows from the network
+AT_ONCE = 8  # of them in memory
 
 
 @dataclass(frozen=True)
-class _Measurement:
-    """Log C of every layer that has a gradient, and the loss."""
-
-    log_c: dict[str, float]
-    loss: float
-
-    @property
-    def spread(self) -> float:
-        return statistics.pstdev(self.log_c.values())
-
-    @property
-    def log_ratio(self) -> float:
-        return max(self.log_c.values()) - min(self.log_c.values())
-
-    def group_means(self) -> dict[str, float]:
-        groups: dict[str, list[float]] = {}
-        for name, value in self.log_c.items():
-            groups.setdefault(_group(name), []).append(value)
-        return {group: statistics.fmean(values) for group, values in groups.items()}
-
-
-def calibration_layers(detector: Detector, scope: str) -> dict[str, Tensor]:
-    """Trainable weights of convolutions and linear maps.
+class CalibrationData:
+    """The training images that a detector is calibrated on.
 
     Args:
-        detector: whose weights.
-        scope: `backbone`, or `detector`: all but the predictors.
-
-    Returns:
-        Parameters by name.
+        split: the training split.
+        recipe: how its images are resized and augmented, and their number in memory.
+        seed: of the training.
+        cache_bytes: what decoded images may take of this machine's disk.
+        device: of the detector.
     """
-    root = "backbone.backbone." if scope == "backbone" else ""
-    excluded = {id(predictor) for predictor in detector.predictors()}
-    return {
-        name: module.weight
-        for name, module in detector.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-        and name.startswith(root)
-        and id(module) not in excluded
-        and module.weight.requires_grad
-    }
+
+    split: CocoSplit
+    recipe: Recipe
+    seed: int
+    cache_bytes: int
+    device: torch.device
+
+    def loader(self, size: int, world: World) -> DataLoader[DetectionItem]:
+        """Load augmented batches of `size` images, of which each process has its share."""
+        order = AspectRatioBatchSampler(self.split.images, size, self.seed)
+        view = train_resize_flip(self.recipe)
+        shared = DistributedBatchSampler(order, world)
+        return make_loader(self.split, view, shared, workers=0, cache_bytes=self.cache_bytes)
 
 
 def calibrate(
-    detector: Detector, batches: Sequence[Batch], spec: CalibrationSpec
-) -> CalibrationReport:
-    """Scale the weights of `detector` in place.
-
-    The first pass always counts, as in Algorithm 1; later ones as long as they make the spread
-    smaller.
+    detector: Detector, spec: CalibrationSpec, data: CalibrationData
+) -> dict[str, Any] | None:
+    """Calibrate a detector that was just initialised, in place, as a request says.
 
     Args:
-        detector: initialised, untrained; its mode and running statistics are as before on return,
-            gradients are dropped.
-        batches: on the detector's device; their gradients are averaged, so that together they need
-            no more memory than one, and over the processes that train together.
-        spec: definition, alpha, passes and scope.
+        detector: its mode and running statistics are as before on return.
+        spec: whether and how.
+        data: training images.
+
+    Returns:
+        What was measured and set, plain JSON with the key `definition`; None where calibration is
+        off.
 
     Raises:
-        NonFiniteLoss: the loss or a gradient is not a number; the weights are as before.
+        NonFiniteLoss: with a definition by gradients: the loss or a gradient is not a number.
     """
-    layers = calibration_layers(detector, spec.scope)
-    original = {name: weight.detach().clone() for name, weight in layers.items()}
-    with _undisturbed(detector):
-        try:
-            before = current = _measure(detector, layers, batches, spec.definition)
-            factors = dict.fromkeys(before.log_c, 0.0)  # logarithms, since the start
-            best, kept, passes = before, factors, 0
-            for number in range(1, spec.passes + 1):
-                factors = {
-                    name: factor + _log_step(name, current, spec.alpha)
-                    for name, factor in factors.items()
-                }
-                _set_weights(layers, original, factors)
-                current = _measure(detector, layers, batches, spec.definition)
-                if passes and current.spread >= best.spread:
-                    break
-                best, kept, passes = current, factors, number
-        except NonFiniteLoss:
-            _set_weights(layers, original, {})
-            raise
-    _set_weights(layers, original, kept)
-    return _report(before, best, kept, passes, skipped=sorted(set(layers) - set(before.log_c)))
+    if not spec.enabled:
+        return None
+    if spec.definition == "outputs":
+        return {"definition": "outputs", **_calibrate_outputs(detector, data)}
+    report = calibrate_gradients(detector, _gradient_batches(data), spec)
+    return {"definition": spec.definition, **report.to_dict()}
 
 
-def _log_step(name: str, measured: _Measurement, alpha: float) -> float:
-    """log r_k = alpha (log C_k - mean of log C); 0 for a layer that lost its gradient on the
-    way.
+def _calibrate_outputs(detector: Detector, data: CalibrationData) -> dict[str, Any]:
+    """The same on every process, whatever their number."""
+    devices = [data.device] if data.device.type == "cuda" else []
+    with undisturbed(detector), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)  # the sampling of regions
+        sample = training_sample(data)
+        return {"views": len(sample.targets), **detector.calibrate_outputs(sample)}
+
+
+def training_sample(data: CalibrationData) -> TrainingSample:
+    """Draw up to 1000 views of training images with their boxes, every image equally often, and
+    decode 64 of them; the same draw for the same data, recipe and seed.
     """
-    return (
-        alpha * (measured.log_c[name] - statistics.fmean(measured.log_c.values()))
-        if name in measured.log_c
-        else 0.0
-    )
+    dataset = DetectionDataset(data.split, train_resize_flip(data.recipe), data.cache_bytes)
+    generator = torch.Generator().manual_seed(data.seed)
+    order = torch.randperm(len(dataset), generator=generator).tolist()
+    longest = data.recipe.long_side * max(data.recipe.short_sides)
+    most = min(SAMPLED_VIEWS, max(LEAST_VIEWS, MOST_LOCATIONS // (longest // 5)))
+    rounds = max(1, most // len(order))
+    views = [dataset.target(index, seed) for seed in range(rounds) for index in order[:most]]
+    size = data.recipe.images_per_gpu or min(data.recipe.batch, AT_ONCE)
+    loaded = itertools.islice(data.loader(size, World()), -(-SAMPLED_PIXELS // size))
+    on_device = [batch.to(data.device) for batch in loaded]
+    targets = [{key: value.to(data.device) for key, value in target.items()} for target, _ in views]
+    return TrainingSample(targets, [draw.size for _, draw in views], on_device)
 
 
-@torch.no_grad()
-def _set_weights(
-    layers: dict[str, Tensor], original: dict[str, Tensor], factors: dict[str, float]
-) -> None:
-    for name, weight in layers.items():
-        weight.copy_(original[name] * math.exp(factors.get(name, 0.0)))
-
-
-def _measure(
-    detector: Detector, layers: dict[str, Tensor], batches: Sequence[Batch], definition: str
-) -> _Measurement:
-    """One backward pass of the detector's loss; the same random draws (of proposals, say) every
-    time.
-    """
-    detector.zero_grad(set_to_none=True)
-    total = 0.0
-    devices = (
-        [layers_device]
-        if (layers_device := next(iter(layers.values())).device).type == "cuda"
-        else []
-    )
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
-        for batch in batches:
-            loss = torch.stack(list(detector(batch.images, batch.targets).values())).sum() / len(
-                batches
-            )
-            loss.backward()
-            total += loss.item()
-    total = all_reduce_mean(torch.tensor(total)).item()
-    log_c = {}
-    for name, weight in layers.items():
-        c = (
-            0.0
-            if weight.grad is None
-            else all_reduce_mean(weight.grad).double().square().mean().item()
-        )
-        if definition == "relative":
-            c /= weight.detach().double().square().mean().item()
-        if not math.isfinite(c) or not math.isfinite(total):
-            raise NonFiniteLoss(f"calibration: loss {total}, mean squared gradient {c} in {name}")
-        if c > 0:
-            log_c[name] = math.log(c)
-    return _Measurement(log_c, total)
-
-
-@contextmanager
-def _undisturbed(detector: nn.Module) -> Iterator[None]:
-    """Training mode inside; mode and buffers as before outside, gradients dropped."""
-    was_training = detector.training
-    buffers = {name: buffer.clone() for name, buffer in detector.named_buffers()}
-    detector.train()
-    try:
-        yield
-    finally:
-        detector.train(was_training)
-        detector.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for name, buffer in detector.named_buffers():
-                buffer.copy_(buffers[name])
-
-
-def _group(name: str) -> str:
-    for part, group in _GROUPS.items():
-        if part in name:
-            return group
-    return "convolution" if name.startswith("backbone.backbone.") else "neck and head"
-
-
-def _report(
-    before: _Measurement,
-    after: _Measurement,
-    factors: dict[str, float],
-    passes: int,
-    *,
-    skipped: list[str],
-) -> CalibrationReport:
-    return CalibrationReport(
-        layers=len(before.log_c),
-        skipped=tuple(skipped),
-        passes=passes,
-        spread_before=before.spread,
-        spread_after=after.spread,
-        ratio_before=math.exp(before.log_ratio),
-        ratio_after=math.exp(after.log_ratio),
-        loss_before=before.loss,
-        loss_after=after.loss,
-        factor_min=math.exp(min(factors.values())),
-        factor_max=math.exp(max(factors.values())),
-        group_means_before=before.group_means(),
-        group_means_after=after.group_means(),
-    )
+def _gradient_batches(data: CalibrationData) -> list[Batch]:
+    """One batch of training images, in pieces that take no more memory than a training step."""
+    world = World.current()
+    size = data.recipe.images_at_once(world.size)
+    if data.recipe.precision == "bf16" and size % (2 * world.size) == 0:
+        size //= 2  # calibration runs in fp32
+    loader = data.loader(size, world)
+    return [batch.to(data.device) for batch in itertools.islice(loader, data.recipe.batch // size)]

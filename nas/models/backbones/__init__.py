@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from nas.config.choices import Init
 from nas.models.backbones.graph import Node, backbone_graph
 from nas.models.backbones.hybrid import HybridBackbone
-from nas.models.backbones.init import he_init_
+from nas.models.backbones.init import he_init_, init_backbone_
 from search_spaces.layout import Layout
 
 __all__ = ["HybridBackbone", "backbone_dims", "build_backbone", "he_init_", "layout_graph"]
@@ -25,12 +26,15 @@ def backbone_dims(layout: Layout) -> dict[str, object]:
     return {"stages": stages, **{name: getattr(layout, name) for name in names}}
 
 
-def build_backbone(layout: Layout) -> HybridBackbone:
-    """Build the network of a layout, He-initialised; on the meta device where that is the default
-    device.
+def build_backbone(layout: Layout, init: Init = "he") -> HybridBackbone:
+    """Build the network of a layout; on the meta device where that is the default device.
+
+    Args:
+        layout: stages, stem and norm.
+        init: how its weights are drawn, see `init_backbone_`.
     """
     backbone = HybridBackbone(**backbone_dims(layout))  # type: ignore[arg-type]
-    he_init_(backbone)
+    init_backbone_(backbone, init)
     return backbone
 
 

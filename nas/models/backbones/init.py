@@ -1,15 +1,64 @@
-"""He initialisation of a whole network (He et al., ICCV 2015; the paper's choice, section 3)."""
+"""Initial weights of networks: He's everywhere (He et al., ICCV 2015; the paper's choice, section
+3), or Swin's in the attention stages.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import nn
 
+from nas.config.choices import Init
 from nas.models.backbones.stems import PatchStem
-from nas.models.backbones.swin_stage import WindowAttention
+from nas.models.backbones.swin_stage import (
+    AttentionStage,
+    PatchMerging,
+    SwinBlock,
+    WindowAttention,
+)
 
 POSITION_STD = 0.02  # Swin's
+LINEAR_STD = 0.02  # Swin's, of every linear map of its blocks
+
+
+def init_backbone_(backbone: nn.Module, init: Init = "he") -> None:
+    """Initialise a backbone in place.
+
+    Args:
+        backbone: of any layout.
+        init: `he`, see `he_init_`; `swin` also draws the linear maps of Swin blocks and patch
+            mergings from a normal distribution of deviation 0.02 that is cut off at two deviations,
+            and sets their biases to 0 (Liu et al., ICCV 2021, the published code); `swin_scaled`
+            is `swin` with the last layer of each residual branch, of attention and MLP, divided by
+            the root of the number of branches in its stage (Radford et al. 2019, section 2.3).
+    """
+    he_init_(backbone)
+    if init != "he":
+        for module in backbone.modules():
+            if isinstance(module, (SwinBlock, PatchMerging)):
+                _swin_init_(module)
+    if init == "swin_scaled":
+        for stage in backbone.modules():
+            if isinstance(stage, AttentionStage):
+                _scale_branches_(stage)
+
+
+def _swin_init_(module: nn.Module) -> None:
+    for linear in module.modules():
+        if isinstance(linear, nn.Linear):
+            nn.init.trunc_normal_(
+                linear.weight, std=LINEAR_STD, a=-2 * LINEAR_STD, b=2 * LINEAR_STD
+            )
+
+
+@torch.no_grad()
+def _scale_branches_(stage: AttentionStage) -> None:
+    blocks: list[Any] = list(stage.blocks)
+    for block in blocks:
+        for last in (block.attention.proj, block.mlp[3]):
+            last.weight.mul_((2 * len(blocks)) ** -0.5)
 
 
 def he_init_(network: nn.Module) -> None:

@@ -8,6 +8,15 @@ import torch
 from torch import Tensor, nn
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm that also takes a group of a single value, as one image of a small map has; its
+    output is the bias. PyTorch's own refuses it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def norm_layer(norm: str, channels: int) -> nn.Module:
     """Make a norm over `channels`.
 
@@ -17,9 +26,7 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
             processes makes a synchronised one.
         channels: of the map.
     """
-    return (
-        nn.GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
-    )
+    return GroupNorm(math.gcd(32, channels), channels) if norm == "gn" else nn.BatchNorm2d(channels)
 
 
 def symbolic(*sizes: object) -> bool:

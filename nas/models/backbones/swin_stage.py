@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import MLP
+from torchvision.ops import MLP, stochastic_depth
 
 from nas.models.backbones.stems import symbolic
 
@@ -108,7 +108,13 @@ class SwinDims(NamedTuple):
 class SwinBlock(nn.Module):
     """A Swin block, x + attention(norm(x)), then x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C],
     any H and W (equation 3).
+
+    Attributes:
+        drop_path: probability that a branch is left out of an image in training (stochastic depth,
+            Huang et al., ECCV 2016).
     """
+
+    drop_path: float = 0.0
 
     def __init__(self, dims: SwinDims) -> None:
         super().__init__()
@@ -121,12 +127,19 @@ class SwinBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.feed_forward(x + self.attend(self.queries(x), *x.shape[1:3]))
+        return self.feed_forward(x + self.dropped(self.attend(self.queries(x), *x.shape[1:3])))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Run the block's second half, x + mlp(norm(x)): [B, H, W, C] -> [B, H, W, C]."""
-        y: Tensor = x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.dropped(self.mlp(self.norm2(x)))
         return y
+
+    def dropped(self, branch: Tensor) -> Tensor:
+        """Leave a branch out of some images, and weigh it more in the others."""
+        if not self.training or not self.drop_path:
+            return branch
+        kept: Tensor = stochastic_depth(branch, self.drop_path, "row")
+        return kept
 
     def queries(self, x: Tensor) -> Tensor:
         """Run the first part of the attention: a map [B, H, W, C], normed and padded to whole

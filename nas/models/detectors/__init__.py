@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.config.choices import Init
 from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone, he_init_
 from nas.models.detectors.atss import Atss
@@ -26,20 +27,24 @@ DETECTORS: dict[str, type[Detector]] = {  # named as in `nas.config.choices.Dete
 __all__ = ["DETECTORS", "Detector", "build_detector"]
 
 
-def build_detector(layout: Layout, spec: DetectorSpec, num_classes: int) -> Detector:
-    """The detector of a layout, He-initialised throughout but for its predictors.
+def build_detector(
+    layout: Layout, spec: DetectorSpec, num_classes: int, init: Init = "he"
+) -> Detector:
+    """Build the detector of a layout; neck and heads are He-initialised, but for what the detector
+    itself initialises (`Detector.init_heads`).
 
     Args:
         layout: of the backbone.
         spec: which detector, with which widths.
         num_classes: without the background.
+        init: how the backbone's weights are drawn, see `nas.models.backbones.init_backbone_`.
     """
     kind = DETECTORS[spec.name]
     pyramid = PyramidBackbone(
-        build_backbone(layout), channels=spec.channels, neck=spec.neck, **kind.neck
+        build_backbone(layout, init), channels=spec.channels, neck=spec.neck, **kind.neck
     )
     detector = kind.from_spec(pyramid, num_classes, spec)
     for part in (pyramid.fpn, *detector.heads()):
         he_init_(part)
-    detector.init_predictors()
+    detector.init_heads()
     return detector

@@ -4,11 +4,15 @@ statistics of their overlaps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from nas.models.detectors.atss_loss import atss_losses, decode_boxes
+from nas.models.detectors.atss_loss import atss_losses, decode_boxes, encode_boxes, match
 from nas.models.detectors.dense_detector import DenseDetector
+from nas.models.detectors.normalization import Losses
+from nas.models.detectors.output_calibration import LocationStatistics
 from nas.models.necks.pyramid import PyramidBackbone
 
 ANCHOR_SIDE = 8  # strides
@@ -23,13 +27,24 @@ class Atss(DenseDetector):
         super().__init__(backbone, num_classes, anchor_side=ANCHOR_SIDE, activation=nn.Identity())
         self.box_coder = _Deltas()
 
+    def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
+        return match(anchors, counts, boxes)
+
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Deltas, as the head predicts them."""
+        return encode_boxes(boxes, anchors)
+
+    def set_boxes(self, found: LocationStatistics) -> None:
+        """The bias of each delta is its mean; the levels' scales stay 1."""
+        self.head.regression_head.bbox_reg.bias.copy_(found.mean_code)
+
     def compute_loss(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         counts: list[int],
-    ) -> dict[str, Tensor]:
+    ) -> tuple[Losses, Losses]:
         """Losses of ATSS on one square anchor a location, by `atss_losses`."""
         return atss_losses(head_outputs, anchors[0], counts, targets)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from nas.config.sections import DetectorSpec
+from nas.models.detectors.normalization import Losses, batch_divisors
+from nas.models.detectors.output_calibration import TrainingSample
 from nas.models.detectors.transform import BatchTransform
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
@@ -32,10 +34,10 @@ class Detector(nn.Module, ABC):
     - the class attribute `neck`, and `can_mask` if it has mask heads; the attributes `backbone`, a
       pyramid, and `transform`, which batches images;
     - `forward` for training and evaluation. Losses work for an image without boxes and under
-      autocast to bf16, and are averaged over processes where they divide by a count
-      (`nas.utils.distributed.all_reduce_mean`);
-    - `from_spec`, `heads`, `predictors` and `init_predictors`, by which it is built, initialised
-      and calibrated;
+      autocast to bf16, and are divided by counts of the whole batch (`loss_counts`,
+      `nas.models.detectors.normalization`);
+    - `from_spec`, `heads`, `predictors`, `init_heads` and `calibrate_outputs`, by which it is
+      built, initialised and calibrated;
     - `worst_case_losses` for the memory estimate and `heads_forward` for the FLOP count. Both run
       on meta tensors, which have shapes and no values;
     - an entry in `DETECTORS` and its name in `nas.config.choices`: then
@@ -44,6 +46,7 @@ class Detector(nn.Module, ABC):
     Attributes:
         neck: the pyramid that it stands on: its first backbone map, and its extra levels.
         can_mask: whether detectors of this class can have mask heads.
+        least_counts: smallest total of `loss_counts` by name of a loss, where it is not 1.
         masks: whether this one has.
         backbone: backbone and neck.
         transform: normalises images and pads them to one batch.
@@ -51,6 +54,7 @@ class Detector(nn.Module, ABC):
 
     neck: ClassVar[NeckDims]
     can_mask: ClassVar[bool] = False
+    least_counts: ClassVar[Mapping[str, float]] = {}
     masks: bool = False
     backbone: PyramidBackbone
     transform: BatchTransform
@@ -78,8 +82,42 @@ class Detector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def init_predictors(self) -> None:
-        """Initialise `predictors`, in place. Everything else is He-initialised before."""
+    def init_heads(self) -> None:
+        """Initialise `predictors`, in place, and what else of the heads is not to be
+        He-initialised, which they are before.
+        """
+
+    @abstractmethod
+    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
+        """Count what the losses of a piece of a batch are divided by, without a gradient.
+
+        `forward` takes what `divisors` makes of the counts of all pieces as its third argument;
+        without it, it divides by the counts of what it was given.
+
+        Args:
+            images, targets: of the piece, as for training.
+
+        Returns:
+            By name of the loss.
+        """
+
+    def divisors(self, pieces: Sequence[Losses]) -> Losses:
+        """What each piece of a batch divides its losses by, from the counts of all pieces."""
+        return batch_divisors(pieces, self.least_counts)
+
+    @abstractmethod
+    def calibrate_outputs(self, sample: TrainingSample) -> dict[str, Any]:
+        """Set biases of `predictors`, in place, so that the first outputs are those of the average
+        training image: class probabilities at the optimum of their loss for the data's
+        frequencies, boxes at their means.
+
+        Args:
+            sample: training images.
+
+        Returns:
+            What was found and set, plain JSON; empty where the sample has no object, and nothing
+            is set.
+        """
 
     @abstractmethod
     def worst_case_losses(

@@ -21,6 +21,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import roi_align
 
 from nas.config.sections import DetectorSpec
+from nas.data.dataset import Batch
 from nas.models.detectors.base import Detector
 from nas.models.detectors.cascade_heads import MASK_ROI_SIZE, CascadeStage, Sampled
 from nas.models.detectors.faster_rcnn import (
@@ -32,6 +33,15 @@ from nas.models.detectors.faster_rcnn import (
     region_proposals,
 )
 from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
+from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.output_calibration import TrainingSample
+from nas.models.detectors.region_calibration import (
+    Reached,
+    calibrate_box_predictor,
+    calibrate_proposals,
+    region_maps,
+)
+from nas.models.detectors.region_losses import image_counts
 from nas.models.detectors.transform import BatchTransform
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
@@ -89,12 +99,50 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
             found += [stage.mask_predictor.mask_fcn_logits] if self.masks else []
         return found
 
-    def init_predictors(self) -> None:
+    def init_heads(self) -> None:
         """N(0, 0.01^2); N(0, 0.001^2) for the stages' boxes (Fast R-CNN, section 3.1)."""
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)
         for stage in self.roi_heads.stages:
             nn.init.normal_(stage.box_predictor.bbox_pred.weight, std=0.001)
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        divisors: Losses | None = None,
+    ) -> Any:
+        found = super().forward(images, targets)
+        if not self.training or targets is None:
+            return found
+        return divided(found, divisors or self.divisors([self.loss_counts(images, targets)]))
+
+    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
+        """Count images; for masks those that have one. See `Detector.loss_counts`."""
+        stages = range(1, len(IOUS) + 1)
+        names = [f"loss_{name}_{stage}" for stage in stages for name in ("classifier", "box_reg")]
+        found = image_counts(images, ["loss_objectness", "loss_rpn_box_reg", *names])
+        if self.masks:
+            count = sum(
+                (target["masks"].any() for target in targets if "masks" in target),
+                torch.zeros_like(found["loss_objectness"]),
+            )
+            found |= dict.fromkeys((f"loss_mask_{stage}" for stage in stages), count)
+        return found
+
+    @torch.no_grad()
+    def calibrate_outputs(self, sample: TrainingSample) -> dict[str, Any]:
+        """Set the biases of the region proposal network, then those of one stage after the other
+        from the regions that it is given; see `Detector.calibrate_outputs`.
+        """
+        found = calibrate_proposals(self.rpn, sample)
+        if not found:
+            return {}
+        reached = [region_maps(self, batch) for batch in sample.batches]
+        for number, stage in enumerate(self.roi_heads.stages, start=1):
+            of_stage = self.roi_heads.calibrate_stage(stage, reached, sample.batches)
+            found |= {f"{name}_{number}": value for name, value in of_stage.items()}
+        return found
 
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
@@ -215,6 +263,39 @@ class CascadeHeads(nn.Module):
             ]
         return detections
 
+    def calibrate_stage(
+        self, stage: CascadeStage, reached: list[Reached], batches: Sequence[Batch]
+    ) -> dict[str, Any]:
+        """Set the biases of a stage, in place, and move the proposals on to the next one.
+
+        Args:
+            stage: of `stages`.
+            reached: for each batch its maps, proposals of each image, and their sizes; the
+                proposals are replaced.
+            batches: images and targets.
+
+        Returns:
+            What was set.
+        """
+        drawn = [
+            stage.sample(proposals, batch.targets)
+            for (_, proposals, _), batch in zip(reached, batches, strict=True)
+        ]
+        labels, wanted, boxes = (
+            torch.cat([torch.cat(getattr(sampled, name)) for sampled in drawn])
+            for name in ("labels", "wanted", "boxes")
+        )
+        hit = labels > 0
+        offsets = boxes.new_zeros(len(boxes), 4)
+        offsets[hit] = stage.box_coder.encode_single(wanted[hit], boxes[hit])
+        found = calibrate_box_predictor(stage.box_predictor, labels, offsets)
+        for place, ((maps, _, shapes), sampled) in enumerate(zip(reached, drawn, strict=True)):
+            outputs = stage.outputs(stage.box_roi_pool(maps, sampled.boxes, shapes))
+            moved = stage.refined(sampled.boxes, *outputs, shapes, torch.cat(sampled.labels))
+            pairs = zip(moved, sampled.proposed, strict=True)
+            reached[place] = maps, [part[proposed] for part, proposed in pairs], shapes
+        return found
+
     def worst_case_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
         """Compute the losses of all stages on as many regions as can be sampled.
 
@@ -263,7 +344,9 @@ class CascadeHeads(nn.Module):
 
 
 def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> Tensor:
-    """Binary cross-entropy on the objects' boxes; a target without `masks` teaches none."""
+    """Cross-entropy on the objects' boxes, see `mask_loss`; a target without `masks` teaches
+    none.
+    """
     boxes, objects, labels = (
         sampled.of_objects(parts) for parts in (sampled.boxes, sampled.objects, sampled.labels)
     )
@@ -275,7 +358,7 @@ def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> 
             if of_image is None
             else mask_targets(of_image, part, index)
         )
-    return mask_loss(logits, torch.cat(labels), torch.cat(wanted))
+    return mask_loss(logits, torch.cat(labels), torch.cat(wanted), sampled.positives)
 
 
 def _pooled(level: Tensor, count: int, size: int) -> Tensor:

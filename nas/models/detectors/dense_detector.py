@@ -23,6 +23,14 @@ from torchvision.models.detection.image_list import ImageList
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR, STRIDES, PyramidAnchors, Tower
+from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.output_calibration import (
+    LocationStatistics,
+    TrainingSample,
+    focal_bias,
+    location_statistics,
+    logit,
+)
 from nas.models.detectors.transform import BatchTransform, empty_targets
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
@@ -83,7 +91,7 @@ class DenseDetector(FCOS, Detector):
             regression.bbox_ctrness,
         ]
 
-    def init_predictors(self) -> None:
+    def init_heads(self) -> None:
         """N(0, 0.01^2), and the prior on the classification bias."""
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)
@@ -91,13 +99,58 @@ class DenseDetector(FCOS, Detector):
             self.head.classification_head.cls_logits.bias, -math.log((1 - PRIOR) / PRIOR)
         )
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+    @torch.no_grad()
+    def calibrate_outputs(self, sample: TrainingSample) -> dict[str, Any]:
+        """Set the biases of classes, boxes and centerness from the positives of the detector's own
+        assignment; see `Detector.calibrate_outputs`.
+        """
+        classes = self.head.classification_head.num_classes
+        found = location_statistics(sample, classes, self.anchor_generator, self.match, self.encode)
+        if not found.positives:
+            return {}
+        regression = self.head.regression_head
+        centerness = torch.tensor(found.centerness / found.positives)
+        self.head.classification_head.cls_logits.bias.copy_(focal_bias(found.shares))
+        regression.bbox_ctrness.bias.fill_(logit(centerness).item())
+        self.set_boxes(found)
+        return {
+            "positives": found.levels.tolist(),
+            "class_shares": found.shares.tolist(),
+            "class_biases": self.head.classification_head.cls_logits.bias.tolist(),
+            "box_biases": regression.bbox_reg.bias.tolist(),
+            "level_scales": regression.scales.tolist(),
+            "centerness": centerness.item(),
+        }
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        divisors: Losses | None = None,
+    ) -> Any:
         if not self.training:
             return super().forward(images)
         if targets is None:
             raise ValueError("targets must be given in training")
         batch, _ = self.transform(images, None)
-        return self._losses(batch, list(self.backbone(batch.tensors).values()), targets)
+        return self._losses(batch, list(self.backbone(batch.tensors).values()), targets, divisors)
+
+    @torch.no_grad()
+    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
+        """Count positives, from the targets alone; see `Detector.loss_counts`."""
+        sides = [max(image.shape[axis] for image in images) for axis in (1, 2)]
+        size, device = (sides[0], sides[1]), images[0].device
+        anchors = self.anchor_generator.of_image(size, device)
+        counts = self.anchor_generator.counts(size)
+        empty = torch.zeros(len(images), len(anchors), 1, device=device)
+        outputs = {
+            "cls_logits": empty,
+            "bbox_regression": empty.expand(-1, -1, 4),
+            "bbox_ctrness": empty,
+        }
+        one_class = [{**target, "labels": torch.ones_like(target["labels"])} for target in targets]
+        _, found = self.compute_loss(one_class, outputs, [anchors] * len(images), counts)
+        return found
 
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
@@ -111,14 +164,37 @@ class DenseDetector(FCOS, Detector):
         self.head(levels)
 
     @abstractmethod
+    def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
+        """Find the box that each location is to predict.
+
+        Args:
+            anchors: [N, 4], one at each location.
+            counts: how many of them each level has.
+            boxes: [M, 4], of one image.
+
+        Returns:
+            Its index [N], -1 for none.
+        """
+
+    @abstractmethod
+    def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Numbers [P, 4] whose mean over the positives says where `set_boxes` sets the box biases,
+        of anchors [P, 4] and their boxes [P, 4].
+        """
+
+    @abstractmethod
+    def set_boxes(self, found: LocationStatistics) -> None:
+        """Set the box biases from what `encode` gave, in place."""
+
+    @abstractmethod
     def compute_loss(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         counts: list[int],
-    ) -> dict[str, Tensor]:
-        """The losses of a batch.
+    ) -> tuple[Losses, Losses]:
+        """Sum the losses of a batch, and count what each is to be divided by.
 
         Args:
             targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
@@ -129,12 +205,17 @@ class DenseDetector(FCOS, Detector):
         """
 
     def _losses(
-        self, batch: ImageList, levels: Sequence[Tensor], targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        counts = [level.shape[2] * level.shape[3] for level in levels]
-        return self.compute_loss(
-            targets, self.head(levels), self.anchor_generator(batch, levels), counts
+        self,
+        batch: ImageList,
+        levels: Sequence[Tensor],
+        targets: list[dict[str, Tensor]],
+        divisors: Losses | None = None,
+    ) -> Losses:
+        numbers = [level.shape[2] * level.shape[3] for level in levels]
+        sums, counts = self.compute_loss(
+            targets, self.head(levels), self.anchor_generator(batch, levels), numbers
         )
+        return divided(sums, divisors or self.divisors([counts]))
 
     def postprocess_detections(
         self,

@@ -12,6 +12,9 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import sigmoid_focal_loss
 
+from nas.config.recipe import LARGEST_STRIDE
+from nas.models.backbones.stems import GroupNorm
+
 STRIDES = (8, 16, 32, 64, 128)  # of the pyramid, pixels
 BACKGROUND = -1  # among indices of boxes and labels from 0
 PRIOR = 0.01  # probability of every class at the start (focal loss, Lin et al. 2017, section 4.1)
@@ -26,7 +29,7 @@ class Tower(nn.Sequential):
         for _ in range(depth):
             layers += [
                 nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-                nn.GroupNorm(32, channels),
+                GroupNorm(32, channels),
                 nn.ReLU(),
             ]
         super().__init__(*layers)
@@ -51,10 +54,29 @@ class PyramidAnchors(AnchorGenerator):
         self.strides = strides
 
     def forward(self, image_list: ImageList, feature_maps: Sequence[Tensor]) -> list[Tensor]:
-        self.set_cell_anchors(torch.float32, feature_maps[0].device)
         sizes = [level.shape[-2:] for level in feature_maps]
-        anchors = torch.cat(self.grid_anchors(sizes, [(stride, stride) for stride in self.strides]))
-        return [anchors] * len(image_list.image_sizes)
+        return [self._grids(sizes, feature_maps[0].device)] * len(image_list.image_sizes)
+
+    def of_image(self, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Anchors [N, 4] of an image of a height and width in pixels."""
+        return self._grids(self.shapes(size), device)
+
+    def counts(self, size: tuple[int, int]) -> list[int]:
+        """Number of anchors of each level for an image of a height and width in pixels."""
+        ratios = self.num_anchors_per_location()
+        return [h * w * n for (h, w), n in zip(self.shapes(size), ratios, strict=True)]
+
+    def shapes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Height and width of each level for an image of a height and width in pixels, which is
+        padded as in training.
+        """
+        height, width = (-(-side // LARGEST_STRIDE) * LARGEST_STRIDE for side in size)
+        return [(-(-height // stride), -(-width // stride)) for stride in self.strides]
+
+    def _grids(self, sizes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+        self.set_cell_anchors(torch.float32, device)
+        strides = [(stride, stride) for stride in self.strides]
+        return torch.cat(self.grid_anchors(sizes, strides))
 
 
 def centers_of(boxes: Tensor) -> Tensor:
@@ -102,8 +124,10 @@ def picked(values: Tensor, index: Tensor, fill: int) -> Tensor:
 
 def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Focal loss (alpha 0.25, gamma 2), summed, of logits [B, N, K] for labels [B, N] from 0 or
-    `BACKGROUND`.
+    `BACKGROUND`. It is computed in fp32 at least: in bf16 the gradient of a background that is
+    nearly certain is wrong by a tenth or vanishes.
     """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     positive = (labels != BACKGROUND)[..., None].to(logits.dtype)
     wanted = torch.zeros_like(logits).scatter_(2, labels.clamp(min=0)[..., None], positive)
     loss: Tensor = sigmoid_focal_loss(logits, wanted, reduction="sum")

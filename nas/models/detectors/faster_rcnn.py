@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
@@ -24,6 +23,19 @@ from torchvision.ops.poolers import LevelMapper
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PyramidAnchors
+from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.output_calibration import TrainingSample
+from nas.models.detectors.region_calibration import (
+    calibrate_box_predictor,
+    calibrate_proposals,
+    region_maps,
+)
+from nas.models.detectors.region_losses import (
+    BoxHeads,
+    ProposalNetwork,
+    box_losses,
+    image_counts,
+)
 from nas.models.detectors.transform import BatchTransform
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
@@ -33,6 +45,7 @@ ROI_SIZE = 7
 ANCHOR_SCALE = 8  # side of the square anchor, in strides
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 COUNTED_PROPOSALS = 1000  # of one image, as in the published counts of two-stage detectors
+LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 POSITIVE_SHARE = 0.25  # of the proposals that are learnt from: how many may be objects
 
 
@@ -58,7 +71,7 @@ class FasterRcnn(GeneralizedRCNN, Detector):
     ) -> None:
         channels = backbone.out_channels
         proposals = region_proposals(channels)
-        heads = RoIHeads(
+        heads = BoxHeads(
             PyramidRoIAlign() if roi_op == "align" else PyramidRoIPool(),
             TwoMLPHead(channels * ROI_SIZE**2, hidden),
             BoxPredictor(hidden, num_classes),
@@ -87,11 +100,43 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         rpn, box = self.rpn.head, self.roi_heads.box_predictor
         return [rpn.cls_logits, rpn.bbox_pred, box.cls_score, box.bbox_pred]
 
-    def init_predictors(self) -> None:
+    def init_heads(self) -> None:
         """N(0, 0.01^2); N(0, 0.001^2) for the final boxes (Fast R-CNN, section 3.1)."""
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)
         nn.init.normal_(self.roi_heads.box_predictor.bbox_pred.weight, std=0.001)
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        divisors: Losses | None = None,
+    ) -> Any:
+        found = super().forward(images, targets)
+        if not self.training or targets is None:
+            return found
+        return divided(found, divisors or self.divisors([self.loss_counts(images, targets)]))
+
+    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
+        """Count images; see `Detector.loss_counts`."""
+        return image_counts(images, LOSSES)
+
+    @torch.no_grad()
+    def calibrate_outputs(self, sample: TrainingSample) -> dict[str, Any]:
+        """Set the biases of the region proposal network, then those of the box head from the
+        regions that it is given; see `Detector.calibrate_outputs`.
+        """
+        found = calibrate_proposals(self.rpn, sample)
+        if not found:
+            return {}
+        labels, offsets = [], []
+        for batch in sample.batches:
+            _, proposals, _ = region_maps(self, batch)
+            sampled = self.roi_heads.select_training_samples(proposals, batch.targets)
+            labels += sampled[2]
+            offsets += sampled[3]
+        predictor = self.roi_heads.box_predictor
+        return found | calibrate_box_predictor(predictor, torch.cat(labels), torch.cat(offsets))
 
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
@@ -110,7 +155,8 @@ class FasterRcnn(GeneralizedRCNN, Detector):
             )
         logits, offsets = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
         labels = torch.zeros(len(rois), dtype=torch.int64, device=images.device)
-        return [*rpn, *fastrcnn_loss(logits, offsets, [labels], [images.new_zeros(len(rois), 4)])]
+        wanted = images.new_zeros(len(rois), 4)
+        return [*rpn, *box_losses(logits, offsets, [labels], [wanted]).values()]
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.rpn.head(list(levels))
@@ -120,13 +166,13 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
 
 
-def region_proposals(channels: int) -> RegionProposalNetwork:
+def region_proposals(channels: int) -> ProposalNetwork:
     """Make a region proposal network for pyramid levels of `channels` at `STRIDES`: torchvision's,
     with three anchors a location, and at most 2000 proposals of an image in training, 1000 in
     evaluation.
     """
     kept = {"training": 2000, "testing": 1000}
-    return RegionProposalNetwork(
+    return ProposalNetwork(
         PyramidAnchors(ANCHOR_SCALE, STRIDES, ASPECT_RATIOS),
         ProposalHead(channels, len(ASPECT_RATIOS)),
         fg_iou_thresh=0.7,

@@ -8,7 +8,7 @@ the default (`corners` for v2's own), and what the functions say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,8 +17,12 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from nas.config.sections import DetectorSpec
+from nas.models.batch_statistics import statistics_kept
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import STRIDES, PyramidAnchors, centers_of
+from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.output_calibration import TrainingSample
+from nas.models.detectors.reppoints_calibration import calibrate_reppoints
 from nas.models.detectors.reppoints_corners import refine_corners
 from nas.models.detectors.reppoints_head import RepPointsHead
 from nas.models.detectors.reppoints_loss import reppoints_losses
@@ -48,6 +52,7 @@ class RepPointsV2(Detector):
     """
 
     neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
+    least_counts: ClassVar[Mapping[str, float]] = {"foreground": 0.0}  # sums of small weights
 
     def __init__(self, backbone: PyramidBackbone, num_classes: int, *, box_transform: str) -> None:
         super().__init__()
@@ -66,17 +71,40 @@ class RepPointsV2(Detector):
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
         return [*self.head.predictors()]
 
-    def init_predictors(self) -> None:
-        self.head.init_predictors()
+    def init_heads(self) -> None:
+        self.head.init_heads()
 
-    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+    @torch.no_grad()
+    def calibrate_outputs(self, sample: TrainingSample) -> dict[str, Any]:
+        """Set the initial points and the biases of classes, foreground and corners, see
+        `calibrate_reppoints`.
+        """
+        return calibrate_reppoints(self.head, self.box_transform, self.anchor_generator, sample)
+
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        divisors: Losses | None = None,
+    ) -> Any:
         if self.training and targets is None:
             raise ValueError("targets must be given in training")
         batch, _ = self.transform(images, None)
         levels = list(self.backbone(batch.tensors).values())
         if self.training:
-            return self._losses(batch, levels, targets)
+            sums, counts = self._sums(batch, levels, targets)
+            return divided(sums, divisors or self.divisors([counts]))
         return self._detections(batch, levels)
+
+    @torch.no_grad()
+    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
+        """Count positives; those of the refined boxes follow from the initial ones that the
+        network predicts, which takes a forward pass. See `Detector.loss_counts`.
+        """
+        with statistics_kept(self):
+            batch, _ = self.transform(images, None)
+            levels = list(self.backbone(batch.tensors).values())
+            return self._sums(batch, levels, targets)[1]
 
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
@@ -87,15 +115,17 @@ class RepPointsV2(Detector):
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
         return [
             loss.float()
-            for loss in self._losses(batch, levels, empty_targets(images, boxes_per_image)).values()
+            for loss in divided(
+                *self._sums(batch, levels, empty_targets(images, boxes_per_image))
+            ).values()
         ]
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.head(levels)
 
-    def _losses(
+    def _sums(
         self, batch: ImageList, levels: Sequence[Tensor], targets: Any
-    ) -> dict[str, Tensor]:
+    ) -> tuple[Losses, Losses]:
         outputs = self.head(levels)
         anchors = self.anchor_generator(batch, levels)[0]
         boxes = self._boxes(outputs["initial"], anchors), self._boxes(outputs["refined"], anchors)

@@ -90,7 +90,7 @@ class RepPointsHead(nn.Module):
             *verification.offsets,
         ]
 
-    def init_predictors(self) -> None:
+    def init_heads(self) -> None:
         """N(0, 0.01^2), and the prior on every bias that is a probability's."""
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)

@@ -8,10 +8,9 @@ From the published code (PeizeSun/SparseR-CNN, projects/SparseRCNN/sparsercnn/he
 the same in mmdetection's configs/sparse_rcnn): six stages, 8 heads, D = 64 and 2048 hidden units at
 C = 256, one layer before the logits and three before the boxes, no dropout, 7x7 RoIAlign with
 sampling ratio 2, box offsets with weights 2, 2, 1, 1. Different here: D and the hidden units scale
-with C; RoIAlign is that of our other detectors, without the half pixel; weights are He-initialised
-as everywhere, not Xavier, but for the predictors'; and queries, keys and values come from a linear
-map of our own, because the weight of `nn.MultiheadAttention` is in no layer that initialisation and
-calibration would find.
+with C; RoIAlign is that of our other detectors, without the half pixel; and queries, keys and
+values come from a linear map of our own, because the weight of `nn.MultiheadAttention` is in no
+layer that initialisation and calibration would find.
 """
 
 from __future__ import annotations

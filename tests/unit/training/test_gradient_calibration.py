@@ -19,7 +19,7 @@ from nas.data.transforms import ResizeFlip
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector, build_detector
-from nas.training.calibration import calibrate, calibration_layers
+from nas.training.gradient_calibration import calibrate_gradients, calibration_layers
 from search_spaces.layout import Layout
 
 SMALL = DetectorSpec(name="fcos", channels=32)
@@ -81,7 +81,7 @@ def test_weights_are_scaled_by_the_formula_and_nothing_else_changes(
     detector, twin, batch = make(spec=spec), make(spec=spec), synthetic_batch(2, 128)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     detector.eval()
-    report = calibrate(detector, [batch], CalibrationSpec(definition=definition))
+    report = calibrate_gradients(detector, [batch], CalibrationSpec(definition=definition))
     layers = list(calibration_layers(detector, "backbone"))
     c = mean_squares(twin, batch, layers)
     if definition == "relative":
@@ -142,7 +142,7 @@ def test_frozen_weights_are_left_alone():
     detector = make()
     frozen = detector.backbone.backbone.stem.conv.weight.requires_grad_(False)
     before = frozen.clone()
-    calibrate(detector, [synthetic_batch(2, 128)], CalibrationSpec())
+    calibrate_gradients(detector, [synthetic_batch(2, 128)], CalibrationSpec(definition="paper"))
     assert torch.equal(frozen, before)
 
 
@@ -150,7 +150,9 @@ def test_layers_without_gradient_are_skipped_and_named():
     detector = make("C2-C1-T1-T1@16")
     last_norm = detector.backbone.backbone.stages[0][1].bn3
     nn.init.zeros_(last_norm.weight)  # its branch gets no gradient
-    report = calibrate(detector, [synthetic_batch(2, 128)], CalibrationSpec())
+    report = calibrate_gradients(
+        detector, [synthetic_batch(2, 128)], CalibrationSpec(definition="paper")
+    )
     assert len(report.skipped) == 3
     assert all(name.startswith("backbone.backbone.stages.0.1.conv") for name in report.skipped)
 
@@ -158,12 +160,14 @@ def test_layers_without_gradient_are_skipped_and_named():
 def test_more_passes_keep_the_best_one():
     batch = synthetic_batch(2, 128)
     spreads = [
-        calibrate(make("T1-T1-T2-T1@16"), [batch], CalibrationSpec(passes=n)).spread_after
+        calibrate_gradients(
+            make("T1-T1-T2-T1@16"), [batch], CalibrationSpec(definition="paper", passes=n)
+        ).spread_after
         for n in range(1, 7)
     ]
     assert all(later <= earlier for earlier, later in itertools.pairwise(spreads))
     detector = make("T1-T1-T2-T1@16")
-    report = calibrate(detector, [batch], CalibrationSpec(passes=6))
+    report = calibrate_gradients(detector, [batch], CalibrationSpec(definition="paper", passes=6))
     again = mean_squares(detector, batch, list(calibration_layers(detector, "backbone")))
     assert statistics.pstdev(math.log(v) for v in again.values()) == pytest.approx(
         report.spread_after, rel=1e-3
@@ -175,7 +179,10 @@ def test_convolutions_halve_their_spread_with_every_pass():
     # norm follows each convolution).
     batch = synthetic_batch()
     once, twice = (
-        calibrate(make("C2-C2-C4-C2@16"), [batch], CalibrationSpec(passes=n)) for n in (1, 2)
+        calibrate_gradients(
+            make("C2-C2-C4-C2@16"), [batch], CalibrationSpec(definition="paper", passes=n)
+        )
+        for n in (1, 2)
     )
     assert once.spread_after < 0.65 * once.spread_before
     assert twice.spread_after < 0.65 * once.spread_after
@@ -183,13 +190,17 @@ def test_convolutions_halve_their_spread_with_every_pass():
 
 def test_several_batches_average_their_gradients():
     first, second = synthetic_batch(2, 96, seed=1), synthetic_batch(2, 96, seed=2)
-    twice = calibrate(make(), [first, first], CalibrationSpec())
-    once = calibrate(make(), [first], CalibrationSpec())
-    both = calibrate(make(), [first, second], CalibrationSpec())
+    twice = calibrate_gradients(make(), [first, first], CalibrationSpec(definition="paper"))
+    once = calibrate_gradients(make(), [first], CalibrationSpec(definition="paper"))
+    both = calibrate_gradients(make(), [first, second], CalibrationSpec(definition="paper"))
     assert twice.loss_before == pytest.approx(once.loss_before, rel=1e-5)
     assert twice.spread_before == pytest.approx(once.spread_before, rel=1e-4)
     assert both.loss_before == pytest.approx(
-        (once.loss_before + calibrate(make(), [second], CalibrationSpec()).loss_before) / 2
+        (
+            once.loss_before
+            + calibrate_gradients(make(), [second], CalibrationSpec(definition="paper")).loss_before
+        )
+        / 2
     )
 
 
@@ -198,7 +209,7 @@ def test_a_loss_that_is_not_finite_leaves_the_weights(monkeypatch: pytest.Monkey
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     batch.images[0][:] = float("nan")
     with pytest.raises(NonFiniteLoss, match="calibration: loss nan"):
-        calibrate(detector, [batch], CalibrationSpec())
+        calibrate_gradients(detector, [batch], CalibrationSpec(definition="paper"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
@@ -218,7 +229,7 @@ def test_hybrid_of_the_paper(definition: str, source: str, request: pytest.Fixtu
     )
     detector = make("C2-C2-T12-T4", DetectorSpec(name="fcos"), classes=80)
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
-    report = calibrate(detector, [batch], CalibrationSpec(definition=definition))
+    report = calibrate_gradients(detector, [batch], CalibrationSpec(definition=definition))
     assert (report.layers, report.skipped) == (81, ())
     assert report.spread_before == pytest.approx(SIMULATED[definition][0], abs=0.3)
     assert report.spread_after == pytest.approx(SIMULATED[definition][1], abs=0.3)

@@ -1,0 +1,32 @@
+"""Stochastic depth (Huang et al., ECCV 2016): branches that are left out of some images."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+from torchvision.ops import stochastic_depth
+
+from nas.models.backbones.swin_stage import SwinBlock
+
+
+def set_drop_path_(network: nn.Module, rate: float) -> None:
+    """Let the blocks of a network's backbone be left out of images in training, in place: the first
+    one never, the last one with probability `rate`, those between on a line.
+
+    Args:
+        network: whose Swin blocks and bottlenecks are counted alike, in order of depth; new.
+        rate: 0 to 1; 0 changes nothing.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, (SwinBlock, Bottleneck))]
+    for number, block in enumerate(blocks if rate else []):
+        block.drop_path = rate * number / max(1, len(blocks) - 1)
+        if isinstance(block, Bottleneck):
+            block.bn3.register_forward_hook(partial(_without_branch, block.drop_path))
+
+
+def _without_branch(share: float, norm: nn.Module, inputs: object, branch: Tensor) -> Tensor:
+    """The third norm of a bottleneck is the end of its branch."""
+    kept: Tensor = stochastic_depth(branch, share, "row", norm.training)
+    return kept
