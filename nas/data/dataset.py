@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
@@ -31,6 +32,7 @@ Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
 DetectionItem = tuple[Tensor, Target, SampledTransform]
 MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
+LEAST_VISIBLE = 0.3  # share of an object; of less nobody can say what it is
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,7 @@ class DetectionDataset(Dataset[DetectionItem]):
     def __init__(self, split: CocoSplit, transform: ResizeFlip, cache_bytes: int = 0) -> None:
         self.split, self.transform = split, transform
         self.with_masks = transform.masks and split.has_masks
-        short_side = max(transform.short_sides)
-        self.pixels = PixelCache(split, short_side, transform.long_side, cache_bytes)
+        self.pixels = PixelCache(split, *transform.cached_sides, cache_bytes)
         position = {image.id: index for index, image in enumerate(split.images)}
         boxes = [box for box in split.boxes if not box.iscrowd]
         boxes.sort(key=lambda box: position[box.image_id])
@@ -133,27 +134,44 @@ class DetectionDataset(Dataset[DetectionItem]):
             DataError: the image cannot be decoded any more.
         """
         index, seed = item
+        target, draw = self.target(index, seed)
+        return self.pixels.read(index), target, draw
+
+    def target(self, index: int, seed: int) -> tuple[Target, SampledTransform]:
+        """Draw the augmentation of an image and give its target as it will be, without its pixels;
+        arguments as those of an item.
+        """
         record = self.split.images[index]
         draw = self.transform.sample(record.height, record.width, seed)
-        return self.pixels.read(index), self._target(index, draw), draw
+        return self._target(index, draw), draw
 
     def _target(self, index: int, draw: SampledTransform) -> Target:
         record, mine = self.split.images[index], slice(self.ends[index], self.ends[index + 1])
-        boxes, _ = F.resize_bounding_boxes(
-            self.boxes[mine], (record.height, record.width), list(draw.size)
+        whole, _ = F.resize_bounding_boxes(
+            self.boxes[mine], (record.height, record.width), list(draw.whole)
         )
-        if draw.flipped:
-            boxes = F.horizontal_flip_bounding_boxes(boxes, BoundingBoxFormat.XYXY, draw.size)
+        placed = draw.place_boxes(whole)
         boxes, wide = F.sanitize_bounding_boxes(
-            boxes, BoundingBoxFormat.XYXY, draw.size, MIN_BOX_SIDE
+            clip_boxes_to_image(placed, draw.size),
+            BoundingBoxFormat.XYXY,
+            draw.size,
+            MIN_BOX_SIDE,
         )
+        seen = visible_share(placed[wide], boxes) >= LEAST_VISIBLE
+        wide[wide.clone()] = seen
         target = {
-            "boxes": boxes,
+            "boxes": boxes[seen],
             "labels": self.labels[mine][wide],
             "image_id": torch.tensor(record.id),
         }
         if self.with_masks:
             kept = itertools.compress(self.segmentations[mine], wide.tolist())
-            masks = rasterize(list(kept), (record.height, record.width), draw.size)
-            target["masks"] = masks.flip(-1) if draw.flipped else masks
+            masks = rasterize(list(kept), (record.height, record.width), draw.whole)
+            target["masks"] = draw.place(masks)
         return target
+
+
+def visible_share(whole: Tensor, cut: Tensor) -> Tensor:
+    """Share of the area of boxes [N, 4] that is left of them [N], 0 to 1."""
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (cut, whole)]
+    return areas[0] / areas[1]

@@ -33,7 +33,7 @@ from nas.data.transforms import resized_size
 from nas.utils.paths import cache_folder
 
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])
-_FORMAT = 1
+_FORMAT = 2
 _FREE_SHARE = 2  # a cache takes at most 1 / this of the free disk: checkpoints need some of it
 
 

@@ -1,13 +1,15 @@
-"""Resizing and flipping of detection images: what may be drawn, and what one image drew."""
+"""Augmentation of detection images: what may be drawn, and what one image drew."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from nas.config.choices import AugmentationPolicy
 from nas.config.recipe import Recipe
 
 
@@ -15,23 +17,60 @@ def resized_size(height: int, width: int, short_side: int, long_side: int) -> tu
     """Compute height and width in pixels of an image after it was resized.
 
     The short side becomes `short_side`, unless the long side would be longer than `long_side`: that
-    is then what it becomes. The aspect ratio stays.
+    is then what it becomes. The aspect ratio stays, but for rounding to whole pixels, a half up.
     """
     ratio = min(short_side / min(height, width), long_side / max(height, width))
-    return max(1, int(height * ratio)), max(1, int(width * ratio))
+    return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
+
+
+class Colors(NamedTuple):
+    """Factors of brightness, contrast and saturation, and shift of the hue in turns; 1, 1, 1 and 0
+    change nothing.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Change an image [3, H, W], float in 0 to 1."""
+        image = F.adjust_brightness_image(image, self.brightness)
+        image = F.adjust_contrast_image(image, self.contrast)
+        image = F.adjust_saturation_image(image, self.saturation)
+        changed: Tensor = F.adjust_hue_image(image, self.hue) if self.hue else image
+        return changed
+
+
+UNCHANGED = Colors()
 
 
 @dataclass(frozen=True)
 class SampledTransform:
-    """What was drawn for one image.
+    """What was drawn for one image: it is resized, then moved in a frame, then turned over.
 
     Args:
-        size: height and width in pixels that the image gets.
+        size: height and width in pixels of the frame, which is what the image gets.
         flipped: whether left and right change places.
+        resized: height and width in pixels that the whole image is resized to; the frame's where
+            nothing is cut off or filled up.
+        offset: row and column of the frame at which the resized image begins, negative where the
+            frame begins inside the image; what it leaves free is black.
+        upended: whether top and bottom change places.
+        colors: changed after that.
     """
 
     size: tuple[int, int]
     flipped: bool
+    resized: tuple[int, int] | None = None
+    offset: tuple[int, int] = (0, 0)
+    upended: bool = False
+    colors: Colors = UNCHANGED
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Height and width in pixels of the whole image, resized."""
+        return self.resized or self.size
 
     def apply(self, image: Tensor) -> Tensor:
         """Transform an image of any size.
@@ -42,42 +81,141 @@ class SampledTransform:
         Returns:
             [3, *size], float32 in 0 to 1.
         """
-        if image.shape[1:] != self.size:
-            image = F.resize_image(image, list(self.size), antialias=True)
+        if image.shape[1:] != self.whole:
+            image = F.resize_image(image, list(self.whole), antialias=True)
+        converted: Tensor = F.to_dtype_image(self.place(image), torch.float32, scale=True)
+        return converted if self.colors == UNCHANGED else self.colors.apply(converted)
+
+    def place(self, pixels: Tensor) -> Tensor:
+        """Put an image or masks [..., *whole], already resized, into the frame, and turn it
+        over.
+        """
+        if self.whole != self.size or self.offset != (0, 0):
+            top, left = self.offset
+            pixels = F.crop_image(pixels, -top, -left, *self.size)
+        turned = [axis for axis, on in ((-2, self.upended), (-1, self.flipped)) if on]
+        return pixels.flip(turned) if turned else pixels
+
+    def place_boxes(self, boxes: Tensor) -> Tensor:
+        """Put boxes [N, 4] of the resized image into the frame, uncut: x1, y1, x2, y2 in pixels of
+        the frame.
+        """
+        top, left = self.offset
+        boxes = boxes + boxes.new_tensor([left, top, left, top])
+        height, width = self.size
         if self.flipped:
-            image = F.horizontal_flip_image(image)
-        converted: Tensor = F.to_dtype_image(image, torch.float32, scale=True)
-        return converted
+            boxes = boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])
+            boxes = boxes + boxes.new_tensor([width, 0, width, 0])
+        if self.upended:
+            boxes = boxes[:, [0, 3, 2, 1]] * boxes.new_tensor([1, -1, 1, -1])
+            boxes = boxes + boxes.new_tensor([0, height, 0, height])
+        return boxes
+
+
+class PolicyRanges(NamedTuple):
+    """What a policy draws from.
+
+    Args:
+        scales: least and most that an image is enlarged by within its frame.
+        jittered: share of the images that are.
+        colors: most that brightness, contrast and saturation change by, as a fraction.
+        hue: most that the hue is shifted, in turns.
+    """
+
+    scales: tuple[float, float] = (1.0, 1.0)
+    jittered: float = 0.0
+    colors: float = 0.0
+    hue: float = 0.0
+
+
+CACHED_SCALE = 1.5
+# Scale jitter as in Ghiasi et al. (CVPR 2021): 0.8 to 1.25 there is the standard one, 0.1 to 2 the
+# large one; colours as in SSD (Liu et al., ECCV 2016), milder.
+POLICIES: dict[AugmentationPolicy, PolicyRanges] = {
+    "none": PolicyRanges(),
+    "light": PolicyRanges(),
+    "standard": PolicyRanges((0.6, 1.5), 0.8, 0.2, 0.02),
+    "strong": PolicyRanges((0.3, 2.0), 0.9, 0.4, 0.05),
+}
 
 
 @dataclass(frozen=True)
 class ResizeFlip:
-    """How images of a split are resized and flipped.
+    """How images of a split are resized, augmented and turned over.
 
     Args:
         short_sides: lengths in pixels that the short side is drawn from.
         long_side: limit of the long side in pixels.
         flip: probability that left and right change places, 0 to 1.
         masks: whether targets have masks, where the split has some.
+        upend: probability that top and bottom change places, 0 to 1.
+        ranges: of what else is drawn.
     """
 
     short_sides: tuple[int, ...]
     long_side: int
     flip: float = 0.0
     masks: bool = False
+    upend: float = 0.0
+    ranges: PolicyRanges = POLICIES["none"]
+
+    @property
+    def cached_sides(self) -> tuple[int, int]:
+        """Short and long side in pixels that decoded images are kept at: the largest drawn, up to
+        one and a half times the frame; beyond that they are enlarged.
+        """
+        most = min(self.ranges.scales[1], CACHED_SCALE)
+        return round(max(self.short_sides) * most), round(self.long_side * most)
 
     def sample(self, height: int, width: int, seed: int) -> SampledTransform:
         """Draw for an image of a height and width in pixels; `seed` alone decides."""
         generator = torch.Generator().manual_seed(seed)
         index = int(torch.randint(len(self.short_sides), (), generator=generator))
         flipped = float(torch.rand((), generator=generator)) < self.flip
+        drawn = torch.rand(9, generator=generator, dtype=torch.float64).tolist()
         size = resized_size(height, width, self.short_sides[index], self.long_side)
-        return SampledTransform(size, flipped)
+        resized, offset = size, (0, 0)
+        if drawn[1] < self.ranges.jittered:
+            resized, offset = _jittered(size, self.ranges.scales, drawn[2:5])
+        colors = self._colors(drawn[5:])
+        return SampledTransform(size, flipped, resized, offset, drawn[0] < self.upend, colors)
+
+    def _colors(self, drawn: list[float]) -> Colors:
+        share, hue = self.ranges.colors, self.ranges.hue
+        if not share:
+            return UNCHANGED
+        brightness, contrast, saturation = (1 + share * (2 * number - 1) for number in drawn[:3])
+        return Colors(brightness, contrast, saturation, hue * (2 * drawn[3] - 1))
+
+
+def _jittered(
+    size: tuple[int, int], scales: tuple[float, float], drawn: list[float]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A scale, evenly in logarithms, and a place in the frame, evenly: size and offset."""
+    low, high = scales
+    scale = low * (high / low) ** drawn[0]
+    height, width = (max(1, round(side * scale)) for side in size)
+    offsets = [
+        round((frame - side) * place)
+        for frame, side, place in zip(size, (height, width), drawn[1:], strict=True)
+    ]
+    return (height, width), (offsets[0], offsets[1])
 
 
 def train_resize_flip(recipe: Recipe) -> ResizeFlip:
-    """Build what training images go through: the recipe's short sides and flips, with masks."""
-    return ResizeFlip(recipe.short_sides, recipe.long_side, recipe.flip, masks=True)
+    """Build what training images go through: the recipe's short sides, augmentation and flips, with
+    masks.
+    """
+    if recipe.augmentation == "none":
+        return ResizeFlip(recipe.short_sides, recipe.long_side, masks=True)
+    return ResizeFlip(
+        recipe.short_sides,
+        recipe.long_side,
+        recipe.flip,
+        masks=True,
+        upend=recipe.vertical_flip,
+        ranges=POLICIES[recipe.augmentation],
+    )
 
 
 def eval_resize_flip(recipe: Recipe) -> ResizeFlip:

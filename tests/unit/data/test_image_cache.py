@@ -84,7 +84,7 @@ def test_images_are_decoded_once_for_all_processes(
 
 def test_another_size_is_another_cache(split: CocoSplit, home: Path):
     assert same(split)
-    assert PixelCache(split, 20, 70, PLENTY).read(0).shape == (3, 20, 26)
+    assert PixelCache(split, 20, 70, PLENTY).read(0).shape == (3, 20, 27)
     assert len([entry for entry in home.iterdir() if entry.is_dir()]) == 2
 
 
