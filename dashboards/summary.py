@@ -108,12 +108,13 @@ def _training(spec: dict[str, Any]) -> str:
         else "from scratch"
     )
     calibrated = calibration["enabled"] and not recipe.get("weights")
+    what = "outputs" if calibration.get("definition") == "outputs" else "gradients"
     return (
         f"Recipe {recipe['name']}: {recipe['epochs']} epochs {start}, images of "
         f"{recipe['image_size']} pixels on the short "
         f"side, {recipe['batch']} in a batch, {recipe['optimizer']} at {recipe['lr']:g}, "
         f"{recipe['precision']}; "
-        f"{'with' if calibrated else 'without'} gradient calibration."
+        f"{f'{what} calibrated' if calibrated else 'without calibration'}."
     )
 
 

@@ -82,7 +82,7 @@ def calibration_changes(calibration: dict[str, Any] | None) -> list[Change]:
     smallest C, `mean_log_c NAME` the mean of log C over a group of layers, `loss` that of the
     calibration batch.
     """
-    if calibration is None:
+    if calibration is None or "spread_before" not in calibration:  # it set outputs, not weights
         return []
     names = {"spread_log_c": "spread", "ratio_c": "ratio", "loss": "loss"}
     changes = [

@@ -56,7 +56,8 @@ class TrialFiles:
         if before == self.token or not (theirs / CHECKPOINT).exists():
             return
         mine.mkdir(parents=True, exist_ok=True)
-        for name in (REPORTS, CHECKPOINT):  # whoever finds the checkpoint finds its epochs
+        # Whoever finds the checkpoint finds its epochs and the weights of the best one.
+        for name in (WEIGHTS, REPORTS, CHECKPOINT):
             if (theirs / name).exists():
                 _copy(theirs / name, mine / name)
 
@@ -67,6 +68,7 @@ class TrialFiles:
         for folder in trial_folders(self.root, number):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             if folder != self.folder(number):
+                (folder / WEIGHTS).unlink(missing_ok=True)
                 with suppress(OSError):  # not empty, or gone with its last file
                     folder.rmdir()
 

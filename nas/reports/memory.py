@@ -13,6 +13,7 @@ class MemoryEstimate:
         peak_bytes: highest sum of allocated blocks.
         reserved_bytes: what the caching allocator takes from the GPU for that.
         parameters_bytes: weights.
+        average_bytes: moving average of the weights.
         optimizer_bytes: state of the optimizer.
         gradients_bytes: gradients of the weights.
         inputs_bytes: the batch.
@@ -27,6 +28,7 @@ class MemoryEstimate:
     peak_bytes: int
     reserved_bytes: int
     parameters_bytes: int
+    average_bytes: int
     optimizer_bytes: int
     gradients_bytes: int
     inputs_bytes: int
@@ -43,6 +45,7 @@ class MemoryEstimate:
         """
         return {
             "parameters": self.parameters_bytes,
+            **({"average": self.average_bytes} if self.average_bytes else {}),
             "optimizer": self.optimizer_bytes,
             "gradients": self.gradients_bytes,
             "inputs": self.inputs_bytes,

@@ -66,6 +66,18 @@ class Report:
         """Whether the recipe ends with this epoch."""
         return self.converged or self.epoch >= self.epochs
 
+    @property
+    def kept_epoch(self) -> int:
+        """Epoch of the weights that are kept."""
+        return self.epoch
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the weights of this epoch are written: those of the last one, or with a best
+        epoch those of the best one so far.
+        """
+        return self.last
+
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
         """A report from the JSON of `dataclasses.asdict`.
@@ -74,7 +86,9 @@ class Report:
             TypeError: a field is missing or unknown.
         """
         metrics = {
-            name: cls.figures(**fields[name]) for name in ("metrics", "test") if fields.get(name)
+            name: cls.figures(**fields[name])
+            for name in ("metrics", "test", "best")
+            if fields.get(name)
         }
         return cls(**{**fields, **metrics})
 
@@ -90,8 +104,13 @@ class EpochReport(Report):
         elapsed_s: seconds so far, with calibration and evaluation.
         memory_peak_bytes: the most that the GPU allocated so far; None on the CPU.
         device: `cpu` or the name of the GPU.
-        calibration: a `CalibrationReport` as plain JSON; None where calibration is off.
+        calibration: what calibration measured and set, as plain JSON with its `definition`; None
+            where it is off.
         test: metrics on the test split, after the last epoch where there is such a split.
+        best: metrics on the validation split of the epoch with the highest mAP so far, where the
+            recipe keeps the weights of that one; they were chosen on the split that they were
+            scored on. None where it keeps those of the last epoch.
+        best_epoch: its number; None like `best`.
         hardware: what it ran on, as `nas.utils.device.hardware` describes it.
     """
 
@@ -103,8 +122,23 @@ class EpochReport(Report):
     device: str
     calibration: dict[str, Any] | None
     test: CocoMetrics | None = None
+    best: CocoMetrics | None = None
+    best_epoch: int | None = None
     hardware: dict[str, Any] = field(default_factory=dict)
     figures: ClassVar[type] = CocoMetrics
+
+    @property
+    def kept(self) -> CocoMetrics:
+        """Metrics on the validation split of the weights that are kept."""
+        return self.best or self.metrics
+
+    @property
+    def kept_epoch(self) -> int:
+        return self.best_epoch or self.epoch
+
+    @property
+    def keeps(self) -> bool:
+        return self.last if self.best_epoch is None else self.best_epoch == self.epoch
 
     @property
     def test_scores(self) -> dict[str, float | None]:

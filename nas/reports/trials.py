@@ -36,7 +36,7 @@ class TrialRow:
         train_s: seconds of training.
         gpu_s: seconds on the worker times its share of GPUs.
         device: `cpu` or the name of the GPU.
-        calibration: a `CalibrationReport` as plain JSON.
+        calibration: what calibration measured and set, as plain JSON.
         checkpoint: path or URL of the weights.
         fail_reason: why it failed.
         infeasible_reason: why it counts as over the budget.

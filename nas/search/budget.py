@@ -151,5 +151,6 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
         optimizer=recipe.optimizer,
         checkpointing=recipe.checkpointing,
         channels_last=recipe.channels_last,
+        average=recipe.ema > 0,
         accumulates=recipe.batch > recipe.micro_batch_size,
     )

@@ -116,8 +116,9 @@ class TrialRecorder:
     def _epoch_attributes(self, number: int, report: EpochReport, gpus: float) -> dict[str, Any]:
         peak_bytes = report.memory_peak_bytes
         return {
-            **report.metrics.precisions(),
+            **report.kept.precisions(),
             "epochs": report.epoch,
+            "kept_epoch": report.kept_epoch,
             "fps": report.fps,
             "train_s": report.train_s,
             "gpu_s": report.elapsed_s * gpus,
@@ -166,6 +167,8 @@ class TrialRecorder:
         self.study.tell(number, values, state, skip_if_finished=True)
         self.table.read()
         self._drop_files(number)
+        if state != TrialState.COMPLETE:
+            drop_result(self.files.weights(number))  # of its best epoch
         self.running.remove(number)
 
     def _drop_files(self, number: int) -> None:

@@ -41,6 +41,9 @@ TRIAL: dict[str, str] = {
     "test_map_segm_50": "mAP of instance masks on the test split at IoU 0.50",
     "fps": "images a second of the detector alone, in evaluation",
     "epochs": "how many epochs have been trained",
+    "kept_epoch": "the epoch whose weights are kept and whose scores the trial has: the last one, "
+    "or with `recipe.keep: best` the one with the highest mAP on the validation split, which chose "
+    "it",
     "train_s": "seconds of training, evaluation not counted",
     "gpu_s": "seconds on the worker, evaluation included, times the share of GPUs that the trial "
     "has; 0 on the CPU",
@@ -48,7 +51,7 @@ TRIAL: dict[str, str] = {
     "hardware": "the device, the name of the processor and the number of threads that trained on "
     "it",
     "seed": "seed of initialisation, order of the data and augmentation",
-    "calibration": "what gradient calibration measured and did; None where it is off",
+    "calibration": "what calibration measured and set before training; None where it is off",
     "checkpoint": "path of the detector's weights (safetensors) of a completed trial; the file is "
     "kept for the best few trials only",
     "origin": "of a result that was taken over: the earlier study and the trial there",
@@ -66,6 +69,7 @@ EXPORTED = (
     "memory_peak_gib",
     "fps",
     "epochs",
+    "kept_epoch",
     "train_s",
     "gpu_s",
     "device",

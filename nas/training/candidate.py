@@ -9,17 +9,18 @@ train`) decides whether there is one.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from nas.artifacts.paths import DETECTIONS
+from nas.artifacts.paths import DETECTIONS, WEIGHTS
 from nas.config.identity import identity
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
@@ -34,8 +35,8 @@ from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.detectors import Detector, build_detector
 from nas.models.weights import load_backbone_weights
-from nas.reports import DatasetSummary, EpochReport
-from nas.training.calibration import calibrate
+from nas.reports import CocoMetrics, DatasetSummary, EpochReport
+from nas.training.calibration import CalibrationData, calibrate
 from nas.training.epochs import Epochs, remaining_reports
 from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
 from nas.training.loop import OnStep
@@ -155,7 +156,9 @@ def begin(
     device, world = torch.device(candidate.device), World.current()
     torch.manual_seed(candidate.seed)
     detector = prepare_network(
-        build_detector(candidate.layout, candidate.detector, candidate.num_classes),
+        build_detector(
+            candidate.layout, candidate.detector, candidate.num_classes, candidate.recipe.init
+        ),
         candidate.recipe,
         candidate.layout.norm,
         device,
@@ -163,7 +166,13 @@ def begin(
     )
     optimizer = make_optimizer(detector, candidate.recipe)
     run = CandidateTrainer(
-        candidate.folder, candidate.key, detector, optimizer, world, candidate.checkpoint_s
+        candidate.folder,
+        candidate.key,
+        detector,
+        optimizer,
+        world,
+        candidate.checkpoint_s,
+        candidate.recipe.ema,
     )
     report = run.resume()
     if not report and not run.begun:
@@ -199,7 +208,8 @@ class CandidateEpochs(Epochs[EpochReport]):
     def score(self, loss: float, lr: float) -> EpochReport:
         """Score the validation split; after the last epoch the test split too, and draw."""
         run, val = self.run, self.splits.val
-        metrics, detections, fps = evaluate(run.network, self.val_loader, val, self.device)
+        with run.scored_weights():
+            metrics, detections, fps = evaluate(run.network, self.val_loader, val, self.device)
         report = EpochReport(
             epoch=run.epoch + 1,
             epochs=self.recipe.epochs,
@@ -214,25 +224,57 @@ class CandidateEpochs(Epochs[EpochReport]):
             calibration=run.progress.calibration,
             converged=self.has_converged(metrics.map or 0.0),
             hardware=hardware(self.device),
+            **self._best(metrics),
         )
         if report.last:
             report = self._end(report, detections)
         run.tick(training=False)
         return replace(report, elapsed_s=run.progress.elapsed_s)
 
+    def _best(self, metrics: CocoMetrics) -> dict[str, Any]:
+        """The best epoch so far, for a report: this one, with `metrics`, or that of the report
+        before.
+        """
+        if self.recipe.keep != "best":
+            return {}
+        before = self.run.progress.report and EpochReport.from_dict(self.run.progress.report)
+        if before and before.best and (before.best.map or 0.0) > (metrics.map or 0.0):
+            return {"best": before.best, "best_epoch": before.best_epoch}
+        return {"best": metrics, "best_epoch": self.run.epoch + 1}
+
     def _end(self, report: EpochReport, detections: list[dict[str, Any]]) -> EpochReport:
-        """The report of the last epoch, with what is done once."""
+        """The report of the last epoch, with what is done once, by the weights that are kept."""
         run, test = self.run, self.splits.test
-        if run.world.first:
-            self._draw(detections)
-        if not test:
-            return report
-        metrics, _, _ = evaluate(run.network, self._scoring_loader(test), test, self.device)
+        shown = sample(self.splits.val, DRAWN)
+        with self._kept_weights(report):
+            if not report.keeps:
+                loader = self._scoring_loader(shown)
+                _, detections, _ = evaluate(run.network, loader, shown, self.device)
+            if run.world.first:
+                self._draw(shown, detections)
+            if not test:
+                return report
+            metrics, _, _ = evaluate(run.network, self._scoring_loader(test), test, self.device)
         return replace(report, test=metrics)
 
-    def _draw(self, detections: list[dict[str, Any]]) -> None:
+    @contextmanager
+    def _kept_weights(self, report: EpochReport) -> Iterator[None]:
+        """Let the network have the weights that are kept inside the block."""
+        run = self.run
+        if report.keeps:
+            with run.scored_weights():
+                yield
+            return
+        own = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+        run.network.load_state_dict(load_file(run.folder / WEIGHTS, device=str(self.device)))
+        try:
+            yield
+        finally:
+            run.network.load_state_dict(own)
+
+    def _draw(self, shown: CocoSplit, detections: list[dict[str, Any]]) -> None:
         """A few validation images with what was found on them."""
-        shown, folder = sample(self.splits.val, DRAWN), self.run.folder / DETECTIONS
+        folder = self.run.folder / DETECTIONS
         ids = {image.id for image in shown.images}
         with os_errors_as_output_error(folder):
             folder.mkdir(exist_ok=True)
@@ -261,29 +303,10 @@ def _prepare(
 ) -> dict[str, Any] | None:
     """What a run starts from: a file's weights as they are, or its own, calibrated."""
     if not candidate.recipe.weights:
-        return _calibrate(candidate, detector, train, device)
+        data = CalibrationData(
+            train, candidate.recipe, candidate.seed, candidate.cache_bytes, device
+        )
+        return calibrate(detector, candidate.calibration, data)
     report = load_backbone_weights(detector.backbone.backbone, to_path(candidate.recipe.weights))
     run.log(weights=report.summary())
     return None
-
-
-def _calibrate(
-    candidate: Candidate, detector: Detector, train: CocoSplit, device: torch.device
-) -> dict[str, Any] | None:
-    """Calibrate on one batch of training images, in pieces that take no more memory than a training
-    step.
-    """
-    if not candidate.calibration.enabled:
-        return None
-    recipe, world = candidate.recipe, World.current()
-    size = recipe.images_at_once(world.size)
-    if recipe.precision == "bf16" and size % (2 * world.size) == 0:
-        size //= 2  # calibration runs in fp32
-    order = DistributedBatchSampler(
-        AspectRatioBatchSampler(train.images, size, candidate.seed), world
-    )
-    loader = make_loader(
-        train, train_resize_flip(recipe), order, workers=0, cache_bytes=candidate.cache_bytes
-    )
-    batches = [batch.to(device) for batch in itertools.islice(loader, recipe.batch // size)]
-    return calibrate(detector, batches, candidate.calibration).to_dict()

@@ -4,8 +4,9 @@ without unpickling code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save
@@ -15,10 +16,19 @@ from nas.errors import CandidateError
 from nas.utils.files import atomic_write
 
 
+class Stateful(Protocol):
+    """A part of a training run: a network, an optimizer, an average of weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Restore a state, in place."""
+
+
 def save_checkpoint(
     path: Path,
-    detector: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    parts: Mapping[str, Stateful],
     *,
     epoch: int,
     key: str,
@@ -29,8 +39,7 @@ def save_checkpoint(
 
     Args:
         path: of the file.
-        detector: its weights and running statistics.
-        optimizer: its state.
+        parts: what the run consists of, by name.
         epoch: epochs done.
         key: name of the run; `load_checkpoint` refuses another.
         extra: anything else, plain JSON.
@@ -42,8 +51,7 @@ def save_checkpoint(
     content = {
         "key": key,
         "epoch": epoch,
-        "detector": detector.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        **{name: part.state_dict() for name, part in parts.items()},
         "rng": rng,
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "extra": extra,
@@ -52,13 +60,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, detector: nn.Module, optimizer: torch.optim.Optimizer, *, key: str, rank: int = 0
+    path: Path, parts: Mapping[str, Stateful], *, key: str, rank: int = 0
 ) -> tuple[int, dict[str, Any]] | None:
     """Restore the whole state of a run, random numbers too.
 
     Args:
         path: of the file.
-        detector, optimizer: changed in place.
+        parts: as they were saved; changed in place.
         key: name of the run.
         rank: of this process, whose random numbers are restored.
 
@@ -79,8 +87,8 @@ def load_checkpoint(
         raise CandidateError(
             f"checkpoint {path} belongs to another run ({content['key']}, expected {key})"
         )
-    detector.load_state_dict(content["detector"])
-    optimizer.load_state_dict(content["optimizer"])
+    for name, part in parts.items():
+        part.load_state_dict(content[name])
     if rank < len(
         content["rng"]
     ):  # else there are more processes than before: the new ones keep their own

@@ -61,13 +61,18 @@ class Epochs(ABC, Generic[Kind]):
             self.network, self.batches, self.order, self.recipe, on_step=self.on_step
         )
         broadcast_buffers(self.run.network, self.run.world)
+        if self.run.average:
+            with self.run.scored_weights():
+                broadcast_buffers(self.run.network, self.run.world)
         return self.score(loss, lr)
 
     def has_converged(self, score: float) -> bool:
         """Tell the schedule the validation score of an epoch, a fraction, and ask whether that was
         the last one.
         """
-        saturation = self.run.saturation.after(score, self.recipe)
+        steps = self.run.steps_per_epoch(self.order, self.recipe)
+        warm = (self.run.epoch + 1) * steps >= self.recipe.warmup(steps)
+        saturation = self.run.saturation.after(score, self.recipe, warm=warm)
         self.run.progress.saturation = asdict(saturation)
         return saturation.converged
 

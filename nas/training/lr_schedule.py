@@ -28,20 +28,24 @@ class Saturation:
     decays: int = 0
     converged: bool = False
 
-    def after(self, value: float, recipe: Recipe) -> Saturation:
+    def after(self, value: float, recipe: Recipe, *, warm: bool = True) -> Saturation:
         """State after one more epoch; only `schedule: saturate` ever changes it.
 
         Saturated means that for `patience` epochs there was no gain of `min_gain` over the best.
-        The first `decays` times the rate falls, then training has converged.
+        The first `decays` times the rate falls, then training has converged. An epoch of the
+        warm-up, or one before the score has risen for the first time, is not waited for.
 
         Args:
             value: validation score of the epoch, a fraction.
             recipe: of the training.
+            warm: whether the warm-up was over when the epoch ended.
         """
         if recipe.schedule != "saturate":
             return self
         if value >= self.best + recipe.min_gain:
             return replace(self, best=value, waited=0)
+        if not warm or not self.best:
+            return self
         if self.waited + 1 < recipe.patience:
             return replace(self, waited=self.waited + 1)
         if self.decays < recipe.decays:
@@ -62,7 +66,7 @@ def lr_at(step: int, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> f
         decays: how often `saturate` has fallen.
     """
     total = recipe.epochs * steps_per_epoch
-    warmup = min(recipe.warmup_steps, total - 1)
+    warmup = recipe.warmup(steps_per_epoch)
     if step < warmup:
         return recipe.lr * (step + 1) / (warmup + 1)
     if recipe.schedule == "cosine":

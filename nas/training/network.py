@@ -6,6 +6,7 @@ import torch
 
 from nas.config.recipe import Recipe
 from nas.models.activation_checkpointing import checkpoint_blocks
+from nas.models.drop_path import set_drop_path_
 from nas.models.memory_format import channels_last_
 from nas.utils.distributed import Network, World, synchronised
 
@@ -13,8 +14,8 @@ from nas.utils.distributed import Network, World, synchronised
 def prepare_network(
     network: Network, recipe: Recipe, norm: str, device: torch.device, world: World
 ) -> Network:
-    """Move a network to its device, with what its recipe says of norms, checkpointing and memory
-    format; weights stay as they are.
+    """Move a network to its device, with what its recipe says of norms, drop path, checkpointing
+    and memory format; weights stay as they are.
 
     Compilation is left to `nas.training.epochs.Epochs`: calibration, which comes before, looks into
     the blocks.
@@ -27,6 +28,7 @@ def prepare_network(
         world: the processes that train it together.
     """
     network = synchronised(network, norm, device, world).to(device)
+    set_drop_path_(network, recipe.drop_path)
     checkpoint_blocks(network, recipe.checkpointing)
     if recipe.channels_last:
         channels_last_(network)

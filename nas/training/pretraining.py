@@ -101,7 +101,9 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
         torch.manual_seed(pretraining.seed)
         network = prepare_network(
             Classifier(
-                build_backbone(pretraining.layout), len(pretraining.classes), recipe.label_smoothing
+                build_backbone(pretraining.layout, recipe.init),
+                len(pretraining.classes),
+                recipe.label_smoothing,
             ),
             recipe,
             pretraining.layout.norm,
@@ -110,7 +112,13 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
         )
         optimizer = make_optimizer(network, recipe)
         super().__init__(
-            pretraining.folder, pretraining.key, network, optimizer, world, pretraining.checkpoint_s
+            pretraining.folder,
+            pretraining.key,
+            network,
+            optimizer,
+            world,
+            pretraining.checkpoint_s,
+            recipe.ema,
         )
 
     def keep_weights(self, report: PretrainingReport) -> None:
@@ -199,7 +207,8 @@ class PretrainingEpochs(Epochs[PretrainingReport]):
     def score(self, loss: float, lr: float) -> PretrainingReport:
         """Score the validation split."""
         run = self.run
-        metrics = score(run.network, self.val_loader, self.device)
+        with run.scored_weights():
+            metrics = score(run.network, self.val_loader, self.device)
         converged = self.has_converged(metrics.top1)
         run.tick(training=False)
         return PretrainingReport(

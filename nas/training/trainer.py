@@ -8,6 +8,8 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,9 +22,10 @@ from nas.artifacts.paths import CHECKPOINT, LOG, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
 from nas.reports import EpochReport, Report
-from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.training.checkpoint import Stateful, load_checkpoint, save_checkpoint, save_weights
 from nas.training.loop import Batches, OnStep, train_epoch
 from nas.training.lr_schedule import Saturation, lr_at
+from nas.training.weight_average import WeightAverage
 from nas.utils.distributed import World, all_gather_object
 from nas.utils.files import append_line, os_errors_as_output_error
 
@@ -32,7 +35,7 @@ class TrainerState:
     """What a checkpoint holds of a run beside tensors, as plain JSON.
 
     Args:
-        calibration: a `CalibrationReport`; None where there was none.
+        calibration: what it measured and set; None where there was none.
         report: of the last epoch; None before.
         saturation: fields of the schedule's `Saturation`.
         steps: steps of the running epoch that are done.
@@ -63,8 +66,10 @@ class Trainer(ABC, Generic[Kind]):
         network, optimizer: what is trained.
         world: the processes that train it together.
         checkpoint_s: seconds between checkpoints within an epoch.
+        ema: decay of a moving average of the weights; 0: there is none.
 
     Attributes:
+        average: of the weights; None where there is none.
         epoch: epochs done.
         progress: everything else that a checkpoint holds beside tensors.
 
@@ -82,14 +87,11 @@ class Trainer(ABC, Generic[Kind]):
         optimizer: torch.optim.Optimizer,
         world: World,
         checkpoint_s: float,
+        ema: float = 0.0,
     ) -> None:
-        self.folder, self.key, self.network, self.optimizer, self.world = (
-            folder,
-            key,
-            network,
-            optimizer,
-            world,
-        )
+        self.folder, self.key = folder, key
+        self.network, self.optimizer, self.world = network, optimizer, world
+        self.average = WeightAverage(network, ema) if ema else None
         self.checkpoint_s, self.epoch, self.progress = checkpoint_s, 0, TrainerState()
         self._losses = _no_losses()
         self._mark_s = self._saved_s = time.perf_counter()
@@ -98,7 +100,9 @@ class Trainer(ABC, Generic[Kind]):
 
     @abstractmethod
     def keep_weights(self, report: Kind) -> None:
-        """Write what the run was made for, with its last report."""
+        """Write what the run was made for, with the report of its epoch; the network has the
+        weights that were scored.
+        """
 
     def resume(self) -> Kind | None:
         """Go on where the checkpoint was written, if there is one.
@@ -112,8 +116,7 @@ class Trainer(ABC, Generic[Kind]):
         """
         resumed = load_checkpoint(
             self.folder / CHECKPOINT,
-            self.network,
-            self.optimizer,
+            self._parts,
             key=self.key,
             rank=self.world.rank,
         )
@@ -124,9 +127,28 @@ class Trainer(ABC, Generic[Kind]):
         if not self.progress.report:
             return None
         report = self.kind.from_dict(self.progress.report)
-        if report.last and self.world.first:
-            self.keep_weights(report)  # perhaps in another folder than before
+        if not self.progress.steps:  # perhaps killed before it had, or in another folder now
+            self._keep_weights_of(report)
         return report
+
+    def _keep_weights_of(self, report: Kind) -> None:
+        if report.keeps and self.world.first:
+            with self.scored_weights():
+                self.keep_weights(report)
+
+    @property
+    def _parts(self) -> dict[str, Stateful]:
+        """What a checkpoint holds in tensors."""
+        parts: dict[str, Stateful] = {"detector": self.network, "optimizer": self.optimizer}
+        return {**parts, "average": self.average} if self.average else parts
+
+    @contextmanager
+    def scored_weights(self) -> Iterator[None]:
+        """Let the network have the weights that are scored and kept: their average, where there is
+        one.
+        """
+        with self.average.applied() if self.average else nullcontext():
+            yield
 
     @property
     def begun(self) -> bool:
@@ -149,8 +171,7 @@ class Trainer(ABC, Generic[Kind]):
         if self.world.first:
             save_checkpoint(
                 self.folder / CHECKPOINT,
-                self.network,
-                self.optimizer,
+                self._parts,
                 epoch=self.epoch,
                 key=self.key,
                 extra=asdict(self.progress),
@@ -167,6 +188,8 @@ class Trainer(ABC, Generic[Kind]):
     def after_step(self, step: int, steps: int, loss: Tensor | float) -> None:
         """Count a step, and write a checkpoint where it is time for one."""
         self.progress.steps, self._losses = step, self._losses + loss
+        if self.average:
+            self.average.update()
         due = time.perf_counter() - self._saved_s >= self.checkpoint_s
         if step < steps and self.world.agreed(due):
             self.tick(training=True)
@@ -194,7 +217,7 @@ class Trainer(ABC, Generic[Kind]):
             Its mean loss, and its last learning rate.
         """
         accumulate = recipe.batch // order.size
-        lrs = self._learning_rates(math.ceil(len(order) / accumulate), recipe)
+        lrs = self._learning_rates(self.steps_per_epoch(order, recipe), recipe)
         order.epoch, order.skipped = self.epoch, self.progress.steps * accumulate
 
         def after_step(step: int, of: int, loss: Tensor | float) -> None:
@@ -220,6 +243,11 @@ class Trainer(ABC, Generic[Kind]):
         self.log(epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=train_s)
         return loss, lrs[-1]
 
+    @staticmethod
+    def steps_per_epoch(order: GroupedBatchSampler, recipe: Recipe) -> int:
+        """Count the optimizer's steps of an epoch over `order`."""
+        return math.ceil(len(order) * order.size / recipe.batch)
+
     def _learning_rates(self, steps: int, recipe: Recipe) -> list[float]:
         """One for each step of the epoch that is trained next."""
         first, decays = self.epoch * steps, self.saturation.decays
@@ -231,7 +259,8 @@ class Trainer(ABC, Generic[Kind]):
             append_line(self.folder / LOG, json.dumps(values))
 
     def end_epoch(self, report: Kind) -> Kind:
-        """Keep an epoch that is over: its report, a checkpoint and, of the last one, the weights.
+        """Keep an epoch that is over: its report, a checkpoint and, where they are kept, the
+        weights; these after the checkpoint, from which `resume` can write them too.
 
         Returns:
             The report.
@@ -244,8 +273,7 @@ class Trainer(ABC, Generic[Kind]):
                 self.folder, report
             )  # before the checkpoint: an epoch that is not saved comes again
         self.save()
-        if report.last and self.world.first:
-            self.keep_weights(report)
+        self._keep_weights_of(report)
         return report
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -21,9 +21,12 @@ from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss
+from nas.evaluation.coco import evaluate
 from nas.models.backbones import build_backbone
 from nas.reports import EpochReport
-from nas.training.candidate import Candidate, train_candidate
+from nas.training.candidate import Candidate, CandidateEpochs, train_candidate
+from nas.training.checkpoint import save_checkpoint
+from nas.training.epochs import Epochs
 from search_spaces.layout import Layout
 
 
@@ -93,15 +96,17 @@ def comparable(report: EpochReport) -> EpochReport:
 def test_reports_and_files(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str):
     steps: list[tuple[int, int]] = []
     spec = DetectorSpec(name=detector, channels=32, hidden=64, proposals=20)
-    run = train_candidate(
-        candidate(tmp_path, detector=spec), *splits, on_step=lambda *step: steps.append(step[:2])
-    )
-    reports = list(run)
+    made = candidate(tmp_path, detector=spec, calibration=CalibrationSpec(definition="paper"))
+    reports = list(train_candidate(made, *splits, on_step=lambda *step: steps.append(step[:2])))
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert [report.last for report in reports] == [False, False, True]
+    assert [report.keeps for report in reports] == [False, False, True]
+    assert [report.kept_epoch for report in reports] == [1, 2, 3]
+    assert all(report.kept == report.metrics for report in reports)
     assert steps == [(1, 3), (2, 3), (3, 3)] * 3  # 24 images, 8 a step
     assert reports[-1].loss < reports[0].loss
     assert all(0 <= report.metrics.map <= 1 for report in reports)
+    assert reports[0].calibration["definition"] == "paper"
     assert reports[0].calibration["layers"] == 22
     assert reports[0].memory_peak_bytes is None
     assert reports[0].device == "cpu"
@@ -154,13 +159,15 @@ def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
     trained: Callable[..., Trained],
     schedule: str,
     stopped_after: int,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    told = Epochs.has_converged
+    monkeypatch.setattr(Epochs, "has_converged", lambda self, score: told(self, 0.5))
     keys = {
         "schedule": schedule,
         "epochs": 4,
         "decay_epochs": (2,),
         "patience": 1,
-        "min_gain": 0.9,
         "lr": 1e-3,
     }
     rule = candidate(tmp_path).recipe.model_copy(update=keys)
@@ -173,9 +180,23 @@ def test_any_schedule_stopped_after_any_epoch_ends_with_the_same_weights(
     list(train_candidate(broken, *splits))
     assert (broken.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
     assert [report.epoch for report in expected] == (
-        [1, 2] if schedule == "saturate" else [1, 2, 3, 4]
+        [1, 2, 3] if schedule == "saturate" else [1, 2, 3, 4]
     )
     assert expected[-1].converged == (schedule == "saturate")
+    if schedule == "saturate":  # a gain, a decay, the end
+        assert [report.lr for report in expected] == pytest.approx([1e-3, 1e-3, 1e-4])
+
+
+def test_saturation_is_not_waited_for_in_the_warmup(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], monkeypatch: pytest.MonkeyPatch
+):
+    told = Epochs.has_converged
+    monkeypatch.setattr(Epochs, "has_converged", lambda self, score: told(self, 0.5))
+    keys = {"schedule": "saturate", "epochs": 8, "patience": 1, "warmup_steps": 7}
+    rule = candidate(tmp_path).recipe.model_copy(update=keys)
+    reports = list(train_candidate(candidate(tmp_path, recipe=rule), *splits))
+    assert len(reports) == 4  # three steps an epoch: the warm-up ends in the third, the rate falls
+    assert reports[-1].converged
 
 
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
@@ -220,6 +241,167 @@ def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
     assert [report.epoch for report in read_reports(tmp_path)] == [1, 2]
     list(train_candidate(candidate(tmp_path), *splits))
     assert [report.epoch for report in read_reports(tmp_path)] == [1, 2, 3]
+
+
+MAPS = (0.1, 0.3, 0.2)
+
+
+class Scored(NamedTuple):
+    """What was scored, in its order: the epoch, how many images, and the network's state."""
+
+    epoch: int
+    images: int
+    state: dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[Scored]:
+    """Let the epochs have the mAPs of `MAPS`, whatever is detected."""
+    seen: list[Scored] = []
+    score = CandidateEpochs.score
+
+    def with_map(self: CandidateEpochs, loss: float, lr: float) -> EpochReport:
+        def evaluated(network: torch.nn.Module, *rest: Any) -> tuple:
+            state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            seen.append(Scored(self.run.epoch + 1, len(rest[1].images), state))
+            metrics, *others = evaluate(network, *rest)
+            return dataclasses.replace(metrics, map=MAPS[self.run.epoch]), *others
+
+        monkeypatch.setattr("nas.training.candidate.evaluate", evaluated)
+        return score(self, loss, lr)
+
+    monkeypatch.setattr(CandidateEpochs, "score", with_map)
+    return seen
+
+
+def keeping(folder: Path, ema: float, keep: str = "best", **changes: object) -> Candidate:
+    update = {"keep": keep, "ema": ema}
+    recipe = candidate(folder).recipe.model_copy(update=update)
+    return candidate(folder, recipe=recipe, **changes)
+
+
+def part(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """A part of a run's checkpoint."""
+    found: dict[str, torch.Tensor] = torch.load(folder / CHECKPOINT, weights_only=True)[name]
+    return found
+
+
+def same(mine: dict[str, torch.Tensor], yours: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(mine[name], tensor) for name, tensor in yours.items())
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_weights_of_the_best_epoch_are_kept(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored], ema: float
+):
+    train, val = splits
+    made = keeping(tmp_path, ema)
+    reports, averages = [], []
+    for report in train_candidate(made, train, val, val):
+        reports.append(report)
+        averages.append(part(tmp_path, "average" if ema else "detector"))
+        averages[-1].pop("updates", None)
+    assert [(report.best_epoch, report.best.map) for report in reports] == [
+        (1, 0.1),
+        (2, 0.3),
+        (2, 0.3),
+    ]
+    assert [report.keeps for report in reports] == [True, True, False]
+    assert (reports[-1].kept, reports[-1].kept_epoch) == (reports[1].metrics, 2)
+    weights = load_file(tmp_path / WEIGHTS)
+    assert same(weights, averages[1])
+    assert not same(weights, averages[2])
+    # After the last epoch: its own weights on all images, the best ones on those drawn and tested.
+    assert [(each.epoch, each.images) for each in scored] == [
+        (1, 8),
+        (2, 8),
+        (3, 8),
+        (3, 4),
+        (3, 8),
+    ]
+    assert [same(weights, each.state) for each in scored] == [False, True, False, True, True]
+    assert same(scored[2].state, averages[2])
+    assert reports[-1].test is not None
+    assert len(list((tmp_path / DETECTIONS).glob("*.png"))) == 4
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_keeping_the_best_epoch_does_not_change_the_training(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored], ema: float
+):
+    best, last = (keeping(tmp_path / keep, ema, keep) for keep in ("best", "last"))
+    for made in (best, last):
+        list(train_candidate(made, *splits))
+    for name in ("detector", "average") if ema else ("detector",):
+        assert same(part(best.folder, name), part(last.folder, name))
+    assert same(load_file(last.folder / WEIGHTS), scored[-1].state)
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 5, 8])
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_killed_run_keeps_the_same_best_epoch(
+    tmp_path: Path,
+    splits: tuple[CocoSplit, CocoSplit],
+    scored: list[Scored],
+    ema: float,
+    killed_after: int,
+):
+    whole = keeping(tmp_path / "whole", ema)
+    expected = list(map(comparable, train_candidate(whole, *splits)))
+    killed = keeping(tmp_path / "killed", ema, checkpoint_s=0)
+    steps: list[int] = []
+
+    def kill(step: int, of: int, loss: float) -> None:
+        steps.append(step)
+        if len(steps) == killed_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(train_candidate(killed, *splits, on_step=kill))
+    heard = list(map(comparable, train_candidate(killed, *splits, on_step=kill)))
+    assert steps == [1, 2, 3] * 3
+    assert heard == expected[3 - len(heard) :]
+    assert (killed.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
+    for name in ("detector", "average") if ema else ("detector",):
+        assert same(part(killed.folder, name), part(whole.folder, name))
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_run_killed_at_the_checkpoint_of_its_best_epoch_keeps_that(
+    tmp_path: Path,
+    splits: tuple[CocoSplit, CocoSplit],
+    scored: list[Scored],
+    monkeypatch: pytest.MonkeyPatch,
+    ema: float,
+    written: bool,
+):
+    def kill(*parts: Any, **values: Any) -> None:
+        if written:
+            save_checkpoint(*parts, **values)
+        raise KeyboardInterrupt
+
+    whole, made = keeping(tmp_path / "whole", ema), keeping(tmp_path / "killed", ema)
+    expected = list(map(comparable, train_candidate(whole, *splits)))
+    run = train_candidate(made, *splits)
+    next(run)
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.training.trainer.save_checkpoint", kill)
+        with pytest.raises(KeyboardInterrupt):
+            next(run)
+    again = list(map(comparable, train_candidate(made, *splits)))
+    assert again == (expected[1:] if written else expected)
+    assert list(map(comparable, read_reports(made.folder))) == expected
+    assert (made.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
+
+
+def test_a_finished_run_leaves_its_best_weights_alone(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored]
+):
+    reports = list(train_candidate(keeping(tmp_path, 0.5), *splits))
+    before = (tmp_path / WEIGHTS).read_bytes()
+    assert list(train_candidate(keeping(tmp_path, 0.5), *splits)) == reports[-1:]
+    assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
 @pytest.mark.parametrize("kept", ["light", "full"])
@@ -292,6 +474,24 @@ def test_the_test_split_is_scored_once_at_the_end(
     assert [report.test is None for report in reports] == [True, True, False]
     assert reports[-1].test == reports[-1].metrics  # here it is the validation split
     assert list(train_candidate(candidate(tmp_path), *splits, splits[1])) == reports[-1:]
+
+
+@pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
+def test_the_outputs_that_calibration_sets_are_trained_on(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], detector: str
+):
+    recipe = candidate(tmp_path).recipe.model_copy(update={"lr": 1e-12})  # moves nothing
+    run = train_candidate(candidate(tmp_path, detector=small(detector), recipe=recipe), *splits)
+    calibration = next(run).calibration
+    run.close()
+    assert calibration["definition"] == "outputs"
+    state = part(tmp_path, "detector")
+    if detector == "fcos":
+        biases, expected = "head.classification_head.cls_logits.bias", calibration["class_biases"]
+    else:
+        biases = "rpn.head.cls_logits.bias"
+        expected = torch.tensor(calibration["anchor_shares"]).logit(eps=1e-6).tolist()
+    assert state[biases].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_calibration_can_be_off(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):

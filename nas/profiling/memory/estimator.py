@@ -28,7 +28,16 @@ CONTEXT_BYTES = int(
     0.8 * 10**9
 )  # CUDA context and loaded kernels, outside PyTorch's counters: 0.5 to 0.8 GB by card
 ESTIMATES = DiskCache("memory-estimates", SOURCES)
-_OTHER_PARTS = ("parameters", "optimizer", "inputs", "workspace", GRADIENTS, TRANSIENTS, "rounding")
+_OTHER_PARTS = (
+    "parameters",
+    "average",
+    "optimizer",
+    "inputs",
+    "workspace",
+    GRADIENTS,
+    TRANSIENTS,
+    "rounding",
+)
 
 
 @lru_cache(maxsize=4096)
@@ -64,8 +73,10 @@ def _predict(
     mask_bytes = (
         training.boxes_per_image * math.prod(plane[1:]) if detector.learns_masks else 0
     )  # 8 bits a pixel
+    weights = parameters + [size for trace in traces for size in trace.fixed]
     base = {
-        "parameters": parameters + [size for trace in traces for size in trace.fixed],
+        "parameters": weights,
+        "average": weights if training.average else [],
         "optimizer": _states(parameters, training.optimizer),
         "inputs": [image_bytes, mask_bytes] * images
         + [image_bytes * images],  # as loaded, and as one batch
@@ -114,7 +125,7 @@ def _reserved(step: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
     end of the first.
     """
     allocator, number = CachingAllocator(), itertools.count(-1, -1)
-    for part in ("parameters", "inputs", "workspace"):
+    for part in ("parameters", "average", "inputs", "workspace"):
         for size in base[part]:
             allocator.allocate(next(number), size)
     for first in (True, False):

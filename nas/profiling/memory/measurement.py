@@ -21,6 +21,7 @@ from nas.profiling.memory.training_step import Training
 from nas.training.loop import train_epoch
 from nas.training.network import prepare_network
 from nas.training.optimizer import make_optimizer
+from nas.training.weight_average import WeightAverage
 from nas.utils.distributed import World
 from search_spaces.layout import Layout
 
@@ -72,6 +73,7 @@ def measure_memory(
     network = prepare_network(network, recipe, layout.norm, device, World())
     optimizer = make_optimizer(network, recipe)
     batch = _random_batch(detector, num_classes, training).to(device)
+    average = WeightAverage(network, 0.9) if training.average else None
 
     def step() -> None:
         accumulate = 2 if training.accumulates else 1
@@ -85,6 +87,8 @@ def measure_memory(
             precision=training.precision,
             device=device,
         )
+        if average:
+            average.update()
 
     if device.type == "cuda":
         peak_bytes, reserved_bytes, step_s = _step_on_gpu(step, device)
@@ -92,7 +96,8 @@ def measure_memory(
         name = torch.cuda.get_device_name(device)
         return Measured(name, peak_bytes, reserved_bytes, step_s, fps)
     masks = [target["masks"] for target in batch.targets if detector.learns_masks]
-    there = [*network.parameters(), *network.buffers(), *batch.images, *masks]
+    averaged = average.values.values() if average else ()
+    there = [*network.parameters(), *network.buffers(), *averaged, *batch.images, *masks]
     peak_bytes, step_s = _step_on_cpu(step, there)
     return Measured("cpu", peak_bytes, None, step_s, None)
 

@@ -38,6 +38,7 @@ class Training:
         channels_last: convolutions have their maps channels last.
         accumulates: several batches make one step, so that gradients are there during the forward
             pass.
+        average: a moving average of the weights is kept beside them.
         cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
             there.
     """
@@ -49,6 +50,7 @@ class Training:
     checkpointing: Checkpointing = "none"
     channels_last: bool = False
     accumulates: bool = False
+    average: bool = False
     cuda: bool = True
 
 

@@ -128,10 +128,13 @@ def test_the_table_of_calibration(tmp_path: Path):
     }
 
 
-def test_without_calibration_there_is_no_table_of_it(tmp_path: Path):
-    write_curves(tmp_path, reports(1, calibration=None), "a layout")
+@pytest.mark.parametrize("calibration", [None, {"definition": "outputs", "views": 24}])
+def test_without_calibration_of_weights_there_is_no_table_of_it(
+    tmp_path: Path, calibration: dict | None
+):
+    write_curves(tmp_path, reports(1, calibration=calibration), "a layout")
     assert {entry.name for entry in tmp_path.iterdir()} == {CURVES, PLOT, EVENTS}
-    assert calibration_changes(None) == []
+    assert calibration_changes(calibration) == []
     assert [event.step for event in events(tmp_path)] == [0, 1]
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.untrained import report
 
 from nas.artifacts.history import COLUMNS, append_report, read_reports
-from nas.artifacts.paths import CHECKPOINT, CURVES, REPORTS
+from nas.artifacts.paths import CHECKPOINT, CURVES, REPORTS, WEIGHTS
 from nas.artifacts.trial_files import TrialFiles
 from nas.reports import EpochReport
 
@@ -72,8 +72,18 @@ def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
     )
     dead.folder(3).mkdir(parents=True)
     (dead.folder(3) / CHECKPOINT).write_bytes(b"weights")
+    (dead.folder(3) / WEIGHTS).write_bytes(b"the best so far")
     for each in (expected := reports(0.1, 0.2)):
         append_report(dead.folder(3), each)
     heir.inherit(3, "dead-driver")
     assert (heir.folder(3) / CHECKPOINT).read_bytes() == b"weights"
+    assert (heir.folder(3) / WEIGHTS).read_bytes() == b"the best so far"
     assert read_reports(heir.folder(3)) == expected
+    (heir.folder(3) / WEIGHTS).write_bytes(b"the best of all")
+    heir.drop_checkpoints(3)
+    assert [(folder / CHECKPOINT).exists() for folder in (dead.folder(3), heir.folder(3))] == [
+        False,
+        False,
+    ]
+    assert not (dead.folder(3) / WEIGHTS).exists()
+    assert (heir.folder(3) / WEIGHTS).read_bytes() == b"the best of all"

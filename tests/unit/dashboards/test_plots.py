@@ -6,13 +6,14 @@ import json
 
 import optuna
 import pytest
-from helpers.studies import frozen, study_of
+from helpers.studies import SPEC, frozen, study_of
 from optuna.trial import TrialState
 
 from dashboards import score_plots, training_plots
 from dashboards.context import figure_json
 from dashboards.plots import PLOTS
 from dashboards.study_view import StudyView, pattern
+from dashboards.summary import summary_paragraphs
 
 
 def view(*trials, **known) -> StudyView:
@@ -174,6 +175,29 @@ def test_calibration_is_shown_before_and_after():
         said(training_plots.calibration(view(frozen(0, calibration=None))))
         == "no candidate was calibrated"
     )
+
+
+def test_calibrated_outputs_have_no_gradients_to_show():
+    outputs = {"definition": "outputs", "class_biases": [-4.0]}
+    figure = training_plots.calibration(view(frozen(0, calibration=outputs), frozen(1)))
+    assert trace(figure, "before").x == (1,)
+    assert said(training_plots.calibration(view(frozen(0, calibration=outputs))))
+
+
+@pytest.mark.parametrize(
+    ("calibration", "weights", "words"),
+    [
+        ({"enabled": True, "definition": "outputs"}, None, "outputs calibrated."),
+        ({"enabled": True, "definition": "paper"}, None, "gradients calibrated."),
+        ({"enabled": True}, None, "gradients calibrated."),
+        ({"enabled": False, "definition": "outputs"}, None, "without calibration."),
+        ({"enabled": True, "definition": "outputs"}, "w.pt", "without calibration."),
+    ],
+)
+def test_the_summary_says_what_was_calibrated(calibration: dict, weights: str | None, words: str):
+    spec = {**SPEC, "calibration": calibration, "recipe": {**SPEC["recipe"], "weights": weights}}
+    text = {part.title: part.text for part in summary_paragraphs(view(nas_spec=spec))}
+    assert text["Training"].endswith(f"; {words}")
 
 
 def test_without_a_gpu_nothing_was_measured():

@@ -10,8 +10,9 @@ import torch
 
 from nas.config.spec import SearchSpec, load_spec
 from nas.data.image_cache import PixelCache
-from nas.data.splits import Splits, adapt_to_data
+from nas.data.splits import Splits
 from nas.errors import NonFiniteLoss
+from nas.planning.adaptation import adapt_to_data
 from nas.search.forecast.benchmark import SCORED, STEPS, few_images, read_s, time_layouts
 from nas.search.forecast.runtime_model import PARTS
 from nas.training.candidate import Candidate

@@ -98,7 +98,7 @@ def test_the_typical_layout_is_the_median_of_what_may_be_trained(tmp_path: Path,
     limit = statistics.median(size for _, size in sizes)
     smaller = Budget(
         spec(
-            tmp_path, space={**NINE, "channels": [16]}, **{"budget.memory": f"{limit // 2**20}MiB"}
+            tmp_path, space={**NINE, "channels": [16]}, **{"budget.memory": f"{limit // 2**10}KiB"}
         ),
         FACTS,
     )

@@ -341,6 +341,35 @@ def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
     assert driver.trial(2).user_attrs["checkpoint"] == str(folders[2] / WEIGHTS)
 
 
+def test_a_trial_has_the_scores_of_the_epoch_that_it_keeps(tmp_path: Path):
+    driver = Driver(tmp_path)
+    best = report(0.4, 1).metrics
+    trial = driver.trial(driver.train(0.2, best=best, best_epoch=1))
+    assert (trial.value, trial.user_attrs["map"], trial.user_attrs["map_50"]) == (0.4, 0.4, 0.4)
+    assert trial.user_attrs["map_per_class"] == {"a": 0.4, "b": None}
+    assert (trial.user_attrs["epochs"], trial.user_attrs["kept_epoch"]) == (2, 1)
+    assert trial.intermediate_values == {1: 0.2, 2: 0.2}  # what was scored
+    last = driver.trial(driver.train(0.3))
+    assert (last.value, last.user_attrs["kept_epoch"]) == (0.3, 2)
+
+
+@pytest.mark.parametrize("ending", ["fail", "infeasible", "over budget"])
+def test_a_trial_without_a_result_leaves_no_weights_of_its_best_epoch(tmp_path: Path, ending: str):
+    driver = Driver(tmp_path)
+    assignment = driver.study.ask()
+    assignment.folder.mkdir(parents=True)
+    (assignment.folder / WEIGHTS).touch()
+    driver.study.report(assignment.number, report(0.3, 1))
+    assert (assignment.folder / WEIGHTS).exists()
+    if ending == "fail":
+        driver.study.fail(assignment.number, "it diverged")
+    elif ending == "infeasible":
+        driver.study.infeasible(assignment.number, "out of memory", 2**40)
+    else:
+        driver.study.report(assignment.number, report(0.3, 2, memory_peak_bytes=2**40))
+    assert not (assignment.folder / WEIGHTS).exists()
+
+
 def test_the_password_is_not_in_the_study(tmp_path: Path):
     driver = Driver(tmp_path)
     assert driver.study.study.user_attrs["nas_spec"]["storage"] == driver.spec.storage

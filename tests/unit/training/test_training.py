@@ -18,7 +18,7 @@ from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch
 from nas.errors import CandidateError, NonFiniteLoss, OutputError
 from nas.models.detectors import build_detector
-from nas.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from nas.training.checkpoint import Stateful, load_checkpoint, save_checkpoint, save_weights
 from nas.training.loop import train_epoch
 from nas.training.lr_schedule import Saturation, lr_at
 from nas.training.optimizer import make_optimizer
@@ -217,12 +217,60 @@ def test_saturation_decays_then_converges():
     assert rates == pytest.approx([0.1, 0.01])
 
 
+def after(values: list[tuple[float, bool]], **keys: object) -> list[Saturation]:
+    """States after epochs, each with its score and whether the warm-up was over."""
+    rule, states = recipe(schedule="saturate", min_gain=0.01, **keys), [Saturation()]
+    for value, warm in values:
+        states.append(states[-1].after(value, rule, warm=warm))
+    return states[1:]
+
+
+def test_epochs_of_the_warmup_are_not_waited_for():
+    cold = [(0.2, False)] * 6
+    assert after(cold, patience=1) == [Saturation(best=0.2)] * 6
+    found = after([*cold, *[(0.2, True)] * 3], patience=2, decays=1)[6:]
+    assert [(state.waited, state.decays) for state in found] == [(1, 0), (0, 1), (1, 1)]
+
+
+def test_a_gain_in_the_warmup_counts():
+    first, second, third = after([(0.2, False), (0.3, False), (0.25, True)], patience=1)
+    assert (first.best, second.best) == (0.2, 0.3)
+    assert (third.best, third.decays) == (0.3, 1)
+
+
+def test_epochs_before_the_first_gain_are_not_waited_for():
+    assert after([(0.0, True)] * 9 + [(0.009, True)], patience=1) == [Saturation()] * 10
+    found = after([(0.0, True)] * 9 + [(0.1, True)] * 3, patience=1, decays=1)[9:]
+    assert [(state.best, state.decays, state.converged) for state in found] == [
+        (0.1, 0, False),
+        (0.1, 1, False),
+        (0.1, 1, True),
+    ]
+
+
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])
 def test_other_schedules_never_converge_early(schedule: str):
     state = Saturation()
     for _ in range(100):
         state = state.after(0.0, recipe(schedule=schedule))
     assert state == Saturation()
+
+
+def test_the_warmup_ends_after_its_steps_or_its_share_of_all_steps():
+    def rates(**keys: object) -> list[float]:
+        rule = recipe(schedule="constant", **keys)
+        return [lr_at(step, 10, rule) for step in range(40)]
+
+    rising = [0.1 * step / 5 for step in range(1, 5)]  # a tenth of 40 steps
+    assert rates(warmup_steps=500, warmup_share=0.1) == pytest.approx([*rising, *[0.1] * 36])
+    assert rates(warmup_steps=4, warmup_share=0.5) == rates(warmup_steps=500, warmup_share=0.1)
+    assert rates(warmup_steps=4) == rates(warmup_steps=4, warmup_share=1)
+    assert rates(warmup_steps=500, warmup_share=0.01) == [0.1] * 40  # less than a step
+    whole = rates(warmup_steps=500)
+    assert whole == pytest.approx([0.1 * step / 40 for step in range(1, 41)])
+    cosine = recipe(schedule="cosine", warmup_steps=500, warmup_share=0.1)
+    assert lr_at(4, 10, cosine) == 0.1
+    assert lr_at(22, 10, cosine) == pytest.approx(0.05)  # half way through the other 36
 
 
 def test_warmup_longer_than_training_never_divides_by_zero():
@@ -244,15 +292,15 @@ def test_checkpoint_restores_everything(tmp_path: Path):
     optimizer.step()
     torch.manual_seed(7)
     extra = {"map": None, "list": [1, 2.5, "x"]}
-    save_checkpoint(
-        path, network, optimizer, epoch=3, key="me", extra=extra, rng=[torch.get_rng_state()]
-    )
+    parts = {"detector": network, "optimizer": optimizer}
+    save_checkpoint(path, parts, epoch=3, key="me", extra=extra, rng=[torch.get_rng_state()])
     expected = torch.rand(3)
     other = Toy()
     nn.init.zeros_(other.map.weight)
     restored = torch.optim.AdamW(other.parameters(), fused=True)
     torch.manual_seed(8)
-    assert load_checkpoint(path, other, restored, key="me") == (
+    parts = {"detector": other, "optimizer": restored}
+    assert load_checkpoint(path, parts, key="me") == (
         3,
         {"map": None, "list": [1, 2.5, "x"]},
     )
@@ -262,24 +310,27 @@ def test_checkpoint_restores_everything(tmp_path: Path):
         assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
+def toy_parts() -> dict[str, Stateful]:
+    network = Toy()
+    return {"detector": network, "optimizer": torch.optim.AdamW(network.parameters())}
+
+
 def test_no_checkpoint_foreign_checkpoint_broken_checkpoint(tmp_path: Path):
-    path, network = tmp_path / "checkpoint.pt", Toy()
-    optimizer = torch.optim.AdamW(network.parameters())
-    assert load_checkpoint(path, network, optimizer, key="me") is None
-    save_checkpoint(path, network, optimizer, epoch=1, key="you", extra={}, rng=[])
+    path, parts = tmp_path / "checkpoint.pt", toy_parts()
+    assert load_checkpoint(path, parts, key="me") is None
+    save_checkpoint(path, parts, epoch=1, key="you", extra={}, rng=[])
     with pytest.raises(CandidateError, match="belongs to another run"):
-        load_checkpoint(path, network, optimizer, key="me")
+        load_checkpoint(path, parts, key="me")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CandidateError, match="cannot be read"):
-        load_checkpoint(path, network, optimizer, key="you")
+        load_checkpoint(path, parts, key="you")
 
 
 def test_a_failed_write_leaves_the_checkpoint_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    path, network = tmp_path / "checkpoint.pt", Toy()
-    optimizer = torch.optim.AdamW(network.parameters())
-    save_checkpoint(path, network, optimizer, epoch=1, key="me", extra={}, rng=[])
+    path, parts = tmp_path / "checkpoint.pt", toy_parts()
+    save_checkpoint(path, parts, epoch=1, key="me", extra={}, rng=[])
 
     def full(content: object, target: BinaryIO) -> None:
         target.write(b"half")
@@ -287,14 +338,14 @@ def test_a_failed_write_leaves_the_checkpoint_of_before(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OutputError, match="checkpoint.pt' cannot be written: No space left"):
-        save_checkpoint(path, network, optimizer, epoch=2, key="me", extra={}, rng=[])
+        save_checkpoint(path, parts, epoch=2, key="me", extra={}, rng=[])
     monkeypatch.undo()
-    assert load_checkpoint(path, network, optimizer, key="me") == (1, {})
+    assert load_checkpoint(path, parts, key="me") == (1, {})
     assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_checkpoint_never_runs_code(tmp_path: Path):
-    path, network = tmp_path / "checkpoint.pt", Toy()
+    path = tmp_path / "checkpoint.pt"
 
     class Evil:
         def __reduce__(self) -> tuple:
@@ -302,7 +353,7 @@ def test_a_checkpoint_never_runs_code(tmp_path: Path):
 
     torch.save({"key": "me", "detector": Evil()}, path)
     with pytest.raises(CandidateError, match="cannot be read"):
-        load_checkpoint(path, network, torch.optim.AdamW(network.parameters()), key="me")
+        load_checkpoint(path, toy_parts(), key="me")
     assert not (tmp_path / "pwned").exists()
 
 
