@@ -28,7 +28,7 @@ import torch
 import torchvision
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import adapt_to_data
+from nas.planning.adaptation import adapt_to_data
 from nas.training.candidate import Candidate, train_candidate
 from search_spaces.layout import Layout
 

@@ -27,8 +27,8 @@ import torch
 import torchvision
 
 from nas.config.spec import load_spec
-from nas.data.splits import adapt_to_data
 from nas.models.detectors import DETECTORS
+from nas.planning.adaptation import adapt_to_data
 from nas.profiling.memory import predict_memory
 from nas.reports import EpochReport
 from nas.search.budget import training_of

@@ -28,7 +28,7 @@ FLOORS = (
     ("nas.config", "nas.artifacts"),
     ("nas.data",),
     ("nas.models", "nas.evaluation", "nas.study"),
-    ("nas.training", "nas.export"),
+    ("nas.training", "nas.export", "nas.planning"),
     ("nas.profiling",),
     ("nas.search",),
     ("workers", "dashboards"),

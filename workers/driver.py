@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import Splits, adapt_to_data
+from nas.data.splits import Splits
 from nas.errors import MissingDependency, StudyError
+from nas.planning.adaptation import adapt_to_data
 from nas.reports import DatasetSummary
 from nas.search.callbacks import CallbackList, SearchCallback
 from nas.search.event_logging import EventLogging
@@ -67,7 +68,7 @@ def run_checked(
 
     Args:
         spec: the request.
-        splits: the data, as `nas.data.splits.adapt_to_data` returns them.
+        splits: the data, as `nas.planning.adaptation.adapt_to_data` returns them.
         facts: the data in figures, from there, too.
         callbacks: told what happens.
         local: train in this process, without Ray.

@@ -31,8 +31,9 @@ from typing import Any
 import torch
 
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import Splits, adapt_to_data
+from nas.data.splits import Splits
 from nas.errors import CandidateError, StudyError, UserError
+from nas.planning.adaptation import adapt_to_data
 from nas.profiling.flops import count_cost
 from nas.reports import DatasetSummary
 from nas.search.budget import Budget

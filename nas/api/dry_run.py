@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nas.config.spec import SearchSpec
-from nas.data.splits import Splits, adapt_to_data
+from nas.data.splits import Splits
 from nas.errors import CandidateError, StudyError
+from nas.planning.adaptation import adapt_to_data, plan_of
+from nas.planning.plan import Plan
 from nas.reports.forecast import SearchForecast
 from nas.search.baselines import equalized
 from nas.search.budget import Budget
@@ -27,14 +29,17 @@ class DryRun:
         preview: what it chooses from, as plain JSON (see `nas.search.preview.preview`), and
             `baselines`, the networks that are trained for comparison.
         cost: what it will take; None where that was not measured or nothing fits into the budget.
+        plan: what the data decide of the request, and what is to be known about them.
     """
 
     preview: dict[str, Any]
     cost: SearchForecast | None
+    plan: Plan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**self.preview, "cost": self.cost.to_dict() if self.cost else None}
+        cost = self.cost.to_dict() if self.cost else None
+        return {**self.preview, "cost": cost, "plan": self.plan.to_dict()}
 
 
 def dry_run(spec: SearchSpec, on_image: CountProgress, *, local: bool, timing: bool) -> DryRun:
@@ -51,14 +56,15 @@ def dry_run(spec: SearchSpec, on_image: CountProgress, *, local: bool, timing: b
         UserError: the data cannot be used, the request asks for more than this machine has, or a
             candidate cannot be trained.
     """
-    spec, splits, facts = adapt_to_data(spec, on_image)
+    asked = spec
+    spec, splits, facts = adapt_to_data(asked, on_image)
     budget = Budget(spec, facts)
     shown = preview(budget, on_image)
     shown["baselines"] = (
         [each.to_dict() for each in equalized(budget)] if spec.wants_baselines else []
     )
     cost = _forecast(budget, splits, on_image, local=local) if timing else None
-    return DryRun(shown, cost)
+    return DryRun(shown, cost, plan_of(asked, splits.train))
 
 
 def _forecast(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from nas.config.spec import SearchSpec
 from nas.data.samplers import largest_batch_shape
-from nas.data.splits import Splits, adapt_to_data
+from nas.data.splits import Splits
+from nas.planning.adaptation import adapt_to_data
 from nas.reports import DatasetSummary
 from nas.search.budget import Budget
 from nas.search.proxy.layouts import choose_layouts

@@ -15,7 +15,7 @@ from nas.artifacts.history import read_reports
 from nas.artifacts.paths import DETECTIONS, WEIGHTS
 from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
-from nas.data.splits import BOXES_ONLY, Splits, adapt_to_data
+from nas.data.splits import Splits
 from nas.errors import DataError
 from nas.evaluation.coco import detect
 from nas.evaluation.visualization import sample, write_drawings
@@ -23,6 +23,7 @@ from nas.export.bundle import check_target, read_bundle, write_bundle
 from nas.export.description import Trained, make_origin
 from nas.models.backbones import build_backbone
 from nas.models.weights import load_backbone_weights
+from nas.planning.adaptation import BOXES_ONLY, adapt_to_data, plan_of
 from nas.profiling.flops import count_cost
 from nas.reports import DatasetSummary, EpochReport
 from nas.study.provenance import public_spec
@@ -100,7 +101,7 @@ def _train(
     """The trained candidate and the validation split; its curves are there from the first epoch
     on.
     """
-    spec, splits, facts = _read_data(spec, callback, fingerprint)
+    spec, splits, facts = _read_data(layout, spec, callback, fingerprint)
     ensure_writable(curves)
     if not read_reports(work):  # curves of another run
         clear_curves(curves)
@@ -112,12 +113,14 @@ def _train(
 
 
 def _read_data(
-    spec: SearchSpec, callback: TrainingCallback, fingerprint: str | None
+    layout: Layout, spec: SearchSpec, callback: TrainingCallback, fingerprint: str | None
 ) -> tuple[SearchSpec, Splits, DatasetSummary]:
     """The checked data, and the request as they allow it: without masks where they have none."""
-    allowed, splits, facts = adapt_to_data(spec, callback.on_image)
+    allowed, splits, facts = adapt_to_data(spec, callback.on_image, width=layout.widths[0])
     if allowed.detector != spec.detector:
         callback.on_note(BOXES_ONLY)
+    for warning in plan_of(allowed, splits.train, layout.widths[0]).warnings:
+        callback.on_note(warning)
     if fingerprint not in {None, facts.fingerprint}:
         raise DataError(
             f"--data has fingerprint {facts.fingerprint}, the bundle was trained on {fingerprint}"
@@ -150,9 +153,10 @@ def _describe(
 def _figures(report: EpochReport) -> dict[str, Any]:
     peak_bytes = report.memory_peak_bytes
     return {
-        **report.metrics.precisions(),
+        **report.kept.precisions(),
         **report.test_scores,
         "epochs": report.epoch,
+        "kept_epoch": report.kept_epoch,
         "train_s": report.train_s,
         "gpu_s": 0.0 if peak_bytes is None else report.elapsed_s,
         "fps": report.fps,

@@ -14,6 +14,7 @@ from nas.cli.data import check_data, make_data
 from nas.cli.export import export
 from nas.cli.listing import list_studies, status
 from nas.cli.paper import paper_tables
+from nas.cli.plan import plan
 from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
 from nas.cli.proxy import proxy_check
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "proxy-check": proxy_check,
     "paper-tables": paper_tables,
     "check-data": check_data,
+    "plan": plan,
     "make-data": make_data,
 }
 

@@ -98,7 +98,7 @@ SPACE = RequestFlag(
     "space",
     Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(preset_names())}, a YAML file or module:function."),
+        typer.Option(help=f"auto, {', '.join(preset_names())}, a YAML file or module:function."),
     ],
     "space",
 )

@@ -181,7 +181,7 @@ class SearchProgress(SearchCallback):
                     f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items())
                 )
         if search.spec.detector != self.spec.detector:
-            from nas.data.splits import BOXES_ONLY
+            from nas.planning.adaptation import BOXES_ONLY
 
             self.say(BOXES_ONLY)
         for fit in search.unsolved_patterns:

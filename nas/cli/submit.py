@@ -129,6 +129,7 @@ def submit(
 def _show_dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
     from nas.api.dry_run import dry_run
     from nas.cli.forecast import cost_table
+    from nas.cli.plan import print_plan
     from nas.cli.progress import ImageProgress
     from nas.cli.tables import patterns_table, print_table, space_table
 
@@ -137,6 +138,7 @@ def _show_dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool)
     if as_json:
         print_json(shown.to_dict())
         return
+    print_plan(shown.plan)
     print_table(space_table(shown.preview))
     if shown.preview["patterns"]:
         print_table(patterns_table(shown.preview["patterns"]))

@@ -38,6 +38,8 @@ class PretrainingRecipe(Recipe):
                 "max_size and train_sizes are for detectors; pre-training crops squares of "
                 "image_size"
             )
+        if self.keep != "last":
+            raise ValueError(f"keep must be last in pre-training; got {self.keep!r}")
         return self
 
     def over(self, steps: int) -> PretrainingRecipe:

@@ -10,11 +10,23 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from nas.config.choices import Checkpointing, OptimizerName, Precision, Schedule, recipe_names
+from nas.config.choices import (
+    AugmentationPolicy,
+    Checkpointing,
+    Init,
+    KeptWeights,
+    OptimizerName,
+    Precision,
+    Schedule,
+    recipe_names,
+)
+from nas.config.identity import Since
 from nas.config.parsing import ConfigModel, read_yaml
 from nas.errors import SpecError, one_of
 
 LARGEST_STRIDE = 32
+CALIBRATION = "calibration"  # section of a recipe file that is no part of the recipe itself
+AUTO = "auto"  # the recipe whose keys the data decide
 CUSTOM = "custom"  # a recipe that names all its keys itself
 ASPECT_LIMIT = 1333 / 800  # the paper's long side over its short side
 WEIGHT_FILES = (".safetensors", ".pt", ".pth")
@@ -65,6 +77,27 @@ class Recipe(ConfigModel):
         loader_workers: processes that decode images; `auto`: up to 4 beside a GPU, none on a CPU.
         weights: file of trained weights (.safetensors, .pt, .pth) that the backbone starts from,
             instead of from scratch; it is not calibrated then.
+        augmentation: what training images go through beside `train_sizes`: `none`; `light`, flips;
+            `standard`, also a scale of 0.6 to 1.5 within the image's frame (a crop, or a smaller
+            image with black around it) and mild changes of colour; `strong`, 0.3 to 2 and more of
+            colour. Objects of which less than a third is left are not learned.
+        vertical_flip: probability that top and bottom of a training image change places, for images
+            without an up.
+        drop_path: probability that the branch of the backbone's last block is left out of an image
+            in training; less for those before it, on a line from 0 at the first.
+        init: initial weights of the backbone: `he`, N(0, 2 / fan_in) everywhere (the paper's);
+            `swin`, Swin's N(0, 0.02^2), cut off at two deviations, in the linear maps of T stages;
+            `swin_scaled`, the same with the last layer of each residual branch of a T stage
+            divided by the root of their number.
+        warmup_share: the most that the warm-up takes of all steps, as a fraction; it ends after
+            `warmup_steps` or after this share, whichever comes first.
+        least_steps: steps that the training is to have at least: over few images there are as many
+            more epochs as that takes.
+        keep: which weights are kept and exported: those of the `last` epoch, or of the `best` one
+            by validation mAP, which the validation split then has chosen.
+        ema: decay of the moving average of the weights that is scored, kept and exported in place
+            of the weights themselves; 0: no average. In the first steps it is smaller, (t - 1) /
+            (t + 8) in step t.
     """
 
     name: str = CUSTOM
@@ -92,6 +125,16 @@ class Recipe(ConfigModel):
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     weights: str | None = None
+    augmentation: Annotated[AugmentationPolicy, Field(title="augmentation"), Since("0.2.0")] = (
+        "light"
+    )
+    vertical_flip: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
+    drop_path: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
+    init: Annotated[Init, Field(title="init"), Since("0.2.0")] = "he"
+    warmup_share: Annotated[float, Field(gt=0, le=1), Since("0.2.0")] = 1.0
+    least_steps: Annotated[int, Field(ge=0), Since("0.2.0")] = 0
+    keep: Annotated[KeptWeights, Field(title="keep"), Since("0.2.0")] = "last"
+    ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -143,9 +186,15 @@ class Recipe(ConfigModel):
             )
         return at_once
 
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Count the steps of the warm-up, which leaves at least one step of the training."""
+        total = self.epochs * steps_per_epoch
+        return min(self.warmup_steps, int(self.warmup_share * total), total - 1)
+
     def warmup_epochs(self, images: int) -> int:
         """Count the epochs over `images` training images that contain a step of the warm-up."""
-        return math.ceil(self.warmup_steps / math.ceil(images / self.batch))
+        steps_per_epoch = math.ceil(images / self.batch)
+        return math.ceil(self.warmup(steps_per_epoch) / steps_per_epoch)
 
     def lengthened(self, times: int) -> Recipe:
         """Copy the recipe for `times` as many epochs.
@@ -180,6 +229,24 @@ def load_recipe(reference: str, folder: str = "recipes") -> dict[str, Any]:
     Raises:
         SpecError: no such recipe, or a file that is no YAML mapping.
     """
+    keys = _recipe_file(reference, folder)
+    keys.pop(CALIBRATION, None)
+    return keys
+
+
+def recipe_calibration(reference: str) -> dict[str, Any]:
+    """Read the keys of `calibration` that a recipe comes with, not yet checked; arguments and
+    errors are those of `load_recipe`.
+    """
+    keys = _recipe_file(reference, "recipes").get(CALIBRATION) or {}
+    if not isinstance(keys, dict):
+        raise SpecError(
+            f"{reference}: calibration must be a section with keys of its own; got {keys!r}"
+        )
+    return keys
+
+
+def _recipe_file(reference: str, folder: str) -> dict[str, Any]:
     if reference == CUSTOM:
         return {}
     if str(reference).endswith((".yaml", ".yml")):

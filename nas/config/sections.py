@@ -128,25 +128,28 @@ class BudgetSpec(ConfigModel):
 
 
 class CalibrationSpec(ConfigModel):
-    """Gradient calibration: before training, weights are scaled so that the gradients of all layers
-    have similar size (Hong et al., CVPR 2022, section 4.3, Algorithm 1).
+    """Calibration: what is set from the training data before the first step.
 
-    With `recipe.weights` it is left out, `enabled` or not: it would scale weights that have been
-    trained.
+    `outputs` sets the biases of the detector's last layers so that what it says at first of every
+    location or region is what the training boxes say on the average: classes at their frequencies,
+    boxes at their mean size. `paper` and `relative` scale weights so that the gradients of all
+    layers have similar size (Hong et al., CVPR 2022, section 4.3, Algorithm 1).
+
+    With `recipe.weights` it is left out, `enabled` or not: it would change what has been trained.
 
     Args:
-        enabled: whether weights are calibrated.
-        definition: what is compared between layers: `paper` takes the mean square of a layer's
-            gradient, `relative` divides that by the mean square of its weights.
-        alpha: power of the ratio by which the weights of a layer are scaled.
-        passes: how often gradients are measured and weights scaled, at most; the pass with the most
+        enabled: whether anything is calibrated.
+        definition: what: `outputs`; or gradients, where `paper` compares the mean square of the
+            gradients of layers, and `relative` divides that by the mean square of their weights.
+        alpha: power of the ratio by which `paper` and `relative` scale the weights of a layer.
+        passes: how often they measure gradients and scale weights, at most; the pass with the most
             similar gradients is kept.
-        scope: which layers are scaled: those of the `backbone` alone, or of the whole `detector`,
+        scope: which layers they scale: those of the `backbone` alone, or of the whole `detector`,
             neck and heads too.
     """
 
     enabled: bool = True
-    definition: CalibrationDefinition = Field(default="paper", title="definition")
+    definition: CalibrationDefinition = Field(default="outputs", title="definition")
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.25
     passes: Annotated[int, Field(ge=1, le=100)] = 1
     scope: CalibrationScope = Field(default="backbone", title="scope")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator, model_validator
 
 from nas.config.parsing import ConfigModel, deep_merge, parse_model, read_yaml, set_key
-from nas.config.recipe import Recipe, load_recipe
+from nas.config.recipe import AUTO, Recipe, load_recipe, recipe_calibration
 from nas.config.sections import (
     BudgetSpec,
     CalibrationSpec,
@@ -25,6 +26,7 @@ from nas.config.sections import (
     SearchSettings,
 )
 from nas.errors import SpecError
+from nas.utils.gpu_presence import has_gpu
 from search_spaces.layout import Layout
 from search_spaces.loading import load_space, space_from_dict
 from search_spaces.space import SearchSpace
@@ -36,10 +38,13 @@ class SearchSpec(ConfigModel):
     Args:
         study: name of the study: a word or a few, without `/`.
         storage: URL of the database that holds the study: SQLite, PostgreSQL or MySQL.
-        space: what layouts are searched: a space that comes with the package (`paper`, `scales`,
-            `free`, `tiny`), a YAML file, or `module:function`. The space itself is stored with the
+        space: what layouts are searched: `auto` (the paper's on a GPU, small networks without one),
+            a space that comes with the package (`paper`, `scales`, `free`, `tiny`), a YAML file, or
+            `module:function`. The space itself is stored with the
             study, so that a file may change later.
         data, detector, recipe, budget, calibration, search, run: sections, described on their own.
+        plan: keys of other sections that the data decide, with `recipe: auto` those that the
+            request leaves out, and why they were decided so; empty text before the data are known.
     """
 
     study: str
@@ -52,6 +57,7 @@ class SearchSpec(ConfigModel):
     calibration: CalibrationSpec = CalibrationSpec()
     search: SearchSettings = SearchSettings()
     run: RunSpec = RunSpec()
+    plan: dict[str, str] = {}
 
     @field_validator("study")
     @classmethod
@@ -130,13 +136,18 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
-    space = _space_of(written.pop("space", "paper"))
+    space = _space_of(written.pop("space", AUTO))
     written = deep_merge(_expand(dict(space.defaults)), written)
     recipe = _section(written, "recipe")
-    written |= {
-        "space": space.to_dict(),
-        "recipe": deep_merge(load_recipe(recipe.get("name", "proxy")), recipe),
-    }
+    reference = recipe.setdefault("name", AUTO)
+    base = load_recipe(reference)
+    if "epochs" in recipe:  # what is asked for by hand is what is trained
+        recipe.setdefault("least_steps", 0)
+    if reference == AUTO:
+        written["plan"] = {f"recipe.{key}": "" for key in base if key not in recipe}
+    calibration = deep_merge(recipe_calibration(reference), _section(written, "calibration"))
+    recipe = deep_merge(base, recipe)
+    written |= {"space": space.to_dict(), "recipe": recipe, "calibration": calibration}
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
@@ -147,7 +158,17 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
 
 
 def _space_of(written: object) -> SearchSpace:
+    """The space of a request; `auto`: networks that this machine can train, the paper's on a GPU,
+    small ones without.
+    """
+    if written == AUTO:
+        return load_space("paper") if has_gpu() else _without_recipe(load_space("tiny"))
     return load_space(written) if isinstance(written, str) else space_from_dict(written, "space")
+
+
+def _without_recipe(space: SearchSpace) -> SearchSpace:
+    defaults = {key: value for key, value in space.defaults.items() if key != "recipe"}
+    return replace(space, defaults=defaults)
 
 
 def _section(written: dict[str, Any], name: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from nas.config.recipe import Recipe
 from nas.config.sections import DataSpec
-from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit, fingerprint
 from nas.data.samplers import largest_batch_shape
 from nas.data.validation import CheckedSplit, usable_splits
@@ -17,8 +16,6 @@ from nas.reports import DatasetSummary
 from nas.utils.files import atomic_write
 from nas.utils.paths import localize
 from nas.utils.progress import CountProgress
-
-BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
 
 
 class Splits(NamedTuple):
@@ -37,38 +34,6 @@ class Splits(NamedTuple):
     def present(self) -> dict[str, CocoSplit]:
         """List the splits that there are, by name."""
         return {name: split for name, split in self._asdict().items() if split}
-
-
-class AdaptedRequest(NamedTuple):
-    """A request that asks for what its data have, to go on with instead of the one before.
-
-    Args:
-        spec: the request; its detector learns no masks where the training split has none.
-        splits: the checked data.
-        facts: figures of the data.
-    """
-
-    spec: SearchSpec
-    splits: Splits
-    facts: DatasetSummary
-
-
-def adapt_to_data(spec: SearchSpec, progress: CountProgress | None = None) -> AdaptedRequest:
-    """Check the data of a request, and adapt the request to them (`BOXES_ONLY` says how).
-
-    Args:
-        spec: the request as it was written; it stays as it is.
-        progress: told of every image that was looked into.
-
-    Raises:
-        DataError: the data set cannot be read, or has faults that cannot be repaired.
-    """
-    masks = spec.detector.learns_masks
-    splits, facts = read_data(spec.data, spec.recipe, progress, masks=masks)
-    if masks and not facts.masks:
-        boxes_only = spec.detector.model_copy(update={"masks": False})
-        spec = spec.model_copy(update={"detector": boxes_only})
-    return AdaptedRequest(spec, splits, facts)
 
 
 def read_data(

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 
 from nas.artifacts.paths import CHECKPOINT, WEIGHTS
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import adapt_to_data
 from nas.errors import DataError, OutOfMemory, OutputError, SpecError, StudyError
+from nas.planning.adaptation import adapt_to_data
 from nas.reports import EpochReport
 from nas.search.open_search import open_search
 from nas.search.search import Search

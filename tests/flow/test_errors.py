@@ -67,7 +67,7 @@ REFUSED = [
     ),
     (
         "nas-submit --data {digits} --recipe x",
-        "recipe must be one of paper, paper-24, paper-sota, proxy, tiny; got 'x'",
+        "recipe must be one of auto, paper, paper-24, paper-sota, proxy, tiny; got 'x'",
     ),
     ("nas-submit --data {digits} --budget 16", "a number and a unit .*; got '16'"),
     ("nas-submit --data {digits} --budget 0GiB", "must be above 0; got '0GiB'"),

@@ -14,8 +14,8 @@ from helpers.commands import Run
 from nas.cli.forecast import cost_table
 from nas.cli.tables import print_table
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.splits import adapt_to_data
 from nas.errors import SpecError
+from nas.planning.adaptation import adapt_to_data
 from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
 from nas.search.forecast.candidates import first_suggestions

@@ -18,8 +18,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from nas.config.spec import load_spec
-from nas.data.splits import BOXES_ONLY, adapt_to_data
 from nas.export.bundle import read_bundle
+from nas.planning.adaptation import BOXES_ONLY, adapt_to_data
 from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
 from workers.driver import run_search

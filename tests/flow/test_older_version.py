@@ -31,6 +31,8 @@ SEARCH = [
     *["--set", "recipe.warmup_steps=5", "--set", "recipe.lr=3e-3", *STORAGE, "--output", "runs"],
     "--trials",
 ]
+# The defaults of that version that have changed since.
+THEN = ["--set", "recipe.init=he", "--set", "calibration.definition=paper"]
 BEST = ("T1-C1-C1-C1@8", 0.028362639553877904)  # layout and mAP
 
 
@@ -91,9 +93,20 @@ def test_its_trials_are_shown_with_their_figures(home: Path, nas: Run, nas_json:
     assert all(trial["layout"] in table for trial in before)
 
 
-def test_the_same_command_goes_on_with_it(home: Path, nas: Run):
+def test_the_same_command_says_which_defaults_are_others_now(home: Path, nas: Run):
     before = recorded(home / "study.db")
-    code, out, said = nas(*SEARCH, 5)
+    code, _, said = nas(*SEARCH, 5)
+    assert code == 2
+    assert (
+        "study 'fixture' was made from another request: recipe.init was 'he', now 'swin'; "
+        "calibration.definition was 'paper', now 'outputs'. Repeat that request"
+    ) in said
+    assert recorded(home / "study.db") == before
+
+
+def test_the_same_command_with_its_defaults_goes_on_with_it(home: Path, nas: Run):
+    before = recorded(home / "study.db")
+    code, out, said = nas(*SEARCH, 5, *THEN)
     assert code == 0, said
     after = recorded(home / "study.db")
     assert after[:4] == before
@@ -101,7 +114,7 @@ def test_the_same_command_goes_on_with_it(home: Path, nas: Run):
     assert after[4]["layout"] not in {trial["layout"] for trial in before}
     assert BEST[0] in out
     assert not [line for line in said.splitlines() if "was" in line and "now" in line]
-    code, _, said = nas(*SEARCH, 5)  # and has nothing left to do
+    code, _, said = nas(*SEARCH, 5, *THEN)  # and has nothing left to do
     assert code == 0, said
     assert recorded(home / "study.db") == after
 

@@ -40,12 +40,20 @@ LONG = Recipe(
     weights="w.pt",
     channels_last=True,
 )
+GRADIENTS = CalibrationSpec(definition="paper")  # the default of that release
 MASKLESS = DetectorSpec(name="cascade_mask_rcnn", masks=False, hidden=64)
 CANDIDATES = [
-    (DetectorSpec(name="fcos"), SHORT, CalibrationSpec(), 3, 0, "b32d6cf6725d"),
-    (DetectorSpec(name="faster_rcnn"), SHORT, CalibrationSpec(), 3, 0, "7f8a833139d7"),
-    (DetectorSpec(name="reppoints_v2"), SHORT, CalibrationSpec(), 3, 0, "1cc481f9af5d"),
-    (MASKLESS, LONG, CalibrationSpec(passes=3, alpha=0.5), 80, 7, "a6af9b809b93"),
+    (DetectorSpec(name="fcos"), SHORT, GRADIENTS, 3, 0, "b32d6cf6725d"),
+    (DetectorSpec(name="faster_rcnn"), SHORT, GRADIENTS, 3, 0, "7f8a833139d7"),
+    (DetectorSpec(name="reppoints_v2"), SHORT, GRADIENTS, 3, 0, "1cc481f9af5d"),
+    (
+        MASKLESS,
+        LONG,
+        CalibrationSpec(definition="paper", passes=3, alpha=0.5),
+        80,
+        7,
+        "a6af9b809b93",
+    ),
 ]
 SMALL = PretrainingRecipe(epochs=3, image_size=32, batch=16, lr=1e-3)
 SWIN = PretrainingRecipe(
@@ -108,15 +116,38 @@ def test_keys_that_came_later_are_marked(section: ConfigModel):
 
 
 class LaterRecipe(Recipe):
-    ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
+    mixup: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
     views: Annotated[tuple[int, ...], Since("0.3.0")] = Field(default_factory=tuple)
 
 
 def test_a_later_key_counts_where_it_differs_from_its_default():
     def key(**changes: Any) -> str:
         recipe = LaterRecipe.model_validate({**SHORT.model_dump(), **changes})
-        detector, calibration = DetectorSpec(name="fcos"), CalibrationSpec()
-        return Candidate(LAYOUT, detector, recipe, calibration, 3, 0, Path("x")).key
+        return Candidate(LAYOUT, DetectorSpec(name="fcos"), recipe, GRADIENTS, 3, 0, Path("x")).key
 
-    assert key() == key(ema=0.0, views=()) == "C1-C1-T2-T1@16 b32d6cf6725d"
-    assert len({key(), key(ema=0.9), key(views=(1,)), key(ema=0.9, views=(1,))}) == 4
+    assert key() == key(mixup=0.0, views=()) == "C1-C1-T2-T1@16 b32d6cf6725d"
+    assert len({key(), key(mixup=0.9), key(views=(1,)), key(mixup=0.9, views=(1,))}) == 4
+
+
+LATER = {
+    "augmentation": "standard",
+    "vertical_flip": 0.5,
+    "drop_path": 0.1,
+    "init": "swin",
+    "warmup_share": 0.5,
+    "least_steps": 10,
+    "keep": "best",
+    "ema": 0.9,
+}
+
+
+def test_every_key_since_then_counts_where_it_is_used():
+    counted = RECIPE.split()
+    assert [name for name in Recipe.model_fields if name not in counted] == list(LATER)
+    keys = {CANDIDATES[0][-1]}
+    for name, value in LATER.items():
+        recipe = Recipe.model_validate({**SHORT.model_dump(), name: value})
+        made = Candidate(LAYOUT, DetectorSpec(name="fcos"), recipe, GRADIENTS, 3, 0, Path("x"))
+        keys.add(made.key.split()[1])
+        assert list(identity(recipe)) == [*counted, name]
+    assert len(keys) == 1 + len(LATER)

@@ -13,7 +13,7 @@ import pytest
 import nas
 from nas.config.choices import recipe_names
 from nas.config.parsing import parse_model
-from nas.config.recipe import Recipe, load_recipe
+from nas.config.recipe import Recipe, load_recipe, recipe_calibration
 from nas.config.spec import SearchSpec, load_spec
 from nas.errors import LayoutError, SpaceError, SpecError
 
@@ -21,21 +21,26 @@ RECIPE_FILES = sorted((Path(nas.__file__).parent / "config" / "recipes").glob("*
 BASE = {"data.root": "somewhere/cells", "space": "tiny"}
 
 
-def test_defaults_are_those_of_the_design():
+@pytest.mark.parametrize(("gpu", "space", "channels"), [(True, "paper", 256), (False, "tiny", 64)])
+def test_defaults_are_those_of_the_design(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, space: str, channels: int
+):
+    monkeypatch.setattr("nas.config.spec.has_gpu", lambda: gpu)
     spec = load_spec(None, {"data.root": "x"})
     assert spec.storage == "sqlite:///nas.db"
-    assert spec.space["name"] == "paper"
+    assert spec.space["name"] == space
     assert (spec.detector.name, spec.detector.roi_op, spec.detector.channels) == (
         "faster_rcnn",
         "align",
-        256,
+        channels,
     )
-    assert spec.recipe.name == "proxy"
+    assert spec.recipe.name == "auto"
+    assert set(spec.plan) > {"recipe.epochs", "recipe.image_size", "recipe.lr"}
     assert (str(spec.budget.memory), spec.budget.mode) == ("16GiB", "cap")
     calibration = spec.calibration
     assert (calibration.enabled, calibration.definition, calibration.alpha, calibration.passes) == (
         True,
-        "paper",
+        "outputs",
         0.25,
         1,
     )
@@ -213,6 +218,46 @@ def test_files_that_are_no_request(tmp_path: Path, content: str):
     path.write_text(content)
     with pytest.raises(SpecError, match="request.yaml"):
         load_spec(path, {})
+
+
+def test_the_share_of_the_warmup_limits_it():
+    keys = {"epochs": 9, "image_size": 64, "batch": 10, "lr": 1, "warmup_steps": 500}
+    assert Recipe(**keys, warmup_share=0.1).warmup(10) == 9
+    assert Recipe(**keys, warmup_share=0.5).warmup(10) == 45
+    assert Recipe(**keys).warmup(10) == 89  # a step is left
+    assert Recipe(**{**keys, "warmup_steps": 5}, warmup_share=0.1).warmup(10) == 5
+    assert Recipe(**keys, warmup_share=0.5).warmup_epochs(images=100) == 5
+    for wrong in (0, 1.1):
+        with pytest.raises(ValueError, match="warmup_share"):
+            Recipe(**keys, warmup_share=wrong)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_papers_recipes_are_calibrated_as_the_paper_says(name: str):
+    papers = name.startswith("paper")
+    assert recipe_calibration(name) == ({"definition": "paper"} if papers else {})
+    assert "calibration" not in load_recipe(name)
+    spec = load_spec(None, {**BASE, "recipe": name})
+    assert spec.calibration.definition == ("paper" if papers else "outputs")
+    by_hand = load_spec(None, {**BASE, "recipe": name, "calibration.definition": "relative"})
+    assert by_hand.calibration.definition == "relative"
+    off = load_spec(None, {**BASE, "recipe": name, "calibration.enabled": False}).calibration
+    assert (off.enabled, off.definition) == (False, spec.calibration.definition)
+
+
+def test_a_recipe_file_may_say_how_it_is_calibrated(tmp_path: Path):
+    path, keys = tmp_path / "mine.yaml", "epochs: 1\nimage_size: 64\nbatch: 2\nlr: 0.1\n"
+    path.write_text(f"{keys}calibration: {{definition: relative, passes: 3}}\n")
+    assert recipe_calibration(str(path)) == {"definition": "relative", "passes": 3}
+    calibration = load_spec(None, {**BASE, "recipe": str(path)}).calibration
+    assert (calibration.definition, calibration.passes) == ("relative", 3)
+    path.write_text(f"{keys}calibration: paper\n")
+    with pytest.raises(SpecError, match="calibration must be a section with keys of its own"):
+        load_spec(None, {**BASE, "recipe": str(path)})
+    path.write_text(f"{keys}calibration: {{definiton: paper}}\n")
+    with pytest.raises(SpecError, match="did you mean 'definition'"):
+        load_spec(None, {**BASE, "recipe": str(path)})
+    assert recipe_calibration("custom") == {}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""A request made to fit its data: what they lack is not asked for, what they decide is decided."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+
+from nas.config.parsing import deep_merge, set_key
+from nas.config.recipe import Recipe
+from nas.config.spec import SearchSpec
+from nas.data.coco import CocoSplit
+from nas.data.samplers import largest_batch_shape
+from nas.data.splits import Splits, read_data
+from nas.planning.fingerprint import fingerprint_of
+from nas.planning.plan import Plan, make_plan
+from nas.planning.rules import Situation
+from nas.reports import DatasetSummary
+from nas.utils.progress import CountProgress
+
+BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
+
+
+class AdaptedRequest(NamedTuple):
+    """A request that asks for what its data have, to go on with instead of the one before.
+
+    Args:
+        spec: the request; its detector learns no masks where the training split has none, and
+            nothing is left for the data to decide.
+        splits: the checked data.
+        facts: figures of the data.
+    """
+
+    spec: SearchSpec
+    splits: Splits
+    facts: DatasetSummary
+
+
+def adapt_to_data(
+    spec: SearchSpec, progress: CountProgress | None = None, *, width: int | None = None
+) -> AdaptedRequest:
+    """Check the data of a request, and adapt the request to them (`BOXES_ONLY` and
+    `SearchSpec.plan` say how).
+
+    Args:
+        spec: the request as it was written; it stays as it is.
+        progress: told of every image that was looked into.
+        width: channels of the first stage of what is trained; default: the most of the space.
+
+    Raises:
+        DataError: the data set cannot be read, or has faults that cannot be repaired.
+    """
+    masks = spec.detector.learns_masks
+    splits, facts = read_data(spec.data, spec.recipe, progress, masks=masks)
+    if masks and not facts.masks:
+        boxes_only = spec.detector.model_copy(update={"masks": False})
+        spec = spec.model_copy(update={"detector": boxes_only})
+    if "" in spec.plan.values():
+        spec = planned(spec, plan_of(spec, splits.train, width))
+    recipe = lengthened(spec.recipe, facts.train_images)
+    facts = replace(facts, batch_shape=largest_batch_shape(splits.train.images, recipe))
+    return AdaptedRequest(spec.model_copy(update={"recipe": recipe}), splits, facts)
+
+
+def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Plan:
+    """Make the plan of a request: rules for the keys that it leaves to the data, the others as
+    they are set.
+    """
+    recipe = {f"recipe.{name}": value for name, value in spec.recipe.model_dump().items()}
+    by_hand = {key: value for key, value in recipe.items() if key not in spec.plan}
+    device = "cuda" if torch.cuda.is_available() or spec.run.cluster else "cpu"
+    width = width or max(spec.search_space().channels)
+    situation = Situation(fingerprint_of(train), spec.detector, width, device)
+    return make_plan(situation, by_hand)
+
+
+def planned(spec: SearchSpec, plan: Plan) -> SearchSpec:
+    """Copy a request with what its plan has decided."""
+    written: dict[str, Any] = {}
+    for key, value in plan.values().items():
+        set_key(written, key, value)
+    changed = deep_merge(spec.to_dict(), {**written, "plan": plan.reasons()})
+    return SearchSpec.model_validate(changed)
+
+
+def lengthened(recipe: Recipe, images: int) -> Recipe:
+    """Copy a recipe with as many epochs over `images` images as its least steps take."""
+    steps = math.ceil(images / recipe.batch)
+    epochs = max(recipe.epochs, math.ceil(recipe.least_steps / steps))
+    return recipe.model_copy(update={"epochs": epochs})

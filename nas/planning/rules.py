@@ -1,0 +1,165 @@
+"""The rules of the plan, one for each key that it decides: the value, and why.
+
+A rule sees the fingerprint of the training split and what it is for; it never sees a score. Where a
+number comes from a measurement of ours, docs/evidence.md has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nas.config.sections import DetectorSpec
+from nas.planning.fingerprint import Fingerprint
+
+FINEST_STRIDE = {"fcos": 8, "atss": 8, "reppoints_v2": 8}  # of the pyramid, pixels; others 4
+SMALL_CELLS = 2.5  # that small objects are to span at the finest level
+SIZE_STEP = 32
+LEAST_SIZE = 128
+LARGEST_SIZE = {"cpu": 320, "cuda": 800}
+STEPS_PER_EPOCH = 40
+BATCHES = (4, 8, 16)
+LEAST_STEPS = 1000
+LEAST_EPOCHS, MOST_EPOCHS = 8, 300
+MEASURED_LR = (16, 3e-3)  # width of the first stage, and its rate: docs/evidence.md
+WARMUP_SHARE = 0.1
+AVERAGED_SHARE = 0.05  # of the steps, that the average of the weights looks back on
+DETECTIONS = 100  # of an image, COCO's
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What rules decide for.
+
+    Args:
+        data: fingerprint of the training split.
+        detector: that is trained.
+        width: channels of the first stage, the largest of the space.
+        device: `cpu` or `cuda`.
+    """
+
+    data: Fingerprint
+    detector: DetectorSpec
+    width: int
+    device: str
+
+    @property
+    def stride(self) -> int:
+        """Stride of the pyramid's finest level, pixels."""
+        return FINEST_STRIDE.get(self.detector.name, 4)
+
+    @property
+    def small_share(self) -> float | None:
+        """Side of a small object over the short side of its image; None without objects."""
+        return self.data.small_share
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One key of a request as the plan sets it.
+
+    Args:
+        key: dotted, `recipe.epochs`.
+        value: of the key.
+        reason: why, in a sentence.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+
+Rule = Callable[[Situation, dict[str, Any]], Decision]
+
+
+def image_size(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """Small objects span 2.5 cells of the finest level: with half of that, blood platelets are not
+    found at all (docs/tutorial.md).
+    """
+    key, most = "recipe.image_size", LARGEST_SIZE[situation.device]
+    own = int(situation.data.short_sides[2])
+    share = situation.small_share
+    if share is None:
+        return Decision(key, _rounded(min(own, most)), "no objects: the images' own size")
+    wanted = SMALL_CELLS * situation.stride / share
+    value = _rounded(min(max(wanted, LEAST_SIZE), max(own, LEAST_SIZE), most))
+    why = f"small objects are {share:.1%} of the short side and span {share * value:.0f} pixels"
+    if value < wanted - SIZE_STEP:
+        limit = "the images' own size" if own <= most else f"the most on a {situation.device}"
+        why += f"; {_rounded(wanted)} would be wanted, {limit} is {_rounded(min(own, most))}"
+    return Decision(key, value, why)
+
+
+def batch(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """At least forty steps an epoch, and no batch norm over fewer than four images: at equal time
+    small batches win on small data.
+    """
+    images = situation.data.images
+    fitting = [size for size in BATCHES if size * STEPS_PER_EPOCH <= images]
+    value = max(fitting, default=BATCHES[0])
+    return Decision(
+        "recipe.batch",
+        value,
+        f"{images} images make {math.ceil(images / value)} steps an epoch; 16 is the paper's",
+    )
+
+
+def least_steps(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """A detector from scratch needs a number of steps, whatever the number of images."""
+    return Decision(
+        "recipe.least_steps", LEAST_STEPS, "fewer steps rank candidates by their warm-up"
+    )
+
+
+def epochs(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """As many as the least steps take, eight at least."""
+    steps = math.ceil(situation.data.images / decided["recipe.batch"])
+    wanted = math.ceil(decided["recipe.least_steps"] / steps)
+    value = min(max(wanted, LEAST_EPOCHS), MOST_EPOCHS)
+    return Decision(
+        "recipe.epochs", value, f"{value * steps} steps, {steps} an epoch; {LEAST_STEPS} at least"
+    )
+
+
+def lr(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """Measured on narrow networks in small batches; by width as its inverse, as AdamW's rates
+    transfer (Yang et al., Tensor Programs V, 2022). A larger batch does not raise it: the paper's
+    is lower still.
+    """
+    width, rate = MEASURED_LR
+    value = float(f"{rate * width / situation.width:.2g}")
+    return Decision("recipe.lr", value, f"width {situation.width}; {rate:g} at {width}")
+
+
+def ema(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """An average over the last twentieth of the steps."""
+    steps = decided["recipe.epochs"] * math.ceil(situation.data.images / decided["recipe.batch"])
+    value = round(1 - 1 / max(10.0, AVERAGED_SHARE * steps), 4)
+    return Decision("recipe.ema", value, f"looks back on a twentieth of {steps} steps")
+
+
+def fixed(key: str, value: Any, reason: str) -> Rule:
+    """A rule that every data set has alike."""
+    return lambda situation, decided: Decision(key, value, reason)
+
+
+RULES: tuple[Rule, ...] = (
+    image_size,
+    batch,
+    least_steps,
+    epochs,
+    fixed("recipe.schedule", "cosine", "ends at a low rate however few the steps"),
+    fixed("recipe.warmup_steps", 500, "the usual limit"),
+    fixed("recipe.warmup_share", WARMUP_SHARE, "no short training is all warm-up"),
+    lr,
+    fixed("recipe.clip_norm", 1.0, "as the published Sparse R-CNN; bears a high rate"),
+    fixed("recipe.init", "swin", "better than He's in stages of attention"),
+    fixed("recipe.keep", "best", "the last epoch of a small data set may be a bad one"),
+    ema,
+)
+
+
+def _rounded(side: float) -> int:
+    return max(SIZE_STEP, math.ceil(side / SIZE_STEP - 0.25) * SIZE_STEP)

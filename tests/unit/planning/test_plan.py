@@ -1,0 +1,157 @@
+"""The rules of the plan, against values worked out by hand, and what they leave alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nas.config.sections import DetectorSpec
+from nas.config.spec import load_spec
+from nas.data.coco import CocoSplit
+from nas.planning.adaptation import adapt_to_data, lengthened
+from nas.planning.fingerprint import Fingerprint, fingerprint_of
+from nas.planning.plan import BY_HAND, make_plan
+from nas.planning.rules import Situation
+
+CELLS = Fingerprint(
+    images=205,
+    boxes=2800,
+    short_sides=(480.0,) * 5,
+    long_sides=(640.0,) * 5,
+    gray=0.0,
+    object_sides=(40.0, 93.0, 102.0, 111.0, 164.0),
+    object_shares=(0.083, 0.194, 0.212, 0.231, 0.342),
+    small_share=0.08,
+    aspect_ratios=(0.7, 0.9, 1.0, 1.1, 1.3),
+    objects_per_image=(6.0, 11.0, 14.0, 16.0, 20.0),
+    most_objects=28,
+    class_boxes={"red": 2400, "white": 200, "platelet": 200},
+    class_images={"red": 200, "white": 190, "platelet": 120},
+)
+
+
+def decided(data: Fingerprint, detector: str = "fcos", width: int = 16, device: str = "cpu"):
+    situation = Situation(data, DetectorSpec(name=detector), width, device)
+    return {d.key.removeprefix("recipe."): d.value for d in make_plan(situation, {}).decisions}
+
+
+def test_blood_cells_by_hand():
+    found = decided(CELLS)
+    assert found["image_size"] == 256  # 2.5 cells x 8 pixels / 0.08 = 250
+    assert found["batch"] == 4  # 8 x 40 > 205 >= 4 x 40
+    assert found["epochs"] == 20  # 52 steps each; 1000 / 52 = 19.2
+    assert found["lr"] == pytest.approx(3e-3)
+    assert found["ema"] == pytest.approx(1 - 1 / (0.05 * 20 * 52), abs=1e-4)
+
+
+def test_a_finer_pyramid_needs_smaller_images():
+    assert decided(CELLS, "faster_rcnn")["image_size"] == 128  # 2.5 x 4 / 0.08 = 125
+    assert decided(CELLS, "sparse_rcnn")["image_size"] == 128
+
+
+def test_images_are_not_enlarged_and_a_cpu_has_its_limit():
+    tiny_objects = dataclasses.replace(CELLS, small_share=0.01)  # 2000 pixels would be wanted
+    assert decided(tiny_objects)["image_size"] == 320
+    assert decided(tiny_objects, device="cuda")["image_size"] == 480  # their own size
+    large = dataclasses.replace(tiny_objects, short_sides=(3000.0,) * 5)
+    assert decided(large, device="cuda")["image_size"] == 800
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "epochs"), [(20, 4, 200), (100, 4, 40), (320, 8, 25), (50_000, 16, 8)]
+)
+def test_batch_and_epochs_by_the_number_of_images(images: int, batch: int, epochs: int):
+    found = decided(dataclasses.replace(CELLS, images=images))
+    assert (found["batch"], found["epochs"]) == (batch, epochs)
+    assert found["epochs"] * math.ceil(images / batch) >= 1000
+
+
+def test_the_rate_falls_with_width():
+    assert decided(CELLS, width=96)["lr"] == pytest.approx(5e-4)
+    assert decided(CELLS, width=24)["lr"] == pytest.approx(2e-3)
+
+
+def test_what_is_set_by_hand_counts_and_later_rules_see_it():
+    situation = Situation(CELLS, DetectorSpec(name="fcos"), 16, "cpu")
+    plan = make_plan(situation, {"recipe.batch": 8})
+    by_key = {decision.key: decision for decision in plan.decisions}
+    assert (by_key["recipe.batch"].value, by_key["recipe.batch"].reason) == (8, BY_HAND)
+    assert by_key["recipe.epochs"].value == 39  # 26 steps an epoch
+    assert "recipe.batch" not in plan.values()
+
+
+def test_warnings_name_what_no_rule_mends():
+    poor = dataclasses.replace(
+        CELLS,
+        images=20,
+        small_share=0.01,
+        most_objects=300,
+        class_boxes={"red": 2400, "white": 3},
+    )
+    situation = Situation(poor, DetectorSpec(name="fcos"), 16, "cpu")
+    said = " | ".join(make_plan(situation, {"recipe.epochs": 2}).warnings)
+    for part in (
+        "20 training images",
+        "white (3)",
+        "span 3 pixels",
+        "up to 300 objects",
+        "10 steps of training are few",
+    ):
+        assert part in said, part
+    assert make_plan(Situation(CELLS, DetectorSpec(name="fcos"), 16, "cpu"), {}).warnings == ()
+
+
+def test_the_fingerprint_of_a_made_split(tmp_path: Path):
+    for name, mode, size in (("a", "L", (100, 80)), ("b", "RGB", (60, 120))):
+        Image.new(mode, size).save(tmp_path / f"{name}.png")
+    boxes = [(1, 1, (0, 0, 20, 20)), (1, 2, (0, 0, 40, 10)), (2, 1, (5, 5, 30, 30))]
+    split = CocoSplit.from_coco(
+        tmp_path,
+        {
+            "images": [
+                {"id": 1, "file_name": "a.png", "width": 100, "height": 80},
+                {"id": 2, "file_name": "b.png", "width": 60, "height": 120},
+            ],
+            "annotations": [
+                {"id": i, "image_id": image, "category_id": c, "bbox": b, "area": 1, "iscrowd": 0}
+                for i, (image, c, b) in enumerate(boxes)
+            ],
+            "categories": [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}, {"id": 3, "name": "z"}],
+        },
+    )
+    found = fingerprint_of(split)
+    assert (found.images, found.boxes, found.most_objects, found.gray) == (2, 3, 2, 0.5)
+    assert found.object_sides[2] == 20  # of 20, 20 and 30
+    assert found.object_shares[2] == pytest.approx(0.25)  # of 20/80, 20/80 and 30/60
+    assert found.class_boxes == {"x": 2, "y": 1, "z": 0}
+    assert found.class_images == {"x": 2, "y": 1, "z": 0}
+
+
+def test_a_request_leaves_to_the_data_what_it_does_not_say(digits: Path):
+    asked = load_spec(None, {"data.root": str(digits), "recipe.batch": 4, "space": "auto"})
+    assert asked.recipe.name == "auto"
+    assert "recipe.batch" not in asked.plan
+    spec, _, facts = adapt_to_data(asked)
+    assert spec.recipe.batch == 4
+    assert all(spec.plan.values())
+    steps = spec.recipe.epochs * math.ceil(facts.train_images / 4)
+    assert steps >= 1000
+    assert facts.batch_shape[0] == 4
+    again, _, same = adapt_to_data(spec)
+    assert (again, same) == (spec, facts)
+
+
+def test_epochs_by_hand_are_not_lengthened(digits: Path):
+    for recipe in ("auto", "proxy"):
+        keys = {"data.root": str(digits), "recipe.name": recipe, "recipe.epochs": 2}
+        assert adapt_to_data(load_spec(None, keys)).spec.recipe.epochs == 2
+
+
+def test_the_least_steps_of_a_recipe_are_epochs():
+    recipe = load_spec({"data": "x", "recipe": "proxy"}, {}).recipe
+    assert lengthened(recipe, 205).epochs == 77  # 13 steps each
+    assert lengthened(recipe, 118_000).epochs == 8
