@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from nas.config.choices import recipe_names
-from nas.config.recipe import Recipe, load_recipe
+from nas.config.recipe import AUTO, Recipe, load_recipe, recipe_calibration
 from nas.config.sections import (
     BudgetSpec,
     CalibrationSpec,
@@ -40,10 +40,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 DEFAULT_TEXTS = {
     "study": "the data folder's name",
-    "space": "paper",
+    "space": AUTO,
     "data.root": "",
-    "recipe.name": "proxy",
+    "recipe.name": AUTO,
 }  # where the class has none, or another
+RECORDED = {"plan"}  # kept with a request, never written by hand
 NAMES = {
     "boolean": "true or false",
     "integer": "whole number",
@@ -111,7 +112,7 @@ def table(model: type[BaseModel], section: str = "") -> list[str]:
     rows = ["| key | values | default | |", "| --- | --- | --- | --- |"]
     for name, field in model.model_fields.items():
         key = f"{section}.{field.alias or name}" if section else name
-        if key not in SECTIONS:
+        if key not in {*SECTIONS, *RECORDED}:
             accepted = (
                 "a name, a file or the space itself"
                 if key == "space"
@@ -124,13 +125,13 @@ def table(model: type[BaseModel], section: str = "") -> list[str]:
 
 
 def recipes() -> list[str]:
-    """List what the recipes of the package set, side by side, as a Markdown table."""
-    loaded = {name: load_recipe(name) for name in recipe_names()}
-    keys = [
-        name
-        for name in Recipe.model_fields
-        if name != "name" and any(name in recipe for recipe in loaded.values())
-    ]
+    """List what the recipes of the package set, side by side, as a Markdown table; what they set of
+    `calibration` comes last.
+    """
+    loaded = {name: load_recipe(name) | _calibration_keys(name) for name in recipe_names()}
+    fields = [name for name in Recipe.model_fields if name != "name"]
+    fields += [f"calibration.{name}" for name in CalibrationSpec.model_fields]
+    keys = [name for name in fields if any(name in recipe for recipe in loaded.values())]
     rows = [f"| | {' | '.join(loaded)} |", f"| --- |{' --- |' * len(loaded)}"]
     for key in keys:
         cells = [recipe.get(key, "") for recipe in loaded.values()]
@@ -140,6 +141,10 @@ def recipes() -> list[str]:
             + " |"
         )
     return rows
+
+
+def _calibration_keys(recipe: str) -> dict[str, Any]:
+    return {f"calibration.{key}": value for key, value in recipe_calibration(recipe).items()}
 
 
 def reference() -> str:
