@@ -16,7 +16,8 @@ The file says beforehand what is compared and by which rule it is decided:
     base: {recipe: tiny, detector: fcos}      # keys of a request, dotted
     arms: {base: {}, swin: {recipe.init: swin}}
     against: {swin: base}
-    only: {bccd: {recipe.epochs: 8}}          # keys of one data set
+    only: {bccd: {recipe.epochs: 8}}          # keys of one data set, all arms alike
+    equal: {swin: {bccd: {recipe.epochs: 7}}} # keys of an arm on one data set
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def train(root: Path, plan: dict[str, Any], key: Key) -> dict[str, Any]:
     data, text, arm, seed = key
     layout = Layout.parse(text)
     flags = {**plan["base"], **plan.get("only", {}).get(data, {}), **plan["arms"][arm]}
+    flags |= plan.get("equal", {}).get(arm, {}).get(data, {})
     asked = load_spec(None, {**flags, "data.root": str(root / data), "search.seed": seed})
     spec, splits, facts = adapt_to_data(asked, width=layout.widths[0])
     started, busy = time.perf_counter(), time.process_time()
