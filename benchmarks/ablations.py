@@ -42,6 +42,8 @@ BASE: dict[str, Any] = {
     "recipe.epochs": 5,
     "recipe.lr": 2e-3,
     "recipe.warmup_steps": 40,
+    "recipe.init": "he",  # this and the next: the paper's
+    "calibration.definition": "paper",
 }
 LAYOUT, PLAIN = "C1-C1-T2-T1@16", "T1-T1-T2-T1@16"
 LONG = {"recipe.epochs": 15}

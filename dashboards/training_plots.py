@@ -23,7 +23,7 @@ def calibration(view: StudyView) -> go.Figure:
     """Spread of the gradients over the layers before and after calibration, for each trial."""
     rows = [row for row in view.rows if "spread_after" in (row.calibration or {})]
     if not rows:
-        return empty_figure("no candidate was calibrated")
+        return empty_figure("no candidate's gradients were calibrated")
     figure = new_figure("trial", "spread of log C")
     numbers = [row.number for row in rows]
     sides = {

@@ -77,7 +77,7 @@ def training_request(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSp
         what: a layout, the folder of a bundle, or a YAML file that has the keys of a request for a
             search, and `layout`.
         flags: dotted key to value; they count before the keys of the bundle or the file. To name a
-            recipe sets a bundle's own aside.
+            recipe sets a bundle's own aside, and its calibration.
 
     Raises:
         UserError: something in it cannot be.
@@ -87,8 +87,8 @@ def training_request(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSp
     elif Path(what).is_dir():
         layout, base = _of_bundle(Path(what))
         if {"recipe", "recipe.name"} & set(flags):
-            # The bundle's recipe has all keys, and would leave nothing of the one that is named.
-            del base["recipe"]
+            # The bundle's own have all keys, and would leave nothing of the one that is named.
+            del base["recipe"], base["calibration"]
     else:
         layout, base = Layout.parse(what), {}
     return layout, checked_spec(base, flags)

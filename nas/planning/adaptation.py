@@ -86,7 +86,9 @@ def planned(spec: SearchSpec, plan: Plan) -> SearchSpec:
 
 
 def lengthened(recipe: Recipe, images: int) -> Recipe:
-    """Copy a recipe with as many epochs over `images` images as its least steps take."""
+    """Copy a recipe with as many epochs over `images` images as its least steps take, which are
+    then settled: who changes the epochs of the copy gets those.
+    """
     steps = math.ceil(images / recipe.batch)
     epochs = max(recipe.epochs, math.ceil(recipe.least_steps / steps))
-    return recipe.model_copy(update={"epochs": epochs})
+    return recipe.model_copy(update={"epochs": epochs, "least_steps": 0})

@@ -173,7 +173,7 @@ def test_calibration_is_shown_before_and_after():
     assert figure.data[0].x == (0, 0, 0, 1, 1, 1)
     assert (
         said(training_plots.calibration(view(frozen(0, calibration=None))))
-        == "no candidate was calibrated"
+        == "no candidate's gradients were calibrated"
     )
 
 

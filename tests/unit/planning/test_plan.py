@@ -153,5 +153,7 @@ def test_epochs_by_hand_are_not_lengthened(digits: Path):
 
 def test_the_least_steps_of_a_recipe_are_epochs():
     recipe = load_spec({"data": "x", "recipe": "proxy"}, {}).recipe
-    assert lengthened(recipe, 205).epochs == 77  # 13 steps each
+    longer = lengthened(recipe, 205)
+    assert longer.epochs == 77  # 13 steps each
+    assert lengthened(longer.model_copy(update={"epochs": 12}), 205).epochs == 12  # by hand
     assert lengthened(recipe, 118_000).epochs == 8
