@@ -23,7 +23,8 @@ from nas.models.detectors.output_calibration import TrainingSample
 from nas.training.gradient_calibration import calibrate_gradients, undisturbed
 from nas.utils.distributed import World
 
-SAMPLED_VIEWS = 1000  # images whose boxes are looked at, or views of fewer images
+SAMPLED_VIEWS = 1000  # of training images, whose boxes are looked at
+MOST_ROUNDS = 8  # views of one image
 MOST_LOCATIONS = 40_000_000  # of all these together: anchors of large images take long to match
 LEAST_VIEWS = 64
 SAMPLED_PIXELS = 64  # images that are decoded, for what follows from the network
@@ -91,15 +92,15 @@ def _calibrate_outputs(detector: Detector, data: CalibrationData) -> dict[str, A
 
 
 def training_sample(data: CalibrationData) -> TrainingSample:
-    """Draw up to 1000 views of training images with their boxes, every image equally often, and
-    decode 64 of them; the same draw for the same data, recipe and seed.
+    """Draw up to 1000 views of training images with their boxes, every image equally often and at
+    most eight times, and decode 64 of them; the same draw for the same data, recipe and seed.
     """
     dataset = DetectionDataset(data.split, train_resize_flip(data.recipe), data.cache_bytes)
     generator = torch.Generator().manual_seed(data.seed)
     order = torch.randperm(len(dataset), generator=generator).tolist()
     longest = data.recipe.long_side * max(data.recipe.short_sides)
     most = min(SAMPLED_VIEWS, max(LEAST_VIEWS, MOST_LOCATIONS // (longest // 5)))
-    rounds = max(1, most // len(order))
+    rounds = min(MOST_ROUNDS, max(1, most // len(order)))
     views = [dataset.target(index, seed) for seed in range(rounds) for index in order[:most]]
     size = data.recipe.images_per_gpu or min(data.recipe.batch, AT_ONCE)
     loaded = itertools.islice(data.loader(size, World()), -(-SAMPLED_PIXELS // size))

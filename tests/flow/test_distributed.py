@@ -59,7 +59,7 @@ def candidate(folder: Path, **changes: object) -> Candidate:
             proposals=20,
         ),
         recipe=Recipe.model_validate(keys | changes),
-        calibration=CalibrationSpec(),
+        calibration=CalibrationSpec(definition="paper"),
         num_classes=10,
         seed=0,
         folder=folder,
@@ -94,6 +94,26 @@ def test_two_processes_equal_one_with_the_same_batch(
         assert mine.metrics.map == pytest.approx(yours.metrics.map, abs=1e-3)
     mine, yours = (load_file(tmp_path / name / WEIGHTS) for name in ("two", "one"))
     assert all(torch.allclose(mine[name], yours[name], atol=2e-3) for name in yours)
+
+
+def test_two_processes_have_the_outputs_of_one(tmp_path: Path, splits: Splits):
+    (alone,), (together,) = (
+        list(
+            train_on(
+                size,
+                dataclasses.replace(
+                    candidate(tmp_path / str(size), epochs=1, detector="faster_rcnn"),
+                    calibration=CalibrationSpec(definition="outputs"),
+                ),
+                splits,
+            )
+        )
+        for size in (1, 2)
+    )
+    assert alone.calibration["definition"] == "outputs"
+    assert together.calibration.keys() == alone.calibration.keys()
+    for name in ("anchor_shares", "region_counts"):
+        assert together.calibration[name] == pytest.approx(alone.calibration[name]), name
 
 
 def gradient(folder: Path) -> torch.Tensor:
