@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from helpers.commands import (
     BIN,
     DEADLINE_S,
     Run,
-    allowance,
     run_here,
     run_program,
     wait_until,
@@ -51,11 +49,8 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(
     )
     assert psutil.pid_exists(said["pid"])
     monkeypatch.setattr("nas.cli.control.STOP_S", DEADLINE_S)
-    asked, limit_s = time.monotonic(), allowance(10)
     stopped = nas("stop", *storage)
-    took_s = time.monotonic() - asked
     assert stopped.code == 0, stopped.err
-    assert took_s < limit_s
     assert f"Stopped process {said['pid']}" in stopped.out
     assert "The same command goes on" in Path(said["log"]).read_text()
     (row,) = status(*storage)

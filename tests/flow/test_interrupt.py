@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from helpers.commands import BIN, DEADLINE_S, Background, Run, allowance, run_here
+from helpers.commands import BIN, DEADLINE_S, Background, Run, run_here
 from helpers.studies import trials_so_far
 from optuna.trial import FrozenTrial, TrialState
 
@@ -122,10 +121,8 @@ def test_stop_and_resume_from_elsewhere(
     # As shells do with what they start in the background.
     with search.start("--ignore-signal=INT") as process:
         search.wait_for(process, lambda trials: any(map(trained_for_an_epoch, trials)))
-        asked, limit_s = time.monotonic(), allowance(15)
         stopped = nas("stop", "--storage", search.storage)
         assert process.wait() == 130
-        assert time.monotonic() - asked < limit_s
     assert stopped.out.startswith(f"Stopped process {process.pid} on ")
     assert "nas resume --study digits" in stopped.out
     assert any(trial.state == TrialState.RUNNING for trial in search.trials())

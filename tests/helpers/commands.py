@@ -89,17 +89,6 @@ def wait_until(condition: Callable[[], object], said: Callable[[], str] = str) -
         time.sleep(max(0.05, 4 * looked_s))  # what is waited for needs the machine more
 
 
-def allowance(seconds: float) -> float:
-    """How long something may take now that takes at most `seconds` on an idle machine: longer by
-    as much as other programs keep this one from running.
-    """
-    spin_s = 0.2
-    began, worked = time.monotonic(), time.process_time()
-    while time.process_time() - worked < spin_s:
-        pass
-    return seconds * max(1.0, (time.monotonic() - began) / spin_s)
-
-
 class Background:
     """A program that runs beside the test, in an interpreter and a process group of its own; what
     it prints is in the file `log`. Leaving the context kills what still runs of it.
