@@ -12,6 +12,7 @@ from nas.planning.rules import LEAST_STEPS, RULES, Decision, Situation
 
 BY_HAND = "set by hand"
 FEW_IMAGES, FEW_BOXES = 50, 10
+NAMED = 5  # classes in a warning
 MANY_OBJECTS = 100  # COCO's metrics look at no more detections of an image
 
 
@@ -73,8 +74,10 @@ def _warnings(situation: Situation, decided: Mapping[str, Any]) -> list[str]:
         )
     rare = {name: count for name, count in data.class_boxes.items() if count < FEW_BOXES}
     if rare:
-        named = ", ".join(f"{name} ({count})" for name, count in rare.items())
-        found.append(f"classes with fewer than {FEW_BOXES} training boxes: {named}")
+        shown = sorted(rare.items(), key=lambda pair: pair[1])[:NAMED]
+        named = ", ".join(f"{name} ({count})" for name, count in shown)
+        more = f" and {len(rare) - NAMED} more" if len(rare) > NAMED else ""
+        found.append(f"classes with fewer than {FEW_BOXES} training boxes: {named}{more}")
     pixels = (data.small_share or 1.0) * decided["recipe.image_size"]
     if pixels < situation.stride:
         found.append(

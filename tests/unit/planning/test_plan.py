@@ -53,6 +53,22 @@ def test_a_finer_pyramid_needs_smaller_images():
     assert decided(CELLS, "sparse_rcnn")["image_size"] == 128
 
 
+def test_a_gpu_has_the_time_for_twice_the_cells():
+    assert decided(CELLS, device="cuda")["image_size"] == 480  # 500, their own size is 480
+    assert decided(CELLS, "faster_rcnn", device="cuda")["image_size"] == 256  # 5 x 4 / 0.08
+
+
+def test_of_many_rare_classes_the_rarest_are_named():
+    rare = {f"class {number}": number for number in range(9)}
+    situation = Situation(
+        dataclasses.replace(CELLS, class_boxes=rare), DetectorSpec(name="fcos"), 16, "cpu"
+    )
+    (warning,) = make_plan(situation, {}).warnings
+    assert warning.endswith(
+        "boxes: class 0 (0), class 1 (1), class 2 (2), class 3 (3), class 4 (4) and 4 more"
+    )
+
+
 def test_images_are_not_enlarged_and_a_cpu_has_its_limit():
     tiny_objects = dataclasses.replace(CELLS, small_share=0.01)  # 2000 pixels would be wanted
     assert decided(tiny_objects)["image_size"] == 320
