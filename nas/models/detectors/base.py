@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from nas.config.sections import DetectorSpec
-from nas.models.detectors.normalization import Losses, batch_divisors
+from nas.models.detectors.normalization import Losses, batch_divisors, divided
 from nas.models.detectors.output_calibration import TrainingSample
 from nas.models.detectors.transform import BatchTransform
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
@@ -33,9 +33,9 @@ class Detector(nn.Module, ABC):
 
     - the class attribute `neck`, and `can_mask` if it has mask heads; the attributes `backbone`, a
       pyramid, and `transform`, which batches images;
-    - `forward` for training and evaluation. Losses work for an image without boxes and under
-      autocast to bf16, and are divided by counts of the whole batch (`loss_counts`,
-      `nas.models.detectors.normalization`);
+    - `detections` for evaluation, `loss_sums` and `loss_counts` for training. Losses work for an
+      image without boxes and under autocast to bf16; they are sums, which `forward` divides by
+      counts of the whole batch (`nas.models.detectors.normalization`);
     - `from_spec`, `heads`, `predictors`, `init_heads` and `calibrate_outputs`, by which it is
       built, initialised and calibrated;
     - `worst_case_losses` for the memory estimate and `heads_forward` for the FLOP count. Both run
@@ -87,18 +87,50 @@ class Detector(nn.Module, ABC):
         He-initialised, which they are before.
         """
 
-    @abstractmethod
-    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
-        """Count what the losses of a piece of a batch are divided by, without a gradient.
+    def forward(
+        self,
+        images: list[Tensor],
+        targets: list[dict[str, Tensor]] | None = None,
+        divisors: Losses | None = None,
+    ) -> Any:
+        """Detect in evaluation; in training compute the losses.
 
-        `forward` takes what `divisors` makes of the counts of all pieces as its third argument;
-        without it, it divides by the counts of what it was given.
+        Args:
+            images, targets: see `Detector`.
+            divisors: of the losses, what `divisors` makes of the counts of all pieces of a batch;
+                default: the counts of what is given.
+        """
+        if not self.training:
+            return self.detections(images)
+        if targets is None:
+            raise ValueError("targets must be given in training")
+        sums, counts = self.loss_sums(images, targets)
+        return divided(sums, divisors or self.divisors([counts]))
+
+    @abstractmethod
+    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Detect objects; arguments and results as in evaluation (see `Detector`)."""
+
+    @abstractmethod
+    def loss_sums(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Losses, Losses]:
+        """Sum the losses of a piece of a batch.
 
         Args:
             images, targets: of the piece, as for training.
 
         Returns:
-            By name of the loss.
+            Sums by name of the loss, and what `loss_counts` gives.
+        """
+
+    @abstractmethod
+    def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
+        """Count what the sums of a piece of a batch are divided by, without a gradient; arguments
+        as those of `loss_sums`.
+
+        Returns:
+            By name of the loss, in the shape of its sums.
         """
 
     def divisors(self, pieces: Sequence[Losses]) -> Losses:

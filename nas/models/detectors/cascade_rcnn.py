@@ -17,12 +17,10 @@ from typing import Any, ClassVar, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import roi_align
 
 from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch
-from nas.models.detectors.base import Detector
 from nas.models.detectors.cascade_heads import MASK_ROI_SIZE, CascadeStage, Sampled
 from nas.models.detectors.faster_rcnn import (
     COUNTED_PROPOSALS,
@@ -33,7 +31,7 @@ from nas.models.detectors.faster_rcnn import (
     region_proposals,
 )
 from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
-from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.normalization import Losses
 from nas.models.detectors.output_calibration import TrainingSample
 from nas.models.detectors.region_calibration import (
     Reached,
@@ -43,7 +41,8 @@ from nas.models.detectors.region_calibration import (
 )
 from nas.models.detectors.region_losses import image_counts
 from nas.models.detectors.transform import BatchTransform
-from nas.models.necks.pyramid import NeckDims, PyramidBackbone
+from nas.models.detectors.two_stage_detector import TwoStageDetector
+from nas.models.necks.pyramid import PyramidBackbone
 
 IOUS = (0.5, 0.6, 0.7)
 BOX_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
@@ -51,7 +50,7 @@ LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 COUNTED_MASKS = 100  # of one image, as in the published count
 
 
-class CascadeMaskRcnn(GeneralizedRCNN, Detector):
+class CascadeMaskRcnn(TwoStageDetector):
     """Cascade R-CNN (Cai & Vasconcelos, CVPR 2018) with the mask heads of Mask R-CNN (He et al.,
     ICCV 2017), in the configuration of Swin's published detectors.
 
@@ -65,9 +64,7 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
         masks: whether there are mask heads; without, it is Cascade R-CNN.
     """
 
-    neck: ClassVar[NeckDims] = {"first": 0, "extra": "pool"}
     can_mask: ClassVar[bool] = True
-    rpn: Any
     roi_heads: CascadeHeads
 
     def __init__(
@@ -86,9 +83,6 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
             backbone, num_classes, hidden=spec.hidden, regions=spec.regions, masks=spec.masks
         )
 
-    def heads(self) -> list[nn.Module]:
-        return [self.rpn, self.roi_heads]
-
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
         """Last layers: objectness and offsets of anchors; class logits, box offsets and mask logits
         of each stage.
@@ -105,17 +99,6 @@ class CascadeMaskRcnn(GeneralizedRCNN, Detector):
             nn.init.normal_(predictor.weight, std=0.01)
         for stage in self.roi_heads.stages:
             nn.init.normal_(stage.box_predictor.bbox_pred.weight, std=0.001)
-
-    def forward(
-        self,
-        images: list[Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-        divisors: Losses | None = None,
-    ) -> Any:
-        found = super().forward(images, targets)
-        if not self.training or targets is None:
-            return found
-        return divided(found, divisors or self.divisors([self.loss_counts(images, targets)]))
 
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
         """Count images; for masks those that have one. See `Detector.loss_counts`."""

@@ -35,7 +35,7 @@ from nas.models.detectors.transform import BatchTransform, empty_targets
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
 
-class DenseDetector(FCOS, Detector):
+class DenseDetector(Detector, FCOS):
     """Predicts classes, one box and its centerness at every location of five pyramid levels at
     strides 8 to 128.
 
@@ -122,18 +122,15 @@ class DenseDetector(FCOS, Detector):
             "centerness": centerness.item(),
         }
 
-    def forward(
-        self,
-        images: list[Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-        divisors: Losses | None = None,
-    ) -> Any:
-        if not self.training:
-            return super().forward(images)
-        if targets is None:
-            raise ValueError("targets must be given in training")
+    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        found: list[dict[str, Tensor]] = FCOS.forward(self, images)
+        return found
+
+    def loss_sums(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Losses, Losses]:
         batch, _ = self.transform(images, None)
-        return self._losses(batch, list(self.backbone(batch.tensors).values()), targets, divisors)
+        return self._sums(batch, list(self.backbone(batch.tensors).values()), targets)
 
     @torch.no_grad()
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
@@ -157,7 +154,7 @@ class DenseDetector(FCOS, Detector):
     ) -> list[Tensor]:
         """Compute the losses with every location a positive; see `Detector.worst_case_losses`."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))
-        losses = self._losses(batch, levels, empty_targets(images, boxes_per_image))
+        losses = divided(*self._sums(batch, levels, empty_targets(images, boxes_per_image)))
         return [loss.float() for loss in losses.values()]
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
@@ -204,18 +201,13 @@ class DenseDetector(FCOS, Detector):
             counts: how many of the N locations each level has.
         """
 
-    def _losses(
-        self,
-        batch: ImageList,
-        levels: Sequence[Tensor],
-        targets: list[dict[str, Tensor]],
-        divisors: Losses | None = None,
-    ) -> Losses:
-        numbers = [level.shape[2] * level.shape[3] for level in levels]
-        sums, counts = self.compute_loss(
-            targets, self.head(levels), self.anchor_generator(batch, levels), numbers
+    def _sums(
+        self, batch: ImageList, levels: Sequence[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Losses, Losses]:
+        counts = [level.shape[2] * level.shape[3] for level in levels]
+        return self.compute_loss(
+            targets, self.head(levels), self.anchor_generator(batch, levels), counts
         )
-        return divided(sums, divisors or self.divisors([counts]))
 
     def postprocess_detections(
         self,

@@ -9,21 +9,19 @@ goes wrong for images of less than about 90 pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
 from nas.config.sections import DetectorSpec
-from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PyramidAnchors
-from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.normalization import Losses
 from nas.models.detectors.output_calibration import TrainingSample
 from nas.models.detectors.region_calibration import (
     calibrate_box_predictor,
@@ -37,7 +35,8 @@ from nas.models.detectors.region_losses import (
     image_counts,
 )
 from nas.models.detectors.transform import BatchTransform
-from nas.models.necks.pyramid import NeckDims, PyramidBackbone
+from nas.models.detectors.two_stage_detector import TwoStageDetector
+from nas.models.necks.pyramid import PyramidBackbone
 
 STRIDES = (4, 8, 16, 32, 64)
 ROI_LEVELS = 4
@@ -49,7 +48,7 @@ LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_re
 POSITIVE_SHARE = 0.25  # of the proposals that are learnt from: how many may be objects
 
 
-class FasterRcnn(GeneralizedRCNN, Detector):
+class FasterRcnn(TwoStageDetector):
     """Faster R-CNN (Ren et al., NeurIPS 2015) on a feature pyramid, with two fully connected layers
     on each region.
 
@@ -61,10 +60,6 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         roi_op: `align` (Mask R-CNN, section 3) or `pool` (Fast R-CNN, section 2.1), as in the
             paper's Table 1.
     """
-
-    neck: ClassVar[NeckDims] = {"first": 0, "extra": "pool"}
-    rpn: Any
-    roi_heads: Any
 
     def __init__(
         self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, roi_op: str
@@ -92,9 +87,6 @@ class FasterRcnn(GeneralizedRCNN, Detector):
             backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op
         )
 
-    def heads(self) -> list[nn.Module]:
-        return [self.rpn, self.roi_heads]
-
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
         """Last layers: objectness and offsets of anchors, logits and offsets of regions."""
         rpn, box = self.rpn.head, self.roi_heads.box_predictor
@@ -105,17 +97,6 @@ class FasterRcnn(GeneralizedRCNN, Detector):
         for predictor in self.predictors():
             nn.init.normal_(predictor.weight, std=0.01)
         nn.init.normal_(self.roi_heads.box_predictor.bbox_pred.weight, std=0.001)
-
-    def forward(
-        self,
-        images: list[Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-        divisors: Losses | None = None,
-    ) -> Any:
-        found = super().forward(images, targets)
-        if not self.training or targets is None:
-            return found
-        return divided(found, divisors or self.divisors([self.loss_counts(images, targets)]))
 
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
         """Count images; see `Detector.loss_counts`."""

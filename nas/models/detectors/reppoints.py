@@ -81,20 +81,13 @@ class RepPointsV2(Detector):
         """
         return calibrate_reppoints(self.head, self.box_transform, self.anchor_generator, sample)
 
-    def forward(
-        self,
-        images: list[Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-        divisors: Losses | None = None,
-    ) -> Any:
-        if self.training and targets is None:
-            raise ValueError("targets must be given in training")
-        batch, _ = self.transform(images, None)
-        levels = list(self.backbone(batch.tensors).values())
-        if self.training:
-            sums, counts = self._sums(batch, levels, targets)
-            return divided(sums, divisors or self.divisors([counts]))
-        return self._detections(batch, levels)
+    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        return self._detections(*self._levels(images))
+
+    def loss_sums(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Losses, Losses]:
+        return self._sums(*self._levels(images), targets)
 
     @torch.no_grad()
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
@@ -102,9 +95,7 @@ class RepPointsV2(Detector):
         network predicts, which takes a forward pass. See `Detector.loss_counts`.
         """
         with statistics_kept(self):
-            batch, _ = self.transform(images, None)
-            levels = list(self.backbone(batch.tensors).values())
-            return self._sums(batch, levels, targets)[1]
+            return self.loss_sums(images, targets)[1]
 
     def worst_case_losses(
         self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
@@ -122,6 +113,10 @@ class RepPointsV2(Detector):
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.head(levels)
+
+    def _levels(self, images: list[Tensor]) -> tuple[ImageList, list[Tensor]]:
+        batch, _ = self.transform(images, None)
+        return batch, list(self.backbone(batch.tensors).values())
 
     def _sums(
         self, batch: ImageList, levels: Sequence[Tensor], targets: Any

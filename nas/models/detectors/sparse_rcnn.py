@@ -17,7 +17,7 @@ from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR
 from nas.models.detectors.faster_rcnn import ROI_SIZE
-from nas.models.detectors.normalization import Losses, divided
+from nas.models.detectors.normalization import Losses
 from nas.models.detectors.output_calibration import TrainingSample, focal_bias
 from nas.models.detectors.sparse_rcnn_head import DynamicHead
 from nas.models.detectors.sparse_rcnn_loss import in_order, set_losses
@@ -99,21 +99,23 @@ class SparseRcnn(Detector):
             stage.cls_logits.bias.copy_(class_bias)
         return {"class_shares": shares.tolist(), "class_biases": class_bias.tolist()}
 
-    def forward(
-        self,
-        images: list[Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-        divisors: Losses | None = None,
-    ) -> Any:
-        if self.training and targets is None:
-            raise ValueError("targets must be given in training")
+    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        logits, boxes, _ = self._outputs(images)
+        return _detections(
+            logits[:, -1], boxes[:, -1], [(image.shape[1], image.shape[2]) for image in images]
+        )
+
+    def loss_sums(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Losses, Losses]:
+        logits, boxes, sizes = self._outputs(images)
+        return set_losses(logits, boxes, targets, sizes), self.loss_counts(images, targets)
+
+    def _outputs(self, images: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits and boxes of every stage, and the images' sizes (see `DynamicHead`)."""
         batch, _ = self.transform(images, None)
         sizes = _sizes(batch.image_sizes, batch.tensors)
-        logits, boxes = self.head(list(self.backbone(batch.tensors).values()), sizes)
-        if not self.training or targets is None:
-            return _detections(logits[:, -1], boxes[:, -1], batch.image_sizes)
-        divisors = divisors or self.divisors([self.loss_counts(images, targets)])
-        return divided(set_losses(logits, boxes, targets, sizes), divisors)
+        return *self.head(list(self.backbone(batch.tensors).values()), sizes), sizes
 
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
         """Count boxes; see `Detector.loss_counts`."""
