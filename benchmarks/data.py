@@ -40,7 +40,7 @@ from nas.data.coco import CocoSplit
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch
 from nas.data.samplers import AspectRatioBatchSampler
-from nas.data.transforms import train_resize_flip
+from nas.data.transforms import train_transforms
 from nas.data.validation import usable_splits
 from nas.utils.formatting import GIB
 
@@ -86,7 +86,7 @@ def _columns(items: list[Any]) -> tuple[Any, ...]:
 def ours(split: CocoSplit, recipe: Recipe, workers: int, finish: Callable[[Batch], Batch]) -> Epoch:
     """What candidates train on; `finish` is the training device's part."""
     order = AspectRatioBatchSampler(split.images, recipe.batch, seed=0)
-    loader = make_loader(split, train_resize_flip(recipe), order, workers, 32 * GIB)
+    loader = make_loader(split, train_transforms(recipe), order, workers, 32 * GIB)
 
     def epoch() -> Iterator[int]:
         for batch in loader:

@@ -13,7 +13,7 @@ from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, make_loader
 from nas.data.dataset import DetectionItem
 from nas.data.samplers import EvalBatchSampler
-from nas.data.transforms import eval_resize_flip
+from nas.data.transforms import eval_transforms
 from nas.data.validation import usable_splits
 from nas.errors import UserError
 from nas.evaluation.coco import evaluate
@@ -91,4 +91,4 @@ def eval_loader(
 ) -> DataLoader[DetectionItem]:
     """Load the images of a split in order, each once, resized as the recipe scores them."""
     batches = EvalBatchSampler(split.images, recipe.micro_batch_size)
-    return make_loader(split, eval_resize_flip(recipe), batches, loader_workers(recipe, device))
+    return make_loader(split, eval_transforms(recipe), batches, loader_workers(recipe, device))

@@ -196,6 +196,14 @@ class Recipe(ConfigModel):
         steps_per_epoch = math.ceil(images / self.batch)
         return math.ceil(self.warmup(steps_per_epoch) / steps_per_epoch)
 
+    def with_least_steps(self, images: int) -> Recipe:
+        """Copy the recipe with as many epochs over `images` images as `least_steps` take, which are
+        then settled: who changes the epochs of the copy gets those.
+        """
+        steps_per_epoch = math.ceil(images / self.batch)
+        epochs = max(self.epochs, math.ceil(self.least_steps / steps_per_epoch))
+        return self.model_copy(update={"epochs": epochs, "least_steps": 0})
+
     def lengthened(self, times: int) -> Recipe:
         """Copy the recipe for `times` as many epochs.
 

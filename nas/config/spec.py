@@ -40,8 +40,8 @@ class SearchSpec(ConfigModel):
         storage: URL of the database that holds the study: SQLite, PostgreSQL or MySQL.
         space: what layouts are searched: `auto` (the paper's on a GPU, small networks without one),
             a space that comes with the package (`paper`, `scales`, `free`, `tiny`), a YAML file, or
-            `module:function`. The space itself is stored with the
-            study, so that a file may change later.
+            `module:function`. The space itself is stored with the study, so that a file may change
+            later.
         data, detector, recipe, budget, calibration, search, run: sections, described on their own.
         plan: keys of other sections that the data decide, with `recipe: auto` those that the
             request leaves out, and why they were decided so; empty text before the data are known.

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, DetectionDataset, DetectionItem, Item
-from nas.data.transforms import ResizeFlip
+from nas.data.transforms import TransformSampler
 from nas.errors import DataError
 
 
@@ -27,7 +27,7 @@ def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
 
 def make_loader(
     split: CocoSplit,
-    transform: ResizeFlip,
+    transform: TransformSampler,
     batches: Sampler[list[Item]],
     workers: int,
     cache_bytes: int = 0,

@@ -26,7 +26,7 @@ from nas.data.coco import CocoSplit
 from nas.data.image_cache import PixelCache
 from nas.data.masks import rasterize
 from nas.data.packing import Form, pack, unpack
-from nas.data.transforms import ResizeFlip, SampledTransform
+from nas.data.transforms import SampledTransform, TransformSampler
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
@@ -102,7 +102,7 @@ class DetectionDataset(Dataset[DetectionItem]):
         cache_bytes: what decoded images may take of this machine's disk (see `PixelCache`).
     """
 
-    def __init__(self, split: CocoSplit, transform: ResizeFlip, cache_bytes: int = 0) -> None:
+    def __init__(self, split: CocoSplit, transform: TransformSampler, cache_bytes: int = 0) -> None:
         self.split, self.transform = split, transform
         self.with_masks = transform.masks and split.has_masks
         self.pixels = PixelCache(split, *transform.cached_sides, cache_bytes)

@@ -140,8 +140,8 @@ POLICIES: dict[AugmentationPolicy, PolicyRanges] = {
 
 
 @dataclass(frozen=True)
-class ResizeFlip:
-    """How images of a split are resized, augmented and turned over.
+class TransformSampler:
+    """Draws how images of a split are resized, augmented and turned over.
 
     Args:
         short_sides: lengths in pixels that the short side is drawn from.
@@ -202,13 +202,13 @@ def _jittered(
     return (height, width), (offsets[0], offsets[1])
 
 
-def train_resize_flip(recipe: Recipe) -> ResizeFlip:
+def train_transforms(recipe: Recipe) -> TransformSampler:
     """Build what training images go through: the recipe's short sides, augmentation and flips, with
     masks.
     """
     if recipe.augmentation == "none":
-        return ResizeFlip(recipe.short_sides, recipe.long_side, masks=True)
-    return ResizeFlip(
+        return TransformSampler(recipe.short_sides, recipe.long_side, masks=True)
+    return TransformSampler(
         recipe.short_sides,
         recipe.long_side,
         recipe.flip,
@@ -218,8 +218,8 @@ def train_resize_flip(recipe: Recipe) -> ResizeFlip:
     )
 
 
-def eval_resize_flip(recipe: Recipe) -> ResizeFlip:
+def eval_transforms(recipe: Recipe) -> TransformSampler:
     """Build what scored images go through: the recipe's size, no flips, and no masks, which
     evaluation reads from the split.
     """
-    return ResizeFlip((recipe.image_size,), recipe.long_side)
+    return TransformSampler((recipe.image_size,), recipe.long_side)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import torch
-
 from nas.config.parsing import deep_merge, set_key
-from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
 from nas.data.samplers import largest_batch_shape
@@ -18,6 +14,7 @@ from nas.planning.fingerprint import fingerprint_of
 from nas.planning.plan import Plan, make_plan
 from nas.planning.rules import Situation
 from nas.reports import DatasetSummary
+from nas.utils.device import default_device
 from nas.utils.progress import CountProgress
 
 BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
@@ -59,7 +56,7 @@ def adapt_to_data(
         spec = spec.model_copy(update={"detector": boxes_only})
     if "" in spec.plan.values():
         spec = planned(spec, plan_of(spec, splits.train, width))
-    recipe = lengthened(spec.recipe, facts.train_images)
+    recipe = spec.recipe.with_least_steps(facts.train_images)
     facts = replace(facts, batch_shape=largest_batch_shape(splits.train.images, recipe))
     return AdaptedRequest(spec.model_copy(update={"recipe": recipe}), splits, facts)
 
@@ -70,7 +67,7 @@ def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Pla
     """
     recipe = {f"recipe.{name}": value for name, value in spec.recipe.model_dump().items()}
     by_hand = {key: value for key, value in recipe.items() if key not in spec.plan}
-    device = "cuda" if torch.cuda.is_available() or spec.run.cluster else "cpu"
+    device = "cuda" if spec.run.cluster else default_device()
     width = width or max(spec.search_space().channels)
     situation = Situation(fingerprint_of(train), spec.detector, width, device)
     return make_plan(situation, by_hand)
@@ -83,12 +80,3 @@ def planned(spec: SearchSpec, plan: Plan) -> SearchSpec:
         set_key(written, key, value)
     changed = deep_merge(spec.to_dict(), {**written, "plan": plan.reasons()})
     return SearchSpec.model_validate(changed)
-
-
-def lengthened(recipe: Recipe, images: int) -> Recipe:
-    """Copy a recipe with as many epochs over `images` images as its least steps take, which are
-    then settled: who changes the epochs of the copy gets those.
-    """
-    steps = math.ceil(images / recipe.batch)
-    epochs = max(recipe.epochs, math.ceil(recipe.least_steps / steps))
-    return recipe.model_copy(update={"epochs": epochs, "least_steps": 0})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +88,7 @@ def _warnings(situation: Situation, decided: Mapping[str, Any]) -> list[str]:
             f"up to {data.most_objects} objects an image; COCO's metrics look at the best "
             f"{MANY_OBJECTS} detections of an image"
         )
-    steps = decided["recipe.epochs"] * math.ceil(data.images / decided["recipe.batch"])
+    steps = decided["recipe.epochs"] * situation.steps(decided["recipe.batch"])
     if steps < LEAST_STEPS:
         found.append(
             f"{steps} steps of training are few: below {LEAST_STEPS} a network from scratch has "

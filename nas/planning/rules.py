@@ -27,7 +27,6 @@ LEAST_EPOCHS, MOST_EPOCHS = 8, 300
 MEASURED_LR = (16, 3e-3)  # width of the first stage, and its rate: docs/evidence.md
 WARMUP_SHARE = 0.1
 AVERAGED_SHARE = 0.05  # of the steps, that the average of the weights looks back on
-DETECTIONS = 100  # of an image, COCO's
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,9 @@ class Situation:
         """Stride of the pyramid's finest level, pixels."""
         return FINEST_STRIDE.get(self.detector.name, 4)
 
-    @property
-    def small_share(self) -> float | None:
-        """Side of a small object over the short side of its image; None without objects."""
-        return self.data.small_share
+    def steps(self, batch: int) -> int:
+        """Count the steps of an epoch."""
+        return math.ceil(self.data.images / batch)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def image_size(situation: Situation, decided: dict[str, Any]) -> Decision:
     """
     key, most = "recipe.image_size", LARGEST_SIZE[situation.device]
     own = int(situation.data.short_sides[2])
-    share = situation.small_share
+    share = situation.data.small_share
     if share is None:
         return Decision(key, _rounded(min(own, most)), "no objects: the images' own size")
     wanted = SMALL_CELLS[situation.device] * situation.stride / share
@@ -103,7 +101,7 @@ def batch(situation: Situation, decided: dict[str, Any]) -> Decision:
     return Decision(
         "recipe.batch",
         value,
-        f"{images} images make {math.ceil(images / value)} steps an epoch; 16 is the paper's",
+        f"{images} images make {situation.steps(value)} steps an epoch; 16 is the paper's",
     )
 
 
@@ -116,7 +114,7 @@ def least_steps(situation: Situation, decided: dict[str, Any]) -> Decision:
 
 def epochs(situation: Situation, decided: dict[str, Any]) -> Decision:
     """As many as the least steps take, eight at least."""
-    steps = math.ceil(situation.data.images / decided["recipe.batch"])
+    steps = situation.steps(decided["recipe.batch"])
     wanted = math.ceil(decided["recipe.least_steps"] / steps)
     value = min(max(wanted, LEAST_EPOCHS), MOST_EPOCHS)
     return Decision(
@@ -136,7 +134,7 @@ def lr(situation: Situation, decided: dict[str, Any]) -> Decision:
 
 def ema(situation: Situation, decided: dict[str, Any]) -> Decision:
     """An average over the last twentieth of the steps."""
-    steps = decided["recipe.epochs"] * math.ceil(situation.data.images / decided["recipe.batch"])
+    steps = decided["recipe.epochs"] * situation.steps(decided["recipe.batch"])
     value = round(1 - 1 / max(10.0, AVERAGED_SHARE * steps), 4)
     return Decision("recipe.ema", value, f"looks back on a twentieth of {steps} steps")
 

@@ -17,7 +17,7 @@ from nas.data.coco import CocoSplit
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch, DetectionDataset, DetectionItem
 from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler
-from nas.data.transforms import train_resize_flip
+from nas.data.transforms import train_transforms
 from nas.models.detectors import Detector
 from nas.models.detectors.output_calibration import TrainingSample
 from nas.training.gradient_calibration import calibrate_gradients, undisturbed
@@ -25,7 +25,7 @@ from nas.utils.distributed import World
 
 SAMPLED_VIEWS = 1000  # of training images, whose boxes are looked at
 MOST_ROUNDS = 8  # views of one image
-MOST_LOCATIONS = 40_000_000  # of all these together: anchors of large images take long to match
+MOST_PIXELS = 200_000_000  # of all these together: anchors of large images take long to match
 LEAST_VIEWS = 64
 SAMPLED_PIXELS = 64  # images that are decoded, for what follows from the network
 AT_ONCE = 8  # of them in memory
@@ -52,7 +52,7 @@ class CalibrationData:
     def loader(self, size: int, world: World) -> DataLoader[DetectionItem]:
         """Load augmented batches of `size` images, of which each process has its share."""
         order = AspectRatioBatchSampler(self.split.images, size, self.seed)
-        view = train_resize_flip(self.recipe)
+        view = train_transforms(self.recipe)
         shared = DistributedBatchSampler(order, world)
         return make_loader(self.split, view, shared, workers=0, cache_bytes=self.cache_bytes)
 
@@ -95,11 +95,11 @@ def training_sample(data: CalibrationData) -> TrainingSample:
     """Draw up to 1000 views of training images with their boxes, every image equally often and at
     most eight times, and decode 64 of them; the same draw for the same data, recipe and seed.
     """
-    dataset = DetectionDataset(data.split, train_resize_flip(data.recipe), data.cache_bytes)
+    dataset = DetectionDataset(data.split, train_transforms(data.recipe), data.cache_bytes)
     generator = torch.Generator().manual_seed(data.seed)
     order = torch.randperm(len(dataset), generator=generator).tolist()
-    longest = data.recipe.long_side * max(data.recipe.short_sides)
-    most = min(SAMPLED_VIEWS, max(LEAST_VIEWS, MOST_LOCATIONS // (longest // 5)))
+    pixels = data.recipe.long_side * max(data.recipe.short_sides)
+    most = min(SAMPLED_VIEWS, max(LEAST_VIEWS, MOST_PIXELS // pixels))
     rounds = min(MOST_ROUNDS, max(1, most // len(order)))
     views = [dataset.target(index, seed) for seed in range(rounds) for index in order[:most]]
     size = data.recipe.images_per_gpu or min(data.recipe.batch, AT_ONCE)

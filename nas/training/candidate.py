@@ -30,7 +30,7 @@ from nas.data.dataloader import loader_workers, loading, make_loader
 from nas.data.dataset import DetectionItem
 from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatchSampler
 from nas.data.splits import Splits
-from nas.data.transforms import ResizeFlip, eval_resize_flip, train_resize_flip
+from nas.data.transforms import TransformSampler, eval_transforms, train_transforms
 from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.detectors import Detector, build_detector
@@ -200,7 +200,7 @@ class CandidateEpochs(Epochs[EpochReport]):
         )
         self.batches = self._loader(
             splits.train,
-            train_resize_flip(self.recipe),
+            train_transforms(self.recipe),
             DistributedBatchSampler(self.order, run.world),
         )
         self.val_loader = self._scoring_loader(splits.val)
@@ -283,11 +283,11 @@ class CandidateEpochs(Epochs[EpochReport]):
     def _scoring_loader(self, split: CocoSplit) -> DataLoader[DetectionItem]:
         order = EvalBatchSampler(split.images, self.recipe.images_at_once(self.run.world.size))
         return self._loader(
-            split, eval_resize_flip(self.recipe), DistributedBatchSampler(order, self.run.world)
+            split, eval_transforms(self.recipe), DistributedBatchSampler(order, self.run.world)
         )
 
     def _loader(
-        self, split: CocoSplit, view: ResizeFlip, order: DistributedBatchSampler
+        self, split: CocoSplit, view: TransformSampler, order: DistributedBatchSampler
     ) -> DataLoader[DetectionItem]:
         return make_loader(
             split, view, order, loader_workers(self.recipe, self.device), self.cache_bytes

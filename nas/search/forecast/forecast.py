@@ -15,7 +15,7 @@ from pathlib import Path
 from nas.config.spec import SearchSpec
 from nas.data.samplers import AspectRatioBatchSampler
 from nas.data.splits import Splits
-from nas.data.transforms import train_resize_flip
+from nas.data.transforms import train_transforms
 from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
@@ -177,7 +177,7 @@ def _reading_s(spec: SearchSpec, splits: Splits) -> tuple[float, float]:
     recipe, others = spec.recipe, [split for split in splits[1:] if split]
     if not spec.run.image_cache:
         return 0.0, 0.0
-    train_s = read_s(splits.train, *train_resize_flip(recipe).cached_sides)
+    train_s = read_s(splits.train, *train_transforms(recipe).cached_sides)
     return train_s, sum(read_s(split, recipe.image_size, recipe.long_side) for split in others)
 
 

@@ -4,8 +4,6 @@ says.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,17 +13,17 @@ from nas.data.dataset import visible_share
 from nas.data.transforms import (
     POLICIES,
     Colors,
-    ResizeFlip,
     SampledTransform,
+    TransformSampler,
     resized_size,
-    train_resize_flip,
+    train_transforms,
 )
 
 SIZE = (40, 60)
 
 
 def drawn(policy: AugmentationPolicy, count: int = 200, **changes: float) -> list[SampledTransform]:
-    view = ResizeFlip((32,), 64, 0.5, ranges=POLICIES[policy], **changes)
+    view = TransformSampler((32,), 64, 0.5, ranges=POLICIES[policy], **changes)
     return [view.sample(*SIZE, seed) for seed in range(count)]
 
 
@@ -85,11 +83,11 @@ def test_scales_are_those_of_the_policy(policy: AugmentationPolicy):
 
 def test_light_flips_and_nothing_else_and_none_does_nothing():
     keys = {"data": "x", "recipe": {"name": "tiny", "augmentation": "light"}}
-    light = train_resize_flip(load_spec(keys, {}).recipe)
+    light = train_transforms(load_spec(keys, {}).recipe)
     flips = [light.sample(*SIZE, seed) for seed in range(200)]
     assert 0.4 < sum(draw.flipped for draw in flips) / 200 < 0.6
     assert all(draw.whole == draw.size and draw.colors == Colors() for draw in flips)
-    nothing = train_resize_flip(load_spec(keys, {"recipe.augmentation": "none"}).recipe)
+    nothing = train_transforms(load_spec(keys, {"recipe.augmentation": "none"}).recipe)
     assert not any(nothing.sample(*SIZE, seed).flipped for seed in range(50))
 
 
@@ -106,7 +104,7 @@ def test_the_visible_share_by_hand():
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_seed_decides(policy: AugmentationPolicy, tmp_path: Path):
+def test_a_seed_decides(policy: AugmentationPolicy):
     assert drawn(policy) == drawn(policy)
 
 

@@ -20,7 +20,7 @@ from nas.data.coco import Box, CocoSplit, ImageRecord
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch, DetectionDataset
 from nas.data.samplers import AspectRatioBatchSampler, EvalBatchSampler, largest_batch_shape
-from nas.data.transforms import ResizeFlip, eval_resize_flip, resized_size, train_resize_flip
+from nas.data.transforms import TransformSampler, eval_transforms, resized_size, train_transforms
 from nas.data.validation import check_split
 
 
@@ -65,7 +65,7 @@ def shown(
 
 
 def test_items_follow_torchvisions_contract(mixed: CocoSplit):
-    dataset = DetectionDataset(mixed, eval_resize_flip(recipe(image_size=40)))
+    dataset = DetectionDataset(mixed, eval_transforms(recipe(image_size=40)))
     image, target = shown(dataset, 0, 0)
     assert (image.shape, image.dtype) == ((3, 40, 60), torch.float32)
     assert 0 <= image.min() <= image.max() <= 1
@@ -98,7 +98,7 @@ def test_pixels_and_boxes_are_those_of_torchvisions_transforms(
         ]
     )
     expected, expected_boxes = theirs(image, boxes)
-    pixels, target = shown(DetectionDataset(mixed, ResizeFlip((40,), 70, flip)), index, 0)
+    pixels, target = shown(DetectionDataset(mixed, TransformSampler((40,), 70, flip)), index, 0)
     assert torch.equal(pixels, expected)
     assert torch.equal(target["boxes"], expected_boxes)
 
@@ -106,13 +106,13 @@ def test_pixels_and_boxes_are_those_of_torchvisions_transforms(
 def test_boxes_that_vanish_in_the_resize_are_left_out_with_their_labels(mixed: CocoSplit):
     thin = Box(9, 0, 2, (5, 5, 3, 40), 120, 0)  # 3 of 120 pixels wide: 0.75 of 30
     dataset = DetectionDataset(
-        dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), ResizeFlip((20,), 30)
+        dataclasses.replace(mixed, boxes=(thin, *mixed.boxes)), TransformSampler((20,), 30)
     )
     assert dataset[(0, 0)][1]["labels"].tolist() == [2]
 
 
 def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoSplit):
-    dataset = DetectionDataset(mixed, train_resize_flip(recipe(train_sizes=[32, 48, 64])))
+    dataset = DetectionDataset(mixed, train_transforms(recipe(train_sizes=[32, 48, 64])))
     torch.manual_seed(5)
     expected_next = torch.rand(1)
     torch.manual_seed(5)
@@ -133,7 +133,7 @@ def test_the_seed_decides_the_augmentation_and_nothing_else_changes(mixed: CocoS
 def test_workers_change_nothing(mixed: CocoSplit, cache_bytes: int):
     def epoch(workers: int) -> list[torch.Tensor]:
         order = AspectRatioBatchSampler(mixed.images, 2, seed=3)
-        loader = make_loader(mixed, train_resize_flip(recipe()), order, workers, cache_bytes)
+        loader = make_loader(mixed, train_transforms(recipe()), order, workers, cache_bytes)
         return [image for batch in loader for image in batch.to(torch.device("cpu")).images]
 
     for alone, helped in zip(epoch(0), epoch(2), strict=True):
@@ -204,7 +204,7 @@ def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
         assert bound[0] == 2
         assert bound[2] % 32 == bound[3] % 32 == 0
         order = AspectRatioBatchSampler(mixed.images, 2, seed=0)
-        loader = make_loader(mixed, train_resize_flip(chosen), order, workers=0)
+        loader = make_loader(mixed, train_transforms(chosen), order, workers=0)
         for order.epoch in range(6):
             for batch in loader:
                 batch = batch.to(torch.device("cpu"))
@@ -222,7 +222,7 @@ def test_paper_batch_shape():
 
 def test_real_boxes_stay_on_their_objects(bccd: Path):
     split = check_split(bccd, "val").split
-    _, target, _ = DetectionDataset(split, eval_resize_flip(recipe(image_size=160)))[(0, 0)]
+    _, target, _ = DetectionDataset(split, eval_transforms(recipe(image_size=160)))[(0, 0)]
     original = torch.tensor([box.bbox for box in split.boxes if box.image_id == split.images[0].id])
     expected = torch.cat([original[:, :2], original[:, :2] + original[:, 2:]], dim=1) / 3
     # 640 x 480 becomes 213 x 160: the width is rounded down from 213.33.

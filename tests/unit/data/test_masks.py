@@ -24,7 +24,7 @@ from nas.data.dataset import Batch, DetectionDataset
 from nas.data.masks import encode_masks, rasterize
 from nas.data.segmentation import check_segmentation
 from nas.data.splits import read_index, write_index
-from nas.data.transforms import ResizeFlip
+from nas.data.transforms import TransformSampler
 from nas.data.validation import check_split
 from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
 
@@ -227,7 +227,9 @@ def test_masks_go_where_their_pixels_go(tmp_path: Path, index: int, flip: int):
     split = CocoSplit(
         tmp_path, (ImageRecord(1, "a.png", WIDTH, HEIGHT),), (thin, box, crowd, bare), ((1, "cat"),)
     )
-    image, target, draw = DetectionDataset(split, ResizeFlip((72,), 120, flip, masks=True))[(0, 0)]
+    image, target, draw = DetectionDataset(split, TransformSampler((72,), 120, flip, masks=True))[
+        (0, 0)
+    ]
     batch = Batch([image], [target], (draw,)).to(torch.device("cpu"))
     mask, empty = batch.targets[0]["masks"]  # the thin box has vanished, crowds are left out
     assert mask.shape == batch.images[0].shape[1:] == (72, 108)
@@ -236,7 +238,7 @@ def test_masks_go_where_their_pixels_go(tmp_path: Path, index: int, flip: int):
     left, right = target["boxes"][0, 0::2].tolist()
     columns = mask.any(dim=0).nonzero()
     assert (columns[0].item(), columns[-1].item() + 1) == pytest.approx((left, right), abs=2.5)
-    assert "masks" not in DetectionDataset(split, ResizeFlip((72,), 120, flip))[(0, 0)][1]
+    assert "masks" not in DetectionDataset(split, TransformSampler((72,), 120, flip))[(0, 0)][1]
 
 
 def test_an_image_without_boxes_has_no_masks_but_the_shape(tmp_path: Path):
@@ -246,10 +248,10 @@ def test_an_image_without_boxes_has_no_masks_but_the_shape(tmp_path: Path):
     split = CocoSplit(
         tmp_path, images, (Box(1, 1, 1, (5, 5, 40, 30), 600, 0, [TRIANGLE]),), ((1, "cat"),)
     )
-    assert DetectionDataset(split, ResizeFlip((80,), 120, masks=True))[(1, 0)][1][
+    assert DetectionDataset(split, TransformSampler((80,), 120, masks=True))[(1, 0)][1][
         "masks"
     ].shape == (0, 80, 120)
-    boxes_only = DetectionDataset(split.without_masks(), ResizeFlip((80,), 120, masks=True))
+    boxes_only = DetectionDataset(split.without_masks(), TransformSampler((80,), 120, masks=True))
     assert "masks" not in boxes_only[(0, 0)][1]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from nas.config.sections import DetectorSpec
 from nas.config.spec import load_spec
 from nas.data.coco import CocoSplit
-from nas.planning.adaptation import adapt_to_data, lengthened
+from nas.planning.adaptation import adapt_to_data
 from nas.planning.fingerprint import Fingerprint, fingerprint_of
 from nas.planning.plan import BY_HAND, make_plan
 from nas.planning.rules import Situation
@@ -169,7 +169,7 @@ def test_epochs_by_hand_are_not_lengthened(digits: Path):
 
 def test_the_least_steps_of_a_recipe_are_epochs():
     recipe = load_spec({"data": "x", "recipe": "proxy"}, {}).recipe
-    longer = lengthened(recipe, 205)
+    longer = recipe.with_least_steps(205)
     assert longer.epochs == 77  # 13 steps each
-    assert lengthened(longer.model_copy(update={"epochs": 12}), 205).epochs == 12  # by hand
-    assert lengthened(recipe, 118_000).epochs == 8
+    assert longer.model_copy(update={"epochs": 12}).with_least_steps(205).epochs == 12  # by hand
+    assert recipe.with_least_steps(118_000).epochs == 8

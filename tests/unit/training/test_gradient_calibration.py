@@ -15,7 +15,7 @@ from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch
 from nas.data.samplers import EvalBatchSampler
-from nas.data.transforms import ResizeFlip
+from nas.data.transforms import TransformSampler
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector, build_detector
@@ -252,7 +252,7 @@ def real_batch(root: Path) -> Batch:
     return next(
         iter(
             make_loader(
-                split, ResizeFlip((192,), 256), EvalBatchSampler(split.images, 4), workers=0
+                split, TransformSampler((192,), 256), EvalBatchSampler(split.images, 4), workers=0
             )
         )
     ).to(torch.device("cpu"))
