@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -119,13 +118,13 @@ def _pooled(plan: dict[str, Any], done: dict[Key, dict[str, Any]]) -> Iterator[s
 
 def difference(pairs: list[float]) -> str:
     """Mean of paired differences with Student's interval."""
-    from scipy.stats import t
+    from scipy.stats import ttest_1samp
 
     mean = statistics.fmean(pairs)
     if len(pairs) < 2:
         return f"{mean:+.1f}"
-    half = t.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / math.sqrt(len(pairs))
-    return f"{mean:+.1f} ± {half:.1f}"
+    low, high = ttest_1samp(pairs, 0).confidence_interval()
+    return f"{mean:+.1f} ± {(high - low) / 2:.1f}"
 
 
 def main() -> None:

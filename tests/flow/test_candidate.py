@@ -7,25 +7,23 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import pytest
 import torch
+from helpers.candidates import candidate, comparable, killed_and_resumed, part, small
 from safetensors.torch import load_file
 
 from nas.artifacts.history import read_reports
 from nas.artifacts.paths import CHECKPOINT, CURVES, DETECTIONS, LOG, REPORTS, WEIGHTS
 from nas.config.choices import Schedule
-from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss
-from nas.evaluation.coco import evaluate
 from nas.models.backbones import build_backbone
 from nas.reports import EpochReport
-from nas.training.candidate import Candidate, CandidateEpochs, train_candidate
-from nas.training.checkpoint import save_checkpoint
+from nas.training.candidate import Candidate, train_candidate
 from nas.training.epochs import Epochs
 from search_spaces.layout import Layout
 
@@ -33,28 +31,6 @@ from search_spaces.layout import Layout
 @pytest.fixture(scope="module")
 def splits(digits: Path) -> tuple[CocoSplit, CocoSplit]:
     return check_split(digits, "train").split, check_split(digits, "val").split
-
-
-def candidate(folder: Path, **changes: object) -> Candidate:
-    keys = {
-        "epochs": 3,
-        "image_size": 48,
-        "batch": 8,
-        "images_per_gpu": 4,
-        "lr": 1e-3,
-        "schedule": "cosine",
-        "train_sizes": [40, 48],
-    }
-    made = Candidate(
-        layout=Layout.parse("C1-C1-T2-T1@16"),
-        detector=DetectorSpec(name="fcos", channels=32, hidden=64),
-        recipe=Recipe.model_validate(keys),
-        calibration=CalibrationSpec(),
-        num_classes=10,
-        seed=0,
-        folder=folder,
-    )
-    return dataclasses.replace(made, **changes)
 
 
 class Trained(NamedTuple):
@@ -81,15 +57,6 @@ def trained(
         return done[key]
 
     return train
-
-
-def small(detector: str) -> DetectorSpec:
-    return DetectorSpec(name=detector, channels=32, hidden=64, regions=64, proposals=20)
-
-
-def comparable(report: EpochReport) -> EpochReport:
-    """Without what the clock decides."""
-    return dataclasses.replace(report, fps=0, train_s=0, elapsed_s=0)
 
 
 @pytest.mark.parametrize("detector", ["fcos", "faster_rcnn"])
@@ -210,18 +177,7 @@ def test_a_run_killed_within_an_epoch_repeats_none_of_its_steps(
 ):
     whole, expected = trained(detector=small(detector))
     killed = candidate(tmp_path, detector=small(detector), checkpoint_s=0)
-    steps: list[int] = []
-
-    def kill(step: int, of: int, loss: float) -> None:
-        steps.append(step)
-        if len(steps) == killed_after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(train_candidate(killed, *splits, on_step=kill))
-    again = list(train_candidate(killed, *splits, on_step=kill))
-    assert steps == [1, 2, 3] * 3
-    heard = [comparable(report) for report in again]
+    heard = killed_and_resumed(killed, splits, killed_after)
     assert heard == [comparable(report) for report in expected][3 - len(heard) :]
     assert (killed.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
 
@@ -241,167 +197,6 @@ def test_an_epoch_that_ends_without_its_checkpoint_is_recorded_once(
     assert [report.epoch for report in read_reports(tmp_path)] == [1, 2]
     list(train_candidate(candidate(tmp_path), *splits))
     assert [report.epoch for report in read_reports(tmp_path)] == [1, 2, 3]
-
-
-MAPS = (0.1, 0.3, 0.2)
-
-
-class Scored(NamedTuple):
-    """What was scored, in its order: the epoch, how many images, and the network's state."""
-
-    epoch: int
-    images: int
-    state: dict[str, torch.Tensor]
-
-
-@pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[Scored]:
-    """Let the epochs have the mAPs of `MAPS`, whatever is detected."""
-    seen: list[Scored] = []
-    score = CandidateEpochs.score
-
-    def with_map(self: CandidateEpochs, loss: float, lr: float) -> EpochReport:
-        def evaluated(network: torch.nn.Module, *rest: Any) -> tuple:
-            state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            seen.append(Scored(self.run.epoch + 1, len(rest[1].images), state))
-            metrics, *others = evaluate(network, *rest)
-            return dataclasses.replace(metrics, map=MAPS[self.run.epoch]), *others
-
-        monkeypatch.setattr("nas.training.candidate.evaluate", evaluated)
-        return score(self, loss, lr)
-
-    monkeypatch.setattr(CandidateEpochs, "score", with_map)
-    return seen
-
-
-def keeping(folder: Path, ema: float, keep: str = "best", **changes: object) -> Candidate:
-    update = {"keep": keep, "ema": ema}
-    recipe = candidate(folder).recipe.model_copy(update=update)
-    return candidate(folder, recipe=recipe, **changes)
-
-
-def part(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """A part of a run's checkpoint."""
-    found: dict[str, torch.Tensor] = torch.load(folder / CHECKPOINT, weights_only=True)[name]
-    return found
-
-
-def same(mine: dict[str, torch.Tensor], yours: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(mine[name], tensor) for name, tensor in yours.items())
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_the_weights_of_the_best_epoch_are_kept(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored], ema: float
-):
-    train, val = splits
-    made = keeping(tmp_path, ema)
-    reports, averages = [], []
-    for report in train_candidate(made, train, val, val):
-        reports.append(report)
-        averages.append(part(tmp_path, "average" if ema else "detector"))
-        averages[-1].pop("updates", None)
-    assert [(report.best_epoch, report.best.map) for report in reports] == [
-        (1, 0.1),
-        (2, 0.3),
-        (2, 0.3),
-    ]
-    assert [report.keeps for report in reports] == [True, True, False]
-    assert (reports[-1].kept, reports[-1].kept_epoch) == (reports[1].metrics, 2)
-    weights = load_file(tmp_path / WEIGHTS)
-    assert same(weights, averages[1])
-    assert not same(weights, averages[2])
-    # After the last epoch: its own weights on all images, the best ones on those drawn and tested.
-    assert [(each.epoch, each.images) for each in scored] == [
-        (1, 8),
-        (2, 8),
-        (3, 8),
-        (3, 4),
-        (3, 8),
-    ]
-    assert [same(weights, each.state) for each in scored] == [False, True, False, True, True]
-    assert same(scored[2].state, averages[2])
-    assert reports[-1].test is not None
-    assert len(list((tmp_path / DETECTIONS).glob("*.png"))) == 4
-
-
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_keeping_the_best_epoch_does_not_change_the_training(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored], ema: float
-):
-    best, last = (keeping(tmp_path / keep, ema, keep) for keep in ("best", "last"))
-    for made in (best, last):
-        list(train_candidate(made, *splits))
-    for name in ("detector", "average") if ema else ("detector",):
-        assert same(part(best.folder, name), part(last.folder, name))
-    assert same(load_file(last.folder / WEIGHTS), scored[-1].state)
-
-
-@pytest.mark.parametrize("killed_after", [1, 4, 5, 8])
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_a_killed_run_keeps_the_same_best_epoch(
-    tmp_path: Path,
-    splits: tuple[CocoSplit, CocoSplit],
-    scored: list[Scored],
-    ema: float,
-    killed_after: int,
-):
-    whole = keeping(tmp_path / "whole", ema)
-    expected = list(map(comparable, train_candidate(whole, *splits)))
-    killed = keeping(tmp_path / "killed", ema, checkpoint_s=0)
-    steps: list[int] = []
-
-    def kill(step: int, of: int, loss: float) -> None:
-        steps.append(step)
-        if len(steps) == killed_after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(train_candidate(killed, *splits, on_step=kill))
-    heard = list(map(comparable, train_candidate(killed, *splits, on_step=kill)))
-    assert steps == [1, 2, 3] * 3
-    assert heard == expected[3 - len(heard) :]
-    assert (killed.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
-    for name in ("detector", "average") if ema else ("detector",):
-        assert same(part(killed.folder, name), part(whole.folder, name))
-
-
-@pytest.mark.parametrize("written", [False, True])
-@pytest.mark.parametrize("ema", [0.0, 0.5])
-def test_a_run_killed_at_the_checkpoint_of_its_best_epoch_keeps_that(
-    tmp_path: Path,
-    splits: tuple[CocoSplit, CocoSplit],
-    scored: list[Scored],
-    monkeypatch: pytest.MonkeyPatch,
-    ema: float,
-    written: bool,
-):
-    def kill(*parts: Any, **values: Any) -> None:
-        if written:
-            save_checkpoint(*parts, **values)
-        raise KeyboardInterrupt
-
-    whole, made = keeping(tmp_path / "whole", ema), keeping(tmp_path / "killed", ema)
-    expected = list(map(comparable, train_candidate(whole, *splits)))
-    run = train_candidate(made, *splits)
-    next(run)
-    with monkeypatch.context() as patch:
-        patch.setattr("nas.training.trainer.save_checkpoint", kill)
-        with pytest.raises(KeyboardInterrupt):
-            next(run)
-    again = list(map(comparable, train_candidate(made, *splits)))
-    assert again == (expected[1:] if written else expected)
-    assert list(map(comparable, read_reports(made.folder))) == expected
-    assert (made.folder / WEIGHTS).read_bytes() == (whole.folder / WEIGHTS).read_bytes()
-
-
-def test_a_finished_run_leaves_its_best_weights_alone(
-    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored]
-):
-    reports = list(train_candidate(keeping(tmp_path, 0.5), *splits))
-    before = (tmp_path / WEIGHTS).read_bytes()
-    assert list(train_candidate(keeping(tmp_path, 0.5), *splits)) == reports[-1:]
-    assert (tmp_path / WEIGHTS).read_bytes() == before
 
 
 @pytest.mark.parametrize("kept", ["light", "full"])
