@@ -21,7 +21,7 @@ test: $(VENV)/installed-dev check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope -m "not long and not gpu"
 
 test-long: $(VENV)/installed-dev check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope -m "long and not gpu"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
