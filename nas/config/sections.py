@@ -15,6 +15,7 @@ from nas.config.choices import (
     CalibrationScope,
     DetectorName,
     EqualizedBy,
+    InputStatistics,
     Neck,
     Objective,
     PruneAt,
@@ -22,6 +23,7 @@ from nas.config.choices import (
     RoiOp,
     SamplerName,
 )
+from nas.config.identity import Since
 from nas.config.parsing import ConfigModel
 from nas.config.sizes import CacheSize, MemorySize
 from search_spaces.layout import Layout
@@ -146,6 +148,9 @@ class CalibrationSpec(ConfigModel):
             similar gradients is kept.
         scope: which layers they scale: those of the `backbone` alone, or of the whole `detector`,
             neck and heads too.
+        inputs: mean and deviation of the channels that images are normalised by: `imagenet`'s, or
+            those of the training `data`; part of the weights. With `recipe.weights` they are those
+            that the weights were trained with.
     """
 
     enabled: bool = True
@@ -153,6 +158,7 @@ class CalibrationSpec(ConfigModel):
     alpha: Annotated[float, Field(gt=0, le=1)] = 0.25
     passes: Annotated[int, Field(ge=1, le=100)] = 1
     scope: CalibrationScope = Field(default="backbone", title="scope")
+    inputs: Annotated[InputStatistics, Field(title="inputs"), Since("0.2.0")] = "imagenet"
 
 
 class SearchSettings(ConfigModel):

@@ -35,6 +35,7 @@ from nas.export.model_card import model_card
 from nas.export.onnx.writer import write_onnx
 from nas.models.backbones import backbone_dims
 from nas.models.detectors import Detector, build_detector
+from nas.models.detectors.transform import IMAGENET, ImageStatistics
 from nas.utils.files import atomic_folder
 from search_spaces.layout import Layout
 
@@ -75,16 +76,16 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     """
     check_target(folder)
     with atomic_folder(folder) as partial:
-        _write_weights(partial, _read_weights(weights))
+        statistics = _write_weights(partial, _read_weights(weights))
         (partial / "backbone.py").write_text(backbone_source(trained.layout))
-        _write_yaml(partial / "backbone.yaml", _backbone_description(trained))
+        _write_yaml(partial / "backbone.yaml", _backbone_description(trained, statistics))
         _write_yaml(partial / "detector.yaml", _detector_description(trained))
-        (partial / "mmdet_config.py").write_text(mmdetection_config(trained))
+        (partial / "mmdet_config.py").write_text(mmdetection_config(trained, statistics))
         (partial / "mmdet_backbone.py").write_text(MMDET_MODULE)
         left_out = ["ONNX was not asked for."]
         if onnx:
             left_out = write_onnx(partial, read_bundle(partial)[1])
-        (partial / "README.md").write_text(model_card(trained, left_out))
+        (partial / "README.md").write_text(model_card(trained, statistics, left_out))
         write_manifest(partial)
     return left_out
 
@@ -162,13 +163,15 @@ def read_bundle(folder: Path) -> tuple[Trained, Detector]:
     return trained, detector.eval()
 
 
-def _backbone_description(trained: Trained) -> dict[str, Any]:
+def _backbone_description(trained: Trained, statistics: ImageStatistics) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "name": str(trained.layout),
         "layout_id": trained.layout.layout_id,
         "layout": trained.layout.to_dict(),
         "dimensions": backbone_dims(trained.layout),
+        "image_mean": list(statistics.mean),
+        "image_std": list(statistics.std),
         "figures": trained.figures,
         "origin": trained.origin,
     }
@@ -199,9 +202,16 @@ def backbone_weights(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_weights(folder: Path, state: dict[str, Any]) -> None:
+def _write_weights(folder: Path, state: dict[str, Any]) -> ImageStatistics:
+    """Those of the detector and of its backbone, which has no place for the statistics of its
+    images but the metadata; returns them.
+    """
+    statistics = ImageStatistics.of_weights(state) or IMAGENET
     (folder / "detector.safetensors").write_bytes(save(state))
-    (folder / "backbone.safetensors").write_bytes(save(backbone_weights(state)))
+    (folder / "backbone.safetensors").write_bytes(
+        save(backbone_weights(state), {"format": "pt", **statistics.metadata()})
+    )
+    return statistics
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:

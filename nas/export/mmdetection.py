@@ -12,7 +12,7 @@ from pprint import pformat
 from typing import Any
 
 from nas.export.description import Trained
-from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
+from nas.models.detectors.transform import ImageStatistics
 
 MODULE = '''"""The backbone for mmdetection 3. Put this folder on PYTHONPATH; `mmdet_config.py` imports this module."""
 
@@ -57,14 +57,18 @@ _L1 = {"type": "L1Loss", "loss_weight": 1.0}
 _STRIDES = [8, 16, 32, 64, 128]
 
 
-def mmdetection_config(trained: Trained) -> str:
+def mmdetection_config(trained: Trained, statistics: ImageStatistics) -> str:
     """Text of `mmdet_config.py`: the whole detector where mmdetection has it, else backbone and
     neck.
+
+    Args:
+        trained: the candidate.
+        statistics: what its images are normalised by.
     """
     kind = trained.detector.name if trained.detector.neck == "fpn" else ""
     heads = {"fcos": _fcos, "atss": _atss, "faster_rcnn": _faster_rcnn}.get(kind)
     dense = trained.detector.name in {"fcos", "atss", "reppoints_v2"}
-    model = {**_common(trained, first=int(dense)), **(heads(trained) if heads else {})}
+    model = {**_common(trained, statistics, first=int(dense)), **(heads(trained) if heads else {})}
     if heads:
         note = "The backbone has its trained weights; neck and head are to be trained."
     else:
@@ -80,14 +84,14 @@ def mmdetection_config(trained: Trained) -> str:
     )
 
 
-def _common(trained: Trained, *, first: int) -> dict[str, Any]:
+def _common(trained: Trained, statistics: ImageStatistics, *, first: int) -> dict[str, Any]:
     channels = trained.detector.channels
     extra = {"add_extra_convs": "on_output", "relu_before_extra_convs": True} if first else {}
     return {
         "data_preprocessor": {
             "type": "DetDataPreprocessor",
-            "mean": [round(255 * value, 3) for value in IMAGE_MEAN],
-            "std": [round(255 * value, 3) for value in IMAGE_STD],
+            "mean": [round(255 * value, 3) for value in statistics.mean],
+            "std": [round(255 * value, 3) for value in statistics.std],
             "bgr_to_rgb": True,
             "pad_size_divisor": 32,
         },

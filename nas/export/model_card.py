@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nas.export.description import Trained
-from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
+from nas.models.detectors.transform import ImageStatistics
 
 _CARD = """# {layout}
 
@@ -102,11 +102,12 @@ maps = session.run(None, {"images": images.numpy()})  # any batch, height and wi
 [1, 3, H, W], RGB in 0 to 1, resized, of any size, and gives `boxes`, `scores` and `labels`."""
 
 
-def model_card(trained: Trained, left_out: Sequence[str]) -> str:
+def model_card(trained: Trained, statistics: ImageStatistics, left_out: Sequence[str]) -> str:
     """Write the model card of a bundle: what it is, how good, how to load it, where it comes from.
 
     Args:
         trained: the candidate.
+        statistics: what its images are normalised by.
         left_out: sentences on forms that the bundle does not have.
 
     Returns:
@@ -130,8 +131,8 @@ def model_card(trained: Trained, left_out: Sequence[str]) -> str:
         figures="\n".join(
             f"| {name} | {_cell(value)} |" for name, value in trained.figures.items()
         ),
-        mean=IMAGE_MEAN,
-        std=IMAGE_STD,
+        mean=statistics.mean,
+        std=statistics.std,
         widths=", ".join(map(str, layout.widths)),
         classes=1 + len(trained.categories),
         onnx="\n\n".join([_ONNX, *left_out]),

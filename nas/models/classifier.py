@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.models.backbones import HybridBackbone
-from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
+from nas.models.detectors.transform import IMAGENET
 
 HEAD_STD = 0.02  # Swin's
 
@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         for norm in backbone.norms[:-1]:
             norm.requires_grad_(False)
-        for name, values in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)):
+        for name, values in IMAGENET._asdict().items():
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:

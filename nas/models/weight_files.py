@@ -5,6 +5,7 @@ a file may hold.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
 import warnings
@@ -53,6 +54,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise refusal(path, f"it is cut off or damaged ({error})") from None
     return _plain_tensors(path, content)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, text by name, from its header; of other files none.
+
+    Args:
+        path: a file that `read_tensors` reads.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return dict(json.loads(file.read(length)).get("__metadata__") or {})
 
 
 def _unpickled(path: Path) -> Any:

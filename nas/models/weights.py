@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nas.models.backbones import HybridBackbone
-from nas.models.weight_files import read_tensors, refusal
+from nas.models.detectors.transform import ImageStatistics
+from nas.models.weight_files import read_metadata, read_tensors, refusal
 
 STAGES = range(4)
 _COUNTER, _STATISTICS = ".num_batches_tracked", ".running_mean"
@@ -41,7 +42,8 @@ class WeightsReport:
 
     `missing` and `misfits` keep their initialisation; `misfits` are names with the shape in the
     file and in the network. Counters of batch norms (`num_batches_tracked`) go with their layer and
-    are not listed.
+    are not listed. `statistics` are those that images were normalised by when the weights were
+    trained; None where the file does not say.
     """
 
     source: str
@@ -49,6 +51,7 @@ class WeightsReport:
     missing: tuple[str, ...]
     unused: tuple[str, ...]
     misfits: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    statistics: ImageStatistics | None = None
 
     def summary(self) -> str:
         """One line for people, with the first layer of each sort."""
@@ -181,7 +184,8 @@ def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport
         )
     for name in (*report.loaded, *_counters(report, found, network)):
         network[name].copy_(found[name])
-    return report
+    said = ImageStatistics.of_weights(state) or ImageStatistics.of_metadata(read_metadata(path))
+    return replace(report, statistics=said)
 
 
 def _compare(

@@ -20,6 +20,7 @@ from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler
 from nas.data.transforms import train_transforms
 from nas.models.detectors import Detector
 from nas.models.detectors.output_calibration import TrainingSample
+from nas.models.detectors.transform import ImageStatistics
 from nas.training.gradient_calibration import calibrate_gradients, undisturbed
 from nas.utils.distributed import World
 
@@ -76,10 +77,15 @@ def calibrate(
     """
     if not spec.enabled:
         return None
+    found: dict[str, Any] = {"definition": spec.definition}
+    if spec.inputs == "data":
+        images = [image for batch in sampled_batches(data) for image in batch.images]
+        statistics = ImageStatistics.of_images(images)
+        detector.transform.set_statistics(statistics)
+        found["inputs"] = {"mean": list(statistics.mean), "std": list(statistics.std)}
     if spec.definition == "outputs":
-        return {"definition": "outputs", **_calibrate_outputs(detector, data)}
-    report = calibrate_gradients(detector, _gradient_batches(data), spec)
-    return {"definition": spec.definition, **report.to_dict()}
+        return found | _calibrate_outputs(detector, data)
+    return found | calibrate_gradients(detector, _gradient_batches(data), spec).to_dict()
 
 
 def _calibrate_outputs(detector: Detector, data: CalibrationData) -> dict[str, Any]:
@@ -102,11 +108,15 @@ def training_sample(data: CalibrationData) -> TrainingSample:
     most = min(SAMPLED_VIEWS, max(LEAST_VIEWS, MOST_PIXELS // pixels))
     rounds = min(MOST_ROUNDS, max(1, most // len(order)))
     views = [dataset.target(index, seed) for seed in range(rounds) for index in order[:most]]
+    targets = [{key: value.to(data.device) for key, value in target.items()} for target, _ in views]
+    return TrainingSample(targets, [draw.size for _, draw in views], sampled_batches(data))
+
+
+def sampled_batches(data: CalibrationData) -> list[Batch]:
+    """Decode 64 training images or a few more, on the device; on every process the same ones."""
     size = data.recipe.images_per_gpu or min(data.recipe.batch, AT_ONCE)
     loaded = itertools.islice(data.loader(size, World()), -(-SAMPLED_PIXELS // size))
-    on_device = [batch.to(data.device) for batch in loaded]
-    targets = [{key: value.to(data.device) for key, value in target.items()} for target, _ in views]
-    return TrainingSample(targets, [draw.size for _, draw in views], on_device)
+    return [batch.to(data.device) for batch in loaded]
 
 
 def _gradient_batches(data: CalibrationData) -> list[Batch]:

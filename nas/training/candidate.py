@@ -308,5 +308,7 @@ def _prepare(
         )
         return calibrate(detector, candidate.calibration, data)
     report = load_backbone_weights(detector.backbone.backbone, to_path(candidate.recipe.weights))
+    if report.statistics:
+        detector.transform.set_statistics(report.statistics)
     run.log(weights=report.summary())
     return None

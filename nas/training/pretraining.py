@@ -26,7 +26,7 @@ from nas.data.image_folder import LabelledImages
 from nas.data.samplers import DistributedBatchSampler
 from nas.models.backbones import HybridBackbone, build_backbone
 from nas.models.classifier import Classifier, top_k
-from nas.models.detectors.transform import IMAGE_MEAN, IMAGE_STD
+from nas.models.detectors.transform import IMAGENET
 from nas.models.weights import load_backbone_weights
 from nas.reports import ClassificationMetrics, PretrainingReport
 from nas.training.checkpoint import save_weights
@@ -131,8 +131,7 @@ class PretrainingTrainer(Trainer[PretrainingReport]):
             "seed": done.seed,
             "recipe": done.recipe.model_dump(mode="json"),
             "data_fingerprint": done.data_fingerprint,
-            "image_mean": IMAGE_MEAN,
-            "image_std": IMAGE_STD,
+            **IMAGENET.metadata(),
             **(done.origin or {}),
         }
         metadata = {

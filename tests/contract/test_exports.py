@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers.networks import randomize
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -32,6 +33,8 @@ from nas.export.onnx.writer import TOLERANCE, compare_detector, matched_share, w
 from nas.export.verify import Check, verify
 from nas.models.backbones import build_backbone
 from nas.models.detectors import Detector, build_detector
+from nas.models.detectors.transform import ImageStatistics
+from nas.models.weights import load_backbone_weights
 from nas.training.checkpoint import save_weights
 from search_spaces.layout import Layout
 
@@ -177,6 +180,24 @@ def test_the_bundle_is_whole_and_passes(bundle: Path):
     skipped = {check.name for check in checks if not check.passed}
     assert skipped == ({"detector.onnx"} - names)
     assert {path.name for path in bundle.iterdir()} == names  # nothing is left there
+
+
+def test_every_form_says_what_images_are_normalised_by(tmp_path: Path):
+    trained, network = candidate("C1-C1-C1-C1@16", "fcos")
+    own = ImageStatistics((0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
+    network.transform.set_statistics(own)
+    save_weights(tmp_path / "weights.safetensors", network)
+    write_bundle(tmp_path / "out", trained, tmp_path / "weights.safetensors", onnx=False)
+    assert read_bundle(tmp_path / "out")[1].transform.statistics == own
+    description = yaml.safe_load((tmp_path / "out/backbone.yaml").read_text())
+    assert (description["image_mean"], description["image_std"]) == (list(own.mean), list(own.std))
+    assert f"minus {own.mean}, over {own.std}" in (tmp_path / "out/README.md").read_text()
+    config = (tmp_path / "out/mmdet_config.py").read_text()
+    assert "'mean': [25.5, 127.5, 229.5]" in config
+    assert "'std': [51.0, 76.5, 102.0]" in config
+    backbone = build_backbone(trained.layout)
+    report = load_backbone_weights(backbone, tmp_path / "out/backbone.safetensors")
+    assert report.statistics == own
 
 
 def test_the_cards_examples_run(bundle: Path, tmp_path: Path):

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+import numpy as np
 import pytest
 import torch
 from helpers.candidates import candidate, comparable, killed_and_resumed, part, small
-from safetensors.torch import load_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from nas.artifacts.history import read_reports
 from nas.artifacts.paths import CHECKPOINT, CURVES, DETECTIONS, LOG, REPORTS, WEIGHTS
@@ -287,6 +289,35 @@ def test_the_outputs_that_calibration_sets_are_trained_on(
         biases = "rpn.head.cls_logits.bias"
         expected = torch.tensor(calibration["anchor_shares"]).logit(eps=1e-6).tolist()
     assert state[biases].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_images_are_normalised_by_their_own_statistics_where_that_is_asked_for(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
+    own = CalibrationSpec(inputs="data")
+    run = train_candidate(candidate(tmp_path / "first", calibration=own), *splits)
+    inputs = next(run).calibration["inputs"]
+    run.close()
+    folder = splits[0].folder
+    pixels = np.concatenate(
+        [
+            np.asarray(Image.open(folder / image.file_name).convert("RGB")).reshape(-1, 3) / 255
+            for image in splits[0].images
+        ]
+    )
+    assert inputs["mean"] == pytest.approx(pixels.mean(axis=0), abs=0.02)  # images are resized
+    assert inputs["std"] == pytest.approx(pixels.std(axis=0), abs=0.03)
+    state = part(tmp_path / "first", "detector")
+    assert state["transform.mean"].flatten().tolist() == pytest.approx(inputs["mean"], abs=1e-6)
+    # Weights that were trained so are gone on with so.
+    save_file(state, tmp_path / "first.safetensors")
+    run = train_candidate(
+        with_weights(tmp_path / "second", tmp_path / "first.safetensors"), *splits
+    )
+    next(run)
+    run.close()
+    again = part(tmp_path / "second", "detector")
+    assert torch.equal(again["transform.std"], state["transform.std"])
 
 
 def test_calibration_can_be_off(tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]):

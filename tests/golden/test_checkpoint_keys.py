@@ -151,3 +151,8 @@ def test_every_key_since_then_counts_where_it_is_used():
         keys.add(made.key.split()[1])
         assert list(identity(recipe)) == [*counted, name]
     assert len(keys) == 1 + len(LATER)
+
+
+def test_statistics_of_the_inputs_count_where_they_are_the_datas():
+    assert "inputs" not in identity(GRADIENTS)
+    assert identity(CalibrationSpec(inputs="data"))["inputs"] == "data"

@@ -4,37 +4,106 @@ once.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
 import torch
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from nas.config.recipe import LARGEST_STRIDE
 
-IMAGE_MEAN, IMAGE_STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of ImageNet, as everybody uses them
+LEAST_STD = 0.02  # of a channel: images of one colour have none
+
+
+class ImageStatistics(NamedTuple):
+    """Mean and standard deviation of the channels red, green and blue, in 0 to 1, that images are
+    normalised by.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of_images(cls, images: Sequence[Tensor]) -> Self:
+        """Measure images [3, H, W], pixel by pixel; deviations are at least 0.02."""
+        pixels = torch.cat([image.flatten(1).double() for image in images], dim=1)
+        std = pixels.std(dim=1).clamp(min=LEAST_STD)
+        mean, deviation = (
+            tuple(round(value, 6) for value in values.tolist())
+            for values in (pixels.mean(dim=1), std)
+        )
+        return cls(mean, deviation)
+
+    @classmethod
+    def of_weights(cls, state: Mapping[str, Tensor]) -> Self | None:
+        """Find the statistics among a detector's weights by name; None where they have none."""
+        if "transform.mean" not in state:
+            return None
+        mean, std = (state[f"transform.{name}"].flatten().tolist() for name in ("mean", "std"))
+        return cls(tuple(round(x, 6) for x in mean), tuple(round(x, 6) for x in std))
+
+    @classmethod
+    def of_metadata(cls, metadata: Mapping[str, str] | None) -> Self | None:
+        """Find the statistics in the metadata of a safetensors file, as `metadata` writes them;
+        None where it has none.
+        """
+        if not metadata or "image_mean" not in metadata or "image_std" not in metadata:
+            return None
+        mean, std = (json.loads(metadata[f"image_{name}"]) for name in ("mean", "std"))
+        return cls(tuple(map(float, mean)), tuple(map(float, std)))
+
+    def metadata(self) -> dict[str, str]:
+        """Text by name, for the metadata of a safetensors file."""
+        return {"image_mean": json.dumps(self.mean), "image_std": json.dumps(self.std)}
+
+
+IMAGENET = ImageStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as everybody has them
 
 
 class BatchTransform(GeneralizedRCNNTransform):
     """torchvision's batching of images, without its resizing: images come resized, and the switch
     that torchvision has for it works in training only.
+
+    Attributes:
+        mean, std: what images are normalised by [3, 1, 1], ImageNet's unless they are set; part of
+            the weights.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         # The sizes are required and unused.
-        super().__init__(0, 0, list(IMAGE_MEAN), list(IMAGE_STD), size_divisible=LARGEST_STRIDE)
+        super().__init__(0, 0, [], [], size_divisible=LARGEST_STRIDE)
         self.memory_format = torch.contiguous_format  # of the batch
-        self.mean, self.std = (
-            torch.tensor(values, device="cpu").view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD)
-        )
+        for name, values in IMAGENET._asdict().items():
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+
+    @property
+    def statistics(self) -> ImageStatistics:
+        """What images are normalised by."""
+        found = ImageStatistics.of_weights({"transform.mean": self.mean, "transform.std": self.std})
+        assert found
+        return found
+
+    @torch.no_grad()
+    def set_statistics(self, statistics: ImageStatistics) -> None:
+        """Normalise images by other statistics from now on."""
+        for name, values in statistics._asdict().items():
+            self.get_buffer(name).copy_(torch.tensor(values).view(3, 1, 1))
 
     def normalize(self, image: Tensor) -> Tensor:
-        if (
-            self.mean.device != image.device
-        ):  # once: torchvision's own copies lists there for every image, and waits for it
-            self.mean, self.std = self.mean.to(image.device), self.std.to(image.device)
         return (image - self.mean) / self.std
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Weights of release 0.1.0 have no statistics: theirs are ImageNet's."""
+        for name, values in IMAGENET._asdict().items():
+            state_dict.setdefault(f"{prefix}{name}", torch.tensor(values).view(3, 1, 1))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def batch_images(self, images: list[Tensor], size_divisible: int = LARGEST_STRIDE) -> Tensor:
         batch: Tensor = super().batch_images(images, size_divisible)

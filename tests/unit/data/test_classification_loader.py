@@ -64,9 +64,9 @@ def test_the_seed_decides_and_nothing_else_changes(images: LabelledImages, augme
 
 def test_what_is_erased_is_grey_to_the_network(images: LabelledImages):
     from nas.data.classification_transforms import GREY
-    from nas.models.detectors.transform import IMAGE_MEAN
+    from nas.models.detectors.transform import IMAGENET
 
-    assert tuple(round(255 * mean) for mean in IMAGE_MEAN) == GREY
+    assert tuple(round(255 * mean) for mean in IMAGENET.mean) == GREY
 
 
 def test_scored_is_the_centre(tmp_path: Path):
