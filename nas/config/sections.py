@@ -78,6 +78,10 @@ class DetectorSpec(ConfigModel):
             detectors ignore it.
         proposals: learned boxes that Sparse R-CNN starts from, the same for each image. Other
             detectors ignore it.
+        object_scale: size of the objects that each level of the pyramid is for, as a multiple of
+            the published one: ranges of FCOS (64, 128, 256 and 512 pixels between its levels) and
+            RepPoints v2, sides of the anchors of ATSS, Faster R-CNN and Cascade Mask R-CNN (8
+            strides). Sparse R-CNN, which has neither, ignores it.
     """
 
     name: DetectorName = Field(default="faster_rcnn", title="detector")
@@ -89,6 +93,7 @@ class DetectorSpec(ConfigModel):
     masks: bool = True
     box_transform: BoxTransform = Field(default="moment", title="box_transform")
     proposals: Annotated[int, Field(ge=1)] = 300
+    object_scale: Annotated[float, Field(ge=1 / 16, le=16), Since("0.2.0")] = 1.0
 
     @property
     def learns_masks(self) -> bool:

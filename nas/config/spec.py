@@ -112,6 +112,7 @@ class SearchSpec(ConfigModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
+PLANNED = ("detector.object_scale",)  # keys of other sections that `recipe: auto` decides
 _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
 
 
@@ -144,7 +145,9 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     if "epochs" in recipe:  # what is asked for by hand is what is trained
         recipe.setdefault("least_steps", 0)
     if reference == AUTO:
-        written["plan"] = {f"recipe.{key}": "" for key in base if key not in recipe}
+        written["plan"] = {f"recipe.{key}": "" for key in base if key not in recipe} | {
+            key: "" for key in PLANNED if not _is_set(written, key)
+        }
     calibration = deep_merge(recipe_calibration(reference), _section(written, "calibration"))
     recipe = deep_merge(base, recipe)
     written |= {"space": space.to_dict(), "recipe": recipe, "calibration": calibration}
@@ -155,6 +158,11 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     for text in spec.search.try_first:
         space.encode(Layout.parse(text))
     return spec
+
+
+def _is_set(written: dict[str, Any], key: str) -> bool:
+    section, _, name = key.partition(".")
+    return name in _section(written, section)
 
 
 def _space_of(written: object) -> SearchSpace:

@@ -8,6 +8,7 @@ weights travel: heads have other names there.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pprint import pformat
 from typing import Any
 
@@ -135,6 +136,7 @@ def _fcos(trained: Trained) -> dict[str, Any]:
         "center_sampling": True,
         "center_sample_radius": 1.5,
         "loss_bbox": {"type": "GIoULoss", "loss_weight": 1.0},
+        **_ranges(trained.detector.object_scale),
     }
     return {
         "type": "FCOS",
@@ -143,11 +145,23 @@ def _fcos(trained: Trained) -> dict[str, Any]:
     }
 
 
+def _ranges(object_scale: float) -> dict[str, Any]:
+    """FCOS's ranges, where they are not mmdetection's own."""
+    if object_scale == 1:
+        return {}
+    limits = [-1.0, *(_plain(limit * object_scale) for limit in (64, 128, 256, 512)), 1e8]
+    return {"regress_ranges": tuple(pairwise(limits))}
+
+
+def _plain(number: float) -> float:
+    return int(number) if number == int(number) else number
+
+
 def _atss(trained: Trained) -> dict[str, Any]:
     anchors = {
         "type": "AnchorGenerator",
         "ratios": [1.0],
-        "octave_base_scale": 8,
+        "octave_base_scale": _plain(8 * trained.detector.object_scale),
         "scales_per_octave": 1,
         "strides": _STRIDES,
     }
@@ -197,7 +211,7 @@ def _rpn_head(trained: Trained) -> dict[str, Any]:
         "feat_channels": channels,
         "anchor_generator": {
             "type": "AnchorGenerator",
-            "scales": [8],
+            "scales": [_plain(8 * trained.detector.object_scale)],
             "ratios": [0.5, 1.0, 2.0],
             "strides": [4, 8, 16, 32, 64],
         },

@@ -65,8 +65,13 @@ def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Pla
     """Make the plan of a request: rules for the keys that it leaves to the data, the others as
     they are set.
     """
-    recipe = {f"recipe.{name}": value for name, value in spec.recipe.model_dump().items()}
-    by_hand = {key: value for key, value in recipe.items() if key not in spec.plan}
+    sections = {"recipe": spec.recipe, "detector": spec.detector}
+    by_hand = {
+        key: value
+        for section, keys in sections.items()
+        for name, value in keys.model_dump().items()
+        if (key := f"{section}.{name}") not in spec.plan
+    }
     device = "cuda" if spec.run.cluster else default_device()
     width = width or max(spec.search_space().channels)
     situation = Situation(fingerprint_of(train), spec.detector, width, device)

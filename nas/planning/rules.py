@@ -17,6 +17,10 @@ from nas.planning.fingerprint import Fingerprint
 FINEST_STRIDE = {"fcos": 8, "atss": 8, "reppoints_v2": 8}  # of the pyramid, pixels; others 4
 # Cells of the finest level that small objects are to span; a GPU has the time for more.
 SMALL_CELLS = {"cpu": 2.5, "cuda": 5.0}
+ANCHORED = {"atss", "faster_rcnn", "cascade_mask_rcnn"}
+ANCHOR_SIDE, LEVELS = 8, 5  # strides; of the pyramid
+OBJECT_SCALES = (1.0, 0.5, 2.0, 0.25)  # of equally good ones the first
+ALIKE = 0.5  # overlap from which on an anchor is like an object
 SIZE_STEP = 32
 LEAST_SIZE = 128
 LARGEST_SIZE = {"cpu": 320, "cuda": 800}
@@ -91,6 +95,30 @@ def image_size(situation: Situation, decided: dict[str, Any]) -> Decision:
     return Decision(key, value, why)
 
 
+def object_scale(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """Anchors of a quarter, half, once or twice the published size: those that overlap by half with
+    as many of the objects' percentiles as can be, all taken for squares.
+    """
+    key, name = "detector.object_scale", situation.detector.name
+    if name not in ANCHORED or not situation.data.object_shares:
+        return Decision(key, 1.0, "the published sizes")
+    sides = [share * decided["recipe.image_size"] for share in situation.data.object_shares]
+    value = max(OBJECT_SCALES, key=lambda scale: _covered(sides, situation.stride, scale))
+    smallest = ANCHOR_SIDE * situation.stride * value
+    return Decision(
+        key,
+        value,
+        f"anchors from {smallest:g} pixels on; objects of {sides[0]:.0f} to {sides[-1]:.0f}",
+    )
+
+
+def _covered(sides: list[float], stride: int, scale: float) -> int:
+    """Number of squares that an anchor of some level overlaps with by half."""
+    anchors = [ANCHOR_SIDE * scale * stride * 2**level for level in range(LEVELS)]
+    likeness = [max(min(a / side, side / a) ** 2 for a in anchors) for side in sides]
+    return sum(overlap >= ALIKE for overlap in likeness)
+
+
 def batch(situation: Situation, decided: dict[str, Any]) -> Decision:
     """At least forty steps an epoch, and no batch norm over fewer than four images: at equal time
     small batches win on small data.
@@ -146,6 +174,7 @@ def fixed(key: str, value: Any, reason: str) -> Rule:
 
 RULES: tuple[Rule, ...] = (
     image_size,
+    object_scale,
     batch,
     least_steps,
     epochs,

@@ -21,10 +21,18 @@ ANCHOR_SIDE = 8  # strides
 class Atss(DenseDetector):
     """ATSS (Zhang et al., CVPR 2020): a `DenseDetector` whose boxes are deltas on one square anchor
     at each location, and whose positives follow from the overlaps of each object (section 3).
+
+    Args:
+        backbone: the pyramid.
+        num_classes: without the background.
+        object_scale: of the anchors' sides, as a multiple of the paper's.
     """
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes, anchor_side=ANCHOR_SIDE, activation=nn.Identity())
+    def __init__(
+        self, backbone: PyramidBackbone, num_classes: int, object_scale: float = 1.0
+    ) -> None:
+        side = ANCHOR_SIDE * object_scale
+        super().__init__(backbone, num_classes, anchor_side=side, activation=nn.Identity())
         self.box_coder = _Deltas()
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:

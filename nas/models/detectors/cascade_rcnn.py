@@ -62,15 +62,23 @@ class CascadeMaskRcnn(TwoStageDetector):
         hidden: width of the fully connected layers.
         regions: boxes of one image that each stage learns from.
         masks: whether there are mask heads; without, it is Cascade R-CNN.
+        object_scale: of the anchors' sides, as a multiple of the published ones.
     """
 
     can_mask: ClassVar[bool] = True
     roi_heads: CascadeHeads
 
     def __init__(
-        self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, masks: bool
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        *,
+        hidden: int,
+        regions: int,
+        masks: bool,
+        object_scale: float = 1.0,
     ) -> None:
-        proposals = region_proposals(backbone.out_channels)
+        proposals = region_proposals(backbone.out_channels, object_scale)
         heads = CascadeHeads(
             backbone.out_channels, num_classes, hidden=hidden, regions=regions, masks=masks
         )
@@ -80,7 +88,12 @@ class CascadeMaskRcnn(TwoStageDetector):
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(
-            backbone, num_classes, hidden=spec.hidden, regions=spec.regions, masks=spec.masks
+            backbone,
+            num_classes,
+            hidden=spec.hidden,
+            regions=spec.regions,
+            masks=spec.masks,
+            object_scale=spec.object_scale,
         )
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:

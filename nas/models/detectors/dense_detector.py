@@ -56,7 +56,7 @@ class DenseDetector(Detector, FCOS):
         backbone: PyramidBackbone,
         num_classes: int,
         *,
-        anchor_side: int,
+        anchor_side: float,
         activation: Callable[[Tensor], Tensor],
     ) -> None:
         channels = backbone.out_channels
@@ -77,7 +77,7 @@ class DenseDetector(Detector, FCOS):
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes)  # type: ignore[call-arg]
+        return cls(backbone, num_classes, spec.object_scale)  # type: ignore[call-arg]
 
     def heads(self) -> list[nn.Module]:
         return [self.head]

@@ -46,7 +46,7 @@ class PyramidAnchors(AnchorGenerator):
     """
 
     def __init__(
-        self, side: int, strides: Sequence[int] = STRIDES, ratios: Sequence[float] = (1.0,)
+        self, side: float, strides: Sequence[int] = STRIDES, ratios: Sequence[float] = (1.0,)
     ) -> None:
         super().__init__(
             tuple((side * stride,) for stride in strides), (tuple(ratios),) * len(strides)

@@ -59,13 +59,21 @@ class FasterRcnn(TwoStageDetector):
         regions: proposals of one image that are learnt from.
         roi_op: `align` (Mask R-CNN, section 3) or `pool` (Fast R-CNN, section 2.1), as in the
             paper's Table 1.
+        object_scale: of the anchors' sides, as a multiple of the published ones.
     """
 
     def __init__(
-        self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, roi_op: str
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        *,
+        hidden: int,
+        regions: int,
+        roi_op: str,
+        object_scale: float = 1.0,
     ) -> None:
         channels = backbone.out_channels
-        proposals = region_proposals(channels)
+        proposals = region_proposals(channels, object_scale)
         heads = BoxHeads(
             PyramidRoIAlign() if roi_op == "align" else PyramidRoIPool(),
             TwoMLPHead(channels * ROI_SIZE**2, hidden),
@@ -84,7 +92,12 @@ class FasterRcnn(TwoStageDetector):
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(
-            backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op
+            backbone,
+            num_classes,
+            hidden=spec.hidden,
+            regions=spec.regions,
+            roi_op=spec.roi_op,
+            object_scale=spec.object_scale,
         )
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:
@@ -147,14 +160,14 @@ class FasterRcnn(TwoStageDetector):
         self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
 
 
-def region_proposals(channels: int) -> ProposalNetwork:
+def region_proposals(channels: int, object_scale: float = 1.0) -> ProposalNetwork:
     """Make a region proposal network for pyramid levels of `channels` at `STRIDES`: torchvision's,
-    with three anchors a location, and at most 2000 proposals of an image in training, 1000 in
-    evaluation.
+    with three anchors a location, `object_scale` times as large as published, and at most 2000
+    proposals of an image in training, 1000 in evaluation.
     """
     kept = {"training": 2000, "testing": 1000}
     return ProposalNetwork(
-        PyramidAnchors(ANCHOR_SCALE, STRIDES, ASPECT_RATIOS),
+        PyramidAnchors(ANCHOR_SCALE * object_scale, STRIDES, ASPECT_RATIOS),
         ProposalHead(channels, len(ASPECT_RATIOS)),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,

@@ -24,14 +24,22 @@ SCALES = (0.5, 4.0)  # limits of a level's scale when it is calibrated
 class Fcos(DenseDetector):
     """FCOS (Tian et al., ICCV 2019): a `DenseDetector` whose boxes are the distances from a
     location to their four sides, in strides (section 3.1).
+
+    Args:
+        backbone: the pyramid.
+        num_classes: without the background.
+        object_scale: of the sizes that a level takes, as a multiple of the paper's.
     """
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
+    def __init__(
+        self, backbone: PyramidBackbone, num_classes: int, object_scale: float = 1.0
+    ) -> None:
         super().__init__(backbone, num_classes, anchor_side=1, activation=F.relu)
+        self.object_scale = object_scale
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
-        strides = anchors[:, 2] - anchors[:, 0]
-        return match(centers_of(anchors), strides, boxes, (counts[0], counts[-1]))
+        strides, ends = anchors[:, 2] - anchors[:, 0], (counts[0], counts[-1])
+        return match(centers_of(anchors), strides, boxes, ends, self.object_scale)
 
     def encode(self, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Logarithms of the distances to the four sides, in strides."""
@@ -61,5 +69,10 @@ class Fcos(DenseDetector):
         """Losses by `fcos_losses`; anchors are squares of one stride around each location."""
         strides = anchors[0][:, 2] - anchors[0][:, 0]
         return fcos_losses(
-            head_outputs, centers_of(anchors[0]), strides, targets, (counts[0], counts[-1])
+            head_outputs,
+            centers_of(anchors[0]),
+            strides,
+            targets,
+            (counts[0], counts[-1]),
+            self.object_scale,
         )

@@ -36,6 +36,7 @@ def fcos_losses(
     strides: Tensor,
     targets: Sequence[dict[str, Tensor]],
     ends: tuple[int, int],
+    object_scale: float = 1.0,
 ) -> tuple[Losses, Losses]:
     """Sum focal loss, GIoU loss and centerness, and count the positives, which each is to be
     divided by.
@@ -48,11 +49,12 @@ def fcos_losses(
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
         ends: how many of the locations are of the first level, which takes all smaller objects, and
             of the last, which takes all larger ones.
+        object_scale: of the sizes that a level takes, as a multiple of `SCALE_RANGE`.
 
     Returns:
         Sums and counts by name of the loss.
     """
-    matched = [match(points, strides, target["boxes"], ends) for target in targets]
+    matched = [match(points, strides, target["boxes"], ends, object_scale) for target in targets]
     around = torch.cat([points - strides[:, None], points + strides[:, None]], dim=1)
     labels, boxes = assigned(targets, matched, around)
     positive = labels != BACKGROUND  # [B, N]
@@ -73,7 +75,13 @@ def fcos_losses(
     return sums, dict.fromkeys(sums, positive.sum())
 
 
-def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int]) -> Tensor:
+def match(
+    points: Tensor,
+    strides: Tensor,
+    boxes: Tensor,
+    ends: tuple[int, int],
+    object_scale: float = 1.0,
+) -> Tensor:
     """Index of the box that each location is to predict, -1 for none: [N], from points [N, 2],
     strides [N], boxes [M, 4].
 
@@ -88,7 +96,7 @@ def match(points: Tensor, strides: Tensor, boxes: Tensor, ends: tuple[int, int])
     sides = torch.cat(
         [points[:, None] - boxes[:, :2], boxes[:, 2:] - points[:, None]], dim=2
     )  # [N, M, 4]
-    low, high = strides * SCALE_RANGE[0], strides * SCALE_RANGE[1]
+    low, high = (strides * (limit * object_scale) for limit in SCALE_RANGE)
     low[: ends[0]] = 0
     high[-ends[1] :] = torch.inf
     largest = sides.amax(dim=2)

@@ -49,13 +49,22 @@ class RepPointsV2(Detector):
         backbone: five pyramid levels at strides 8 to 128.
         num_classes: without the background.
         box_transform: how point sets become boxes: `moment` or `corners` (section 3.4).
+        object_scale: of the sizes that a level takes, as a multiple of the published ones.
     """
 
     neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
     least_counts: ClassVar[Mapping[str, float]] = {"foreground": 0.0}  # sums of small weights
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, box_transform: str) -> None:
+    def __init__(
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        *,
+        box_transform: str,
+        object_scale: float = 1.0,
+    ) -> None:
         super().__init__()
+        self.object_scale = object_scale
         self.backbone, self.transform = backbone, BatchTransform()
         self.anchor_generator = PyramidAnchors(1)
         self.head = RepPointsHead(backbone.out_channels, num_classes)
@@ -63,7 +72,12 @@ class RepPointsV2(Detector):
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, box_transform=spec.box_transform)
+        return cls(
+            backbone,
+            num_classes,
+            box_transform=spec.box_transform,
+            object_scale=spec.object_scale,
+        )
 
     def heads(self) -> list[nn.Module]:
         return [self.head, self.box_transform]
@@ -79,7 +93,9 @@ class RepPointsV2(Detector):
         """Set the initial points and the biases of classes, foreground and corners, see
         `calibrate_reppoints`.
         """
-        return calibrate_reppoints(self.head, self.box_transform, self.anchor_generator, sample)
+        return calibrate_reppoints(
+            self.head, self.box_transform, self.anchor_generator, sample, self.object_scale
+        )
 
     def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         return self._detections(*self._levels(images))
@@ -124,7 +140,9 @@ class RepPointsV2(Detector):
         outputs = self.head(levels)
         anchors = self.anchor_generator(batch, levels)[0]
         boxes = self._boxes(outputs["initial"], anchors), self._boxes(outputs["refined"], anchors)
-        return reppoints_losses(outputs, boxes, centers_of(anchors), _shapes(levels), targets)
+        return reppoints_losses(
+            outputs, boxes, centers_of(anchors), _shapes(levels), targets, self.object_scale
+        )
 
     def _boxes(self, points: Tensor, anchors: Tensor) -> Tensor:
         """[B, N, 4], pixels, of point sets [B, N, 18] at squares of one stride [N, 4]."""

@@ -44,7 +44,11 @@ class _Locations:
 
 
 def calibrate_reppoints(
-    head: RepPointsHead, box_transform: nn.Module, anchors: PyramidAnchors, sample: TrainingSample
+    head: RepPointsHead,
+    box_transform: nn.Module,
+    anchors: PyramidAnchors,
+    sample: TrainingSample,
+    object_scale: float = 1.0,
 ) -> dict[str, Any]:
     """Set the biases of a head, in place.
 
@@ -53,11 +57,12 @@ def calibrate_reppoints(
         box_transform: makes boxes of its points.
         anchors: squares of one stride at its locations.
         sample: training images.
+        object_scale: of the sizes that a level takes, as a multiple of the published ones.
 
     Returns:
         What was found and set; empty where the sample has no object.
     """
-    half = _mean_half_sides(_images(anchors, sample))
+    half = _mean_half_sides(_images(anchors, sample), object_scale)
     if half is None:
         return {}
     found = _shares(_images(anchors, sample), half, head.logits.out_channels)
@@ -94,14 +99,14 @@ def _images(anchors: PyramidAnchors, sample: TrainingSample) -> Iterator[_Locati
         yield _Locations(anchors.of_image(size, target["boxes"].device), levels, target)
 
 
-def _mean_half_sides(images: Iterator[_Locations]) -> Tensor | None:
+def _mean_half_sides(images: Iterator[_Locations], object_scale: float) -> Tensor | None:
     """Exponential of the mean logarithm of the half sides of what initial points are to cover, x
     and y in strides: [2].
     """
     logs = []
     for image in images:
         boxes = image.target["boxes"]
-        found = initial_match(image.points, image.levels, boxes)
+        found = initial_match(image.points, image.levels, boxes, object_scale)
         sides = boxes[found[found >= 0]]
         half = (sides[:, 2:] - sides[:, :2]).clamp(min=LEAST_PIXELS) / 2
         logs.append((half / image.strides[found >= 0]).log())

@@ -39,6 +39,7 @@ def reppoints_losses(
     points: Tensor,
     levels: Levels,
     targets: Sequence[dict[str, Tensor]],
+    object_scale: float = 1.0,
 ) -> tuple[Losses, Losses]:
     """Sum the losses of classes, initial and refined boxes, corners and foreground.
 
@@ -48,12 +49,16 @@ def reppoints_losses(
         points: [N, 2], x and y of the locations, pixels.
         levels: (height, width, stride) of each level.
         targets: of each image, `boxes` [M, 4] and `labels` [M] from 1.
+        object_scale: of the sizes that a level takes, as a multiple of the published ones.
 
     Returns:
         Sums, and what they are to be divided by, by name of the loss; of corners one of each kind
         [2], of the foreground one of what is covered and one of the rest [2].
     """
-    regressed, numbers = _regression_losses(outputs["logits"], boxes, points, levels, targets)
+    first = [initial_match(points, levels, target["boxes"], object_scale) for target in targets]
+    regressed, numbers = _regression_losses(
+        outputs["logits"], boxes, points, levels, targets, first
+    )
     verified, counts = _verification_losses(outputs, points, levels, targets)
     return {**regressed, **verified}, {**numbers, **counts}
 
@@ -64,13 +69,13 @@ def _regression_losses(
     points: Tensor,
     levels: Levels,
     targets: Sequence[dict[str, Tensor]],
+    first: Sequence[Tensor],
 ) -> tuple[Losses, Losses]:
     """Classes and refined boxes go by ATSS on the initial boxes, as in the published
     configuration.
     """
     initial, refined = boxes
     counts = [height * width for height, width, _ in levels]
-    first = [initial_match(points, levels, target["boxes"]) for target in targets]
     second = [
         match(each, counts, target["boxes"])
         for each, target in zip(initial.detach(), targets, strict=True)

@@ -39,18 +39,22 @@ class CornerTargets(NamedTuple):
     offsets: Tensor
 
 
-def initial_match(points: Tensor, levels: Levels, boxes: Tensor) -> Tensor:
+def initial_match(
+    points: Tensor, levels: Levels, boxes: Tensor, object_scale: float = 1.0
+) -> Tensor:
     """Index of the box that each location's initial points are to cover, -1 for none: [N], from
     points [N, 2], boxes [M, 4].
 
-    A box belongs to the level whose stride is its side over 4, rounded down to a power of 2
-    (RepPoints, section 4.2), and goes to the location there that is nearest to its centre, in units
-    of its sides; a location takes the nearest box.
+    A box belongs to the level whose stride is its side over 4 (times `object_scale`), rounded down
+    to a power of 2 (RepPoints, section 4.2), and goes to the location there that is nearest to its
+    centre, in units of its sides; a location takes the nearest box.
     """
     if not len(boxes):
         return torch.full((len(points),), BACKGROUND, dtype=torch.int64, device=points.device)
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=LEAST_PIXELS)
-    wanted = (sides / BASE_SCALE).log2().mean(dim=1).floor() - math.log2(levels[0][2])
+    wanted = (sides / (BASE_SCALE * object_scale)).log2().mean(dim=1).floor() - math.log2(
+        levels[0][2]
+    )
     level = wanted.clamp(0, len(levels) - 1).long()
     index = nearest_locations(centers_of(boxes), levels).gather(0, level[None]).squeeze(0)
     distance = ((points[index] - centers_of(boxes)) / sides).norm(dim=1)

@@ -58,6 +58,21 @@ def test_a_gpu_has_the_time_for_twice_the_cells():
     assert decided(CELLS, "faster_rcnn", device="cuda")["image_size"] == 256  # 5 x 4 / 0.08
 
 
+def test_anchors_are_as_large_as_the_objects():
+    # At 128 pixels they have 10.6, 24.8, 27.1, 29.6 and 43.8. An anchor of 8 overlaps with 10.6 by
+    # 0.57; of 16 by 0.44; those of 32 with the others by 0.53 at least.
+    assert decided(CELLS, "faster_rcnn")["detector.object_scale"] == 0.25
+    # ATSS at 256: 21, 50, 54, 59, 88. From 64 on anchors miss the first (0.11), from 32 too (0.44).
+    assert decided(CELLS, "atss")["detector.object_scale"] == 0.25
+    large = dataclasses.replace(CELLS, small_share=0.5, object_shares=(0.3, 0.4, 0.5, 0.6, 0.9))
+    assert decided(large, "faster_rcnn")["detector.object_scale"] == 1.0  # 38 to 115 of 128 pixels
+
+
+def test_ranges_stay_as_published():
+    for detector in ("fcos", "reppoints_v2", "sparse_rcnn"):
+        assert decided(CELLS, detector)["detector.object_scale"] == 1.0
+
+
 def test_of_many_rare_classes_the_rarest_are_named():
     rare = {f"class {number}": number for number in range(9)}
     situation = Situation(
