@@ -4,7 +4,8 @@ interval of it.
     python benchmarks/paired/run.py benchmarks/paired/calibration.yaml --data DIR --out RUNS.jsonl
     python benchmarks/paired/run.py benchmarks/paired/calibration.yaml --out RUNS.jsonl --report
 
-DIR has a folder for each data set that the file names. A run that is in RUNS.jsonl is not done
+DIR has a folder for each data set that the file names. --set detector.name=atss changes the base
+for another detector, whose runs are a file of their own. A run that is in RUNS.jsonl is not done
 again, so an interrupted command goes on. Each run has one core; --workers of them go at once.
 
 The file says beforehand what is compared and by which rule it is decided:
@@ -135,9 +136,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data sets")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     plan = yaml.safe_load(arguments.plan.read_text())
+    plan["base"] |= dict(pair.split("=", 1) for pair in arguments.set)
     done = results(arguments.out)
     if not arguments.report:
         left = [key for key in runs_of(plan) if key not in done]
