@@ -199,7 +199,6 @@ def test_shipped_requests_are_valid(path: Path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
 def test_every_command_runs_as_written(page: Path, tmp_path: Path):
     for block in blocks(page):
         if block.language == "yaml":

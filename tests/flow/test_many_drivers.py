@@ -18,6 +18,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+from helpers.commands import DEADLINE_S
 from helpers.servers import KINDS, start_server
 from helpers.untrained import FACTS, report
 from optuna.trial import TrialState
@@ -112,7 +113,7 @@ def test_two_drivers_share_a_study(database: str, tmp_path: Path):
     drivers = Drivers(database, tmp_path, "shared", 20)
     processes = [drivers.start(), drivers.start()]
     for process in processes:
-        assert process.wait(timeout=200) == 0
+        assert process.wait(timeout=DEADLINE_S) == 0
     drivers.check()
     first, second = drivers.logs()
     assert len(first) > 3
@@ -129,7 +130,7 @@ def test_many_layouts_without_a_duplicate(database: str, tmp_path: Path, layouts
     drivers = Drivers(database, tmp_path, f"distinct-{layouts}", layouts, space="paper")
     processes = [drivers.start(), drivers.start()]
     for process in processes:
-        assert process.wait(timeout=280) == 0
+        assert process.wait(timeout=DEADLINE_S) == 0
     drivers.check()
     assert min(len(log) for log in drivers.logs()) > layouts / 4 * EPOCHS
 
@@ -143,7 +144,7 @@ def test_a_small_space_is_exhausted(database: str, tmp_path: Path):
     drivers = Drivers(database, tmp_path, "small", 20, space=str(space))
     processes = [drivers.start(), drivers.start()]
     for process in processes:
-        assert process.wait(timeout=200) == 0
+        assert process.wait(timeout=DEADLINE_S) == 0
     drivers.check(complete=8)
     assert "space exhausted" in "".join(path.read_text() for path in tmp_path.glob("ended-*"))
 
@@ -152,8 +153,8 @@ def test_a_small_space_is_exhausted(database: str, tmp_path: Path):
 def test_a_living_driver_takes_over_from_a_dead_one(database: str, tmp_path: Path):
     drivers = Drivers(database, tmp_path, "taken", 12)
     dying, living = drivers.start(dies_after=5), drivers.start()
-    assert dying.wait(timeout=200) == -signal.SIGKILL
-    assert living.wait(timeout=200) == 0
+    assert dying.wait(timeout=DEADLINE_S) == -signal.SIGKILL
+    assert living.wait(timeout=DEADLINE_S) == 0
     drivers.check()
     trained = Counter(epoch for log in drivers.logs() for epoch in log)
     assert len(trained) == 12 * EPOCHS
@@ -167,9 +168,9 @@ def test_a_dead_search_is_finished_by_the_same_command(database: str, tmp_path: 
     drivers = Drivers(database, tmp_path, "again", 6)
     for dies_after in (2, 4, 1, 3):
         dying = drivers.start(dies_after)
-        assert dying.wait(timeout=200) == -signal.SIGKILL
+        assert dying.wait(timeout=DEADLINE_S) == -signal.SIGKILL
     last = drivers.start()
-    assert last.wait(timeout=200) == 0
+    assert last.wait(timeout=DEADLINE_S) == 0
     drivers.check()
 
 
@@ -184,10 +185,10 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, kind: str):
         children = running.children(recursive=True)
         for process in (running, *children):
             process.kill()
-        psutil.wait_procs([running, *children], timeout=30)
+        psutil.wait_procs([running, *children], timeout=DEADLINE_S)
         time.sleep(2)
         server.start()
-        assert driver.wait(timeout=200) == 0
+        assert driver.wait(timeout=DEADLINE_S) == 0
         drivers.check()
         (log,) = drivers.logs()
         assert len(set(log)) == len(log) == 8 * EPOCHS  # nothing trained twice
@@ -196,7 +197,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, kind: str):
         server.end()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = DEADLINE_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

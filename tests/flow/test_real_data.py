@@ -15,7 +15,6 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_make_search(tmp_path: Path, nas_json: Json):
     """With this environment in place of a new one: the installation is not what is tested here."""
     venv = BIN.parent
@@ -33,7 +32,6 @@ def test_make_search(tmp_path: Path, nas_json: Json):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
 def test_blood_cells(tmp_path: Path, bccd: Path, nas: Run, nas_json: Json):
     storage = f"sqlite:///{tmp_path}/nas.db"
     command = ["nas-submit", "--data", bccd, "--space", "tiny", "--detector", "fcos"]
@@ -70,7 +68,6 @@ def train(detector: str, folder: Path, data: Path, epochs: int, image_size: int 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_cascade_on_blood_cells(tmp_path: Path, bccd: Path):
     figures = train(
         "cascade_mask_rcnn", tmp_path, bccd, epochs=3
@@ -80,7 +77,6 @@ def test_cascade_on_blood_cells(tmp_path: Path, bccd: Path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_sparse_rcnn_on_blood_cells(tmp_path: Path, bccd: Path):
     figures = train(
         "sparse_rcnn", tmp_path, bccd, epochs=15, image_size=128
@@ -91,7 +87,6 @@ def test_sparse_rcnn_on_blood_cells(tmp_path: Path, bccd: Path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("detector", ["cascade_mask_rcnn", "sparse_rcnn"])
 def test_one_epoch_of_photographs(tmp_path: Path, coco_mini: Path, detector: str):
     figures = train(detector, tmp_path, coco_mini, epochs=1)

@@ -50,7 +50,6 @@ def table(tmp_path_factory: pytest.TempPathFactory, bccd: Path) -> TabularBenchm
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 @pytest.mark.parametrize("backend", ["local", "ray"])
 def test_a_replay_suggests_and_ends_as_the_search_in_earnest(

@@ -25,7 +25,7 @@ PROGRAMS = {
     "nas-export": "nas.cli.export",
     "nas-dashboard": "nas.cli.dashboard",
 }
-DEADLINE_S = 900  # of a wait: far more than a busy machine needs, less than a test may take
+DEADLINE_S = 3600  # of a wait: far more than a busy machine needs, less than a test may take
 
 
 class Outcome(NamedTuple):

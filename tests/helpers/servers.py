@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from helpers.commands import DEADLINE_S
+
 KINDS = ("postgresql", "mysql")
 STARTS = 6
 
@@ -77,7 +79,7 @@ class MariaServer:
     def start(self) -> None:
         """Also again, after a kill."""
         if self.process:
-            self.process.wait(timeout=60)
+            self.process.wait(timeout=DEADLINE_S)
         command = [
             "mariadbd",
             "--no-defaults",
@@ -105,7 +107,7 @@ class MariaServer:
     def end(self) -> None:
         assert self.process
         self.process.terminate()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=DEADLINE_S)
 
     def _user(self) -> list[str]:
         return ["--user=root"] if os.getuid() == 0 else []

@@ -17,6 +17,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from helpers.commands import DEADLINE_S
 
 import nas.study.storage
 from nas.errors import StudyError
@@ -183,10 +184,10 @@ def test_of_drivers_that_come_in_the_same_moment_one_stays(
         try:
             with lease(engine, "uuid-1", "cells"):
                 seen.append(True)
-                end.wait(timeout=10)
+                end.wait(timeout=DEADLINE_S)
         except StudyError:
             seen.append(False)
-            end.wait(timeout=10)
+            end.wait(timeout=DEADLINE_S)
 
     start, end, seen = threading.Barrier(3), threading.Barrier(3), []
     drivers = [threading.Thread(target=come, args=(start, end, seen)) for _ in range(3)]
