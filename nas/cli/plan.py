@@ -51,6 +51,7 @@ def print_plan(found: Plan) -> None:
     if found.values():
         print_table(_data_table(found.data))
         print_table(_decisions_table(found))
+        print_table(_levels_table(found))
     for warning in found.warnings:
         print(f"Warning: {warning}.")
 
@@ -71,6 +72,18 @@ def _data_table(data: Fingerprint) -> Table:
     }
     for name, row in rows.items():
         table.add_row(name, *row)
+    return table
+
+
+def _levels_table(found: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table(title="Objects by level of the pyramid")
+    for name in ("stride, pixels", "objects", "side in cells, half"):
+        table.add_column(name, justify="right")
+    for level in found.levels:
+        cells = "" if level.cells is None else f"{level.cells:.1f}"
+        table.add_row(str(level.stride), str(level.objects), cells)
     return table
 
 

@@ -11,6 +11,7 @@ from nas.data.coco import CocoSplit
 from nas.data.samplers import largest_batch_shape
 from nas.data.splits import Splits, read_data
 from nas.planning.fingerprint import fingerprint_of
+from nas.planning.levels import level_use
 from nas.planning.plan import Plan, make_plan
 from nas.planning.rules import Situation
 from nas.reports import DatasetSummary
@@ -75,7 +76,10 @@ def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Pla
     device = "cuda" if spec.run.cluster else default_device()
     width = width or max(spec.search_space().channels)
     situation = Situation(fingerprint_of(train), spec.detector, width, device)
-    return make_plan(situation, by_hand)
+    plan = make_plan(situation, by_hand)
+    scale = {"object_scale": plan.value("detector.object_scale")}
+    detector = spec.detector.model_copy(update=scale)
+    return replace(plan, levels=level_use(train, detector, plan.value("recipe.image_size")))
 
 
 def planned(spec: SearchSpec, plan: Plan) -> SearchSpec:

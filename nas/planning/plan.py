@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nas.planning.fingerprint import Fingerprint
+from nas.planning.levels import LevelUse
 from nas.planning.rules import LEAST_STEPS, RULES, Decision, Situation
 
 BY_HAND = "set by hand"
@@ -23,15 +24,22 @@ class Plan:
         data: its fingerprint.
         decisions: key by key, in the order in which they were taken.
         warnings: sentences on what no rule mends.
+        levels: of the detector's pyramid, finest first, with the objects that fall to them; empty
+            where only the fingerprint is known.
     """
 
     data: Fingerprint
     decisions: tuple[Decision, ...]
     warnings: tuple[str, ...]
+    levels: tuple[LevelUse, ...] = ()
 
     def values(self) -> dict[str, Any]:
         """Values by dotted key, of those that were not set by hand."""
         return {d.key: d.value for d in self.decisions if d.reason != BY_HAND}
+
+    def value(self, key: str) -> Any:
+        """Value of a dotted key, set by hand or not."""
+        return next(decision.value for decision in self.decisions if decision.key == key)
 
     def reasons(self) -> dict[str, str]:
         """Reasons by dotted key, of those that were not set by hand."""
@@ -42,6 +50,7 @@ class Plan:
         return {
             "data": self.data.to_dict(),
             "decisions": [asdict(decision) for decision in self.decisions],
+            "levels": [asdict(level) for level in self.levels],
             "warnings": list(self.warnings),
         }
 

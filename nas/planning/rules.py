@@ -13,12 +13,10 @@ from typing import Any
 
 from nas.config.sections import DetectorSpec
 from nas.planning.fingerprint import Fingerprint
+from nas.planning.levels import ANCHOR_SIDE, LEVELS, RATIOS, finest_stride
 
-FINEST_STRIDE = {"fcos": 8, "atss": 8, "reppoints_v2": 8}  # of the pyramid, pixels; others 4
 # Cells of the finest level that small objects are to span; a GPU has the time for more.
 SMALL_CELLS = {"cpu": 2.5, "cuda": 5.0}
-ANCHORED = {"atss", "faster_rcnn", "cascade_mask_rcnn"}
-ANCHOR_SIDE, LEVELS = 8, 5  # strides; of the pyramid
 OBJECT_SCALES = (1.0, 0.5, 2.0, 0.25)  # of equally good ones the first
 ALIKE = 0.5  # overlap from which on an anchor is like an object
 SIZE_STEP = 32
@@ -52,7 +50,7 @@ class Situation:
     @property
     def stride(self) -> int:
         """Stride of the pyramid's finest level, pixels."""
-        return FINEST_STRIDE.get(self.detector.name, 4)
+        return finest_stride(self.detector)
 
     def steps(self, batch: int) -> int:
         """Count the steps of an epoch."""
@@ -100,7 +98,7 @@ def object_scale(situation: Situation, decided: dict[str, Any]) -> Decision:
     as many of the objects' percentiles as can be, all taken for squares.
     """
     key, name = "detector.object_scale", situation.detector.name
-    if name not in ANCHORED or not situation.data.object_shares:
+    if name not in RATIOS or not situation.data.object_shares:
         return Decision(key, 1.0, "the published sizes")
     sides = [share * decided["recipe.image_size"] for share in situation.data.object_shares]
     value = max(OBJECT_SCALES, key=lambda scale: _covered(sides, situation.stride, scale))

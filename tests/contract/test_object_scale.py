@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from nas.config.sections import DetectorSpec
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.dense_head import centers_of
 from nas.models.detectors.reppoints_targets import initial_match
+from nas.planning.levels import levels_of
 from search_spaces.layout import Layout
 
 LAYOUT = Layout.parse("C1-C1-C1-C1@16")
@@ -70,6 +72,14 @@ def test_levels_take_objects_in_proportion(name: str, object_scale: float):
 def test_a_smaller_scale_sends_an_object_to_coarser_levels(name: str):
     steps = [level_of(built(name, scale), 96) for scale in (1.0, 0.5, 0.25)]
     assert steps == [steps[0], steps[0] + 1, steps[0] + 2]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_counts_objects_on_the_level_that_learns_them(name: str):
+    for scale, side in ((1.0, 40), (1.0, 150), (0.5, 150), (0.5, 600), (0.25, 40)):
+        spec = DetectorSpec(name=name, object_scale=scale)
+        expected = level_of(built(name, scale), side)
+        assert levels_of(np.array([[side, side]], float), spec).tolist() == [expected]
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn", "cascade_mask_rcnn"])
