@@ -90,7 +90,7 @@ class MariaServer:
         command += [f"--socket={self.data}/socket", f"--pid-file={self.data}/pid", *self._user()]
         with (self.data.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE_S
         while True:
             try:
                 return connect(self.port, None).close()
