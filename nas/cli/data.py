@@ -34,10 +34,10 @@ def check_data(
     for name in names:
         find_split(folder, name)
     from nas.cli.progress import ImageProgress
-    from nas.data.validation import check_split
+    from nas.data.validation import check_splits
 
     with ImageProgress() as progress:
-        checked = [check_split(folder, name, progress.on_image) for name in names]
+        checked = check_splits(folder, names, progress.on_image)
     if as_json:
         print_json([_as_dict(each) for each in checked])
     else:

@@ -8,13 +8,20 @@ Two spellings of a folder are read, ours and COCO's own:
 
 from __future__ import annotations
 
+import codecs
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from nas.data.findings import Findings
 from nas.errors import DataError
 
-NO_ID = -(2**63)  # stands for whatever is no whole number
+ENCODINGS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def find_split(root: Path, split: str) -> tuple[Path, Path]:
@@ -49,7 +56,7 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
         DataError: unreadable, not JSON, or without one of the lists.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(_decoded(path.read_bytes()))
     except OSError as error:
         raise DataError(f"annotation file {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -68,23 +75,33 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     return lists
 
 
-def read_categories(entries: list[dict[str, Any]], source: str) -> tuple[tuple[int, str], ...]:
-    """Read id and name of every category, by ascending id; a category without a name has its id.
+def _decoded(written: bytes) -> str:
+    """Text, by the mark at its beginning where there is one, else UTF-8."""
+    marks = (code for mark, code in ENCODINGS.items() if written.startswith(mark))
+    return written.decode(next(marks, "utf-8"))
+
+
+def read_categories(
+    entries: list[dict[str, Any]], source: str, findings: Findings
+) -> tuple[tuple[int, str], ...]:
+    """Read id and name of every category, by ascending id; a category without a name has its id,
+    and of several with one name each has its id behind it.
 
     Args:
         entries: the file's list `categories`.
         source: the file, for errors.
+        findings: takes names that were changed.
 
     Raises:
-        DataError: none at all, no whole number as id, or one id with two names.
+        DataError: none at all, no id, or one id with two names.
     """
     names: dict[int, str] = {}
     for entry in entries:
-        category_id, name = entry.get("id"), str(entry.get("name", entry.get("id")))
+        category_id = entry.get("id")
+        written = entry.get("name")
+        name = str(category_id if written in (None, "") else written).strip()
         if type(category_id) is not int:
-            raise DataError(
-                f"{source}: the id of a category must be a whole number; got {category_id!r}"
-            )
+            raise DataError(f"{source}: a category needs an id; got {category_id!r}")
         if names.setdefault(category_id, name) != name:
             raise DataError(
                 f"{source}: category {category_id} has two names, {names[category_id]!r} and "
@@ -92,9 +109,14 @@ def read_categories(entries: list[dict[str, Any]], source: str) -> tuple[tuple[i
             )
     if not names:
         raise DataError(f"{source}: the list of categories is empty")
-    return tuple(sorted(names.items()))
+    return tuple(sorted(_distinct(names, source, findings).items()))
 
 
-def as_id(value: object) -> int:
-    """Take a value for an id; `NO_ID` where it is no whole number."""
-    return value if type(value) is int else NO_ID
+def _distinct(names: dict[int, str], source: str, findings: Findings) -> dict[int, str]:
+    counts = Counter(names.values())
+    for name in (name for name, count in counts.items() if count > 1):
+        ids = ", ".join(str(number) for number, given in names.items() if given == name)
+        findings.repaired("categories of one name", source, detail=f"{name!r}: {ids}; kept apart")
+    return {
+        number: f"{name} ({number})" if counts[name] > 1 else name for number, name in names.items()
+    }

@@ -6,16 +6,25 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from nas.data.annotation_files import NO_ID, as_id
+from nas.data.annotation_numbers import AnnotationNumbers
+from nas.data.box_form import ROUNDING, StatedBox, suspected_form
 from nas.data.coco import Box, ImageRecord
 from nas.data.findings import Findings
-from nas.data.segmentation import check_segmentation
+from nas.data.ids import as_id
+from nas.data.segmentation import check_segmentation, extent
 
-ROUNDING = 0.5  # pixels; a box that is less outside was rounded by whoever wrote the file
+CROWD_WORDS = {
+    **dict.fromkeys(("1", "true", "yes"), 1),
+    **dict.fromkeys(("0", "false", "no", "", "none", "null"), 0),
+}
+LARGEST_AREA = 1.01  # of the box; beyond it the area is of something else
+
+Entry = dict[str, Any]
+Numbers = tuple[float, ...]
 
 
 def read_boxes(
-    entries: list[dict[str, Any]],
+    entries: list[Entry],
     images: dict[int, ImageRecord],
     categories: Iterable[int],
     source: str,
@@ -31,48 +40,84 @@ def read_boxes(
         findings: takes what was repaired and what was lost.
 
     Returns:
-        The boxes that can be used, in the order of `entries`, each with an id of its own.
+        The boxes that can be used, in the order of `entries`, each with an id of its own; none at
+        all where their numbers are not x, y, width and height in pixels.
     """
-    category_ids, boxes = set(categories), []
-    seen: dict[int, dict[str, Any]] = {}
-    next_id = max((0, *(as_id(entry.get("id")) for entry in entries))) + 1
+    stated = _stated(entries, images)
+    if form := suspected_form(stated):
+        detail = f"they look {form}; COCO's are x, y, width, height in pixels"
+        findings.lost("boxes in another form", source, detail=detail)
+        return []
+    constant = _constant(stated)
+    numbers, boxes, seen = AnnotationNumbers(entries), list[Box](), set[tuple[Any, ...]]()
     for entry in entries:
         image = images.get(as_id(entry.get("image_id")))
-        file, annotation_id = image.file_name if image else source, as_id(entry.get("id"))
-        if seen.get(annotation_id) == entry:
-            findings.repaired("annotation listed twice", file, annotation_id)
+        file = image.file_name if image else source
+        number = numbers.of(entry, file, findings)
+        if number is None:
             continue
-        if annotation_id == NO_ID or annotation_id in seen:
-            kind = (
-                "annotation without a number"
-                if annotation_id == NO_ID
-                else "duplicate annotation id"
-            )
-            findings.repaired(
-                kind,
-                file,
-                None if annotation_id == NO_ID else annotation_id,
-                f"renumbered to {next_id}",
-            )
-            annotation_id, next_id = next_id, next_id + 1
-        seen[annotation_id] = entry
-        if fault := _fault(entry, image, category_ids):
-            kind, detail = fault
-            findings.lost(kind, file, annotation_id, detail)
-        elif image:
-            boxes.append(_clipped(entry, annotation_id, image, findings))
+        bbox = _bbox(entry, image, number, findings)
+        if fault := _fault(entry, bbox, image, set(categories)):
+            findings.lost(fault[0], file, number, fault[1])
+        elif image and bbox:
+            box = _clipped(entry, bbox, number, image, findings, trust_area=not constant)
+            drawn = box.image_id, box.category_id, box.bbox, box.iscrowd
+            if drawn in seen:
+                findings.repaired("box listed twice", file, number, "left out")
+            else:
+                seen.add(drawn)
+                boxes.append(box)
+    if constant and boxes:
+        detail = f"{len(boxes)} of {stated[0].area:g}; width times height is used"
+        findings.repaired("one area for all boxes", source, detail=detail)
     return boxes
 
 
+def _stated(entries: list[Entry], images: dict[int, ImageRecord]) -> list[StatedBox]:
+    found = []
+    for entry in entries:
+        image, bbox = images.get(as_id(entry.get("image_id"))), _numbers(entry.get("bbox"))
+        if image and bbox:
+            area = entry.get("area")
+            number = float(area) if isinstance(area, int | float) else math.nan
+            found.append(StatedBox(bbox, (image.width, image.height), number))
+    return found
+
+
+def _constant(stated: list[StatedBox]) -> bool:
+    """Whether all areas are the same though the boxes are not."""
+    areas = {box.area for box in stated}
+    return len(areas) == 1 and len({round(box.bbox[2] * box.bbox[3], 3) for box in stated}) > 1
+
+
+def _bbox(
+    entry: Entry, image: ImageRecord | None, number: int, findings: Findings
+) -> Numbers | None:
+    """x, y, width, height: of a mask where there is no box, the other way round where negative."""
+    bbox = _numbers(entry.get("bbox"))
+    if image is None:
+        return bbox
+    if entry.get("bbox") in (None, []) and entry.get("segmentation"):
+        mask, _ = check_segmentation(entry["segmentation"], image.height, image.width)
+        bbox = extent(mask) if mask else None
+        if bbox:
+            findings.repaired("mask without a box", image.file_name, number, "box of the mask")
+    if bbox and min(bbox[2:]) < 0 < abs(bbox[2] * bbox[3]):
+        x, y, w, h = bbox
+        bbox = (min(x, x + w), min(y, y + h), abs(w), abs(h))
+        findings.repaired("box of negative size", image.file_name, number, "drawn backwards")
+    return bbox
+
+
 def _fault(
-    entry: dict[str, Any], image: ImageRecord | None, categories: set[int]
+    entry: Entry, bbox: Numbers | None, image: ImageRecord | None, categories: set[int]
 ) -> tuple[str, str] | None:
     """What makes an annotation useless: kind and detail."""
     if image is None:
         return "unknown image", f"image_id {entry.get('image_id')!r}"
     if as_id(entry.get("category_id")) not in categories:
         return "unknown category", f"category_id {entry.get('category_id')!r}"
-    if (bbox := _numbers(entry.get("bbox"))) is None:
+    if bbox is None:
         return "malformed box", f"bbox {entry.get('bbox')!r}"
     x, y, w, h = bbox
     if w <= 0 or h <= 0:
@@ -82,25 +127,29 @@ def _fault(
     return None
 
 
-def _numbers(bbox: object) -> tuple[float, ...] | None:
-    """Four finite numbers, if that is what it is."""
-    if (
-        not isinstance(bbox, list)
-        or len(bbox) != 4
-        or not all(type(value) in (int, float) for value in bbox)
-    ):
+def _numbers(bbox: object) -> Numbers | None:
+    """Four finite numbers, if that is what it is; text of numbers is taken for them."""
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        return None
+    if not all(type(value) in (int, float, str) for value in bbox):
         return None
     try:
         numbers = tuple(map(float, bbox))
-    except OverflowError:
+    except (OverflowError, ValueError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def _clipped(
-    entry: dict[str, Any], annotation_id: int, image: ImageRecord, findings: Findings
+    entry: Entry,
+    stated: Numbers,
+    number: int,
+    image: ImageRecord,
+    findings: Findings,
+    *,
+    trust_area: bool,
 ) -> Box:
-    x, y, w, h = map(float, entry["bbox"])
+    x, y, w, h = stated
     left, top = max(x, 0.0), max(y, 0.0)
     right, bottom = min(x + w, float(image.width)), min(y + h, float(image.height))
     beyond = max(left - x, top - y, x + w - right, y + h - bottom)
@@ -109,24 +158,27 @@ def _clipped(
         findings.repaired(
             "box partly outside the image",
             image.file_name,
-            annotation_id,
+            number,
             f"bbox {entry['bbox']}, clipped",
         )
-    area = entry.get("area")
-    of_shape = beyond <= 0 or entry.get(
-        "segmentation"
-    )  # else it was the area of the box before clipping
-    if not (of_shape and isinstance(area, int | float) and 0 < area < math.inf):
-        area = bbox[2] * bbox[3]
     mask, fault = check_segmentation(entry.get("segmentation"), image.height, image.width)
     if fault:
-        findings.repaired("malformed mask", image.file_name, annotation_id, f"{fault}; left out")
-    return Box(
-        annotation_id,
-        image.id,
-        entry["category_id"],
-        bbox,
-        float(area),
-        int(bool(entry.get("iscrowd"))),
-        mask,
-    )
+        findings.repaired("malformed mask", image.file_name, number, f"{fault}; left out")
+    # The area of a box was that before it was clipped.
+    trusted = trust_area and (beyond <= 0 or bool(entry.get("segmentation")))
+    area = _area(entry.get("area"), bbox[2] * bbox[3], trusted)
+    crowd = _crowd(entry.get("iscrowd"), image.file_name, number, findings)
+    return Box(number, image.id, as_id(entry["category_id"]), bbox, area, crowd, mask)
+
+
+def _area(stated: object, of_box: float, trusted: bool) -> float:
+    sound = isinstance(stated, int | float) and 0 < stated <= LARGEST_AREA * of_box
+    return float(stated) if trusted and sound else of_box  # type: ignore[arg-type]
+
+
+def _crowd(flag: object, file: str, number: int, findings: Findings) -> int:
+    if not isinstance(flag, str):
+        return int(bool(flag))
+    word = CROWD_WORDS.get(flag.strip().lower())
+    findings.repaired("crowd flag as text", file, number, f"iscrowd {flag!r} is {word or 0}")
+    return word or 0

@@ -8,6 +8,7 @@ without decoding.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 Segmentation = list[list[float]] | dict[str, Any]
@@ -49,6 +50,37 @@ def check_segmentation(
     return [
         polygon for polygon, good in zip(segmentation, sound, strict=True) if good
     ] or None, fault
+
+
+def extent(segmentation: Segmentation) -> tuple[float, float, float, float] | None:
+    """Find the box around a checked segmentation: x, y, width, height in pixels; None where it
+    covers no pixel.
+    """
+    if isinstance(segmentation, dict):
+        return _extent_of_runs(segmentation)
+    xs = [x for polygon in segmentation for x in polygon[::2]]
+    ys = [y for polygon in segmentation for y in polygon[1::2]]
+    return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+
+
+def _extent_of_runs(code: dict[str, Any]) -> tuple[float, float, float, float] | None:
+    """Runs go down the columns, one after the other; every second one is of the mask."""
+    height, counts = code["size"][0], code["counts"]
+    runs = (_text_runs(counts) or []) if isinstance(counts, str) else counts
+    ends = list(itertools.accumulate(runs))
+    covered = [(end - run, end - 1) for run, end in zip(runs[1::2], ends[1::2], strict=True) if run]
+    if not covered:
+        return None
+    x, right = covered[0][0] // height, covered[-1][1] // height
+    rows = [row for run in covered for row in _rows(*run, height)]
+    return float(x), float(min(rows)), float(right + 1 - x), float(max(rows) + 1 - min(rows))
+
+
+def _rows(first: int, last: int, height: int) -> tuple[int, int]:
+    """First and last row of a run, which covers a column's end and the next one's beginning where
+    it goes on there.
+    """
+    return (first % height, last % height) if first // height == last // height else (0, height - 1)
 
 
 def _is_polygon(polygon: object, limit: float) -> bool:

@@ -9,15 +9,18 @@ files, a box outside or of zero area, a malformed box, an unknown category or im
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from nas.data.annotation_files import as_id, find_split, read_annotations, read_categories
+from nas.data.annotation_files import find_split, read_annotations, read_categories
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.findings import DataIssue, Findings
+from nas.data.ids import as_id, with_own_ids
 from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
+from nas.data.split_categories import with_categories_of
 from nas.errors import DataError
 from nas.utils.progress import CountProgress
 
@@ -56,9 +59,9 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
         DataError: a folder or file that cannot be read at all.
     """
     folder, annotation_file = find_split(root, name)
-    content = read_annotations(annotation_file)
     findings = Findings()
-    categories = read_categories(content["categories"], str(annotation_file))
+    content = with_own_ids(read_annotations(annotation_file), annotation_file.name, findings)
+    categories = read_categories(content["categories"], str(annotation_file), findings)
     entries = _image_entries(content["images"], annotation_file.name, findings)
     images: dict[int, ImageRecord] = {}
     files = [(folder / entry["file_name"], _stated_size(entry)) for entry in entries]
@@ -105,26 +108,39 @@ def usable_splits(
         progress: told of every image.
 
     Raises:
-        DataError: something could not be repaired (unless `skip_broken`), a split without boxes, or
-            splits whose categories differ.
+        DataError: something could not be repaired (unless `skip_broken`), or a split without
+            boxes, or with crowds alone.
     """
-    checked = [check_split(root, name, progress) for name in names]
+    checked = check_splits(root, names, progress)
     for each in checked:
+        of, lost = f"split {each.name!r} of {str(root)!r}", each.lost
+        shown = "; ".join(map(str, lost[:SHOWN]))
+        shown += f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
         if not each.split.boxes:
-            raise DataError(f"split {each.name!r} of {str(root)!r} has no usable box")
-        if each.lost and not skip_broken:
-            shown = "; ".join(map(str, each.lost[:SHOWN]))
-            more = f"; and {len(each.lost) - SHOWN} more" if len(each.lost) > SHOWN else ""
+            raise DataError(f"{of} has no usable box: {shown}. See 'nas check-data {root}'")
+        if lost and not skip_broken:
             raise DataError(
-                f"split {each.name!r} of {str(root)!r} has faults that cannot be repaired: "
-                f"{shown}{more}. "
+                f"{of} has faults that cannot be repaired: {shown}. "
                 f"See 'nas check-data {root}', or leave them out with --set data.skip_broken=true"
             )
-        if each.split.categories != checked[0].split.categories:
-            raise DataError(
-                f"splits {checked[0].name!r} and {each.name!r} of {str(root)!r} must have the "
-                "same categories"
-            )
+        if all(box.iscrowd for box in each.split.boxes):
+            count = len(each.split.boxes)
+            raise DataError(f"{of} has no object: all its {count} boxes are crowds (iscrowd 1)")
+    return checked
+
+
+def check_splits(
+    root: Path, names: Sequence[str], progress: CountProgress | None = None
+) -> list[CheckedSplit]:
+    """Check splits, and give all of them the categories of the first; arguments and errors as those
+    of `check_split`.
+    """
+    checked = [check_split(root, name, progress) for name in names]
+    first = checked[0]
+    for index, each in enumerate(checked[1:], start=1):
+        source = find_split(root, each.name)[1].name
+        split, issues = with_categories_of(each.split, first.split, first.name, source)
+        checked[index] = CheckedSplit(each.name, split, (*each.problems, *issues))
     return checked
 
 

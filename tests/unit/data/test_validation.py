@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from nas.data.annotation_files import find_split
 from nas.data.coco import CocoSplit, fingerprint
@@ -103,6 +104,13 @@ REPAIRED = [
     (change("annotations.0.id", KeyError), "annotation without a number", "renumbered to 4"),
     (change("annotations.0.id", "one"), "annotation without a number", "renumbered to 4"),
     (append("annotations", GOOD["annotations"][0]), "annotation listed twice", ""),
+    (append("annotations", {**GOOD["annotations"][0], "id": 9}), "box listed twice", "left out"),
+    (change("annotations.0.id", 0), "annotation id outside 1 to 2^53", "renumbered to 4"),
+    (change("annotations.0.id", 2**63), "annotation id outside 1 to 2^53", "renumbered to 4"),
+    (change("annotations.0.bbox", [25, 16, -20, -10]), "box of negative size", "backwards"),
+    (change("annotations.0.iscrowd", "0"), "crowd flag as text", "iscrowd '0' is 0"),
+    (change("annotations.0.iscrowd", "maybe"), "crowd flag as text", "is 0"),
+    (change("categories.0.name", "cat"), "categories of one name", "'cat': 7, 3; kept apart"),
     (append("images", GOOD["images"][0]), "image listed twice", ""),
 ]
 
@@ -125,12 +133,11 @@ def test_what_can_be_repaired_is_and_counted(
 
 LOST = [
     (change("annotations.0.bbox", [5, 6, 0, 10]), "box of zero area", "a.png", 1),
-    (change("annotations.0.bbox", [5, 6, 20, -10]), "box of zero area", "a.png", 1),
     (change("annotations.0.bbox", [60, 6, 20, 10]), "box outside the image", "a.png", 1),
     (change("annotations.0.bbox", [5, -30, 20, 10]), "box outside the image", "a.png", 1),
     (change("annotations.0.bbox", [5, 6, 20]), "malformed box", "a.png", 1),
     (change("annotations.0.bbox", None), "malformed box", "a.png", 1),
-    (change("annotations.0.bbox", [5, 6, "20", 10]), "malformed box", "a.png", 1),
+    (change("annotations.0.bbox", [5, 6, "wide", 10]), "malformed box", "a.png", 1),
     (change("annotations.0.bbox", [5, 6, float("nan"), 10]), "malformed box", "a.png", 1),
     (change("annotations.0.bbox", [5, 6, 10**400, 10]), "malformed box", "a.png", 1),
     (change("annotations.0.category_id", 4), "unknown category", "a.png", 1),
@@ -196,7 +203,7 @@ def test_rounding_of_half_a_pixel_is_clipped_without_a_word(tmp_path: Path):
         (change("images", []), "no usable box"),
         (change("annotations", KeyError), "must have a list 'annotations'"),
         (change("categories", []), "list of categories is empty"),
-        (change("categories.0.id", "x"), "id of a category must be a whole number"),
+        (change("categories.0.id", KeyError), "a category needs an id"),
         (change("categories.0.id", 3), "category 3 has two names"),
         (change("images.0.file_name", "../a.png"), "must stay inside the image folder"),
         (change("images.0.file_name", "/a.png"), "must stay inside the image folder"),
@@ -240,13 +247,31 @@ def test_both_spellings_are_found(tmp_path: Path):
         find_split(tmp_path / "nowhere", "train")
 
 
-def test_splits_must_have_the_same_categories(tmp_path: Path):
+def test_categories_that_only_one_split_has_are_named(tmp_path: Path):
     write(tmp_path, GOOD)
     other = copy.deepcopy(GOOD)
     other["categories"][0]["name"] = "wolf"
     write(tmp_path, other, "val")
-    with pytest.raises(DataError, match="same categories"):
+    with pytest.raises(DataError, match="category that 'train' does not have .'wolf', 1 boxes"):
         usable_splits(tmp_path, ("train", "val"), skip_broken=False)
+    _, val = usable_splits(tmp_path, ("train", "val"), skip_broken=True)
+    assert [box.category_id for box in val.split.boxes] == [3, 3]
+    other["annotations"][1]["category_id"] = 3  # none is a wolf now
+    write(tmp_path, other, "val")
+    _, val = usable_splits(tmp_path, ("train", "val"), skip_broken=False)
+    assert val.problems[-1].detail == "lacks 'dog'; lists without boxes 'wolf'"
+
+
+def test_a_split_may_lack_categories_or_number_them_otherwise(tmp_path: Path):
+    write(tmp_path, GOOD)
+    other = copy.deepcopy(GOOD)
+    other["categories"] = [{"id": 1, "name": "cat"}]
+    other["annotations"] = [{**box, "category_id": 1} for box in other["annotations"]]
+    write(tmp_path, other, "val")
+    train, val = usable_splits(tmp_path, ("train", "val"), skip_broken=False)
+    assert val.split.categories == train.split.categories
+    assert {box.category_id for box in val.split.boxes} == {3}
+    assert val.problems[-1].detail == "lacks 'dog'; numbers otherwise 'cat'"
 
 
 def test_index_and_coco_form_keep_everything(tmp_path: Path):
@@ -292,3 +317,113 @@ def test_published_counts_of_real_data(name: str, request: pytest.FixtureRequest
     assert [problem.kind for c in checked for problem in c.problems] == (
         ["not 8-bit RGB"] if name == "coco_mini" else []
     )
+
+
+def written(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    coco = copy.deepcopy(GOOD)
+    change(coco)
+    return write(folder, coco)
+
+
+def test_ids_of_any_kind_lead_to_the_same_boxes(tmp_path: Path):
+    plain = check_split(write(tmp_path / "plain", GOOD), "train").split
+    spellings = {
+        "text": {1: "1", 2: "2"},
+        "float": {1: 1.0, 2: "2.0"},
+        "names": {1: "a frame", 2: "b"},
+        "hashes": {1: 2**70, 2: str(2**70 + 1)},
+    }
+    for name, ids in spellings.items():
+
+        def renamed(coco: dict[str, Any], ids: dict[int, Any] = ids) -> None:
+            for image in coco["images"]:
+                image["id"] = ids[image["id"]]
+            for box in coco["annotations"]:
+                box["image_id"] = ids[box["image_id"]]
+
+        checked = check_split(written(tmp_path / name, renamed), "train")
+        assert checked.lost == []
+        files = {image.id: image.file_name for image in checked.split.images}
+        assert all(abs(number) < 2**53 for number in files)
+        expected = {image.id: image.file_name for image in plain.images}
+        assert [(files[b.image_id], b.bbox) for b in checked.split.boxes] == [
+            (expected[b.image_id], b.bbox) for b in plain.boxes
+        ]
+
+
+def test_categories_numbered_by_text_keep_their_boxes(tmp_path: Path):
+    def renamed(coco: dict[str, Any]) -> None:
+        for category in coco["categories"]:
+            category["id"] = f"c{category['id']}"
+        for box in coco["annotations"]:
+            box["category_id"] = f"c{box['category_id']}"
+
+    split = check_split(written(tmp_path, renamed), "train").split
+    names = dict(split.categories)
+    assert [names[box.category_id] for box in split.boxes] == ["cat", "dog", "cat"]
+
+
+def boxes_of(coco: dict[str, Any], convert: Callable[[float, float, float, float], list]) -> None:
+    for box in coco["annotations"]:
+        box["bbox"] = convert(*box["bbox"])
+
+
+@pytest.mark.parametrize(
+    ("convert", "words"),
+    [
+        (lambda x, y, w, h: [x / 60, y / 40, w / 60, h / 40], "normalised: none of the 3 has"),
+        (lambda x, y, w, h: [x, y, x + w, y + h], "corners x1, y1, x2, y2"),
+    ],
+)
+def test_boxes_in_another_form_are_refused(tmp_path: Path, convert: Callable, words: str):
+    def changed(coco: dict[str, Any]) -> None:
+        coco["annotations"][1]["bbox"] = [10, 20, 30, 15]
+        boxes_of(coco, convert)
+
+    checked = check_split(written(tmp_path, changed), "train")
+    assert checked.lost[0].kind == "boxes in another form"
+    assert words in checked.lost[0].detail
+    with pytest.raises(DataError, match="boxes in another form"):
+        usable_splits(tmp_path, ("train",), skip_broken=False)
+
+
+def test_a_mask_without_a_box_has_the_box_of_its_pixels(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    for number in range(8):
+        pixels = np.zeros((40, 60), dtype=np.uint8, order="F")
+        y, x = generator.integers(0, 30), generator.integers(0, 50)
+        pixels[y : y + generator.integers(1, 10), x : x + generator.integers(1, 10)] = 1
+        pixels[y, x] = 1
+        code = coco_mask.encode(pixels)
+        expected = tuple(coco_mask.toBbox(code).tolist())
+        mask = {"size": [40, 60], "counts": code["counts"].decode()}
+        root = written(
+            tmp_path / str(number),
+            lambda coco, mask=mask: coco["annotations"][0].update(bbox=None, segmentation=mask),
+        )
+        checked = check_split(root, "train")
+        assert checked.split.boxes[0].bbox == expected
+        assert [problem.kind for problem in checked.problems] == ["mask without a box"]
+    polygon = [[5, 6, 25, 6, 25, 16, 5, 16]]
+    root = written(
+        tmp_path / "polygon",
+        lambda coco: coco["annotations"][0].update(bbox=[], segmentation=polygon),
+    )
+    assert check_split(root, "train").split.boxes[0].bbox == (5, 6, 20, 10)
+
+
+def test_one_area_for_all_boxes_is_no_area(tmp_path: Path):
+    root = written(tmp_path, lambda coco: [box.update(area=1.0) for box in coco["annotations"]])
+    checked = check_split(root, "train")
+    assert [box.area for box in checked.split.boxes] == [200, 2400, 15.4375]
+    (problem,) = checked.problems
+    assert (problem.kind, problem.detail[:10]) == ("one area for all boxes", "3 of 1; wi")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_marks_of_the_encoding_are_understood(tmp_path: Path, encoding: str):
+    write(tmp_path, GOOD)
+    text = json.dumps(GOOD)
+    mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
+    (tmp_path / "instances_train.json").write_bytes((mark + text).encode(encoding))
+    assert len(check_split(tmp_path, "train").split.boxes) == 3
