@@ -35,11 +35,11 @@ from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 from torchvision.transforms import v2
 
 from nas.config.recipe import Recipe
-from nas.data.annotation_files import find_split
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch
 from nas.data.samplers import AspectRatioBatchSampler
+from nas.data.split_files import find_split
 from nas.data.transforms import train_transforms
 from nas.data.validation import usable_splits
 from nas.utils.formatting import GIB

@@ -28,7 +28,7 @@ def check_data(
 
     Exit code 1 where something cannot be repaired.
     """
-    from nas.data.annotation_files import find_split
+    from nas.data.split_files import find_split
 
     names = split or ["train", "val"]
     for name in names:

@@ -1,16 +1,11 @@
-"""COCO annotation files: found in a data folder, in either spelling, and parsed into lists.
-
-Two spellings of a folder are read, ours and COCO's own:
-
-    train/  val/  instances_train.json  instances_val.json
-    train2017/  val2017/  annotations/instances_train2017.json  annotations/instances_val2017.json
-"""
+"""COCO annotation files, parsed into lists."""
 
 from __future__ import annotations
 
 import codecs
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +17,6 @@ ENCODINGS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-
-
-def find_split(root: Path, split: str) -> tuple[Path, Path]:
-    """Find the image folder and the annotation file of a split, in either spelling.
-
-    Raises:
-        DataError: no such folder, or neither spelling in it.
-    """
-    if not root.is_dir():
-        raise DataError(
-            f"data set folder {str(root)!r} does not exist"
-            if not root.exists()
-            else f"{str(root)!r} is no folder"
-        )
-    tried = []
-    for name in (split, f"{split}2017"):
-        for file in (
-            root / f"instances_{name}.json",
-            root / "annotations" / f"instances_{name}.json",
-        ):
-            folder = root / name
-            if file.is_file() and folder.is_dir():
-                return folder, file
-            tried.append(f"{file.relative_to(root)} with {name}/")
-    raise DataError(f"no split {split!r} in {str(root)!r}; looked for {', '.join(tried)}")
 
 
 def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -110,6 +80,29 @@ def read_categories(
     if not names:
         raise DataError(f"{source}: the list of categories is empty")
     return tuple(sorted(_distinct(names, source, findings).items()))
+
+
+def without_root(
+    content: Mapping[str, list[dict[str, Any]]], source: str, findings: Findings
+) -> list[dict[str, Any]]:
+    """Categories of a file without the one that others only belong to, which Roboflow writes: no
+    box has it, and it is the `supercategory` of all others.
+
+    Args:
+        content: lists `categories` and `annotations`.
+        source: the file, for findings.
+        findings: takes what was left out.
+    """
+    entries = content["categories"]
+    above = {entry.get("supercategory") for entry in entries}
+    for root in (entry for entry in entries if len(entries) > 1 and entry.get("name") in above):
+        others = [entry for entry in entries if entry is not root]
+        if any(entry.get("supercategory") != root["name"] for entry in others):
+            continue
+        if all(box.get("category_id") != root.get("id") for box in content["annotations"]):
+            findings.repaired("category above all others", source, detail=f"{root['name']!r}")
+            return others
+    return entries
 
 
 def _distinct(names: dict[int, str], source: str, findings: Findings) -> dict[int, str]:

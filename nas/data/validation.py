@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from nas.data.annotation_files import find_split, read_annotations, read_categories
+from nas.data.annotation_files import read_annotations, read_categories, without_root
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.file_names import ImageFiles, stated_name
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
 from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
 from nas.data.split_categories import with_categories_of
+from nas.data.split_files import find_split
 from nas.errors import DataError
 from nas.utils.progress import CountProgress
 
@@ -61,8 +63,9 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     folder, annotation_file = find_split(root, name)
     findings = Findings()
     content = with_own_ids(read_annotations(annotation_file), annotation_file.name, findings)
-    categories = read_categories(content["categories"], str(annotation_file), findings)
-    entries = _image_entries(content["images"], annotation_file.name, findings)
+    listed = without_root(content, annotation_file.name, findings)
+    categories = read_categories(listed, str(annotation_file), findings)
+    entries = _image_entries(content["images"], folder, annotation_file.name, findings)
     images: dict[int, ImageRecord] = {}
     files = [(folder / entry["file_name"], _stated_size(entry)) for entry in entries]
     for done, (entry, facts) in enumerate(
@@ -78,7 +81,7 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
             images[entry["id"]] = _record(entry, facts, findings)
         if progress:
             progress(name, done, len(entries))
-    unusable = {entry["id"] for entry in entries} - set(images)
+    unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images)
     annotations = [
         entry for entry in content["annotations"] if as_id(entry.get("image_id")) not in unusable
     ]
@@ -145,27 +148,26 @@ def check_splits(
 
 
 def _image_entries(
-    entries: list[dict[str, Any]], source: str, findings: Findings
+    entries: list[dict[str, Any]], folder: Path, source: str, findings: Findings
 ) -> list[dict[str, Any]]:
-    by_id: dict[int, dict[str, Any]] = {}
+    """Entries of different images, each with the name that its file has on this disk."""
+    files, by_id, by_file = ImageFiles(folder), dict[int, dict[str, Any]](), dict[str, int]()
     for entry in entries:
-        image_id, file = entry.get("id"), entry.get("file_name")
-        if type(image_id) is not int or not isinstance(file, str) or not file:
-            raise DataError(
-                f"{source}: an image needs a whole number as id and a file_name; got {entry!r}"
-            )
-        if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
-            raise DataError(f"{source}: file_name must stay inside the image folder; got {file!r}")
-        if image_id not in by_id:
-            by_id[image_id] = entry
-        elif by_id[image_id]["file_name"] == file:
+        image_id, stated = entry.get("id"), stated_name(entry)
+        if type(image_id) is not int or stated is None:
+            raise DataError(f"{source}: an image needs an id and a file_name; got {entry!r}")
+        file = files.find(stated) or stated
+        if file != stated:
+            findings.repaired("file name of another spelling", file, detail=f"{stated!r} stated")
+        if image_id in by_id and by_id[image_id]["file_name"] == file:
             findings.repaired("image listed twice", file)
+        elif image_id in by_id:
+            other = by_id[image_id]["file_name"]
+            findings.lost("duplicate image id", file, detail=f"id {image_id} is {other}")
+        elif file in by_file:
+            findings.lost("file of two images", file, detail=f"ids {by_file[file]} and {image_id}")
         else:
-            findings.lost(
-                "duplicate image id",
-                file,
-                detail=f"id {image_id} is {by_id[image_id]['file_name']}",
-            )
+            by_id[image_id], by_file[file] = {**entry, "file_name": file}, image_id
     return list(by_id.values())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.artifacts.trial_files import check_output
 from nas.config.spec import SearchSpec
-from nas.data.annotation_files import find_split
+from nas.data.split_files import find_split
 from nas.errors import StudyError, UserError
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path
