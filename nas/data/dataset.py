@@ -26,7 +26,8 @@ from nas.data.coco import CocoSplit
 from nas.data.image_cache import PixelCache
 from nas.data.masks import rasterize
 from nas.data.packing import Form, pack, unpack
-from nas.data.transforms import SampledTransform, TransformSampler
+from nas.data.sampled_transform import SampledTransform
+from nas.data.transforms import TransformSampler
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation

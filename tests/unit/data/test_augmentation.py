@@ -10,10 +10,9 @@ import torch
 from nas.config.choices import AugmentationPolicy
 from nas.config.spec import load_spec
 from nas.data.dataset import visible_share
+from nas.data.sampled_transform import Colors, SampledTransform
 from nas.data.transforms import (
     POLICIES,
-    Colors,
-    SampledTransform,
     TransformSampler,
     resized_size,
     train_transforms,

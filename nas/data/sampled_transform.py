@@ -1,0 +1,101 @@
+"""Augmentation of detection images: what one image drew, and how it is done to pixels, masks and
+boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+
+class Colors(NamedTuple):
+    """Factors of brightness, contrast and saturation, and shift of the hue in turns; 1, 1, 1 and 0
+    change nothing.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Change an image [3, H, W], float in 0 to 1."""
+        image = F.adjust_brightness_image(image, self.brightness)
+        image = F.adjust_contrast_image(image, self.contrast)
+        image = F.adjust_saturation_image(image, self.saturation)
+        changed: Tensor = F.adjust_hue_image(image, self.hue) if self.hue else image
+        return changed
+
+
+UNCHANGED = Colors()
+
+
+@dataclass(frozen=True)
+class SampledTransform:
+    """What was drawn for one image: it is resized, then moved in a frame, then turned over.
+
+    Args:
+        size: height and width in pixels of the frame, which is what the image gets.
+        flipped: whether left and right change places.
+        resized: height and width in pixels that the whole image is resized to; the frame's where
+            nothing is cut off or filled up.
+        offset: row and column of the frame at which the resized image begins, negative where the
+            frame begins inside the image; what it leaves free is black.
+        upended: whether top and bottom change places.
+        colors: changed after that.
+    """
+
+    size: tuple[int, int]
+    flipped: bool
+    resized: tuple[int, int] | None = None
+    offset: tuple[int, int] = (0, 0)
+    upended: bool = False
+    colors: Colors = UNCHANGED
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Height and width in pixels of the whole image, resized."""
+        return self.resized or self.size
+
+    def apply(self, image: Tensor) -> Tensor:
+        """Transform an image of any size.
+
+        Args:
+            image: [3, H, W], uint8.
+
+        Returns:
+            [3, *size], float32 in 0 to 1.
+        """
+        if image.shape[1:] != self.whole:
+            image = F.resize_image(image, list(self.whole), antialias=True)
+        converted: Tensor = F.to_dtype_image(self.place(image), torch.float32, scale=True)
+        return converted if self.colors == UNCHANGED else self.colors.apply(converted)
+
+    def place(self, pixels: Tensor) -> Tensor:
+        """Put an image or masks [..., *whole], already resized, into the frame, and turn it
+        over.
+        """
+        if self.whole != self.size or self.offset != (0, 0):
+            top, left = self.offset
+            pixels = F.crop_image(pixels, -top, -left, *self.size)
+        turned = [axis for axis, on in ((-2, self.upended), (-1, self.flipped)) if on]
+        return pixels.flip(turned) if turned else pixels
+
+    def place_boxes(self, boxes: Tensor) -> Tensor:
+        """Put boxes [N, 4] of the resized image into the frame, uncut: x1, y1, x2, y2 in pixels of
+        the frame.
+        """
+        top, left = self.offset
+        boxes = boxes + boxes.new_tensor([left, top, left, top])
+        height, width = self.size
+        if self.flipped:
+            boxes = boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])
+            boxes = boxes + boxes.new_tensor([width, 0, width, 0])
+        if self.upended:
+            boxes = boxes[:, [0, 3, 2, 1]] * boxes.new_tensor([1, -1, 1, -1])
+            boxes = boxes + boxes.new_tensor([0, height, 0, height])
+        return boxes
