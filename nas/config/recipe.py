@@ -98,6 +98,9 @@ class Recipe(ConfigModel):
         ema: decay of the moving average of the weights that is scored, kept and exported in place
             of the weights themselves; 0: no average. In the first steps it is smaller, (t - 1) /
             (t + 8) in step t.
+        quarter_turns: probability that a training image is turned by 90, 180 or 270 degrees, each
+            as likely, for images without an up. It keeps its frame: an image that is not square is
+            made smaller by 90 and 270 degrees, so that it fits, with black beside it.
     """
 
     name: str = CUSTOM
@@ -135,6 +138,7 @@ class Recipe(ConfigModel):
     least_steps: Annotated[int, Field(ge=0), Since("0.2.0")] = 0
     keep: Annotated[KeptWeights, Field(title="keep"), Since("0.2.0")] = "last"
     ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
+    quarter_turns: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -36,17 +36,19 @@ UNCHANGED = Colors()
 
 @dataclass(frozen=True)
 class SampledTransform:
-    """What was drawn for one image: it is resized, then moved in a frame, then turned over.
+    """What was drawn for one image: it is resized, then turned, then moved in a frame, then turned
+    over.
 
     Args:
         size: height and width in pixels of the frame, which is what the image gets.
         flipped: whether left and right change places.
         resized: height and width in pixels that the whole image is resized to; the frame's where
             nothing is cut off or filled up.
-        offset: row and column of the frame at which the resized image begins, negative where the
-            frame begins inside the image; what it leaves free is black.
+        offset: row and column of the frame at which the resized and turned image begins, negative
+            where the frame begins inside the image; what it leaves free is black.
         upended: whether top and bottom change places.
         colors: changed after that.
+        turns: quarter turns, counter-clockwise.
     """
 
     size: tuple[int, int]
@@ -55,6 +57,7 @@ class SampledTransform:
     offset: tuple[int, int] = (0, 0)
     upended: bool = False
     colors: Colors = UNCHANGED
+    turns: int = 0
 
     @property
     def whole(self) -> tuple[int, int]:
@@ -76,10 +79,12 @@ class SampledTransform:
         return converted if self.colors == UNCHANGED else self.colors.apply(converted)
 
     def place(self, pixels: Tensor) -> Tensor:
-        """Put an image or masks [..., *whole], already resized, into the frame, and turn it
-        over.
+        """Turn an image or masks [..., *whole], already resized, put it into the frame, and turn
+        it over.
         """
-        if self.whole != self.size or self.offset != (0, 0):
+        if self.turns:
+            pixels = pixels.rot90(self.turns, (-2, -1))
+        if pixels.shape[-2:] != self.size or self.offset != (0, 0):
             top, left = self.offset
             pixels = F.crop_image(pixels, -top, -left, *self.size)
         turned = [axis for axis, on in ((-2, self.upended), (-1, self.flipped)) if on]
@@ -89,6 +94,7 @@ class SampledTransform:
         """Put boxes [N, 4] of the resized image into the frame, uncut: x1, y1, x2, y2 in pixels of
         the frame.
         """
+        boxes = turned_boxes(boxes, self.whole, self.turns)
         top, left = self.offset
         boxes = boxes + boxes.new_tensor([left, top, left, top])
         height, width = self.size
@@ -99,3 +105,19 @@ class SampledTransform:
             boxes = boxes[:, [0, 3, 2, 1]] * boxes.new_tensor([1, -1, 1, -1])
             boxes = boxes + boxes.new_tensor([0, height, 0, height])
         return boxes
+
+
+def turned_boxes(boxes: Tensor, size: tuple[int, int], turns: int) -> Tensor:
+    """Turn boxes [N, 4] with their image, counter-clockwise.
+
+    Args:
+        boxes: x1, y1, x2, y2 in pixels of the image.
+        size: height and width of the image in pixels, before it is turned.
+        turns: quarter turns.
+    """
+    height, width = size
+    for _ in range(turns):  # the right edge becomes the upper one
+        boxes = boxes[:, [1, 2, 3, 0]] * boxes.new_tensor([1, -1, 1, -1])
+        boxes = boxes + boxes.new_tensor([0, width, 0, width])
+        height, width = width, height
+    return boxes

@@ -60,6 +60,9 @@ class TransformSampler:
         masks: whether targets have masks, where the split has some.
         upend: probability that top and bottom change places, 0 to 1.
         ranges: of what else is drawn.
+        turn: probability that an image is turned by 90, 180 or 270 degrees, each as likely, 0 to 1.
+            The frame stays as it was: an image that is not square is made smaller by a turn of 90
+            or 270 degrees, so that it fits, with black beside it.
     """
 
     short_sides: tuple[int, ...]
@@ -68,6 +71,7 @@ class TransformSampler:
     masks: bool = False
     upend: float = 0.0
     ranges: PolicyRanges = POLICIES["none"]
+    turn: float = 0.0
 
     @property
     def cached_sides(self) -> tuple[int, int]:
@@ -84,11 +88,22 @@ class TransformSampler:
         flipped = float(torch.rand((), generator=generator)) < self.flip
         drawn = torch.rand(9, generator=generator, dtype=torch.float64).tolist()
         size = resized_size(height, width, self.short_sides[index], self.long_side)
-        resized, offset = size, (0, 0)
+        turns = self._turns(torch.rand(2, generator=generator, dtype=torch.float64).tolist())
+        lying, offset = _turned(size, (height, width), turns)
         if drawn[1] < self.ranges.jittered:
-            resized, offset = _jittered(size, self.ranges.scales, drawn[2:5])
-        colors = self._colors(drawn[5:])
-        return SampledTransform(size, flipped, resized, offset, drawn[0] < self.upend, colors)
+            lying, offset = _jittered(size, lying, self.ranges.scales, drawn[2:5])
+        return SampledTransform(
+            size,
+            flipped,
+            lying[::-1] if turns % 2 else lying,
+            offset,
+            drawn[0] < self.upend,
+            self._colors(drawn[5:]),
+            turns,
+        )
+
+    def _turns(self, drawn: list[float]) -> int:
+        return 1 + int(3 * drawn[1]) if drawn[0] < self.turn else 0
 
     def _colors(self, drawn: list[float]) -> Colors:
         share, hue = self.ranges.colors, self.ranges.hue
@@ -98,16 +113,30 @@ class TransformSampler:
         return Colors(brightness, contrast, saturation, hue * (2 * drawn[3] - 1))
 
 
+Pair = tuple[int, int]  # height and width, or row and column, in pixels
+
+
+def _turned(frame: Pair, own: Pair, turns: int) -> tuple[Pair, Pair]:
+    """Size of an image of size `own` after its turns, as large as fits into the frame, and its
+    offset in the middle.
+    """
+    if turns % 2 == 0:
+        return frame, (0, 0)
+    side = min(frame)
+    width, height = resized_size(*own, side, side)
+    return (height, width), ((frame[0] - height) // 2, (frame[1] - width) // 2)
+
+
 def _jittered(
-    size: tuple[int, int], scales: tuple[float, float], drawn: list[float]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+    frame: Pair, lying: Pair, scales: tuple[float, float], drawn: list[float]
+) -> tuple[Pair, Pair]:
     """A scale, evenly in logarithms, and a place in the frame, evenly: size and offset."""
     low, high = scales
     scale = low * (high / low) ** drawn[0]
-    height, width = (max(1, round(side * scale)) for side in size)
+    height, width = (max(1, round(side * scale)) for side in lying)
     offsets = [
-        round((frame - side) * place)
-        for frame, side, place in zip(size, (height, width), drawn[1:], strict=True)
+        round((limit - side) * place)
+        for limit, side, place in zip(frame, (height, width), drawn[1:], strict=True)
     ]
     return (height, width), (offsets[0], offsets[1])
 
@@ -125,6 +154,7 @@ def train_transforms(recipe: Recipe) -> TransformSampler:
         masks=True,
         upend=recipe.vertical_flip,
         ranges=POLICIES[recipe.augmentation],
+        turn=recipe.quarter_turns,
     )
 
 

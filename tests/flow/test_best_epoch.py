@@ -126,7 +126,14 @@ def test_a_killed_run_keeps_the_same_best_epoch(
     killed_after: int,
 ):
     whole, killed = (
-        keeping(tmp_path / name, ema, checkpoint_s=0, augmentation="strong", drop_path=0.3)
+        keeping(
+            tmp_path / name,
+            ema,
+            checkpoint_s=0,
+            augmentation="strong",
+            drop_path=0.3,
+            quarter_turns=0.5,
+        )
         for name in ("whole", "killed")
     )
     expected = list(map(comparable, train_candidate(whole, *splits)))

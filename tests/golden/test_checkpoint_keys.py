@@ -138,6 +138,7 @@ LATER = {
     "least_steps": 10,
     "keep": "best",
     "ema": 0.9,
+    "quarter_turns": 0.5,
 }
 
 
