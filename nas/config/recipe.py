@@ -101,6 +101,11 @@ class Recipe(ConfigModel):
         quarter_turns: probability that a training image is turned by 90, 180 or 270 degrees, each
             as likely, for images without an up. It keeps its frame: an image that is not square is
             made smaller by 90 and 270 degrees, so that it fits, with black beside it.
+        repeat_threshold: share t of the training images below which a class is rare, and images
+            that have it are drawn more often: sqrt(t / f) times as often as others, where the class
+            is in a share f of the images (repeat factor sampling, Gupta et al., CVPR 2019). An
+            epoch keeps its number of images; those without a rare class come less often. 0: every
+            image once.
     """
 
     name: str = CUSTOM
@@ -139,6 +144,7 @@ class Recipe(ConfigModel):
     keep: Annotated[KeptWeights, Field(title="keep"), Since("0.2.0")] = "last"
     ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
     quarter_turns: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
+    repeat_threshold: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -28,7 +28,7 @@ from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, loading, make_loader
 from nas.data.dataset import DetectionItem
-from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatchSampler
+from nas.data.samplers import DistributedBatchSampler, EvalBatchSampler, training_order
 from nas.data.splits import Splits
 from nas.data.transforms import TransformSampler, eval_transforms, train_transforms
 from nas.evaluation.coco import evaluate
@@ -195,8 +195,8 @@ class CandidateEpochs(Epochs[EpochReport]):
     ) -> None:
         super().__init__(run, candidate.recipe, device, on_step)
         self.splits, self.cache_bytes = splits, candidate.cache_bytes
-        self.order = AspectRatioBatchSampler(
-            splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed
+        self.order = training_order(
+            splits.train, self.recipe, self.recipe.images_at_once(run.world.size), candidate.seed
         )
         self.batches = self._loader(
             splits.train,

@@ -133,6 +133,7 @@ def test_a_killed_run_keeps_the_same_best_epoch(
             augmentation="strong",
             drop_path=0.3,
             quarter_turns=0.5,
+            repeat_threshold=0.9,
         )
         for name in ("whole", "killed")
     )

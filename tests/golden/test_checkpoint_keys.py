@@ -139,6 +139,7 @@ LATER = {
     "keep": "best",
     "ema": 0.9,
     "quarter_turns": 0.5,
+    "repeat_threshold": 0.1,
 }
 
 
