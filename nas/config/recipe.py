@@ -57,8 +57,8 @@ class Recipe(ConfigModel):
         decay_epochs: epochs after which `schedule: step` multiplies the learning rate by
             `decay_factor`.
         decay_factor: what `step` and `saturate` multiply the learning rate by.
-        patience: epochs without a gain of `min_gain` after which `saturate` takes the validation
-            mAP to have stopped rising.
+        patience: scored epochs without a gain of `min_gain` after which `saturate` takes the
+            validation mAP to have stopped rising.
         min_gain: smallest gain of the validation mAP, as a fraction of 1, that `saturate` counts as
             rising.
         decays: how often `saturate` lowers the learning rate before training ends.
@@ -106,6 +106,9 @@ class Recipe(ConfigModel):
             is in a share f of the images (repeat factor sampling, Gupta et al., CVPR 2019). An
             epoch keeps its number of images; those without a rare class come less often. 0: every
             image once.
+        eval_every: epochs from one scoring of the validation split to the next; the last epoch is
+            always scored. An epoch that is not has no report: no row in the curves and no score for
+            a pruner, `schedule: saturate` or `keep: best`; its loss is in `log.jsonl`.
     """
 
     name: str = CUSTOM
@@ -145,6 +148,7 @@ class Recipe(ConfigModel):
     ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
     quarter_turns: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
     repeat_threshold: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
+    eval_every: Annotated[int, Field(ge=1), Since("0.2.0")] = 1
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -205,6 +209,16 @@ class Recipe(ConfigModel):
         """Count the epochs over `images` training images that contain a step of the warm-up."""
         steps_per_epoch = math.ceil(images / self.batch)
         return math.ceil(self.warmup(steps_per_epoch) / steps_per_epoch)
+
+    def scores(self, epoch: int) -> bool:
+        """Tell whether an epoch, counted from 1, is scored and reported."""
+        return epoch % self.eval_every == 0 or epoch >= self.epochs
+
+    def unjudged_epochs(self, images: int) -> int:
+        """Count the epochs over `images` training images before the first that is scored after the
+        warm-up, by which a candidate may be stopped.
+        """
+        return (self.warmup_epochs(images) // self.eval_every + 1) * self.eval_every - 1
 
     def with_least_steps(self, images: int) -> Recipe:
         """Copy the recipe with as many epochs over `images` images as `least_steps` take, which are

@@ -125,12 +125,12 @@ def train_candidate(
     on_step: OnStep | None = None,
 ) -> Iterator[EpochReport]:
     """Train from scratch, from the recipe's weights, or from the checkpoint in `candidate.folder`;
-    report after each epoch.
+    report after each epoch that is scored.
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it.
     The weights are in `detector.safetensors` when the last report comes; `log.jsonl` has a line for
     every epoch that was trained, repeated ones too; `reports.jsonl` and `curves.csv` have every
-    epoch once; `detections` has a few drawn images of the last one.
+    scored epoch once; `detections` has a few drawn images of the last one.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.

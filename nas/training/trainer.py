@@ -127,8 +127,8 @@ class Trainer(ABC, Generic[Kind]):
         if not self.progress.report:
             return None
         report = self.kind.from_dict(self.progress.report)
-        if not self.progress.steps:  # perhaps killed before it had, or in another folder now
-            self._keep_weights_of(report)
+        if report.epoch == self.epoch and not self.progress.steps:
+            self._keep_weights_of(report)  # perhaps killed before it had, or in another folder now
         return report
 
     def _keep_weights_of(self, report: Kind) -> None:
@@ -265,16 +265,19 @@ class Trainer(ABC, Generic[Kind]):
         Returns:
             The report.
         """
-        self.progress.report, self.progress.steps = asdict(report), 0
-        self._losses = _no_losses()
-        self.epoch = report.epoch
+        self.progress.report = asdict(report)
         if self.world.first:
             append_report(
                 self.folder, report
             )  # before the checkpoint: an epoch that is not saved comes again
-        self.save()
+        self.end_unscored_epoch()
         self._keep_weights_of(report)
         return report
+
+    def end_unscored_epoch(self) -> None:
+        """Keep an epoch that is over without a report: a checkpoint alone."""
+        self.epoch, self.progress.steps, self._losses = self.epoch + 1, 0, _no_losses()
+        self.save()
 
 
 def _no_losses() -> Tensor:

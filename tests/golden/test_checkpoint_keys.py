@@ -140,6 +140,7 @@ LATER = {
     "ema": 0.9,
     "quarter_turns": 0.5,
     "repeat_threshold": 0.1,
+    "eval_every": 2,
 }
 
 

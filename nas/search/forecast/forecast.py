@@ -113,7 +113,7 @@ def forecast(
         candidates_per_gpu=slots.per_gpu,
         measured_side_by_side=slots.side_by_side,
         steps_per_epoch=work.steps,
-        scored_images_per_epoch=work.scored,
+        scored_images_per_epoch=len(splits.val.images),
         epochs_are_a_limit=spec.recipe.schedule == "saturate",
         small=small,
         median=median,
@@ -162,9 +162,10 @@ def _work(spec: SearchSpec, splits: Splits) -> Work:
     at_once = spec.recipe.images_at_once(processes)
     batches = len(AspectRatioBatchSampler(splits.train.images, at_once, spec.search.seed))
     tested = len(splits.test.images) if splits.test else 0
+    epochs = spec.recipe.epochs
     return Work(
         math.ceil(batches / (spec.recipe.batch // at_once)),
-        len(splits.val.images),
+        len(splits.val.images) * math.ceil(epochs / spec.recipe.eval_every) / epochs,
         tested,
         processes,
     )
@@ -215,7 +216,7 @@ def _totals(
 ) -> tuple[ForecastTotals, ForecastTotals]:
     """The whole search with the fewest and with the most epochs that the pruner may leave."""
     recipe, pruner = budget.spec.recipe, budget.spec.search.pruner
-    warmup = recipe.warmup_epochs(budget.facts.train_images)
+    warmup = recipe.unjudged_epochs(budget.facts.train_images)
     low, high = (
         _totals_at(
             epochs,
