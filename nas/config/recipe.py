@@ -109,6 +109,10 @@ class Recipe(ConfigModel):
         eval_every: epochs from one scoring of the validation split to the next; the last epoch is
             always scored. An epoch that is not has no report: no row in the curves and no score for
             a pruner, `schedule: saturate` or `keep: best`; its loss is in `log.jsonl`.
+        iou_crop: probability that a training image goes through SSD's random crop around objects
+            (Liu et al., ECCV 2016, section 2.2) in place of the scales of `augmentation`: a part
+            with sides of 0.3 to 1 of the image's that overlaps some object, enlarged as far as it
+            fits into the image's frame. Objects whose centre is outside are not learned.
     """
 
     name: str = CUSTOM
@@ -149,6 +153,7 @@ class Recipe(ConfigModel):
     quarter_turns: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
     repeat_threshold: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
     eval_every: Annotated[int, Field(ge=1), Since("0.2.0")] = 1
+    iou_crop: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

@@ -49,6 +49,8 @@ class SampledTransform:
         upended: whether top and bottom change places.
         colors: changed after that.
         turns: quarter turns, counter-clockwise.
+        window: row, column, height and width of the part of the frame, before it is turned over,
+            that shows the image; the rest is black. None: all of it.
     """
 
     size: tuple[int, int]
@@ -58,11 +60,21 @@ class SampledTransform:
     upended: bool = False
     colors: Colors = UNCHANGED
     turns: int = 0
+    window: tuple[int, int, int, int] | None = None
 
     @property
     def whole(self) -> tuple[int, int]:
         """Height and width in pixels of the whole image, resized."""
         return self.resized or self.size
+
+    @property
+    def visible(self) -> tuple[int, int, int, int]:
+        """The part of the frame, turned over, that shows the image: x1, y1, x2, y2 in pixels."""
+        all_rows, all_columns = self.size
+        top, left, height, width = self.window or (0, 0, *self.size)
+        top = all_rows - top - height if self.upended else top
+        left = all_columns - left - width if self.flipped else left
+        return left, top, left + width, top + height
 
     def apply(self, image: Tensor) -> Tensor:
         """Transform an image of any size.
@@ -85,10 +97,20 @@ class SampledTransform:
         if self.turns:
             pixels = pixels.rot90(self.turns, (-2, -1))
         if pixels.shape[-2:] != self.size or self.offset != (0, 0):
-            top, left = self.offset
-            pixels = F.crop_image(pixels, -top, -left, *self.size)
+            pixels = self._framed(pixels)
         turned = [axis for axis, on in ((-2, self.upended), (-1, self.flipped)) if on]
         return pixels.flip(turned) if turned else pixels
+
+    def _framed(self, pixels: Tensor) -> Tensor:
+        top, left = self.offset
+        if self.window is None:
+            framed: Tensor = F.crop_image(pixels, -top, -left, *self.size)
+            return framed
+        row, column, height, width = self.window
+        framed = pixels.new_zeros(*pixels.shape[:-2], *self.size)
+        seen = F.crop_image(pixels, row - top, column - left, height, width)
+        framed[..., row : row + height, column : column + width] = seen
+        return framed
 
     def place_boxes(self, boxes: Tensor) -> Tensor:
         """Put boxes [N, 4] of the resized image into the frame, uncut: x1, y1, x2, y2 in pixels of
@@ -105,6 +127,17 @@ class SampledTransform:
             boxes = boxes[:, [0, 3, 2, 1]] * boxes.new_tensor([1, -1, 1, -1])
             boxes = boxes + boxes.new_tensor([0, height, 0, height])
         return boxes
+
+    def cut_boxes(self, placed: Tensor) -> Tensor:
+        """Cut boxes of `place_boxes` to what is visible."""
+        x1, y1, x2, y2 = self.visible
+        return torch.stack(
+            [
+                placed[:, 0::2].clamp(x1, x2),
+                placed[:, 1::2].clamp(y1, y2),
+            ],
+            dim=2,
+        ).flatten(1)
 
 
 def turned_boxes(boxes: Tensor, size: tuple[int, int], turns: int) -> Tensor:

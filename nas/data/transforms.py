@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from nas.config.choices import AugmentationPolicy
 from nas.config.recipe import Recipe
-from nas.data.sampled_transform import UNCHANGED, Colors, SampledTransform
+from nas.data.iou_crop import Crop, draw_crop
+from nas.data.placement import Pair, Placement, cropped, fitted, jittered
+from nas.data.sampled_transform import UNCHANGED, Colors, SampledTransform, turned_boxes
 
 
 def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -63,6 +66,9 @@ class TransformSampler:
         turn: probability that an image is turned by 90, 180 or 270 degrees, each as likely, 0 to 1.
             The frame stays as it was: an image that is not square is made smaller by a turn of 90
             or 270 degrees, so that it fits, with black beside it.
+        iou_crop: probability that an image goes through SSD's random crop around its objects
+            (`nas.data.iou_crop`) in place of the scales of `ranges`, 0 to 1. The crop is enlarged
+            as far as it fits into the image's frame, with black beside it.
     """
 
     short_sides: tuple[int, ...]
@@ -72,35 +78,60 @@ class TransformSampler:
     upend: float = 0.0
     ranges: PolicyRanges = POLICIES["none"]
     turn: float = 0.0
+    iou_crop: float = 0.0
 
     @property
     def cached_sides(self) -> tuple[int, int]:
         """Short and long side in pixels that decoded images are kept at: the largest drawn, up to
         one and a half times the frame; beyond that they are enlarged.
         """
-        most = min(self.ranges.scales[1], CACHED_SCALE)
+        most = CACHED_SCALE if self.iou_crop else min(self.ranges.scales[1], CACHED_SCALE)
         return round(max(self.short_sides) * most), round(self.long_side * most)
 
-    def sample(self, height: int, width: int, seed: int) -> SampledTransform:
-        """Draw for an image of a height and width in pixels; `seed` alone decides."""
+    def sample(
+        self, height: int, width: int, seed: int, boxes: Tensor | None = None
+    ) -> SampledTransform:
+        """Draw for an image.
+
+        Args:
+            height, width: of the image in pixels.
+            seed: decides alone.
+            boxes: of its objects, [N, 4] as x1, y1, x2, y2 in pixels; None: there is no crop around
+                objects.
+        """
         generator = torch.Generator().manual_seed(seed)
         index = int(torch.randint(len(self.short_sides), (), generator=generator))
         flipped = float(torch.rand((), generator=generator)) < self.flip
         drawn = torch.rand(9, generator=generator, dtype=torch.float64).tolist()
-        size = resized_size(height, width, self.short_sides[index], self.long_side)
+        frame = resized_size(height, width, self.short_sides[index], self.long_side)
         turns = self._turns(torch.rand(2, generator=generator, dtype=torch.float64).tolist())
-        lying, offset = _turned(size, (height, width), turns)
-        if drawn[1] < self.ranges.jittered:
-            lying, offset = _jittered(size, lying, self.ranges.scales, drawn[2:5])
+        own = (width, height) if turns % 2 else (height, width)
+        if boxes is not None:
+            boxes = turned_boxes(boxes, (height, width), turns)
+        crop = self._crop(own, boxes, generator)
+        place = cropped(frame, own, crop) if crop else self._place(frame, own, turns, drawn)
         return SampledTransform(
-            size,
+            frame,
             flipped,
-            lying[::-1] if turns % 2 else lying,
-            offset,
+            place.size[::-1] if turns % 2 else place.size,
+            place.offset,
             drawn[0] < self.upend,
             self._colors(drawn[5:]),
             turns,
+            place.window,
         )
+
+    def _crop(self, own: Pair, boxes: Tensor | None, generator: torch.Generator) -> Crop | None:
+        if boxes is None or float(torch.rand((), generator=generator)) >= self.iou_crop:
+            return None
+        return draw_crop(own, boxes, int(torch.randint(2**62, (), generator=generator)))
+
+    def _place(self, frame: Pair, own: Pair, turns: int, drawn: list[float]) -> Placement:
+        """The whole image, perhaps at another scale."""
+        place = fitted(frame, own) if turns % 2 else Placement(frame)
+        if drawn[1] < self.ranges.jittered:
+            return jittered(frame, place.size, self.ranges.scales, drawn[2:5])
+        return place
 
     def _turns(self, drawn: list[float]) -> int:
         return 1 + int(3 * drawn[1]) if drawn[0] < self.turn else 0
@@ -111,34 +142,6 @@ class TransformSampler:
             return UNCHANGED
         brightness, contrast, saturation = (1 + share * (2 * number - 1) for number in drawn[:3])
         return Colors(brightness, contrast, saturation, hue * (2 * drawn[3] - 1))
-
-
-Pair = tuple[int, int]  # height and width, or row and column, in pixels
-
-
-def _turned(frame: Pair, own: Pair, turns: int) -> tuple[Pair, Pair]:
-    """Size of an image of size `own` after its turns, as large as fits into the frame, and its
-    offset in the middle.
-    """
-    if turns % 2 == 0:
-        return frame, (0, 0)
-    side = min(frame)
-    width, height = resized_size(*own, side, side)
-    return (height, width), ((frame[0] - height) // 2, (frame[1] - width) // 2)
-
-
-def _jittered(
-    frame: Pair, lying: Pair, scales: tuple[float, float], drawn: list[float]
-) -> tuple[Pair, Pair]:
-    """A scale, evenly in logarithms, and a place in the frame, evenly: size and offset."""
-    low, high = scales
-    scale = low * (high / low) ** drawn[0]
-    height, width = (max(1, round(side * scale)) for side in lying)
-    offsets = [
-        round((limit - side) * place)
-        for limit, side, place in zip(frame, (height, width), drawn[1:], strict=True)
-    ]
-    return (height, width), (offsets[0], offsets[1])
 
 
 def train_transforms(recipe: Recipe) -> TransformSampler:
@@ -155,6 +158,7 @@ def train_transforms(recipe: Recipe) -> TransformSampler:
         upend=recipe.vertical_flip,
         ranges=POLICIES[recipe.augmentation],
         turn=recipe.quarter_turns,
+        iou_crop=recipe.iou_crop,
     )
 
 

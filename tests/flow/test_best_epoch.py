@@ -134,6 +134,7 @@ def test_a_killed_run_keeps_the_same_best_epoch(
             drop_path=0.3,
             quarter_turns=0.5,
             repeat_threshold=0.9,
+            iou_crop=0.5,
         )
         for name in ("whole", "killed")
     )

@@ -141,6 +141,7 @@ LATER = {
     "quarter_turns": 0.5,
     "repeat_threshold": 0.1,
     "eval_every": 2,
+    "iou_crop": 0.5,
 }
 
 
