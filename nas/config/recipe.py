@@ -94,7 +94,8 @@ class Recipe(ConfigModel):
         least_steps: steps that the training is to have at least: over few images there are as many
             more epochs as that takes.
         keep: which weights are kept and exported: those of the `last` epoch, or of the `best` one
-            by validation mAP, which the validation split then has chosen.
+            by validation mAP, which the validation split then has chosen; `best_and_last` is as
+            `best`, with those of the last epoch beside them in `last.safetensors`.
         ema: decay of the moving average of the weights that is scored, kept and exported in place
             of the weights themselves; 0: no average. In the first steps it is smaller, (t - 1) /
             (t + 8) in step t.

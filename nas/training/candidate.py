@@ -128,9 +128,10 @@ def train_candidate(
     report after each epoch that is scored.
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it.
-    The weights are in `detector.safetensors` when the last report comes; `log.jsonl` has a line for
-    every epoch that was trained, repeated ones too; `reports.jsonl` and `curves.csv` have every
-    scored epoch once; `detections` has a few drawn images of the last one.
+    The weights are in `detector.safetensors` when the last report comes, with `keep: best_and_last`
+    those of the last epoch in `last.safetensors`; `log.jsonl` has a line for every epoch that was
+    trained, repeated ones too; `reports.jsonl` and `curves.csv` have every scored epoch once;
+    `detections` has a few drawn images of the last one.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
@@ -174,6 +175,7 @@ def begin(
         candidate.checkpoint_s,
         candidate.recipe.ema,
     )
+    run.keeps_last = candidate.recipe.keep == "best_and_last"
     report = run.resume()
     if not report and not run.begun:
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
@@ -235,7 +237,7 @@ class CandidateEpochs(Epochs[EpochReport]):
         """The best epoch so far, for a report: this one, with `metrics`, or that of the report
         before.
         """
-        if self.recipe.keep != "best":
+        if self.recipe.keep == "last":
             return {}
         before = self.run.progress.report and EpochReport.from_dict(self.run.progress.report)
         if before and before.best and (before.best.map or 0.0) > (metrics.map or 0.0):

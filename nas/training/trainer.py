@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.artifacts.history import append_report
-from nas.artifacts.paths import CHECKPOINT, LOG, WEIGHTS
+from nas.artifacts.paths import CHECKPOINT, LAST_WEIGHTS, LOG, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
 from nas.reports import EpochReport, Report
@@ -100,8 +100,8 @@ class Trainer(ABC, Generic[Kind]):
 
     @abstractmethod
     def keep_weights(self, report: Kind) -> None:
-        """Write what the run was made for, with the report of its epoch; the network has the
-        weights that were scored.
+        """Write what the run was made for, with the report of its epoch, one that keeps its weights
+        or the last; the network has the weights that were scored.
         """
 
     def resume(self) -> Kind | None:
@@ -115,10 +115,7 @@ class Trainer(ABC, Generic[Kind]):
             CandidateError: the checkpoint is of another run, or cannot be read.
         """
         resumed = load_checkpoint(
-            self.folder / CHECKPOINT,
-            self._parts,
-            key=self.key,
-            rank=self.world.rank,
+            self.folder / CHECKPOINT, self._parts, key=self.key, rank=self.world.rank
         )
         if not resumed:
             return None
@@ -132,7 +129,7 @@ class Trainer(ABC, Generic[Kind]):
         return report
 
     def _keep_weights_of(self, report: Kind) -> None:
-        if report.keeps and self.world.first:
+        if (report.keeps or report.last) and self.world.first:
             with self.scored_weights():
                 self.keep_weights(report)
 
@@ -266,10 +263,8 @@ class Trainer(ABC, Generic[Kind]):
             The report.
         """
         self.progress.report = asdict(report)
-        if self.world.first:
-            append_report(
-                self.folder, report
-            )  # before the checkpoint: an epoch that is not saved comes again
+        if self.world.first:  # before the checkpoint: an epoch that is not saved comes again
+            append_report(self.folder, report)
         self.end_unscored_epoch()
         self._keep_weights_of(report)
         return report
@@ -288,9 +283,17 @@ def _no_losses() -> Tensor:
 
 
 class CandidateTrainer(Trainer[EpochReport]):
-    """The run of a detector, whose weights stay in its folder."""
+    """The run of a detector, whose weights stay in its folder.
+
+    Attributes:
+        keeps_last: the weights of the last epoch stay beside those that are kept.
+    """
 
     kind = EpochReport
+    keeps_last = False
 
     def keep_weights(self, report: EpochReport) -> None:
-        save_weights(self.folder / WEIGHTS, self.network)
+        if report.keeps:
+            save_weights(self.folder / WEIGHTS, self.network)
+        if report.last and self.keeps_last:
+            save_weights(self.folder / LAST_WEIGHTS, self.network)
