@@ -220,6 +220,11 @@ class Recipe(ConfigModel):
         """Tell whether an epoch, counted from 1, is scored and reported."""
         return epoch % self.eval_every == 0 or epoch >= self.epochs
 
+    @property
+    def scored_epochs(self) -> int:
+        """How many epochs are scored, if the training does not end early."""
+        return math.ceil(self.epochs / self.eval_every)
+
     def unjudged_epochs(self, images: int) -> int:
         """Count the epochs over `images` training images before the first that is scored after the
         warm-up, by which a candidate may be stopped.

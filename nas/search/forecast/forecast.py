@@ -162,10 +162,9 @@ def _work(spec: SearchSpec, splits: Splits) -> Work:
     at_once = spec.recipe.images_at_once(processes)
     batches = len(AspectRatioBatchSampler(splits.train.images, at_once, spec.search.seed))
     tested = len(splits.test.images) if splits.test else 0
-    epochs = spec.recipe.epochs
     return Work(
         math.ceil(batches / (spec.recipe.batch // at_once)),
-        len(splits.val.images) * math.ceil(epochs / spec.recipe.eval_every) / epochs,
+        len(splits.val.images) * spec.recipe.scored_epochs / spec.recipe.epochs,
         tested,
         processes,
     )

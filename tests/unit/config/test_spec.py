@@ -271,6 +271,9 @@ def test_warmup_in_epochs(steps: int, images: int, epochs: int):
 def test_epochs_that_are_scored():
     recipe = Recipe(epochs=8, image_size=64, batch=10, lr=1, eval_every=3)
     assert [epoch for epoch in range(1, 9) if recipe.scores(epoch)] == [3, 6, 8]
+    for every in range(1, 12):
+        seldom = recipe.model_copy(update={"eval_every": every})
+        assert seldom.scored_epochs == sum(seldom.scores(epoch) for epoch in range(1, 9))
 
 
 @pytest.mark.parametrize(
