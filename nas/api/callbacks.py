@@ -36,7 +36,7 @@ class TrainingCallback:
         """
 
     def on_report(self, report: EpochReport | PretrainingReport) -> None:
-        """An epoch has been trained, scored and recorded."""
+        """An epoch has been trained, scored and recorded; with `recipe.eval_every` not each is."""
 
     def on_trained(self) -> None:
         """The last epoch is over; what follows only writes files."""

@@ -8,6 +8,7 @@ RUN.OUTPUT/STUDY-UUID/            a study
         log.jsonl                 its training steps
         checkpoint.pt             what it goes on from; gone when it ends
         detector.safetensors      weights of a completed trial
+        last.safetensors          those of its last epoch, with `recipe.keep: best_and_last`
         detections/               drawn images of the validation split
 ```
 """
@@ -22,6 +23,7 @@ REPORTS = "reports.jsonl"
 CURVES = "curves.csv"
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "detector.safetensors"
+LAST_WEIGHTS = "last.safetensors"
 LOG = "log.jsonl"
 CALIBRATION = "calibration.csv"
 PLOT = "curves.png"

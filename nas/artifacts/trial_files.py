@@ -11,6 +11,7 @@ from pathlib import Path
 from nas.artifacts.paths import (
     CHECKPOINT,
     DETECTIONS,
+    LAST_WEIGHTS,
     REPORTS,
     WEIGHTS,
     study_folder,
@@ -68,19 +69,21 @@ class TrialFiles:
         for folder in trial_folders(self.root, number):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             if folder != self.folder(number):
-                (folder / WEIGHTS).unlink(missing_ok=True)
+                for weights in (WEIGHTS, LAST_WEIGHTS):
+                    (folder / weights).unlink(missing_ok=True)
                 with suppress(OSError):  # not empty, or gone with its last file
                     folder.rmdir()
 
 
 def drop_result(weights: Path) -> None:
-    """Remove the weights of a completed trial and the detections drawn with them; its reports and
-    curves stay.
+    """Remove the weights of a completed trial, those of its last epoch too, and the detections
+    drawn with them; its reports and curves stay.
 
     Args:
         weights: path of the weights, in the trial's folder.
     """
-    weights.unlink(missing_ok=True)
+    for path in (weights, weights.parent / LAST_WEIGHTS):
+        path.unlink(missing_ok=True)
     drawn = weights.parent / DETECTIONS
     for picture in list(drawn.iterdir()) if drawn.is_dir() else []:
         picture.unlink(missing_ok=True)

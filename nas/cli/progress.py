@@ -75,7 +75,7 @@ class EpochProgress(ImageProgress, TrainingCallback):
 
     def __init__(self, *, quiet: bool = False) -> None:
         super().__init__()
-        self.quiet, self.epoch, self._shown_s = quiet, 1, 0.0
+        self.quiet, self.epoch, self._step, self._shown_s = quiet, 1, 0, 0.0
 
     def on_begin(self, layout: Layout, epochs: int) -> None:
         """Remember what the bar is of."""
@@ -94,6 +94,8 @@ class EpochProgress(ImageProgress, TrainingCallback):
         """One more step of the running epoch; to ask a GPU for its loss waits for it, so that is
         done five times a second.
         """
+        self.epoch += step <= self._step  # the one before had no report
+        self._step = step
         if step < steps and time.monotonic() - self._shown_s < 0.2:
             return
         self._shown_s = time.monotonic()
@@ -104,7 +106,7 @@ class EpochProgress(ImageProgress, TrainingCallback):
 
     def on_report(self, report: EpochReport | PretrainingReport) -> None:
         """An epoch ended."""
-        self.epoch = report.epoch + 1
+        self.epoch, self._step = report.epoch + 1, 0
         self.say(
             f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}  "
             f"{_scores(report.metrics)}"

@@ -13,6 +13,8 @@ from nas.config.recipe import Recipe, load_recipe
 from search_spaces.layout import largest_divisor
 
 RECIPES = "recipes/pretraining"
+# Keys of a `Recipe` that say how images with boxes are drawn and augmented.
+FOR_DETECTORS = ("augmentation", "vertical_flip", "quarter_turns", "iou_crop", "repeat_threshold")
 
 
 class PretrainingRecipe(Recipe):
@@ -38,6 +40,10 @@ class PretrainingRecipe(Recipe):
                 "max_size and train_sizes are for detectors; pre-training crops squares of "
                 "image_size"
             )
+        fields = type(self).model_fields
+        for name in FOR_DETECTORS:
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} is for detectors; pre-training has augment and flip")
         if self.keep != "last":
             raise ValueError(f"keep must be last in pre-training; got {self.keep!r}")
         return self

@@ -57,8 +57,8 @@ class Recipe(ConfigModel):
         decay_epochs: epochs after which `schedule: step` multiplies the learning rate by
             `decay_factor`.
         decay_factor: what `step` and `saturate` multiply the learning rate by.
-        patience: epochs without a gain of `min_gain` after which `saturate` takes the validation
-            mAP to have stopped rising.
+        patience: scored epochs without a gain of `min_gain` after which `saturate` takes the
+            validation mAP to have stopped rising.
         min_gain: smallest gain of the validation mAP, as a fraction of 1, that `saturate` counts as
             rising.
         decays: how often `saturate` lowers the learning rate before training ends.
@@ -94,10 +94,26 @@ class Recipe(ConfigModel):
         least_steps: steps that the training is to have at least: over few images there are as many
             more epochs as that takes.
         keep: which weights are kept and exported: those of the `last` epoch, or of the `best` one
-            by validation mAP, which the validation split then has chosen.
+            by validation mAP, which the validation split then has chosen; `best_and_last` is as
+            `best`, with those of the last epoch beside them in `last.safetensors`.
         ema: decay of the moving average of the weights that is scored, kept and exported in place
             of the weights themselves; 0: no average. In the first steps it is smaller, (t - 1) /
             (t + 8) in step t.
+        quarter_turns: probability that a training image is turned by 90, 180 or 270 degrees, each
+            as likely, for images without an up. It keeps its frame: an image that is not square is
+            made smaller by 90 and 270 degrees, so that it fits, with black beside it.
+        repeat_threshold: share t of the training images below which a class is rare, and images
+            that have it are drawn more often: sqrt(t / f) times as often as others, where the class
+            is in a share f of the images (repeat factor sampling, Gupta et al., CVPR 2019). An
+            epoch keeps its number of images; those without a rare class come less often. 0: every
+            image once.
+        eval_every: epochs from one scoring of the validation split to the next; the last epoch is
+            always scored. An epoch that is not has no report: no row in the curves and no score for
+            a pruner, `schedule: saturate` or `keep: best`; its loss is in `log.jsonl`.
+        iou_crop: probability that a training image goes through SSD's random crop around objects
+            (Liu et al., ECCV 2016, section 2.2) in place of the scales of `augmentation`: a part
+            with sides of 0.3 to 1 of the image's that overlaps some object, enlarged as far as it
+            fits into the image's frame. Objects whose centre is outside are not learned.
     """
 
     name: str = CUSTOM
@@ -135,6 +151,10 @@ class Recipe(ConfigModel):
     least_steps: Annotated[int, Field(ge=0), Since("0.2.0")] = 0
     keep: Annotated[KeptWeights, Field(title="keep"), Since("0.2.0")] = "last"
     ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
+    quarter_turns: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
+    repeat_threshold: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
+    eval_every: Annotated[int, Field(ge=1), Since("0.2.0")] = 1
+    iou_crop: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -195,6 +215,21 @@ class Recipe(ConfigModel):
         """Count the epochs over `images` training images that contain a step of the warm-up."""
         steps_per_epoch = math.ceil(images / self.batch)
         return math.ceil(self.warmup(steps_per_epoch) / steps_per_epoch)
+
+    def scores(self, epoch: int) -> bool:
+        """Tell whether an epoch, counted from 1, is scored and reported."""
+        return epoch % self.eval_every == 0 or epoch >= self.epochs
+
+    @property
+    def scored_epochs(self) -> int:
+        """How many epochs are scored, if the training does not end early."""
+        return math.ceil(self.epochs / self.eval_every)
+
+    def unjudged_epochs(self, images: int) -> int:
+        """Count the epochs over `images` training images before the first that is scored after the
+        warm-up, by which a candidate may be stopped.
+        """
+        return (self.warmup_epochs(images) // self.eval_every + 1) * self.eval_every - 1
 
     def with_least_steps(self, images: int) -> Recipe:
         """Copy the recipe with as many epochs over `images` images as `least_steps` take, which are

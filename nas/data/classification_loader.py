@@ -17,13 +17,13 @@ from nas.config.pretraining import PretrainingRecipe
 from nas.data.classification_transforms import (
     eval_transform,
     mixup_or_cutmix,
-    seeded,
     train_transform,
 )
 from nas.data.dataset import Item
 from nas.data.image_folder import LabelledImages
 from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.samplers import DistributedBatchSampler, GroupedBatchSampler
+from nas.data.seeding import seeded
 from nas.utils.distributed import World
 
 LabelledItem = tuple[Tensor, int, int]  # image, class, seed of the augmentation

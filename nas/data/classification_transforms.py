@@ -9,10 +9,6 @@ image whose short side is 256/224 of the crop's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 from torchvision.transforms import InterpolationMode, v2
 
 from nas.config.pretraining import PretrainingRecipe
@@ -20,14 +16,6 @@ from nas.config.pretraining import PretrainingRecipe
 RESIZE_RATIO = 256 / 224  # short side of a scored image over the side of its crop
 ERASE_PROBABILITY, MIXUP_ALPHA, CUTMIX_ALPHA = 0.25, 0.8, 1.0  # Swin's
 GREY = (124, 116, 104)  # ImageNet's mean colour, which is 0 to the network
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Make what the block draws on the CPU depend on `seed` alone; draws outside do not change."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed GPUs as well
-        yield
 
 
 def train_transform(recipe: PretrainingRecipe) -> v2.Transform:

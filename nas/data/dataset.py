@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import BoundingBoxFormat
 
@@ -26,7 +25,8 @@ from nas.data.coco import CocoSplit
 from nas.data.image_cache import PixelCache
 from nas.data.masks import rasterize
 from nas.data.packing import Form, pack, unpack
-from nas.data.transforms import SampledTransform, TransformSampler
+from nas.data.sampled_transform import SampledTransform
+from nas.data.transforms import TransformSampler
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
@@ -142,7 +142,8 @@ class DetectionDataset(Dataset[DetectionItem]):
         arguments as those of an item.
         """
         record = self.split.images[index]
-        draw = self.transform.sample(record.height, record.width, seed)
+        boxes = self.boxes[self.ends[index] : self.ends[index + 1]]
+        draw = self.transform.sample(record.height, record.width, seed, boxes)
         return self._target(index, draw), draw
 
     def _target(self, index: int, draw: SampledTransform) -> Target:
@@ -152,12 +153,12 @@ class DetectionDataset(Dataset[DetectionItem]):
         )
         placed = draw.place_boxes(whole)
         boxes, wide = F.sanitize_bounding_boxes(
-            clip_boxes_to_image(placed, draw.size),
+            draw.cut_boxes(placed),
             BoundingBoxFormat.XYXY,
             draw.size,
             MIN_BOX_SIDE,
         )
-        seen = visible_share(placed[wide], boxes) >= LEAST_VISIBLE
+        seen = _learned(placed[wide], boxes, draw)
         wide[wide.clone()] = seen
         target = {
             "boxes": boxes[seen],
@@ -169,6 +170,15 @@ class DetectionDataset(Dataset[DetectionItem]):
             masks = rasterize(list(kept), (record.height, record.width), draw.whole)
             target["masks"] = draw.place(masks)
         return target
+
+
+def _learned(whole: Tensor, cut: Tensor, draw: SampledTransform) -> Tensor:
+    """Whether enough is left of each box: in a crop around objects SSD's rule, its centre."""
+    if not draw.window:
+        return visible_share(whole, cut) >= LEAST_VISIBLE
+    x1, y1, x2, y2 = draw.visible
+    x, y = ((whole[:, :2] + whole[:, 2:]) / 2).unbind(dim=1)
+    return (x1 < x) & (x < x2) & (y1 < y) & (y < y2)
 
 
 def visible_share(whole: Tensor, cut: Tensor) -> Tensor:

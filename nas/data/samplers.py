@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import Sampler
 
 from nas.config.recipe import LARGEST_STRIDE, Recipe
-from nas.data.coco import ImageRecord
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.dataset import Item
+from nas.data.repeat_factors import draw_counts, repeat_factors
 from nas.data.transforms import resized_size
 from nas.utils.distributed import World
 
@@ -19,18 +20,22 @@ class GroupedBatchSampler(Sampler[list[Item]]):
     """A sampler of shuffled batches of (index, seed of the augmentation), each of one group.
 
     Every image comes once an epoch; the last batch of each group is filled up with images that come
-    a second time, so that all batches have the same size. The order depends on the seed and the
-    attribute `epoch` alone; its first `skipped` batches are left out.
+    a second time, so that all batches have the same size. With `factors` there are as many batches,
+    of images drawn in proportion to them; the groups share the batches likewise. The order depends
+    on the seed and the attribute `epoch` alone; its first `skipped` batches are left out.
 
     Args:
         groups: indices of the images of each group.
         size: images of one batch.
         seed: seed of the training.
+        factors: of each image, above 0; empty: every image comes once.
     """
 
-    def __init__(self, groups: Iterable[Sequence[int]], size: int, seed: int) -> None:
+    def __init__(
+        self, groups: Iterable[Sequence[int]], size: int, seed: int, factors: Sequence[float] = ()
+    ) -> None:
         self.size, self.seed, self.epoch, self.skipped = size, seed, 0, 0
-        self.groups = [group for group in groups if group]
+        self.groups, self.factors = [group for group in groups if group], factors
 
     def __len__(self) -> int:
         return sum(math.ceil(len(group) / self.size) for group in self.groups)
@@ -38,9 +43,7 @@ class GroupedBatchSampler(Sampler[list[Item]]):
     def __iter__(self) -> Iterator[list[Item]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         batches: list[list[int]] = []
-        for group in self.groups:
-            order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
-            order += (order * self.size)[: -len(order) % self.size]
+        for order in (self._drawn if self.factors else self._shuffled)(generator):
             batches += [
                 order[start : start + self.size] for start in range(0, len(order), self.size)
             ]
@@ -51,6 +54,21 @@ class GroupedBatchSampler(Sampler[list[Item]]):
                 continue
             yield list(zip(batches[index], seeds, strict=True))
 
+    def _shuffled(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """Every image of a group, in full batches."""
+        for group in self.groups:
+            order = _shuffle(group, generator)
+            yield order + (order * self.size)[: -len(order) % self.size]
+
+    def _drawn(self, generator: torch.Generator) -> Iterator[list[int]]:
+        """The images of each group that an epoch has, those with a large factor several times."""
+        factors = [[self.factors[index] for index in group] for group in self.groups]
+        batches = draw_counts([sum(group) for group in factors], len(self), generator)
+        for group, own, number in zip(self.groups, factors, batches, strict=True):
+            counts = draw_counts(own, number * self.size, generator)
+            drawn = [i for i, count in zip(group, counts, strict=True) for _ in range(count)]
+            yield _shuffle(drawn, generator)
+
 
 class AspectRatioBatchSampler(GroupedBatchSampler):
     """A sampler of shuffled batches of portrait or of landscape images, never both: a mixed batch
@@ -60,10 +78,17 @@ class AspectRatioBatchSampler(GroupedBatchSampler):
         images: the images of the split, in the order of the data set.
         size: images of one batch.
         seed: seed of the training.
+        factors: how often each image is drawn, relative to others; empty: alike.
     """
 
-    def __init__(self, images: Sequence[ImageRecord], size: int, seed: int) -> None:
-        super().__init__(aspect_groups(images), size, seed)
+    def __init__(
+        self,
+        images: Sequence[ImageRecord],
+        size: int,
+        seed: int,
+        factors: Sequence[float] = (),
+    ) -> None:
+        super().__init__(aspect_groups(images), size, seed, factors)
 
 
 class DistributedBatchSampler(Sampler[list[Item]]):
@@ -109,6 +134,21 @@ class EvalBatchSampler(Sampler[list[Item]]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         return iter(self.batches)
+
+
+def _shuffle(indices: Sequence[int], generator: torch.Generator) -> list[int]:
+    return [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
+
+
+def training_order(
+    split: CocoSplit, recipe: Recipe, size: int, seed: int
+) -> AspectRatioBatchSampler:
+    """Build the sampler of a training: batches of `size` images, shuffled by `seed`, with rare
+    classes as often as the recipe has them.
+    """
+    rare = recipe.repeat_threshold
+    factors = repeat_factors(split, rare) if rare else ()
+    return AspectRatioBatchSampler(split.images, size, seed, factors)
 
 
 def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""Augmentation of detection images: what may be drawn, and what one image drew."""
+"""Augmentation of detection images: what may be drawn."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from nas.config.choices import AugmentationPolicy
 from nas.config.recipe import Recipe
+from nas.data.iou_crop import Crop, draw_crop
+from nas.data.placement import Pair, Placement, cropped, fitted, jittered
+from nas.data.sampled_transform import UNCHANGED, Colors, SampledTransform, turned_boxes
 
 
 def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -21,95 +23,6 @@ def resized_size(height: int, width: int, short_side: int, long_side: int) -> tu
     """
     ratio = min(short_side / min(height, width), long_side / max(height, width))
     return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
-
-
-class Colors(NamedTuple):
-    """Factors of brightness, contrast and saturation, and shift of the hue in turns; 1, 1, 1 and 0
-    change nothing.
-    """
-
-    brightness: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    hue: float = 0.0
-
-    def apply(self, image: Tensor) -> Tensor:
-        """Change an image [3, H, W], float in 0 to 1."""
-        image = F.adjust_brightness_image(image, self.brightness)
-        image = F.adjust_contrast_image(image, self.contrast)
-        image = F.adjust_saturation_image(image, self.saturation)
-        changed: Tensor = F.adjust_hue_image(image, self.hue) if self.hue else image
-        return changed
-
-
-UNCHANGED = Colors()
-
-
-@dataclass(frozen=True)
-class SampledTransform:
-    """What was drawn for one image: it is resized, then moved in a frame, then turned over.
-
-    Args:
-        size: height and width in pixels of the frame, which is what the image gets.
-        flipped: whether left and right change places.
-        resized: height and width in pixels that the whole image is resized to; the frame's where
-            nothing is cut off or filled up.
-        offset: row and column of the frame at which the resized image begins, negative where the
-            frame begins inside the image; what it leaves free is black.
-        upended: whether top and bottom change places.
-        colors: changed after that.
-    """
-
-    size: tuple[int, int]
-    flipped: bool
-    resized: tuple[int, int] | None = None
-    offset: tuple[int, int] = (0, 0)
-    upended: bool = False
-    colors: Colors = UNCHANGED
-
-    @property
-    def whole(self) -> tuple[int, int]:
-        """Height and width in pixels of the whole image, resized."""
-        return self.resized or self.size
-
-    def apply(self, image: Tensor) -> Tensor:
-        """Transform an image of any size.
-
-        Args:
-            image: [3, H, W], uint8.
-
-        Returns:
-            [3, *size], float32 in 0 to 1.
-        """
-        if image.shape[1:] != self.whole:
-            image = F.resize_image(image, list(self.whole), antialias=True)
-        converted: Tensor = F.to_dtype_image(self.place(image), torch.float32, scale=True)
-        return converted if self.colors == UNCHANGED else self.colors.apply(converted)
-
-    def place(self, pixels: Tensor) -> Tensor:
-        """Put an image or masks [..., *whole], already resized, into the frame, and turn it
-        over.
-        """
-        if self.whole != self.size or self.offset != (0, 0):
-            top, left = self.offset
-            pixels = F.crop_image(pixels, -top, -left, *self.size)
-        turned = [axis for axis, on in ((-2, self.upended), (-1, self.flipped)) if on]
-        return pixels.flip(turned) if turned else pixels
-
-    def place_boxes(self, boxes: Tensor) -> Tensor:
-        """Put boxes [N, 4] of the resized image into the frame, uncut: x1, y1, x2, y2 in pixels of
-        the frame.
-        """
-        top, left = self.offset
-        boxes = boxes + boxes.new_tensor([left, top, left, top])
-        height, width = self.size
-        if self.flipped:
-            boxes = boxes[:, [2, 1, 0, 3]] * boxes.new_tensor([-1, 1, -1, 1])
-            boxes = boxes + boxes.new_tensor([width, 0, width, 0])
-        if self.upended:
-            boxes = boxes[:, [0, 3, 2, 1]] * boxes.new_tensor([1, -1, 1, -1])
-            boxes = boxes + boxes.new_tensor([0, height, 0, height])
-        return boxes
 
 
 class PolicyRanges(NamedTuple):
@@ -150,6 +63,12 @@ class TransformSampler:
         masks: whether targets have masks, where the split has some.
         upend: probability that top and bottom change places, 0 to 1.
         ranges: of what else is drawn.
+        turn: probability that an image is turned by 90, 180 or 270 degrees, each as likely, 0 to 1.
+            The frame stays as it was: an image that is not square is made smaller by a turn of 90
+            or 270 degrees, so that it fits, with black beside it.
+        iou_crop: probability that an image goes through SSD's random crop around its objects
+            (`nas.data.iou_crop`) in place of the scales of `ranges`, 0 to 1. The crop is enlarged
+            as far as it fits into the image's frame, with black beside it.
     """
 
     short_sides: tuple[int, ...]
@@ -158,27 +77,64 @@ class TransformSampler:
     masks: bool = False
     upend: float = 0.0
     ranges: PolicyRanges = POLICIES["none"]
+    turn: float = 0.0
+    iou_crop: float = 0.0
 
     @property
     def cached_sides(self) -> tuple[int, int]:
         """Short and long side in pixels that decoded images are kept at: the largest drawn, up to
         one and a half times the frame; beyond that they are enlarged.
         """
-        most = min(self.ranges.scales[1], CACHED_SCALE)
+        most = CACHED_SCALE if self.iou_crop else min(self.ranges.scales[1], CACHED_SCALE)
         return round(max(self.short_sides) * most), round(self.long_side * most)
 
-    def sample(self, height: int, width: int, seed: int) -> SampledTransform:
-        """Draw for an image of a height and width in pixels; `seed` alone decides."""
+    def sample(
+        self, height: int, width: int, seed: int, boxes: Tensor | None = None
+    ) -> SampledTransform:
+        """Draw for an image.
+
+        Args:
+            height, width: of the image in pixels.
+            seed: decides alone.
+            boxes: of its objects, [N, 4] as x1, y1, x2, y2 in pixels; None: there is no crop around
+                objects.
+        """
         generator = torch.Generator().manual_seed(seed)
         index = int(torch.randint(len(self.short_sides), (), generator=generator))
         flipped = float(torch.rand((), generator=generator)) < self.flip
         drawn = torch.rand(9, generator=generator, dtype=torch.float64).tolist()
-        size = resized_size(height, width, self.short_sides[index], self.long_side)
-        resized, offset = size, (0, 0)
+        frame = resized_size(height, width, self.short_sides[index], self.long_side)
+        turns = self._turns(torch.rand(2, generator=generator, dtype=torch.float64).tolist())
+        own = (width, height) if turns % 2 else (height, width)
+        if boxes is not None:
+            boxes = turned_boxes(boxes, (height, width), turns)
+        crop = self._crop(own, boxes, generator)
+        place = cropped(frame, own, crop) if crop else self._place(frame, own, turns, drawn)
+        return SampledTransform(
+            frame,
+            flipped,
+            place.size[::-1] if turns % 2 else place.size,
+            place.offset,
+            drawn[0] < self.upend,
+            self._colors(drawn[5:]),
+            turns,
+            place.window,
+        )
+
+    def _crop(self, own: Pair, boxes: Tensor | None, generator: torch.Generator) -> Crop | None:
+        if boxes is None or float(torch.rand((), generator=generator)) >= self.iou_crop:
+            return None
+        return draw_crop(own, boxes, int(torch.randint(2**62, (), generator=generator)))
+
+    def _place(self, frame: Pair, own: Pair, turns: int, drawn: list[float]) -> Placement:
+        """The whole image, perhaps at another scale."""
+        place = fitted(frame, own) if turns % 2 else Placement(frame)
         if drawn[1] < self.ranges.jittered:
-            resized, offset = _jittered(size, self.ranges.scales, drawn[2:5])
-        colors = self._colors(drawn[5:])
-        return SampledTransform(size, flipped, resized, offset, drawn[0] < self.upend, colors)
+            return jittered(frame, place.size, self.ranges.scales, drawn[2:5])
+        return place
+
+    def _turns(self, drawn: list[float]) -> int:
+        return 1 + int(3 * drawn[1]) if drawn[0] < self.turn else 0
 
     def _colors(self, drawn: list[float]) -> Colors:
         share, hue = self.ranges.colors, self.ranges.hue
@@ -186,20 +142,6 @@ class TransformSampler:
             return UNCHANGED
         brightness, contrast, saturation = (1 + share * (2 * number - 1) for number in drawn[:3])
         return Colors(brightness, contrast, saturation, hue * (2 * drawn[3] - 1))
-
-
-def _jittered(
-    size: tuple[int, int], scales: tuple[float, float], drawn: list[float]
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A scale, evenly in logarithms, and a place in the frame, evenly: size and offset."""
-    low, high = scales
-    scale = low * (high / low) ** drawn[0]
-    height, width = (max(1, round(side * scale)) for side in size)
-    offsets = [
-        round((frame - side) * place)
-        for frame, side, place in zip(size, (height, width), drawn[1:], strict=True)
-    ]
-    return (height, width), (offsets[0], offsets[1])
 
 
 def train_transforms(recipe: Recipe) -> TransformSampler:
@@ -215,6 +157,8 @@ def train_transforms(recipe: Recipe) -> TransformSampler:
         masks=True,
         upend=recipe.vertical_flip,
         ranges=POLICIES[recipe.augmentation],
+        turn=recipe.quarter_turns,
+        iou_crop=recipe.iou_crop,
     )
 
 

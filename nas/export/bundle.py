@@ -5,6 +5,7 @@ backbone.py            plain torch and torchvision
 backbone.safetensors   its weights
 detector.yaml          what rebuilds the detector
 detector.safetensors   weights of the whole detector
+last.safetensors       those of its last epoch, where the best one's and these were kept
 backbone.onnx          for any batch and image size
 detector.onnx          one image of any size, FCOS and Faster R-CNN
 mmdet_config.py        for mmdetection 3
@@ -22,6 +23,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from nas.artifacts.paths import LAST_WEIGHTS
 from nas.config.parsing import parse_model, read_yaml
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
@@ -54,6 +56,7 @@ ONNX_FILES = (
     "backbone.onnx",
     "detector.onnx",
 )  # where their packages are installed, and the detector can be
+OPTIONAL_FILES = (*ONNX_FILES, LAST_WEIGHTS)
 BACKBONE_PREFIX = "backbone.backbone."
 READ_FORMATS = (1, FORMAT)  # 1 had no manifest, no ONNX and nothing for mmdetection
 
@@ -64,7 +67,8 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     Args:
         folder: a new or empty folder, or that of an older bundle, which is replaced.
         trained: the candidate.
-        weights: safetensors file with the weights of the detector.
+        weights: safetensors file with the weights of the detector; those of its last epoch lie
+            beside it where they were kept too.
         onnx: write the ONNX files too, each compared with the network; takes up to a minute.
 
     Returns:
@@ -77,6 +81,8 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     check_target(folder)
     with atomic_folder(folder) as partial:
         statistics = _write_weights(partial, _read_weights(weights))
+        if (last := weights.parent / LAST_WEIGHTS).exists():
+            (partial / LAST_WEIGHTS).write_bytes(save(_read_weights(last)))
         (partial / "backbone.py").write_text(backbone_source(trained.layout))
         _write_yaml(partial / "backbone.yaml", _backbone_description(trained, statistics))
         _write_yaml(partial / "detector.yaml", _detector_description(trained))
@@ -103,7 +109,7 @@ def check_target(folder: Path, flag: str = "--out") -> None:
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{flag} {str(folder)!r} is a file; name a folder")
     strangers = (
-        sorted({entry.name for entry in folder.iterdir()} - {*FILES, *ONNX_FILES})
+        sorted({entry.name for entry in folder.iterdir()} - {*FILES, *OPTIONAL_FILES})
         if folder.exists()
         else []
     )

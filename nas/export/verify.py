@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nas.artifacts.paths import LAST_WEIGHTS
 from nas.errors import BundleError
 from nas.export.bundle import backbone_weights, read_bundle
 from nas.export.description import Trained
@@ -104,6 +105,10 @@ def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check
     ):
         raise BundleError("backbone.safetensors has other weights than detector.safetensors")
     yield Check("backbone.safetensors", True, "the detector's weights")
+    if LAST_WEIGHTS in names:
+        if set(load_file(folder / LAST_WEIGHTS)) != set(detector.state_dict()):
+            raise BundleError(f"{LAST_WEIGHTS} has other tensors than detector.safetensors")
+        yield Check(LAST_WEIGHTS, True, "the detector's tensors")
     yield _same_elsewhere(folder, detector, "backbone.py", _BACKBONE, times=2)
     if find_spec("mmengine"):
         yield _same_elsewhere(folder, detector, "mmdet_config.py", _MMENGINE)

@@ -19,11 +19,26 @@ def set_drop_path_(network: nn.Module, rate: float) -> None:
         network: whose Swin blocks and bottlenecks are counted alike, in order of depth; new.
         rate: 0 to 1; 0 changes nothing.
     """
-    blocks = [module for module in network.modules() if isinstance(module, (SwinBlock, Bottleneck))]
+    blocks = blocks_of(network)
     for number, block in enumerate(blocks if rate else []):
-        block.drop_path = rate * number / max(1, len(blocks) - 1)
-        if isinstance(block, Bottleneck):
-            block.bn3.register_forward_hook(partial(_without_branch, block.drop_path))
+        drop_branch_(block, rate * number / max(1, len(blocks) - 1))
+
+
+def blocks_of(network: nn.Module) -> list[SwinBlock | Bottleneck]:
+    """The Swin blocks and bottlenecks of a network, in order of depth."""
+    return [block for block in network.modules() if isinstance(block, (SwinBlock, Bottleneck))]
+
+
+def drop_branch_(block: SwinBlock | Bottleneck, share: float) -> None:
+    """Let one block be left out of an image in training with probability `share`, in place.
+
+    Args:
+        block: a new Swin block or bottleneck.
+        share: 0 to 1.
+    """
+    block.drop_path = share
+    if isinstance(block, Bottleneck):
+        block.bn3.register_forward_hook(partial(_without_branch, share))
 
 
 def _without_branch(share: float, norm: nn.Module, inputs: object, branch: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ What one costs, for inputs of one shape, has to be found out once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,12 @@ from nas.models.backbones.resnet_stage import bottleneck, bottleneck_dims
 from nas.models.backbones.stems import make_stem
 from nas.models.backbones.swin_stage import PatchMerging, SwinBlock, SwinDims, swin_dims
 from nas.models.detectors import DETECTORS
+from nas.models.drop_path import blocks_of, drop_branch_
 from nas.models.necks.pyramid import make_neck
 from search_spaces.layout import Layout
 
 SMALLEST = Layout.parse("C1-C1-C1-C1@4")  # for heads, which do not depend on the backbone
+ANY_SHARE = 0.5  # of the images that a branch is left out of: none costs more than another
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Segment:
     build: Callable[[], nn.Module] = field(compare=False)
 
 
-def backbone_segments(layout: Layout, node: Node, *, trained: bool = True) -> list[Segment]:
+def backbone_segments(
+    layout: Layout, node: Node, *, trained: bool = True, drop_path: bool = False
+) -> list[Segment]:
     """The segments, in order, that one step of a layout's backbone runs; none for the identity
     behind a C stage.
 
@@ -49,6 +53,8 @@ def backbone_segments(layout: Layout, node: Node, *, trained: bool = True) -> li
         layout: the backbone.
         node: one of its `layout_graph`.
         trained: whether its parameters get gradients.
+        drop_path: whether the branches of all blocks but the backbone's first are left out of some
+            images; how often makes no difference to what they cost.
     """
     if node.kind == "stem":
         key = (layout.stem, node.width, layout.norm)
@@ -57,8 +63,9 @@ def backbone_segments(layout: Layout, node: Node, *, trained: bool = True) -> li
     if node.kind == "join":
         return [Segment(part, ("join",), DenseJoin)]
     if node.kind == "stage":
-        segments = _conv_blocks if layout.stages[node.stage].kind == "C" else _swin_blocks
-        return segments(part, layout, node)
+        blocks = _conv_blocks if layout.stages[node.stage].kind == "C" else _swin_blocks
+        segments = blocks(part, layout, node)
+        return _with_drop_path(segments, node) if drop_path else segments
     if layout.stages[node.stage].kind == "C":
         return []
     return [Segment(part, ("norm", node.width, trained), lambda: _norm(node.width, trained))]
@@ -100,6 +107,22 @@ def _swin_blocks(part: str, layout: Layout, node: Node) -> list[Segment]:
         for dims in swin_dims(width, depth, heads, layout.window, layout.mlp_ratio)
     ]
     return [merging, *blocks] if node.stride == 2 else blocks
+
+
+def _with_drop_path(segments: list[Segment], node: Node) -> list[Segment]:
+    """The segments of a stage, the blocks among them left out of some images."""
+    first = node.stage == 0 or segments[0].key[0] == "merging"  # the backbone's first block stays
+    return [*segments[:first], *map(_dropped, segments[first:])]
+
+
+def _dropped(segment: Segment) -> Segment:
+    def build() -> nn.Module:
+        module = segment.build()
+        for block in blocks_of(module):
+            drop_branch_(block, ANY_SHARE)
+        return module
+
+    return replace(segment, key=(*segment.key, "drop_path"), build=build)
 
 
 def _swin(dims: SwinDims) -> nn.Module:

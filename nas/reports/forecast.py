@@ -76,7 +76,7 @@ class SearchForecast:
         candidates_per_gpu: how many share a GPU; None without GPUs.
         measured_side_by_side: processes that measured at the same time, as trainings will run.
         steps_per_epoch: training steps.
-        scored_images_per_epoch: validation images.
+        scored_images_per_epoch: validation images, all scored after each epoch that is.
         epochs_are_a_limit: the schedule ends by itself; epochs and times are the most it can take.
         small, median, large: layouts of the space whose epoch is the quickest, the median and the
             slowest.

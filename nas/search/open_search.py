@@ -118,7 +118,7 @@ def _create_or_load(
         load_if_exists=True,
         directions=directions(spec.search.objectives),
     )
-    warmup = spec.recipe.warmup_epochs(facts.train_images)
+    warmup = spec.recipe.unjudged_epochs(facts.train_images)
     at_cost_in = budget if spec.search.prune_at == "cost" else None
     pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in)
     return CandidateStudy(spec.study, storage, pruner=pruner)

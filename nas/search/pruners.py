@@ -25,17 +25,18 @@ MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin wi
 
 
 def make_pruner(
-    name: str, warmup_epochs: int, epochs: int, at_cost_in: Budget | None = None
+    name: str, unjudged_epochs: int, epochs: int, at_cost_in: Budget | None = None
 ) -> BasePruner:
     """Make the Optuna pruner of a name.
 
     Args:
         name: one of `nas.config.choices.PrunerName`.
-        warmup_epochs: epochs with a rising learning rate, in which no candidate is stopped.
+        unjudged_epochs: epochs with a rising learning rate, and those after them without a score,
+            in which no candidate is stopped.
         epochs: that a candidate is trained for, at most.
         at_cost_in: compare at equal cost, in a search with this budget; None: at equal epochs.
     """
-    first = warmup_epochs + 1
+    first = unjudged_epochs + 1
     if name == "hyperband":
         resources = {"min_resource": min(first, epochs), "max_resource": epochs}
         return (

@@ -42,8 +42,8 @@ TRIAL: dict[str, str] = {
     "fps": "images a second of the detector alone, in evaluation",
     "epochs": "how many epochs have been trained",
     "kept_epoch": "the epoch whose weights are kept and whose scores the trial has: the last one, "
-    "or with `recipe.keep: best` the one with the highest mAP on the validation split, which chose "
-    "it",
+    "or with `recipe.keep: best` and `best_and_last` the one with the highest mAP on the "
+    "validation split, which chose it",
     "train_s": "seconds of training, evaluation not counted",
     "gpu_s": "seconds on the worker, evaluation included, times the share of GPUs that the trial "
     "has; 0 on the CPU",

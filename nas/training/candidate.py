@@ -28,7 +28,7 @@ from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, loading, make_loader
 from nas.data.dataset import DetectionItem
-from nas.data.samplers import AspectRatioBatchSampler, DistributedBatchSampler, EvalBatchSampler
+from nas.data.samplers import DistributedBatchSampler, EvalBatchSampler, training_order
 from nas.data.splits import Splits
 from nas.data.transforms import TransformSampler, eval_transforms, train_transforms
 from nas.evaluation.coco import evaluate
@@ -125,12 +125,13 @@ def train_candidate(
     on_step: OnStep | None = None,
 ) -> Iterator[EpochReport]:
     """Train from scratch, from the recipe's weights, or from the checkpoint in `candidate.folder`;
-    report after each epoch.
+    report after each epoch that is scored.
 
     A run that had a checkpoint repeats the report of its last epoch first, in case nobody heard it.
-    The weights are in `detector.safetensors` when the last report comes; `log.jsonl` has a line for
-    every epoch that was trained, repeated ones too; `reports.jsonl` and `curves.csv` have every
-    epoch once; `detections` has a few drawn images of the last one.
+    The weights are in `detector.safetensors` when the last report comes, with `keep: best_and_last`
+    those of the last epoch in `last.safetensors`; `log.jsonl` has a line for every epoch that was
+    trained, repeated ones too; `reports.jsonl` and `curves.csv` have every scored epoch once;
+    `detections` has a few drawn images of the last one.
 
     Raises:
         NonFiniteLoss: training diverged; the last checkpoint stays.
@@ -174,6 +175,7 @@ def begin(
         candidate.checkpoint_s,
         candidate.recipe.ema,
     )
+    run.keeps_last = candidate.recipe.keep == "best_and_last"
     report = run.resume()
     if not report and not run.begun:
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
@@ -195,8 +197,8 @@ class CandidateEpochs(Epochs[EpochReport]):
     ) -> None:
         super().__init__(run, candidate.recipe, device, on_step)
         self.splits, self.cache_bytes = splits, candidate.cache_bytes
-        self.order = AspectRatioBatchSampler(
-            splits.train.images, self.recipe.images_at_once(run.world.size), candidate.seed
+        self.order = training_order(
+            splits.train, self.recipe, self.recipe.images_at_once(run.world.size), candidate.seed
         )
         self.batches = self._loader(
             splits.train,
@@ -235,7 +237,7 @@ class CandidateEpochs(Epochs[EpochReport]):
         """The best epoch so far, for a report: this one, with `metrics`, or that of the report
         before.
         """
-        if self.recipe.keep != "best":
+        if self.recipe.keep == "last":
             return {}
         before = self.run.progress.report and EpochReport.from_dict(self.run.progress.report)
         if before and before.best and (before.best.map or 0.0) > (metrics.map or 0.0):

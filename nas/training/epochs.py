@@ -56,7 +56,17 @@ class Epochs(ABC, Generic[Kind]):
         """
 
     def next(self) -> Kind:
-        """Train the epoch after those that the run has done, and report it."""
+        """Train the epochs after those that the run has done, up to the first that is scored, and
+        report that.
+        """
+        loss, lr = self._train()
+        while not self.recipe.scores(self.run.epoch + 1):
+            self.run.end_unscored_epoch()
+            loss, lr = self._train()
+        return self.score(loss, lr)
+
+    def _train(self) -> tuple[float, float]:
+        """Train an epoch: its mean loss and its last learning rate."""
         loss, lr = self.run.train(
             self.network, self.batches, self.order, self.recipe, on_step=self.on_step
         )
@@ -64,7 +74,7 @@ class Epochs(ABC, Generic[Kind]):
         if self.run.average:
             with self.run.scored_weights():
                 broadcast_buffers(self.run.network, self.run.world)
-        return self.score(loss, lr)
+        return loss, lr
 
     def has_converged(self, score: float) -> bool:
         """Tell the schedule the validation score of an epoch, a fraction, and ask whether that was
@@ -78,7 +88,7 @@ class Epochs(ABC, Generic[Kind]):
 
 
 def remaining_reports(epochs: Epochs[Kind], report: Kind | None) -> Iterator[Kind]:
-    """Train to the end, an epoch each time the next report is asked for.
+    """Train to the end, up to the next epoch that is scored each time a report is asked for.
 
     Args:
         epochs: of the run.

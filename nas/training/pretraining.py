@@ -154,7 +154,7 @@ def pretrain(
     on_step: OnStep | None = None,
 ) -> Iterator[PretrainingReport]:
     """Train from scratch, from the recipe's weights, or from the checkpoint in
-    `pretraining.folder`; report after each epoch.
+    `pretraining.folder`; report after each epoch that is scored.
 
     There is no calibration: what is to be fine-tuned is trained in the usual way. The weights are
     in `pretraining.out` when the last report comes. What was recorded, and what is repeated after

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.artifacts.history import append_report
-from nas.artifacts.paths import CHECKPOINT, LOG, WEIGHTS
+from nas.artifacts.paths import CHECKPOINT, LAST_WEIGHTS, LOG, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
 from nas.reports import EpochReport, Report
@@ -100,8 +100,8 @@ class Trainer(ABC, Generic[Kind]):
 
     @abstractmethod
     def keep_weights(self, report: Kind) -> None:
-        """Write what the run was made for, with the report of its epoch; the network has the
-        weights that were scored.
+        """Write what the run was made for, with the report of its epoch, one that keeps its weights
+        or the last; the network has the weights that were scored.
         """
 
     def resume(self) -> Kind | None:
@@ -115,10 +115,7 @@ class Trainer(ABC, Generic[Kind]):
             CandidateError: the checkpoint is of another run, or cannot be read.
         """
         resumed = load_checkpoint(
-            self.folder / CHECKPOINT,
-            self._parts,
-            key=self.key,
-            rank=self.world.rank,
+            self.folder / CHECKPOINT, self._parts, key=self.key, rank=self.world.rank
         )
         if not resumed:
             return None
@@ -127,12 +124,12 @@ class Trainer(ABC, Generic[Kind]):
         if not self.progress.report:
             return None
         report = self.kind.from_dict(self.progress.report)
-        if not self.progress.steps:  # perhaps killed before it had, or in another folder now
-            self._keep_weights_of(report)
+        if report.epoch == self.epoch and not self.progress.steps:
+            self._keep_weights_of(report)  # perhaps killed before it had, or in another folder now
         return report
 
     def _keep_weights_of(self, report: Kind) -> None:
-        if report.keeps and self.world.first:
+        if (report.keeps or report.last) and self.world.first:
             with self.scored_weights():
                 self.keep_weights(report)
 
@@ -265,16 +262,17 @@ class Trainer(ABC, Generic[Kind]):
         Returns:
             The report.
         """
-        self.progress.report, self.progress.steps = asdict(report), 0
-        self._losses = _no_losses()
-        self.epoch = report.epoch
-        if self.world.first:
-            append_report(
-                self.folder, report
-            )  # before the checkpoint: an epoch that is not saved comes again
-        self.save()
+        self.progress.report = asdict(report)
+        if self.world.first:  # before the checkpoint: an epoch that is not saved comes again
+            append_report(self.folder, report)
+        self.end_unscored_epoch()
         self._keep_weights_of(report)
         return report
+
+    def end_unscored_epoch(self) -> None:
+        """Keep an epoch that is over without a report: a checkpoint alone."""
+        self.epoch, self.progress.steps, self._losses = self.epoch + 1, 0, _no_losses()
+        self.save()
 
 
 def _no_losses() -> Tensor:
@@ -285,9 +283,17 @@ def _no_losses() -> Tensor:
 
 
 class CandidateTrainer(Trainer[EpochReport]):
-    """The run of a detector, whose weights stay in its folder."""
+    """The run of a detector, whose weights stay in its folder.
+
+    Attributes:
+        keeps_last: the weights of the last epoch stay beside those that are kept.
+    """
 
     kind = EpochReport
+    keeps_last = False
 
     def keep_weights(self, report: EpochReport) -> None:
-        save_weights(self.folder / WEIGHTS, self.network)
+        if report.keeps:
+            save_weights(self.folder / WEIGHTS, self.network)
+        if report.last and self.keeps_last:
+            save_weights(self.folder / LAST_WEIGHTS, self.network)

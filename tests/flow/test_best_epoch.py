@@ -12,7 +12,7 @@ from helpers.candidates import candidate, comparable, killed_and_resumed, part
 from safetensors.torch import load_file
 
 from nas.artifacts.history import read_reports
-from nas.artifacts.paths import DETECTIONS, WEIGHTS
+from nas.artifacts.paths import DETECTIONS, LAST_WEIGHTS, WEIGHTS
 from nas.data.coco import CocoSplit
 from nas.data.validation import check_split
 from nas.evaluation.coco import evaluate
@@ -126,7 +126,16 @@ def test_a_killed_run_keeps_the_same_best_epoch(
     killed_after: int,
 ):
     whole, killed = (
-        keeping(tmp_path / name, ema, checkpoint_s=0, augmentation="strong", drop_path=0.3)
+        keeping(
+            tmp_path / name,
+            ema,
+            checkpoint_s=0,
+            augmentation="strong",
+            drop_path=0.3,
+            quarter_turns=0.5,
+            repeat_threshold=0.9,
+            iou_crop=0.5,
+        )
         for name in ("whole", "killed")
     )
     expected = list(map(comparable, train_candidate(whole, *splits)))
@@ -173,3 +182,32 @@ def test_a_finished_run_leaves_its_best_weights_alone(
     before = (tmp_path / WEIGHTS).read_bytes()
     assert list(train_candidate(keeping(tmp_path, 0.5), *splits)) == reports[-1:]
     assert (tmp_path / WEIGHTS).read_bytes() == before
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_weights_of_the_last_epoch_are_kept_beside_those_of_the_best(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit], scored: list[Scored], ema: float
+):
+    best, both, last = (
+        keeping(tmp_path / keep, ema, keep) for keep in ("best", "best_and_last", "last")
+    )
+    reports = {made.folder: list(train_candidate(made, *splits)) for made in (best, both, last)}
+    assert list(map(comparable, reports[both.folder])) == list(
+        map(comparable, reports[best.folder])
+    )
+    assert reports[both.folder][-1].kept_epoch == 2
+    assert (both.folder / WEIGHTS).read_bytes() == (best.folder / WEIGHTS).read_bytes()
+    assert (both.folder / LAST_WEIGHTS).read_bytes() == (last.folder / WEIGHTS).read_bytes()
+    assert not (best.folder / LAST_WEIGHTS).exists()
+    assert not (last.folder / LAST_WEIGHTS).exists()
+    (both.folder / LAST_WEIGHTS).unlink()  # as if it had been killed before it wrote them
+    list(train_candidate(both, *splits))
+    assert (both.folder / LAST_WEIGHTS).read_bytes() == (last.folder / WEIGHTS).read_bytes()
+
+
+def test_the_last_epoch_is_kept_where_it_is_the_best_too(
+    tmp_path: Path, splits: tuple[CocoSplit, CocoSplit]
+):
+    recipe = {"keep": "best_and_last", "epochs": 1}
+    list(train_candidate(keeping(tmp_path, 0.0, **recipe), *splits))
+    assert (tmp_path / LAST_WEIGHTS).read_bytes() == (tmp_path / WEIGHTS).read_bytes()

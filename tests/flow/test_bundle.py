@@ -16,11 +16,19 @@ import torch
 import yaml
 from helpers.commands import Json, Run, run_here
 from helpers.studies import trained_search
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from nas.artifacts.paths import LAST_WEIGHTS, WEIGHTS
 from nas.errors import UserError
 from nas.export.backbone_source import backbone_source
-from nas.export.bundle import FILES, ONNX_FILES, read_bundle, read_description
+from nas.export.bundle import (
+    FILES,
+    ONNX_FILES,
+    read_bundle,
+    read_description,
+    write_bundle,
+)
+from nas.export.verify import verify
 from nas.models.backbones import build_backbone
 from nas.models.detectors import Detector
 from nas.search.search import Search
@@ -180,6 +188,22 @@ def test_the_other_trial_can_be_exported(study: Search, tmp_path: Path, nas_json
         == second.number
     )
     assert str(read_description(tmp_path / "b").layout) == second.user_attrs["layout"]
+
+
+def test_weights_of_the_last_epoch_come_along_where_they_were_kept(bundle: Path, tmp_path: Path):
+    weights, last = tmp_path / WEIGHTS, tmp_path / LAST_WEIGHTS
+    shutil.copy(bundle / WEIGHTS, weights)
+    state = {name: tensor + 1 for name, tensor in load_file(weights).items()}
+    save_file(state, last)
+    out, said = tmp_path / "both", read_description(bundle)
+    write_bundle(out, said, weights, onnx=False)
+    assert {entry.name for entry in out.iterdir()} == {*FILES, LAST_WEIGHTS}
+    written = load_file(out / LAST_WEIGHTS)
+    assert all(torch.equal(written[name], state[name]) for name in state)
+    assert LAST_WEIGHTS in [check.name for check in verify(out)[2]]
+    last.unlink()
+    write_bundle(out, said, weights, onnx=False)  # over a bundle that has them
+    assert {entry.name for entry in out.iterdir()} == set(FILES)
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,15 @@ def test_an_interruption_after_any_step_changes_nothing(tmp_path: Path, data: tu
     assert all(torch.equal(mine[name], yours[name]) for name in yours)
 
 
+def test_epochs_that_are_not_scored_change_nothing(tmp_path: Path, data: tuple):
+    classes, train, val = data
+    often, seldom = (asked(tmp_path / str(n), classes, eval_every=n) for n in (1, 2))
+    expected = list(map(comparable, pretrain(often, train, val)))
+    assert list(map(comparable, pretrain(seldom, train, val))) == expected[1:]
+    mine, yours = load_file(seldom.out), load_file(often.out)
+    assert all(torch.equal(mine[name], yours[name]) for name in yours)
+
+
 def test_a_file_that_cannot_be_written_is_written_later(
     tmp_path: Path, data: tuple, monkeypatch: pytest.MonkeyPatch
 ):

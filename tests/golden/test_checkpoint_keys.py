@@ -138,6 +138,10 @@ LATER = {
     "least_steps": 10,
     "keep": "best",
     "ema": 0.9,
+    "quarter_turns": 0.5,
+    "repeat_threshold": 0.1,
+    "eval_every": 2,
+    "iou_crop": 0.5,
 }
 
 

@@ -18,6 +18,7 @@ from nas.models.detectors import Detector, build_detector
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.recorder import RELEASED, Recorder
 from nas.profiling.memory.training_step import Training
+from nas.profiling.segments import ANY_SHARE
 from nas.training.loop import train_epoch
 from nas.training.network import prepare_network
 from nas.training.optimizer import make_optimizer
@@ -113,6 +114,7 @@ def _recipe(training: Training) -> Recipe:
         optimizer=training.optimizer,
         checkpointing=training.checkpointing,
         channels_last=training.channels_last,
+        drop_path=ANY_SHARE if training.drop_path else 0.0,
     )
 
 

@@ -39,6 +39,7 @@ class Training:
         accumulates: several batches make one step, so that gradients are there during the forward
             pass.
         average: a moving average of the weights is kept beside them.
+        drop_path: branches of the backbone are left out of some images.
         cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
             there.
     """
@@ -51,6 +52,7 @@ class Training:
     channels_last: bool = False
     accumulates: bool = False
     average: bool = False
+    drop_path: bool = False
     cuda: bool = True
 
 
@@ -104,7 +106,8 @@ class _Step:
         values, maps = {IMAGES: images}, []
         for node in layout_graph(layout):
             trained = node.kind != "norm" or node.stage >= first_map
-            segments = backbone_segments(layout, node, trained=trained)
+            dropped = self.training.drop_path
+            segments = backbone_segments(layout, node, trained=trained, drop_path=dropped)
             inputs, released = (
                 [values[name] for name in names] for names in (node.inputs, node.releases)
             )

@@ -57,9 +57,8 @@ def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: 
         UserError: an image cannot be read.
     """
     device = torch.device(candidate.device)
-    recipe = candidate.recipe.model_copy(
-        update={"epochs": 3}
-    )  # what the last one has more is left out
+    # Two epochs, both scored; what the last one has more is left out.
+    recipe = candidate.recipe.model_copy(update={"epochs": 3, "eval_every": 1})
     clock = _Clock(device)
     with (
         tempfile.TemporaryDirectory(prefix="scratch-nas-") as folder,

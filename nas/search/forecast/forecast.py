@@ -113,7 +113,7 @@ def forecast(
         candidates_per_gpu=slots.per_gpu,
         measured_side_by_side=slots.side_by_side,
         steps_per_epoch=work.steps,
-        scored_images_per_epoch=work.scored,
+        scored_images_per_epoch=len(splits.val.images),
         epochs_are_a_limit=spec.recipe.schedule == "saturate",
         small=small,
         median=median,
@@ -164,7 +164,7 @@ def _work(spec: SearchSpec, splits: Splits) -> Work:
     tested = len(splits.test.images) if splits.test else 0
     return Work(
         math.ceil(batches / (spec.recipe.batch // at_once)),
-        len(splits.val.images),
+        len(splits.val.images) * spec.recipe.scored_epochs / spec.recipe.epochs,
         tested,
         processes,
     )
@@ -215,7 +215,7 @@ def _totals(
 ) -> tuple[ForecastTotals, ForecastTotals]:
     """The whole search with the fewest and with the most epochs that the pruner may leave."""
     recipe, pruner = budget.spec.recipe, budget.spec.search.pruner
-    warmup = recipe.warmup_epochs(budget.facts.train_images)
+    warmup = recipe.unjudged_epochs(budget.facts.train_images)
     low, high = (
         _totals_at(
             epochs,

@@ -27,13 +27,13 @@ class Work:
 
     Args:
         steps: training steps of an epoch.
-        scored: images scored after every epoch.
+        scored: images scored in an epoch, on average.
         tested: images scored once, at the end.
         processes: that share the work, evenly as is assumed.
     """
 
     steps: int
-    scored: int
+    scored: float
     tested: int = 0
     processes: int = 1
 
@@ -117,14 +117,14 @@ def _fitted(sizes: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float
 
 
 def expected_epochs(
-    pruner: str, epochs: int, warmup_epochs: int, trials: int
+    pruner: str, epochs: int, unjudged_epochs: int, trials: int
 ) -> tuple[float, float]:
     """Mean epochs of a candidate that a pruner leaves, at least and at most.
 
     Args:
         pruner: `none`, `median` or `hyperband`, as `nas.search.pruners.make_pruner` sets it up.
         epochs: of the recipe.
-        warmup_epochs: that no candidate is stopped in.
+        unjudged_epochs: that no candidate is stopped in.
         trials: candidates in all.
 
     `none` trains them all. `hyperband` has an expectation (see `hyperband_epochs`). What `median`
@@ -132,7 +132,7 @@ def expected_epochs(
     may, at worst none. Where candidates are pruned at equal cost, Hyperband's are the epochs of a
     layout of median FLOPs.
     """
-    first = min(warmup_epochs + 1, epochs)
+    first = min(unjudged_epochs + 1, epochs)
     if pruner == "hyperband":
         expected = hyperband_epochs(epochs, first, trials)
         return expected, expected

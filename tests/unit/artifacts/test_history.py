@@ -10,7 +10,7 @@ import pytest
 from helpers.untrained import report
 
 from nas.artifacts.history import COLUMNS, append_report, read_reports
-from nas.artifacts.paths import CHECKPOINT, CURVES, REPORTS, WEIGHTS
+from nas.artifacts.paths import CHECKPOINT, CURVES, LAST_WEIGHTS, REPORTS, WEIGHTS
 from nas.artifacts.trial_files import TrialFiles
 from nas.reports import EpochReport
 
@@ -79,6 +79,7 @@ def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
     assert (heir.folder(3) / CHECKPOINT).read_bytes() == b"weights"
     assert (heir.folder(3) / WEIGHTS).read_bytes() == b"the best so far"
     assert read_reports(heir.folder(3)) == expected
+    (dead.folder(3) / LAST_WEIGHTS).write_bytes(b"of the last epoch")  # which its heir writes anew
     (heir.folder(3) / WEIGHTS).write_bytes(b"the best of all")
     heir.drop_checkpoints(3)
     assert [(folder / CHECKPOINT).exists() for folder in (dead.folder(3), heir.folder(3))] == [
@@ -86,4 +87,5 @@ def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
         False,
     ]
     assert not (dead.folder(3) / WEIGHTS).exists()
+    assert not (dead.folder(3) / LAST_WEIGHTS).exists()
     assert (heir.folder(3) / WEIGHTS).read_bytes() == b"the best of all"

@@ -83,6 +83,8 @@ def test_images_per_gpu_divide_each_share_of_the_batch(batch: int, processes: in
             {"recipe.max_size": 300},
             "max_size and train_sizes are for detectors; .* squares of image_size",
         ),
+        ({"recipe.iou_crop": 0.5}, "iou_crop is for detectors; pre-training has augment and flip"),
+        ({"recipe.keep": "best_and_last"}, "keep must be last in pre-training"),
         ({"recipe.augment": "hard"}, "recipe.augment must be 'light' or 'strong'; got 'hard'"),
         ({"recipe.label_smoothing": 1}, "recipe.label_smoothing must be less than 1; got 1"),
         ({"recipe.lable_smoothing": 0}, "did you mean 'label_smoothing'"),

@@ -266,3 +266,24 @@ def test_a_recipe_file_may_say_how_it_is_calibrated(tmp_path: Path):
 def test_warmup_in_epochs(steps: int, images: int, epochs: int):
     recipe = Recipe(epochs=9, image_size=64, batch=10, lr=1, warmup_steps=steps)
     assert recipe.warmup_epochs(images) == epochs
+
+
+def test_epochs_that_are_scored():
+    recipe = Recipe(epochs=8, image_size=64, batch=10, lr=1, eval_every=3)
+    assert [epoch for epoch in range(1, 9) if recipe.scores(epoch)] == [3, 6, 8]
+    for every in range(1, 12):
+        seldom = recipe.model_copy(update={"eval_every": every})
+        assert seldom.scored_epochs == sum(seldom.scores(epoch) for epoch in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "every", "epochs"), [(0, 1, 0), (2, 1, 2), (0, 3, 2), (2, 3, 2), (3, 3, 5)]
+)
+def test_no_candidate_is_judged_before_its_first_score_after_the_warmup(
+    warmup: int, every: int, epochs: int
+):
+    keys = {"warmup_steps": 10 * warmup, "eval_every": every}
+    recipe = Recipe(epochs=9, image_size=64, batch=10, lr=1, **keys)
+    assert recipe.warmup_epochs(100) == warmup
+    assert recipe.unjudged_epochs(100) == epochs
+    assert recipe.scores(epochs + 1)

@@ -18,6 +18,7 @@ from nas.config.choices import Checkpointing, Precision
 from nas.config.sections import DetectorSpec
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.detectors import build_detector
+from nas.models.drop_path import set_drop_path_
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.head import bounded_loss
@@ -154,6 +155,20 @@ def test_500_boxes_an_image(detector: str):
     assert predicted == pytest.approx(counted, rel=0.01)
 
 
+@pytest.mark.parametrize("checkpointing", get_args(Checkpointing))
+@pytest.mark.parametrize("text", ["C2-C1-T2-T1@16", "T1-T1-T2-C2@16"])
+def test_branches_that_are_left_out(text: str, checkpointing: str):
+    """A copy of a branch lives for a moment; what stays is a number for each image."""
+    spec = DetectorSpec(name="fcos", **TINY)
+    plain, dropping = (
+        Training((4, 3, 160, 224), 10, checkpointing=checkpointing, drop_path=drop_path, cuda=False)
+        for drop_path in (False, True)
+    )
+    predicted, counted = predicted_and_counted(text, spec, dropping)
+    assert predicted == pytest.approx(counted, rel=0.01)
+    assert predicted >= predict_memory(Layout.parse(text), spec, 3, plain).peak_bytes
+
+
 CASCADES = [
     ("C1-C1-T2-T1@16", (2, 3, 160, 224), {**TINY, "regions": 128}),
     ("T1-C1-T1-C1@16", (1, 3, 160, 160), {**TINY, "regions": 256}),
@@ -221,6 +236,7 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
         network = build_detector(layout, spec, 3).train()
         images = torch.empty(training.batch_shape)
     kernels = CudaKernels(autocast=training.precision == "bf16")
+    set_drop_path_(network, 0.5 if training.drop_path else 0.0)
     checkpoint_blocks(
         network, training.checkpointing, lambda: CudaKernels(autocast=training.precision == "bf16")
     )
@@ -259,6 +275,7 @@ def full_trace(layout: Layout, spec: DetectorSpec, training: Training) -> int:
             for precision in get_args(Precision)
         ),
         {"accumulates": True},
+        {"drop_path": True},
     ],
     ids=str,
 )

@@ -63,7 +63,7 @@ def train(study: optuna.Study, flops: int, scores: Sequence[float]) -> int:
 def test_pruners_judge_nothing_in_the_warmup(name: str, at: str, budget: Budget):
     flops = 3 * round(typical_flops(budget))  # the warm-up alone costs more than the first rung
     pruner = make_pruner(
-        name, warmup_epochs=2, epochs=9, at_cost_in=budget if at == "cost" else None
+        name, unjudged_epochs=2, epochs=9, at_cost_in=budget if at == "cost" else None
     )
     stopped = []
     for number in range(12):  # of all brackets
@@ -82,7 +82,7 @@ def test_at_equal_flops_both_settings_decide_alike(name: str, budget: Budget):
     curves = [[draw.random() * epoch for epoch in range(1, epochs + 1)] for _ in range(60)]
     spent = []
     for setting in (None, budget):
-        pruner = make_pruner(name, warmup_epochs=0, epochs=epochs, at_cost_in=setting)
+        pruner = make_pruner(name, unjudged_epochs=0, epochs=epochs, at_cost_in=setting)
         study = optuna.create_study(direction="maximize", pruner=pruner, study_name="alike")
         spent.append([train(study, round(typical_flops(budget)), curve) for curve in curves])
     assert spent[0] == spent[1]
@@ -247,7 +247,7 @@ def test_rungs_of_hyperband_at_equal_cost():
 
 
 def test_hyperband_stops_the_worst_early_and_spends_less():
-    pruner = make_pruner("hyperband", warmup_epochs=0, epochs=9)
+    pruner = make_pruner("hyperband", unjudged_epochs=0, epochs=9)
     # The name decides which trial falls into which bracket.
     study = optuna.create_study(direction="maximize", pruner=pruner, study_name="brackets")
     spent = {

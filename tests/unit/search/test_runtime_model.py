@@ -105,15 +105,21 @@ def test_equal_candidates_run_in_rounds():
 
 
 def epochs_under(
-    pruner: optuna.pruners.BasePruner, name: str, scores: list[float], epochs: int
+    pruner: optuna.pruners.BasePruner,
+    name: str,
+    scores: list[float],
+    epochs: int,
+    every: int = 1,
 ) -> list[int]:
-    """Trains candidates with these scores one after the other, as `nas.search.search` does: the
-    last report ends a trial.
+    """Trains candidates with these scores one after the other, as `nas.search.search` does: every
+    `every` epochs a report, and the last one ends a trial.
     """
     study, trained = optuna.create_study(study_name=name, direction="maximize", pruner=pruner), []
     for score in scores:
         trial = study.ask()
         for epoch in itertools.count(1):
+            if epoch % every and epoch < epochs:
+                continue
             trial.report(score, epoch)
             if epoch == epochs:
                 study.tell(trial, score)
@@ -131,16 +137,29 @@ def test_without_a_pruner_all_epochs_are_trained():
 
 
 @pytest.mark.parametrize(
-    ("trials", "epochs", "warmup"), [(40, 9, 0), (40, 8, 1), (24, 27, 0), (5, 3, 0), (40, 2, 4)]
+    ("trials", "epochs", "unjudged", "every"),
+    [
+        (40, 9, 0, 1),
+        (40, 8, 1, 1),
+        (24, 27, 0, 1),
+        (5, 3, 0, 1),
+        (40, 2, 4, 1),
+        (40, 20, 1, 2),
+        (40, 20, 5, 3),
+    ],
 )
-def test_hyperband_against_optuna(trials: int, epochs: int, warmup: int):
+def test_hyperband_against_optuna(trials: int, epochs: int, unjudged: int, every: int):
     draw, trained = random.Random(0), list[float]()
     for repetition in range(12):
         scores = [draw.random() for _ in range(trials)]
         trained += epochs_under(
-            make_pruner("hyperband", warmup, epochs), f"study {repetition}", scores, epochs
+            make_pruner("hyperband", unjudged, epochs),
+            f"study {repetition}",
+            scores,
+            epochs,
+            every,
         )
-    low, high = expected_epochs("hyperband", epochs, warmup, trials)
+    low, high = expected_epochs("hyperband", epochs, unjudged, trials)
     assert low == high
     assert low == pytest.approx(statistics.fmean(trained), rel=0.15)
 

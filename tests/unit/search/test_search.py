@@ -9,7 +9,7 @@ import pytest
 from helpers.untrained import FACTS, Driver, report
 from optuna.trial import TrialState
 
-from nas.artifacts.paths import CHECKPOINT, DETECTIONS, WEIGHTS
+from nas.artifacts.paths import CHECKPOINT, DETECTIONS, LAST_WEIGHTS, WEIGHTS
 from nas.errors import StudyError
 from nas.search.budget import Budget
 from nas.study import schema as attributes
@@ -328,14 +328,14 @@ def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
     for value in (0.3, 0.1, 0.4, 0.2):
         assignment = driver.study.ask()
         assignment.folder.mkdir(parents=True)
-        for name in (CHECKPOINT, WEIGHTS):
+        for name in (CHECKPOINT, WEIGHTS, LAST_WEIGHTS):
             (assignment.folder / name).touch()
         (assignment.folder / DETECTIONS).mkdir()
         (assignment.folder / DETECTIONS / "1.png").touch()
         folders.append(assignment.folder)
         for epoch in (1, 2):
             driver.study.report(assignment.number, report(value, epoch))
-    for kept in (WEIGHTS, DETECTIONS, f"{DETECTIONS}/1.png"):
+    for kept in (WEIGHTS, LAST_WEIGHTS, DETECTIONS, f"{DETECTIONS}/1.png"):
         assert [(folder / kept).exists() for folder in folders] == [True, False, True, False]
     assert not any((folder / CHECKPOINT).exists() for folder in folders)
     assert driver.trial(2).user_attrs["checkpoint"] == str(folders[2] / WEIGHTS)
