@@ -129,6 +129,7 @@ def test_a_later_key_counts_where_it_differs_from_its_default():
     assert len({key(), key(mixup=0.9), key(views=(1,)), key(mixup=0.9, views=(1,))}) == 4
 
 
+LATER_OF_DETECTORS = {"detections_per_image": 300, "score_threshold": 0.05, "nms_iou": 0.6}
 LATER = {
     "augmentation": "standard",
     "vertical_flip": 0.5,
@@ -151,3 +152,17 @@ def test_every_key_since_then_counts_where_it_is_used():
         keys.add(made.key.split()[1])
         assert list(identity(recipe)) == [*counted, name]
     assert len(keys) == 1 + len(LATER)
+
+
+def test_every_key_of_detectors_since_then_counts_where_it_is_used():
+    counted = DETECTOR.split()
+    assert [name for name in DetectorSpec.model_fields if name not in counted] == list(
+        LATER_OF_DETECTORS
+    )
+    keys = {CANDIDATES[0][-1]}
+    for name, value in LATER_OF_DETECTORS.items():
+        detector = DetectorSpec.model_validate({"name": "fcos", name: value})
+        made = Candidate(LAYOUT, detector, SHORT, GRADIENTS, 3, 0, Path("x"))
+        keys.add(made.key.split()[1])
+        assert list(identity(detector)) == [*counted, name]
+    assert len(keys) == 1 + len(LATER_OF_DETECTORS)

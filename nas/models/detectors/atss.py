@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nas.config.detections import DetectionLimits
 from nas.models.detectors.atss_loss import atss_losses, decode_boxes, encode_boxes, match
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.normalization import Losses
@@ -23,8 +24,12 @@ class Atss(DenseDetector):
     at each location, and whose positives follow from the overlaps of each object (section 3).
     """
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes, anchor_side=ANCHOR_SIDE, activation=nn.Identity())
+    def __init__(
+        self, backbone: PyramidBackbone, num_classes: int, limits: DetectionLimits
+    ) -> None:
+        super().__init__(
+            backbone, num_classes, limits, anchor_side=ANCHOR_SIDE, activation=nn.Identity()
+        )
         self.box_coder = _Deltas()
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
+from nas.config.detections import DetectionLimits
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.dense_head import PyramidAnchors
 from nas.models.detectors.normalization import Losses
@@ -59,10 +60,18 @@ class FasterRcnn(TwoStageDetector):
         regions: proposals of one image that are learnt from.
         roi_op: `align` (Mask R-CNN, section 3) or `pool` (Fast R-CNN, section 2.1), as in the
             paper's Table 1.
+        limits: which detections it gives.
     """
 
     def __init__(
-        self, backbone: PyramidBackbone, num_classes: int, *, hidden: int, regions: int, roi_op: str
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        *,
+        hidden: int,
+        regions: int,
+        roi_op: str,
+        limits: DetectionLimits,
     ) -> None:
         channels = backbone.out_channels
         proposals = region_proposals(channels)
@@ -75,16 +84,21 @@ class FasterRcnn(TwoStageDetector):
             batch_size_per_image=regions,
             positive_fraction=POSITIVE_SHARE,
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
-            score_thresh=0.05,
-            nms_thresh=0.6,
-            detections_per_img=100,
+            score_thresh=limits.score,
+            nms_thresh=limits.nms_iou,
+            detections_per_img=limits.count,
         )
         super().__init__(backbone, proposals, heads, BatchTransform())
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
         return cls(
-            backbone, num_classes, hidden=spec.hidden, regions=spec.regions, roi_op=spec.roi_op
+            backbone,
+            num_classes,
+            hidden=spec.hidden,
+            regions=spec.regions,
+            roi_op=spec.roi_op,
+            limits=spec.limits,
         )
 
     def predictors(self) -> list[nn.Conv2d | nn.Linear]:

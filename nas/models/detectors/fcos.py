@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas.config.detections import DetectionLimits
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.dense_head import centers_of
 from nas.models.detectors.fcos_loss import fcos_losses, match
@@ -26,8 +27,10 @@ class Fcos(DenseDetector):
     location to their four sides, in strides (section 3.1).
     """
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes, anchor_side=1, activation=F.relu)
+    def __init__(
+        self, backbone: PyramidBackbone, num_classes: int, limits: DetectionLimits
+    ) -> None:
+        super().__init__(backbone, num_classes, limits, anchor_side=1, activation=F.relu)
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
         strides = anchors[:, 2] - anchors[:, 0]

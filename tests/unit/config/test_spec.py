@@ -141,6 +141,14 @@ def test_paper_recipe():
         ({"recipe": "gone.yaml"}, "'gone.yaml' cannot be read"),
         ({"detector.name": "focs"}, "must be one of fcos, faster_rcnn, .*; got 'focs'"),
         ({"detector.channels": 40}, "multiple of 32; got 40"),
+        ({"detector.nms_iou": 0}, "detector.nms_iou must be greater than 0; got 0"),
+        ({"detector.score_threshold": 1}, "score_threshold must be less than 1; got 1"),
+        ({"detector.detections_per_image": 0}, "detections_per_image must be greater .* got 0"),
+        (
+            {"detector.name": "sparse_rcnn", "detector.nms_iou": 0.5},
+            "detector: nms_iou must be left out for sparse_rcnn, which has no non-maximum "
+            r"suppression \(fcos, .* have it\); got 0.5",
+        ),
         ({"search.sampler": "bayes"}, "must be one of gp, tpe, nsga2, random, grid"),
         ({"search.pruner": "halving"}, "must be one of none, median"),
         ({"search.trials": "many"}, "search.trials must be a valid integer"),
