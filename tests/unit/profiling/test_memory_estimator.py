@@ -431,6 +431,52 @@ def test_attention_keeps_its_output_and_one_number_a_query(bias: bool):
     assert (scores in sizes["cpu"]) == bias
 
 
+@pytest.mark.parametrize(
+    ("channels", "dtype", "fused"),
+    [
+        (20, "float32", True),
+        (22, "float32", False),
+        (24, "bfloat16", True),
+        (20, "bfloat16", False),
+    ],
+)
+def test_heads_that_the_cuda_kernel_refuses_keep_their_scores(
+    channels: int, dtype: str, fused: bool
+):
+    """Sizes by hand: scores of 2 x 3 x 50 x 50, in fp32 also where the inputs are bf16."""
+    query, key, value = (
+        torch.empty(
+            2, 3, 50, channels, device="meta", requires_grad=True, dtype=getattr(torch, dtype)
+        )
+        for _ in range(3)
+    )
+    bias = torch.empty(1, 3, 50, 50, device="meta", requires_grad=True, dtype=getattr(torch, dtype))
+    recorder = Recorder()
+    with recorder, CudaKernels(autocast=False):
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    gone = {slot for slot, size in recorder.events if size == RELEASED}
+    kept = [size for slot, size in recorder.events if slot not in gone]
+    assert (2 * 3 * 50 * 50 * 4 in kept) == (not fused)
+    del out
+
+
+def test_a_width_by_hand_whose_heads_are_refused_is_counted_so():
+    """A T stage of 88 channels has four heads of 22: more than one of 96, though narrower, by about
+    the scores of its two blocks.
+    """
+    spec, training = DetectorSpec(name="fcos", **TINY), Training((2, 3, 224, 224))
+    narrow, by_hand, wide = (
+        predict_memory(Layout.parse(f"T2-C1-C1-C1@{width}"), spec, 3, training).activations_bytes[
+            "stage_1"
+        ]
+        for width in (80, 88, 96)
+    )
+    windows, positions, heads = 2 * 8 * 8, 7 * 7, 4
+    scores = 2 * windows * heads * positions**2 * 4
+    assert by_hand > wide > narrow
+    assert by_hand - (narrow + wide) / 2 == pytest.approx(scores, rel=0.2)
+
+
 def test_the_papers_layouts_have_the_ratios_of_its_memory_column():
     # Table 2 prints 15.1, 10.6 and 15.8 for Faster R-CNN, 14.2, 9.8 and 14.4 for FCOS; its units
     # and what it includes are not stated, so compare ratios, which an independent estimate puts at
