@@ -25,7 +25,7 @@ from nas.models.backbones import build_backbone
 from nas.models.weights import load_backbone_weights
 from nas.planning.adaptation import BOXES_ONLY, adapt_to_data, plan_of
 from nas.profiling.flops import count_cost
-from nas.reports import DatasetSummary, EpochReport
+from nas.reports import DatasetSummary, EpochReport, calibration_warning
 from nas.study.provenance import public_spec
 from nas.training.candidate import Candidate, train_candidate
 from nas.utils.device import default_device
@@ -107,6 +107,8 @@ def _train(
         clear_curves(curves)
     candidate = Candidate.from_spec(layout, spec, facts, work, device=default_device())
     for report in train_candidate(candidate, *splits, on_step=callback.on_step):
+        if report.epoch == 1 and (warning := calibration_warning(report.calibration)):
+            callback.on_note(f"warning: {warning}")
         callback.on_report(report)
         write_curves(curves, read_reports(work), str(layout))
     return _describe(layout, spec, facts, report), splits.val
