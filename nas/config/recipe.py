@@ -98,6 +98,10 @@ class Recipe(ConfigModel):
         ema: decay of the moving average of the weights that is scored, kept and exported in place
             of the weights themselves; 0: no average. In the first steps it is smaller, (t - 1) /
             (t + 8) in step t.
+        frozen_stages: stages of the backbone, counted from the first and with the stem, that stay
+            as `weights` has them. Only with `weights`.
+        norm_eval: batch norms of the backbone use the running statistics of `weights` in training,
+            and leave them as they are, which few images at once do not spoil. Only with `weights`.
     """
 
     name: str = CUSTOM
@@ -135,6 +139,8 @@ class Recipe(ConfigModel):
     least_steps: Annotated[int, Field(ge=0), Since("0.2.0")] = 0
     keep: Annotated[KeptWeights, Field(title="keep"), Since("0.2.0")] = "last"
     ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
+    frozen_stages: Annotated[int, Field(ge=0, le=4), Since("0.2.0")] = 0
+    norm_eval: Annotated[bool, Since("0.2.0")] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -156,6 +162,15 @@ class Recipe(ConfigModel):
             raise ValueError(
                 f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got "
                 f"{self.weights!r}"
+            )
+        if self.weights is None and self.frozen_stages:
+            raise ValueError(
+                "frozen_stages must be 0 without weights, which its stages are to have; got "
+                f"{self.frozen_stages}"
+            )
+        if self.weights is None and self.norm_eval:
+            raise ValueError(
+                "norm_eval must be false without weights, whose statistics it uses; got true"
             )
         return self
 

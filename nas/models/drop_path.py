@@ -23,10 +23,12 @@ def set_drop_path_(network: nn.Module, rate: float) -> None:
     for number, block in enumerate(blocks if rate else []):
         block.drop_path = rate * number / max(1, len(blocks) - 1)
         if isinstance(block, Bottleneck):
-            block.bn3.register_forward_hook(partial(_without_branch, block.drop_path))
+            block.bn3.register_forward_hook(partial(_without_branch, block))
 
 
-def _without_branch(share: float, norm: nn.Module, inputs: object, branch: Tensor) -> Tensor:
-    """The third norm of a bottleneck is the end of its branch."""
-    kept: Tensor = stochastic_depth(branch, share, "row", norm.training)
+def _without_branch(block: Bottleneck, norm: object, inputs: object, branch: Tensor) -> Tensor:
+    """The third norm of a bottleneck is the end of its branch; it may run as in evaluation where
+    the block does not.
+    """
+    kept: Tensor = stochastic_depth(branch, block.drop_path, "row", block.training)
     return kept

@@ -7,7 +7,7 @@ What one costs, for inputs of one shape, has to be found out once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,15 @@ def backbone_segments(layout: Layout, node: Node, *, trained: bool = True) -> li
     if layout.stages[node.stage].kind == "C":
         return []
     return [Segment(part, ("norm", node.width, trained), lambda: _norm(node.width, trained))]
+
+
+def frozen(segment: Segment) -> Segment:
+    """Make the same segment without gradients for its parameters."""
+
+    def build() -> nn.Module:
+        return segment.build().requires_grad_(False)
+
+    return replace(segment, key=("frozen", *segment.key), build=build)
 
 
 def neck_segment(widths: tuple[int, ...], detector: DetectorSpec) -> Segment:

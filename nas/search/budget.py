@@ -152,5 +152,6 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
         checkpointing=recipe.checkpointing,
         channels_last=recipe.channels_last,
         average=recipe.ema > 0,
+        frozen_stages=recipe.frozen_stages,
         accumulates=recipe.batch > recipe.micro_batch_size,
     )

@@ -139,7 +139,10 @@ LATER = {
     "least_steps": 10,
     "keep": "best",
     "ema": 0.9,
+    "frozen_stages": 1,
+    "norm_eval": True,
 }
+NEEDS = {"frozen_stages", "norm_eval"}  # weights
 
 
 def test_every_key_since_then_counts_where_it_is_used():
@@ -147,7 +150,8 @@ def test_every_key_since_then_counts_where_it_is_used():
     assert [name for name in Recipe.model_fields if name not in counted] == list(LATER)
     keys = {CANDIDATES[0][-1]}
     for name, value in LATER.items():
-        recipe = Recipe.model_validate({**SHORT.model_dump(), name: value})
+        weights = "w.pt" if name in NEEDS else None
+        recipe = Recipe.model_validate({**SHORT.model_dump(), "weights": weights, name: value})
         made = Candidate(LAYOUT, DetectorSpec(name="fcos"), recipe, GRADIENTS, 3, 0, Path("x"))
         keys.add(made.key.split()[1])
         assert list(identity(recipe)) == [*counted, name]

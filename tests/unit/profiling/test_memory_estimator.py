@@ -201,6 +201,33 @@ def test_500_boxes_an_image_to_match():
     assert predicted == pytest.approx(counted + pyramid, rel=0.002)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("text", "detector", "checkpointing"),
+    [
+        ("C1-C1-T2-T1@16", "fcos", "none"),
+        ("T1-T1-T2-T1@16", "faster_rcnn", "none"),
+        ("T2-C1-T1-C1@32+dense=true+stem=dsod", "fcos", "none"),
+        ("C2-T1-T1-T1@32", "fcos", "full"),
+    ],
+)
+def test_frozen_stages(text: str, detector: str, checkpointing: Checkpointing, stages: int):
+    training = Training(
+        (2, 3, 160, 224),
+        boxes_per_image=10,
+        checkpointing=checkpointing,
+        frozen_stages=stages,
+        cuda=False,
+    )
+    spec = DetectorSpec(name=detector, **TINY)
+    predicted, counted = predicted_and_counted(text, spec, training)
+    assert predicted == pytest.approx(counted, rel=0.01)
+    whole = predict_memory(Layout.parse(text), spec, 3, Training((2, 3, 160, 224), cuda=False))
+    frozen = predict_memory(Layout.parse(text), spec, 3, training)
+    assert frozen.optimizer_bytes < whole.optimizer_bytes
+    assert frozen.parameters_bytes == whole.parameters_bytes
+
+
 @pytest.mark.parametrize("how", [{"accumulates": True}, {"average": True}, {"optimizer": "sgd"}])
 def test_accumulated_gradients_and_the_optimizers_states(how: dict):
     spec, shape = DetectorSpec(name="fcos", **TINY), (2, 3, 96, 128)
