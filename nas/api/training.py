@@ -29,7 +29,7 @@ from nas.reports import DatasetSummary, EpochReport, calibration_warning
 from nas.study.provenance import public_spec
 from nas.training.candidate import Candidate, train_candidate
 from nas.training.network import load_weights
-from nas.utils.device import default_device
+from nas.utils.device import default_device, tf32
 from nas.utils.files import ensure_writable
 from nas.utils.formatting import gib
 from search_spaces.layout import Layout
@@ -172,6 +172,7 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     trained, detector = read_bundle(bundle)
     chosen, device = sample(val), torch.device(default_device())
     loader = eval_loader(chosen, trained.recipe, device)
-    detections, _ = detect(detector.to(device), loader, chosen, device)
+    with tf32(trained.recipe.tf32, device):
+        detections, _ = detect(detector.to(device), loader, chosen, device)
     ensure_writable(curves / DETECTIONS)
     write_drawings(curves / DETECTIONS, chosen, detections)

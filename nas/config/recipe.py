@@ -102,6 +102,10 @@ class Recipe(ConfigModel):
             as `weights` has them. Only with `weights`.
         norm_eval: batch norms of the backbone use the running statistics of `weights` in training,
             and leave them as they are, which few images at once do not spoil. Only with `weights`.
+        tf32: whether GPUs that can (Ampere and later) round the factors of fp32 matrix products and
+            convolutions to the 10 bits of TF32, in training and in scoring: faster, and digits
+            differ from those without. Default: PyTorch's own, convolutions alone, by which C stages
+            are faster than they would be and T stages are not. Elsewhere it does nothing.
     """
 
     name: str = CUSTOM
@@ -141,6 +145,7 @@ class Recipe(ConfigModel):
     ema: Annotated[float, Field(ge=0, lt=1), Since("0.2.0")] = 0.0
     frozen_stages: Annotated[int, Field(ge=0, le=4), Since("0.2.0")] = 0
     norm_eval: Annotated[bool, Since("0.2.0")] = False
+    tf32: Annotated[bool | None, Since("0.2.0")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:

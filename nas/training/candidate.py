@@ -42,7 +42,7 @@ from nas.training.loop import OnStep
 from nas.training.network import load_weights, prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import CandidateTrainer
-from nas.utils.device import device_name, hardware
+from nas.utils.device import device_name, hardware, tf32
 from nas.utils.distributed import World
 from nas.utils.files import os_errors_as_output_error
 from search_spaces.layout import Layout
@@ -138,7 +138,9 @@ def train_candidate(
         CandidateError: others had taken the GPU's memory.
         SpecError: the recipe's weights cannot be used, or it cannot be compiled.
     """
-    with limited_memory(torch.device(candidate.device), candidate.cap_bytes), loading():
+    device = torch.device(candidate.device)
+    limited = limited_memory(device, candidate.cap_bytes)
+    with limited, tf32(candidate.recipe.tf32, device), loading():
         yield from remaining_reports(*begin(candidate, Splits(train, val, test), on_step))
 
 

@@ -35,7 +35,7 @@ from nas.training.loop import OnStep
 from nas.training.network import load_weights, prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import Trainer
-from nas.utils.device import device_name
+from nas.utils.device import device_name, tf32
 from nas.utils.distributed import (
     World,
     all_reduce_mean,
@@ -167,7 +167,8 @@ def pretrain(
         CandidateError: the checkpoint is of another run.
         SpecError: the recipe's weights cannot be used.
     """
-    with limited_memory(torch.device(pretraining.device), None), loading():
+    device = torch.device(pretraining.device)
+    with limited_memory(device, None), tf32(pretraining.recipe.tf32, device), loading():
         yield from _pretrain(pretraining, train, val, on_step)
 
 

@@ -141,6 +141,7 @@ LATER = {
     "ema": 0.9,
     "frozen_stages": 1,
     "norm_eval": True,
+    "tf32": True,
 }
 NEEDS = {"frozen_stages", "norm_eval"}  # weights
 
