@@ -186,8 +186,16 @@ class Layout:
         Args:
             stage: index of the stage, from 0.
         """
-        width = self.stages[stage].width
-        return width // largest_divisor(width, self.head_dim)
+        return self.widths[stage] // self.head_width(stage)
+
+    def head_width(self, stage: int) -> int:
+        """Count the channels of one attention head of a T stage: the largest divisor of its width
+        that is at most `head_dim`.
+
+        Args:
+            stage: index of the stage, from 0.
+        """
+        return largest_divisor(self.widths[stage], self.head_dim)
 
     def __str__(self) -> str:
         text = "-".join(f"{stage.kind}{stage.depth}" for stage in self.stages)

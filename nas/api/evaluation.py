@@ -22,7 +22,7 @@ from nas.export.bundle import read_bundle
 from nas.export.description import Trained
 from nas.models.detectors import Detector
 from nas.reports import CocoMetrics
-from nas.utils.device import default_device
+from nas.utils.device import default_device, tf32
 from nas.utils.files import ensure_writable
 from nas.utils.progress import CountProgress
 
@@ -65,7 +65,8 @@ def score_bundle(
         ensure_writable(draw)
     device = torch.device(default_device())
     loader = eval_loader(scored, trained.recipe, device)
-    metrics, detections, fps = evaluate(detector.to(device), loader, scored, device)
+    with tf32(trained.recipe.tf32, device):
+        metrics, detections, fps = evaluate(detector.to(device), loader, scored, device)
     if draw:
         write_drawings(draw, scored, detections)
     return BundleScore(trained, metrics, fps, len(scored.images))

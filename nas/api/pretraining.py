@@ -69,7 +69,7 @@ def pretrain_weights(
     classes = find_classes(root)
     if spec.recipe.weights:
         check_file("recipe.weights", spec.recipe.weights)
-        callback.on_weights(weights_summary(layout, spec.recipe.weights))
+        callback.on_weights(weights_summary(layout, spec.recipe))
     splits, work = [read_split(root, name, classes) for name in SPLITS], work_folder(out)
     ensure_writable(work)
     world, device = started_by_torchrun(default_device())

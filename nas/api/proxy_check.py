@@ -68,7 +68,7 @@ def plan_proxy_check(
     request, splits, facts = adapt_to_data(request, on_image)
     # Without masks, where the data have none.
     fuller = fuller.model_copy(update={"detector": request.detector})
-    batch_shape = largest_batch_shape(splits.train.images, fuller.recipe)
+    batch_shape = largest_batch_shape(splits.train.images, fuller.recipe, fuller.run.processes)
     fuller_facts = replace(facts, batch_shape=batch_shape)
     budgets = Budget(request, facts), Budget(fuller, fuller_facts)
     layouts = choose_layouts(*budgets, count, chosen_before(request))

@@ -13,6 +13,7 @@ from nas.api.evaluation import eval_loader
 from nas.artifacts.curves import clear_curves, write_curves
 from nas.artifacts.history import read_reports
 from nas.artifacts.paths import DETECTIONS, WEIGHTS
+from nas.config.recipe import Recipe
 from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
 from nas.data.splits import Splits
@@ -22,16 +23,15 @@ from nas.evaluation.visualization import sample, write_drawings
 from nas.export.bundle import check_target, read_bundle, write_bundle
 from nas.export.description import Trained, make_origin
 from nas.models.backbones import build_backbone
-from nas.models.weights import load_backbone_weights
 from nas.planning.adaptation import BOXES_ONLY, adapt_to_data, plan_of
 from nas.profiling.flops import count_cost
-from nas.reports import DatasetSummary, EpochReport
+from nas.reports import DatasetSummary, EpochReport, calibration_warning
 from nas.study.provenance import public_spec
 from nas.training.candidate import Candidate, train_candidate
-from nas.utils.device import default_device
+from nas.training.network import load_weights
+from nas.utils.device import default_device, tf32
 from nas.utils.files import ensure_writable
 from nas.utils.formatting import gib
-from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 
@@ -66,7 +66,7 @@ def train_bundle(
     check_target(out)
     callback.on_begin(layout, spec.recipe.epochs)
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
-        callback.on_weights(weights_summary(layout, spec.recipe.weights))
+        callback.on_weights(weights_summary(layout, spec.recipe))
     work, curves = out.with_name(out.name + ".training"), curves_folder(out)
     trained, val = _train(layout, spec, work, curves, callback, fingerprint)
     callback.on_trained()
@@ -81,13 +81,13 @@ def curves_folder(out: Path) -> Path:
     return out.with_name(out.name + ".curves")
 
 
-def weights_summary(layout: Layout, weights: str) -> str:
-    """Say what the backbone of a layout takes of a file of weights.
+def weights_summary(layout: Layout, recipe: Recipe) -> str:
+    """Say what the backbone of a layout takes of a recipe's file of weights.
 
     Raises:
-        SpecError: nothing, or the file cannot be read.
+        SpecError: nothing, or not what is to stay as it is; or the file cannot be read.
     """
-    return load_backbone_weights(build_backbone(layout), to_path(weights)).summary()
+    return load_weights(build_backbone(layout), recipe).summary()
 
 
 def _train(
@@ -107,6 +107,8 @@ def _train(
         clear_curves(curves)
     candidate = Candidate.from_spec(layout, spec, facts, work, device=default_device())
     for report in train_candidate(candidate, *splits, on_step=callback.on_step):
+        if report.epoch == 1 and (warning := calibration_warning(report.calibration)):
+            callback.on_note(f"warning: {warning}")
         callback.on_report(report)
         write_curves(curves, read_reports(work), str(layout))
     return _describe(layout, spec, facts, report), splits.val
@@ -170,6 +172,7 @@ def _draw_samples(bundle: Path, val: CocoSplit, curves: Path) -> None:
     trained, detector = read_bundle(bundle)
     chosen, device = sample(val), torch.device(default_device())
     loader = eval_loader(chosen, trained.recipe, device)
-    detections, _ = detect(detector.to(device), loader, chosen, device)
+    with tf32(trained.recipe.tf32, device):
+        detections, _ = detect(detector.to(device), loader, chosen, device)
     ensure_writable(curves / DETECTIONS)
     write_drawings(curves / DETECTIONS, chosen, detections)

@@ -114,6 +114,14 @@ class Recipe(ConfigModel):
             (Liu et al., ECCV 2016, section 2.2) in place of the scales of `augmentation`: a part
             with sides of 0.3 to 1 of the image's that overlaps some object, enlarged as far as it
             fits into the image's frame. Objects whose centre is outside are not learned.
+        frozen_stages: stages of the backbone, counted from the first and with the stem, that stay
+            as `weights` has them. Only with `weights`.
+        norm_eval: batch norms of the backbone use the running statistics of `weights` in training,
+            and leave them as they are, which few images at once do not spoil. Only with `weights`.
+        tf32: whether GPUs that can (Ampere and later) round the factors of fp32 matrix products and
+            convolutions to the 10 bits of TF32, in training and in scoring: faster, and digits
+            differ from those without. Default: PyTorch's own, convolutions alone, by which C stages
+            are faster than they would be and T stages are not. Elsewhere it does nothing.
     """
 
     name: str = CUSTOM
@@ -155,6 +163,9 @@ class Recipe(ConfigModel):
     repeat_threshold: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
     eval_every: Annotated[int, Field(ge=1), Since("0.2.0")] = 1
     iou_crop: Annotated[float, Field(ge=0, le=1), Since("0.2.0")] = 0.0
+    frozen_stages: Annotated[int, Field(ge=0, le=4), Since("0.2.0")] = 0
+    norm_eval: Annotated[bool, Since("0.2.0")] = False
+    tf32: Annotated[bool | None, Since("0.2.0")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -176,6 +187,15 @@ class Recipe(ConfigModel):
             raise ValueError(
                 f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got "
                 f"{self.weights!r}"
+            )
+        if self.weights is None and self.frozen_stages:
+            raise ValueError(
+                "frozen_stages must be 0 without weights, which its stages are to have; got "
+                f"{self.frozen_stages}"
+            )
+        if self.weights is None and self.norm_eval:
+            raise ValueError(
+                "norm_eval must be false without weights, whose statistics it uses; got true"
             )
         return self
 

@@ -23,6 +23,7 @@ from nas.config.choices import (
     RoiOp,
     SamplerName,
 )
+from nas.config.detections import LARGEST_IOU, DetectionLimits, detection_limits
 from nas.config.identity import Since
 from nas.config.parsing import ConfigModel
 from nas.config.sizes import CacheSize, MemorySize
@@ -82,6 +83,14 @@ class DetectorSpec(ConfigModel):
             the published one: ranges of FCOS (64, 128, 256 and 512 pixels between its levels) and
             RepPoints v2, sides of the anchors of ATSS, Faster R-CNN and Cascade Mask R-CNN (8
             strides). Sparse R-CNN, which has neither, ignores it.
+        detections_per_image: the most that the detector finds in an image, the best by score.
+            COCO's metrics look at the best 100 of them all the same. One-stage detectors choose
+            from the best 1000 of each level, Faster R-CNN and Cascade Mask R-CNN from 1000 regions.
+        score_threshold: score, 0 to 1, that a detection must be above; 0 leaves out none. The class
+            probability of ATSS must be above it too. Default: 0.05, and 0 for Sparse R-CNN.
+        nms_iou: overlap (IoU) above which the worse of two detections of a class is left out.
+            Default: 0.6, and 0.5 for Cascade Mask R-CNN. Sparse R-CNN, which has no non-maximum
+            suppression, does not take it.
     """
 
     name: DetectorName = Field(default="faster_rcnn", title="detector")
@@ -94,6 +103,16 @@ class DetectorSpec(ConfigModel):
     box_transform: BoxTransform = Field(default="moment", title="box_transform")
     proposals: Annotated[int, Field(ge=1)] = 300
     object_scale: Annotated[float, Field(ge=1 / 16, le=16), Since("0.2.0")] = 1.0
+    detections_per_image: Annotated[int, Field(ge=1), Since("0.2.0")] = 100
+    score_threshold: Annotated[Annotated[float, Field(ge=0, lt=1)] | None, Since("0.2.0")] = None
+    nms_iou: Annotated[Annotated[float, Field(gt=0, le=1)] | None, Since("0.2.0")] = None
+
+    @property
+    def limits(self) -> DetectionLimits:
+        """Which detections the detector gives, with its own defaults filled in."""
+        return detection_limits(
+            self.name, self.detections_per_image, self.score_threshold, self.nms_iou
+        )
 
     @property
     def learns_masks(self) -> bool:
@@ -105,6 +124,15 @@ class DetectorSpec(ConfigModel):
     def _published_neck(cls, written: Any) -> Any:
         neck = PUBLISHED_NECK.get(str(written.get("name"))) if isinstance(written, dict) else None
         return {"neck": neck, **written} if neck else written
+
+    @model_validator(mode="after")
+    def _suppresses(self) -> DetectorSpec:
+        if self.nms_iou is not None and self.name not in LARGEST_IOU:
+            raise ValueError(
+                f"nms_iou must be left out for {self.name}, which has no non-maximum suppression "
+                f"({', '.join(LARGEST_IOU)} have it); got {self.nms_iou:g}"
+            )
+        return self
 
 
 class BudgetSpec(ConfigModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,12 +21,14 @@ class GroupedBatchSampler(Sampler[list[Item]]):
     """A sampler of shuffled batches of (index, seed of the augmentation), each of one group.
 
     Every image comes once an epoch; the last batch of each group is filled up with images that come
-    a second time, so that all batches have the same size. With `factors` there are as many batches,
-    of images drawn in proportion to them; the groups share the batches likewise. The order depends
-    on the seed and the attribute `epoch` alone; its first `skipped` batches are left out.
+    a second time (more often where there are fewer images than half a batch altogether), so that
+    all batches have the same size. A group of fewer images than half a batch comes in a batch of
+    another one. With `factors` there are as many batches, of images drawn in proportion to them;
+    the groups share the batches likewise. The order depends on the seed and the attribute `epoch`
+    alone; its first `skipped` batches are left out.
 
     Args:
-        groups: indices of the images of each group.
+        groups: indices of the images of each group, at most two groups.
         size: images of one batch.
         seed: seed of the training.
         factors: of each image, above 0; empty: every image comes once.
@@ -35,10 +38,10 @@ class GroupedBatchSampler(Sampler[list[Item]]):
         self, groups: Iterable[Sequence[int]], size: int, seed: int, factors: Sequence[float] = ()
     ) -> None:
         self.size, self.seed, self.epoch, self.skipped = size, seed, 0, 0
-        self.groups, self.factors = [group for group in groups if group], factors
+        self.groups, self.factors = joined_groups(groups, size), factors
 
     def __len__(self) -> int:
-        return sum(math.ceil(len(group) / self.size) for group in self.groups)
+        return sum(math.ceil(sum(map(len, parts)) / self.size) for parts in self.groups)
 
     def __iter__(self) -> Iterator[list[Item]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -55,24 +58,30 @@ class GroupedBatchSampler(Sampler[list[Item]]):
             yield list(zip(batches[index], seeds, strict=True))
 
     def _shuffled(self, generator: torch.Generator) -> Iterator[list[int]]:
-        """Every image of a group, in full batches."""
-        for group in self.groups:
-            order = _shuffle(group, generator)
-            yield order + (order * self.size)[: -len(order) % self.size]
+        """Every image of a group, in full batches: the few first, in one batch; those that come
+        twice are of the many.
+        """
+        for parts in self.groups:
+            drawn = [_shuffle(part, generator) for part in parts]
+            order = [*itertools.chain(*drawn)]
+            again = [*itertools.chain(*reversed(drawn))]
+            yield order + (again * self.size)[: -len(order) % self.size]
 
     def _drawn(self, generator: torch.Generator) -> Iterator[list[int]]:
         """The images of each group that an epoch has, those with a large factor several times."""
-        factors = [[self.factors[index] for index in group] for group in self.groups]
+        groups = [[*itertools.chain(*parts)] for parts in self.groups]
+        factors = [[self.factors[index] for index in group] for group in groups]
         batches = draw_counts([sum(group) for group in factors], len(self), generator)
-        for group, own, number in zip(self.groups, factors, batches, strict=True):
+        for group, own, number in zip(groups, factors, batches, strict=True):
             counts = draw_counts(own, number * self.size, generator)
             drawn = [i for i, count in zip(group, counts, strict=True) for _ in range(count)]
             yield _shuffle(drawn, generator)
 
 
 class AspectRatioBatchSampler(GroupedBatchSampler):
-    """A sampler of shuffled batches of portrait or of landscape images, never both: a mixed batch
-    would be padded to up to 1.68 times the area.
+    """A sampler of shuffled batches of portrait or of landscape images: a mixed batch would be
+    padded to up to 1.68 times the area. There is one where one kind has fewer images than half a
+    batch, which would else come again and again to fill a batch of their own.
 
     Args:
         images: the images of the split, in the order of the data set.
@@ -158,15 +167,42 @@ def aspect_groups(images: Sequence[ImageRecord]) -> tuple[list[int], list[int]]:
     return landscape, portrait
 
 
-def largest_batch_shape(images: Sequence[ImageRecord], recipe: Recipe) -> tuple[int, int, int, int]:
+def joined_groups(groups: Iterable[Sequence[int]], size: int) -> list[list[Sequence[int]]]:
+    """Join a group of fewer images than half a batch with the other one, where both together fill a
+    batch: a batch of its own would have its images more than twice.
+
+    Args:
+        groups: indices of the images, at most two groups.
+        size: images of one batch.
+
+    Returns:
+        Of each group that is left its parts: one, or the few and the many.
+    """
+    parts = [group for group in groups if group]
+    fewest = min(map(len, parts), default=0)
+    if len(parts) == 2 and 2 * fewest < size <= sum(map(len, parts)):
+        return [sorted(parts, key=len)]
+    return [[part] for part in parts]
+
+
+def largest_batch_shape(
+    images: Sequence[ImageRecord], recipe: Recipe, processes: int = 1
+) -> tuple[int, int, int, int]:
     """Bound the shape of the batches of a training: [B, 3, H, W], padded as detectors pad.
 
-    B is what one GPU has in memory at once. The tallest and the widest image of an aspect group are
-    taken to meet in one batch, so that no batch is larger but most are smaller.
+    B is what one GPU has in memory at once. The tallest and the widest image of those that may be
+    in one batch (see `AspectRatioBatchSampler`) are taken to meet there, so that no batch is larger
+    but most are smaller.
+
+    Args:
+        images: of the training split.
+        recipe: how they are resized, and how many are in memory at once.
+        processes: that train together.
     """
     shapes = []
-    for group in aspect_groups(images):
-        sides = {(images[i].height, images[i].width) for i in group}
+    at_once = min(recipe.batch, recipe.micro_batch_size * processes)
+    for parts in joined_groups(aspect_groups(images), at_once):
+        sides = {(images[i].height, images[i].width) for i in itertools.chain(*parts)}
         sizes = [
             resized_size(h, w, short, recipe.long_side)
             for h, w in sides

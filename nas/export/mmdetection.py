@@ -12,6 +12,7 @@ from itertools import pairwise
 from pprint import pformat
 from typing import Any
 
+from nas.config.detections import DetectionLimits
 from nas.export.description import Trained
 from nas.models.detectors.transform import ImageStatistics
 
@@ -124,8 +125,16 @@ def _dense(trained: Trained, kind: str) -> dict[str, Any]:
     }
 
 
-def _test_cfg(limit: float) -> dict[str, Any]:
-    return {"score_thr": 0.05, "nms": {"type": "nms", "iou_threshold": limit}, "max_per_img": 100}
+def _test_cfg(limits: DetectionLimits) -> dict[str, Any]:
+    return {
+        "score_thr": limits.score,
+        "nms": {"type": "nms", "iou_threshold": limits.nms_iou},
+        "max_per_img": limits.count,
+    }
+
+
+def _dense_test_cfg(trained: Trained) -> dict[str, Any]:
+    return {"nms_pre": 1000, "min_bbox_size": 0, **_test_cfg(trained.detector.limits)}
 
 
 def _fcos(trained: Trained) -> dict[str, Any]:
@@ -141,7 +150,7 @@ def _fcos(trained: Trained) -> dict[str, Any]:
     return {
         "type": "FCOS",
         "bbox_head": head,
-        "test_cfg": {"nms_pre": 1000, "min_bbox_size": 0, **_test_cfg(0.6)},
+        "test_cfg": _dense_test_cfg(trained),
     }
 
 
@@ -176,8 +185,12 @@ def _atss(trained: Trained) -> dict[str, Any]:
         "pos_weight": -1,
         "debug": False,
     }
-    tested = {"nms_pre": 1000, "min_bbox_size": 0, **_test_cfg(0.6)}
-    return {"type": "ATSS", "bbox_head": head, "train_cfg": training, "test_cfg": tested}
+    return {
+        "type": "ATSS",
+        "bbox_head": head,
+        "train_cfg": training,
+        "test_cfg": _dense_test_cfg(trained),
+    }
 
 
 def _faster_rcnn(trained: Trained) -> dict[str, Any]:
@@ -193,7 +206,10 @@ def _faster_rcnn(trained: Trained) -> dict[str, Any]:
             with_truth=True,
         ),
     }
-    tested = {"rpn": {"nms_pre": 1000, "max_per_img": 1000, **limits}, "rcnn": _test_cfg(0.6)}
+    tested = {
+        "rpn": {"nms_pre": 1000, "max_per_img": 1000, **limits},
+        "rcnn": _test_cfg(trained.detector.limits),
+    }
     return {
         "type": "FasterRCNN",
         "rpn_head": _rpn_head(trained),

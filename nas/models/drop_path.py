@@ -38,10 +38,12 @@ def drop_branch_(block: SwinBlock | Bottleneck, share: float) -> None:
     """
     block.drop_path = share
     if isinstance(block, Bottleneck):
-        block.bn3.register_forward_hook(partial(_without_branch, share))
+        block.bn3.register_forward_hook(partial(_without_branch, block))
 
 
-def _without_branch(share: float, norm: nn.Module, inputs: object, branch: Tensor) -> Tensor:
-    """The third norm of a bottleneck is the end of its branch."""
-    kept: Tensor = stochastic_depth(branch, share, "row", norm.training)
+def _without_branch(block: Bottleneck, norm: object, inputs: object, branch: Tensor) -> Tensor:
+    """The third norm of a bottleneck is the end of its branch; it may run as in evaluation where
+    the block does not.
+    """
+    kept: Tensor = stochastic_depth(branch, block.drop_path, "row", block.training)
     return kept

@@ -58,7 +58,8 @@ def adapt_to_data(
     if "" in spec.plan.values():
         spec = planned(spec, plan_of(spec, splits.train, width))
     recipe = spec.recipe.with_least_steps(facts.train_images)
-    facts = replace(facts, batch_shape=largest_batch_shape(splits.train.images, recipe))
+    shape = largest_batch_shape(splits.train.images, recipe, spec.run.processes)
+    facts = replace(facts, batch_shape=shape)
     return AdaptedRequest(spec.model_copy(update={"recipe": recipe}), splits, facts)
 
 

@@ -71,6 +71,15 @@ def backbone_segments(
     return [Segment(part, ("norm", node.width, trained), lambda: _norm(node.width, trained))]
 
 
+def frozen(segment: Segment) -> Segment:
+    """Make the same segment without gradients for its parameters."""
+
+    def build() -> nn.Module:
+        return segment.build().requires_grad_(False)
+
+    return replace(segment, key=("frozen", *segment.key), build=build)
+
+
 def neck_segment(widths: tuple[int, ...], detector: DetectorSpec) -> Segment:
     """The neck of a detector, from the maps that it uses to its pyramid.
 

@@ -3,7 +3,13 @@
 from nas.reports.dataset import DatasetSummary
 from nas.reports.memory import MemoryEstimate
 from nas.reports.metrics import ClassificationMetrics, CocoMetrics
-from nas.reports.training import CalibrationReport, EpochReport, PretrainingReport, Report
+from nas.reports.training import (
+    CalibrationReport,
+    EpochReport,
+    PretrainingReport,
+    Report,
+    calibration_warning,
+)
 from nas.reports.trials import BaselineRow, LeaderboardRow, SearchFindings, TrialRow
 
 __all__ = [
@@ -19,4 +25,5 @@ __all__ = [
     "Report",
     "SearchFindings",
     "TrialRow",
+    "calibration_warning",
 ]

@@ -20,6 +20,7 @@ class CalibrationReport:
         ratio_before, ratio_after: largest C over smallest C.
         loss_before, loss_after: loss of the calibration batch.
         factor_min, factor_max: smallest and largest factor that weights were scaled by.
+        bounded: how many layers had their factor cut off at the limits of a pass, 1/4 and 4.
         group_means_before, group_means_after: mean of log C by group of layers.
     """
 
@@ -34,12 +35,30 @@ class CalibrationReport:
     loss_after: float
     factor_min: float
     factor_max: float
+    bounded: int
     group_means_before: dict[str, float]
     group_means_after: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, as trials keep it."""
         return asdict(self) | {"skipped": list(self.skipped)}
+
+
+def calibration_warning(calibration: dict[str, Any] | None) -> str:
+    """Warn, in a sentence, of a gradient calibration whose factors were cut off; empty where none
+    was.
+
+    Args:
+        calibration: what reports and trials keep of it, plain JSON.
+    """
+    found = calibration or {}
+    if not found.get("bounded"):
+        return ""
+    return (
+        f"calibration scales {found['bounded']} of {found['layers']} layers less than their "
+        "gradients ask for, which is beyond 1/4 or 4 times; compare with "
+        "calibration.definition=outputs"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@ allows.
 
 The memory is the search's budget or, where no layout of the space needs so much, what its largest
 one needs: a space of small networks is held against small ones. A published backbone whose
-prediction is within the budget's tolerance stays as it is.
+prediction is within the budget's tolerance stays as it is; else its width is one whose attention
+runs fused on a GPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import optuna
 
+from nas.profiling.memory.kernels import attention_is_fused
 from nas.search.budget import Budget
 from nas.search.equalizer import largest_that_fits
 from nas.utils.formatting import gib
@@ -71,6 +73,8 @@ def _equalized(name: str, text: str, budget: Budget, allowed: int) -> Baseline:
     if allowed * (1 - budget.spec.budget.tolerance) <= peak_bytes <= allowed:
         return Baseline(name, published, peak_bytes)
     family = [_at_width(published, channels) for channels in CHANNELS]
+    precision = budget.spec.recipe.precision
+    family = [layout for layout in family if attention_is_fused(layout, precision)]
     return Baseline(name, *largest_that_fits(family, allowed, budget.predicted_bytes))
 
 

@@ -153,5 +153,6 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
         channels_last=recipe.channels_last,
         average=recipe.ema > 0,
         drop_path=recipe.drop_path > 0,
+        frozen_stages=recipe.frozen_stages,
         accumulates=recipe.batch > recipe.micro_batch_size,
     )

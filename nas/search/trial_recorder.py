@@ -8,11 +8,12 @@ from typing import Any
 from optuna.trial import TrialState
 
 from nas.artifacts.trial_files import drop_result
-from nas.reports import EpochReport
+from nas.reports import EpochReport, calibration_warning
 from nas.search.memory_correction import correct_predictions
 from nas.search.objectives import objective_values
 from nas.search.parts import SearchParts
 from nas.search.running import RunningTrial
+from nas.study.events import note
 from nas.study.leaderboard import TOP, ranked
 from nas.utils.formatting import gib
 from nas.utils.paths import to_path
@@ -40,6 +41,7 @@ class TrialRecorder:
         self.failed_reason: str | None = None
         self.halted_reason: str | None = None
         self._worker_deaths: Counter[int] = Counter()
+        self._warned = False
 
     def report(self, number: int, report: EpochReport, *, gpus: float) -> bool:
         """Write an epoch's results, and end the trial where that was its last; returns whether it
@@ -55,6 +57,7 @@ class TrialRecorder:
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))
         self.table.set(running.trial, **values)
+        self._warn(running, report)
         self.callback.on_event(running.event("epoch", report=report))
         if over:
             self._end_over_budget(number, peak_bytes or 0)
@@ -106,6 +109,13 @@ class TrialRecorder:
 
     def _may_be_pruned(self, running: RunningTrial) -> bool:
         return self._single_objective and running.is_candidate
+
+    def _warn(self, running: RunningTrial, report: EpochReport) -> None:
+        """Say what is wrong with the calibration, of the first trial that it is wrong of."""
+        warning = "" if self._warned else calibration_warning(report.calibration)
+        if warning:
+            self._warned = True
+            self.callback.on_event(note(f"warning: trial {running.number}: {warning}"))
 
     def _report_score(self, running: RunningTrial, report: EpochReport) -> None:
         """Tell Optuna, which takes intermediate scores of a single objective, each epoch once."""

@@ -34,19 +34,17 @@ from nas.data.transforms import TransformSampler, eval_transforms, train_transfo
 from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.detectors import Detector, build_detector
-from nas.models.weights import load_backbone_weights
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.training.calibration import CalibrationData, calibrate
 from nas.training.epochs import Epochs, remaining_reports
 from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
 from nas.training.loop import OnStep
-from nas.training.network import prepare_network
+from nas.training.network import load_weights, prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import CandidateTrainer
-from nas.utils.device import device_name, hardware
+from nas.utils.device import device_name, hardware, tf32
 from nas.utils.distributed import World
 from nas.utils.files import os_errors_as_output_error
-from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 DRAWN = 4  # validation images that a search draws of each complete candidate
@@ -141,7 +139,9 @@ def train_candidate(
         CandidateError: others had taken the GPU's memory.
         SpecError: the recipe's weights cannot be used, or it cannot be compiled.
     """
-    with limited_memory(torch.device(candidate.device), candidate.cap_bytes), loading():
+    device = torch.device(candidate.device)
+    limited = limited_memory(device, candidate.cap_bytes)
+    with limited, tf32(candidate.recipe.tf32, device), loading():
         yield from remaining_reports(*begin(candidate, Splits(train, val, test), on_step))
 
 
@@ -309,7 +309,7 @@ def _prepare(
             train, candidate.recipe, candidate.seed, candidate.cache_bytes, device
         )
         return calibrate(detector, candidate.calibration, data)
-    report = load_backbone_weights(detector.backbone.backbone, to_path(candidate.recipe.weights))
+    report = load_weights(detector.backbone.backbone, candidate.recipe)
     if report.statistics:
         detector.transform.set_statistics(report.statistics)
     run.log(weights=report.summary())

@@ -27,21 +27,19 @@ from nas.data.samplers import DistributedBatchSampler
 from nas.models.backbones import HybridBackbone, build_backbone
 from nas.models.classifier import Classifier, top_k
 from nas.models.detectors.transform import IMAGENET
-from nas.models.weights import load_backbone_weights
 from nas.reports import ClassificationMetrics, PretrainingReport
 from nas.training.checkpoint import save_weights
 from nas.training.epochs import Epochs, remaining_reports
 from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
 from nas.training.loop import OnStep
-from nas.training.network import prepare_network
+from nas.training.network import load_weights, prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.trainer import Trainer
-from nas.utils.device import device_name
+from nas.utils.device import device_name, tf32
 from nas.utils.distributed import (
     World,
     all_reduce_mean,
 )
-from nas.utils.paths import to_path
 from search_spaces.layout import Layout
 
 MOST_WORKERS = 16  # JPEG files are decoded anew in every epoch
@@ -168,7 +166,8 @@ def pretrain(
         CandidateError: the checkpoint is of another run.
         SpecError: the recipe's weights cannot be used.
     """
-    with limited_memory(torch.device(pretraining.device), None), loading():
+    device = torch.device(pretraining.device)
+    with limited_memory(device, None), tf32(pretraining.recipe.tf32, device), loading():
         yield from _pretrain(pretraining, train, val, on_step)
 
 
@@ -176,9 +175,9 @@ def _pretrain(
     pretraining: Pretraining, train: LabelledImages, val: LabelledImages, on_step: OnStep | None
 ) -> Iterator[PretrainingReport]:
     run = PretrainingTrainer(pretraining, World.current())
-    report, weights = run.resume(), pretraining.recipe.weights
-    if weights and not report and not run.begun:
-        run.log(weights=load_backbone_weights(run.backbone, to_path(weights)).summary())
+    report, recipe = run.resume(), pretraining.recipe
+    if recipe.weights and not report and not run.begun:
+        run.log(weights=load_weights(run.backbone, recipe).summary())
     yield from remaining_reports(PretrainingEpochs(run, train, val, on_step), report)
 
 

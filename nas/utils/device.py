@@ -53,3 +53,22 @@ def num_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def tf32(allowed: bool | None, device: torch.device) -> Iterator[None]:
+    """Allow or forbid TF32 in fp32 matrix products and convolutions on a GPU inside, as before
+    afterwards; None changes nothing, and neither does a device that is no GPU.
+    """
+    if allowed is None or device.type != "cuda":
+        yield
+        return
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = allowed
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from nas.config.choices import DetectorName
 from nas.config.parsing import parse_model
@@ -142,6 +143,35 @@ def test_output_format(spec: DetectorSpec):
         assert (boxes >= 0).all()
         assert (boxes[:, 0::2] <= width).all()
         assert (boxes[:, 1::2] <= height).all()
+
+
+def test_limits_of_detections(spec: DetectorSpec):
+    def found(**limits: float) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        limited = DetectorSpec.model_validate({**spec.model_dump(), **limits})
+        detector = build_detector(Layout.parse(LAYOUTS[0]), limited, num_classes=3).eval()
+        with torch.no_grad():
+            for predictor in detector.predictors():  # boxes of many sizes
+                predictor.weight.mul_(0.1 if spec.name == "sparse_rcnn" else 1)
+                predictor.bias.add_(torch.rand_like(predictor.bias))
+            return detector(images((64, 96)))[0]
+
+    every = found(score_threshold=0, detections_per_image=30)
+    assert len(every["scores"]) == 30
+    few = found(score_threshold=0, detections_per_image=7)
+    threshold = every["scores"].median().item()
+    likely = found(score_threshold=threshold, detections_per_image=30)
+    for name, values in every.items():
+        assert torch.allclose(few[name], values[:7])
+        if spec.name != "atss":  # whose class alone must be above it too
+            assert torch.allclose(likely[name], values[every["scores"] > threshold])
+    assert (likely["scores"] > threshold).all()
+    assert len(found()["scores"]) == len(found(detections_per_image=100)["scores"])
+    if spec.limits.nms_iou < 1:
+        apart = found(score_threshold=0, nms_iou=0.1, detections_per_image=30)
+        overlap = box_iou(apart["boxes"], apart["boxes"]).nan_to_num().fill_diagonal_(0)
+        same = apart["labels"][:, None] == apart["labels"]
+        assert overlap[same].max() <= 0.1
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,7 @@ KINDS = [
     ("C1-C1-C1-C1@16", "atss"),
     pytest.param(("T1-T2-T1-T1@16", "faster_rcnn"), marks=pytest.mark.long),
 ]
+LIMITS = {"detections_per_image": 150, "score_threshold": 0.02, "nms_iou": 0.7}
 FORMS = ("backbone.py", "features_only", "BackboneWithFPN's body", "mmdetection", "onnx")
 # How a stranger loads each form; `network` gives a list of four maps.
 LOADED = {
@@ -89,7 +91,7 @@ save_file({{name: x.contiguous() for name, x in found.items()}}, sys.argv[2])
 
 def candidate(layout: str, detector: str) -> tuple[Trained, Detector]:
     """Weights far from their initial values; predictors near them, so that detections are many."""
-    spec = DetectorSpec(name=detector, channels=64, hidden=64)
+    spec = DetectorSpec(name=detector, channels=64, hidden=64, **LIMITS)
     recipe = parse_model(Recipe, load_recipe("tiny"))
     trained = Trained(
         Layout.parse(layout),
@@ -152,6 +154,15 @@ def test_a_form_gives_the_networks_maps(
             )
 
 
+def test_mmdetection_has_the_limits_of_detections(bundle: Path):
+    scope: dict[str, Any] = {}
+    exec((bundle / "mmdet_config.py").read_text(), scope)  # a file of assignments
+    tested = scope["model"]["test_cfg"]
+    tested = tested.get("rcnn", tested)
+    assert (tested["max_per_img"], tested["score_thr"]) == (150, 0.02)
+    assert tested["nms"] == {"type": "nms", "iou_threshold": 0.7}
+
+
 def test_detections_are_the_networks(bundle: Path, images: dict[str, torch.Tensor]):
     _, network = read_bundle(bundle)
     path = bundle / "detector.onnx"
@@ -168,7 +179,7 @@ def test_detections_are_the_networks(bundle: Path, images: dict[str, torch.Tenso
         assert (
             matched_share(found, [expected[name] for name in ("boxes", "scores", "labels")]) >= 0.95
         )
-    assert max(counts) > 10
+    assert max(counts) > 100
     assert len(set(counts)) > 1
 
 

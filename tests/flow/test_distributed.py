@@ -18,6 +18,7 @@ from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.splits import Splits
 from nas.data.validation import check_split
 from nas.errors import CandidateError, NonFiniteLoss, OutOfMemory
+from nas.models.backbones import build_backbone
 from nas.reports import EpochReport
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
@@ -114,6 +115,22 @@ def test_two_processes_have_the_outputs_of_one(tmp_path: Path, splits: Splits):
     assert together.calibration.keys() == alone.calibration.keys()
     for name in ("anchor_shares", "region_counts"):
         assert together.calibration[name] == pytest.approx(alone.calibration[name]), name
+
+
+def test_two_processes_leave_frozen_stages_alone(tmp_path: Path, splits: Splits):
+    """With an average of the weights, which is what is kept."""
+    state = build_backbone(Layout.parse(LAYOUTS[0])).state_dict()
+    torch.save(state, tmp_path / "w.pt")
+    how = {"weights": str(tmp_path / "w.pt"), "frozen_stages": 3, "epochs": 2, "ema": 0.5}
+    alone, together = (
+        list(train_on(size, candidate(tmp_path / str(size), **how), splits)) for size in (1, 2)
+    )
+    assert losses(together) == pytest.approx(losses(alone), abs=1e-4)
+    kept = load_file(tmp_path / "2" / WEIGHTS)
+    root = "backbone.backbone."
+    for name, tensor in state.items():
+        frozen = name.startswith(("stem.", "stages.0.", "stages.1.", "stages.2.", "norms.2."))
+        assert torch.equal(kept[root + name], tensor) == frozen, name
 
 
 def gradient(folder: Path) -> torch.Tensor:

@@ -143,6 +143,15 @@ def test_every_row_of_the_tables_has_one_file_that_agrees(
         assert spec.calibration.enabled == (table > 2)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_sparse_rcnn_has_its_own_rate_and_clipping(path: Path):
+    detector = detector_of(read(path)[2])
+    needs(detector)
+    recipe = spec_of(path)[1].recipe
+    published = (2.5e-5, 1.0) if detector == "sparse_rcnn" else (1e-4, None)
+    assert (recipe.lr, recipe.clip_norm) == published
+
+
 def test_no_two_files_are_the_same_run():
     runs = {json.dumps(read(path)[2], sort_keys=True) for path in FILES}
     assert len(runs) == len(FILES)

@@ -129,6 +129,12 @@ def test_a_later_key_counts_where_it_differs_from_its_default():
     assert len({key(), key(mixup=0.9), key(views=(1,)), key(mixup=0.9, views=(1,))}) == 4
 
 
+LATER_OF_DETECTORS = {
+    "object_scale": 0.5,
+    "detections_per_image": 300,
+    "score_threshold": 0.05,
+    "nms_iou": 0.6,
+}
 LATER = {
     "augmentation": "standard",
     "vertical_flip": 0.5,
@@ -142,7 +148,11 @@ LATER = {
     "repeat_threshold": 0.1,
     "eval_every": 2,
     "iou_crop": 0.5,
+    "frozen_stages": 1,
+    "norm_eval": True,
+    "tf32": True,
 }
+NEEDS = {"frozen_stages", "norm_eval"}  # weights
 
 
 def test_every_key_since_then_counts_where_it_is_used():
@@ -150,7 +160,8 @@ def test_every_key_since_then_counts_where_it_is_used():
     assert [name for name in Recipe.model_fields if name not in counted] == list(LATER)
     keys = {CANDIDATES[0][-1]}
     for name, value in LATER.items():
-        recipe = Recipe.model_validate({**SHORT.model_dump(), name: value})
+        weights = "w.pt" if name in NEEDS else None
+        recipe = Recipe.model_validate({**SHORT.model_dump(), "weights": weights, name: value})
         made = Candidate(LAYOUT, DetectorSpec(name="fcos"), recipe, GRADIENTS, 3, 0, Path("x"))
         keys.add(made.key.split()[1])
         assert list(identity(recipe)) == [*counted, name]
@@ -160,3 +171,17 @@ def test_every_key_since_then_counts_where_it_is_used():
 def test_statistics_of_the_inputs_count_where_they_are_the_datas():
     assert "inputs" not in identity(GRADIENTS)
     assert identity(CalibrationSpec(inputs="data"))["inputs"] == "data"
+
+
+def test_every_key_of_detectors_since_then_counts_where_it_is_used():
+    counted = DETECTOR.split()
+    assert [name for name in DetectorSpec.model_fields if name not in counted] == list(
+        LATER_OF_DETECTORS
+    )
+    keys = {CANDIDATES[0][-1]}
+    for name, value in LATER_OF_DETECTORS.items():
+        detector = DetectorSpec.model_validate({"name": "fcos", name: value})
+        made = Candidate(LAYOUT, detector, SHORT, GRADIENTS, 3, 0, Path("x"))
+        keys.add(made.key.split()[1])
+        assert list(identity(detector)) == [*counted, name]
+    assert len(keys) == 1 + len(LATER_OF_DETECTORS)

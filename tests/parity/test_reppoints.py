@@ -220,7 +220,8 @@ def test_detections_of_an_image():
         dim=1,
     )
     scores, corners = (0.6 * noise(total, 3, seed=6) - 2).sigmoid(), noise(total, 6, seed=7)
-    found = _detect(boxes, scores, corners, size, levels)
+    limits = DetectorSpec(name="reppoints_v2").limits
+    found = _detect(boxes, scores, corners, size, levels, limits)
 
     maps = [
         m.t().reshape(6, h, w) for m, (h, w, _) in zip(corners.split(counts), levels, strict=True)

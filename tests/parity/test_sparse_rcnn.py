@@ -423,7 +423,8 @@ def test_detections_are_the_best_of_all_proposals_and_classes():
     logits, predicted = torch.randn(1, 90, 3), boxes(1, 90)
     predicted[0, 5] = torch.tensor([-30.0, 5, -10, 20])  # outside
     logits[0, 5] = 9
-    [found] = _detections(logits, predicted, [(80, 120)])
+    limits = DetectorSpec(name="sparse_rcnn").limits
+    [found] = _detections(logits, predicted, [(80, 120)], limits)
     ranked = sorted(
         ((logits[0, p, k].sigmoid().item(), p, k) for p in range(90) for k in range(3)),
         reverse=True,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from nas.config.detections import DetectionLimits
 from nas.models.detectors.atss_loss import atss_losses, decode_boxes, encode_boxes, match
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.normalization import Losses
@@ -29,10 +30,14 @@ class Atss(DenseDetector):
     """
 
     def __init__(
-        self, backbone: PyramidBackbone, num_classes: int, object_scale: float = 1.0
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        limits: DetectionLimits,
+        object_scale: float = 1.0,
     ) -> None:
         side = ANCHOR_SIDE * object_scale
-        super().__init__(backbone, num_classes, anchor_side=side, activation=nn.Identity())
+        super().__init__(backbone, num_classes, limits, anchor_side=side, activation=nn.Identity())
         self.box_coder = _Deltas()
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import clip_boxes_to_image
 
+from nas.config.detections import DetectionLimits
 from nas.models.detectors.dense_head import giou_loss
 from nas.models.detectors.faster_rcnn import POSITIVE_SHARE, ROI_SIZE, BoxPredictor, PyramidRoIAlign
 from nas.models.detectors.region_losses import region_weights
@@ -90,13 +91,18 @@ class CascadeStage(RoIHeads):
             batch_size_per_image=regions,
             positive_fraction=POSITIVE_SHARE,
             bbox_reg_weights=box_weights,
-            score_thresh=0.05,
-            nms_thresh=0.5,
-            detections_per_img=100,
+            score_thresh=0.0,  # these three are of the last stage alone, see `limit`
+            nms_thresh=1.0,
+            detections_per_img=0,
             mask_roi_pool=PyramidRoIAlign(MASK_ROI_SIZE) if masks else None,
             mask_head=MaskRCNNHeads(channels, widths, dilation=1) if masks else None,
             mask_predictor=MaskRCNNPredictor(channels, channels, num_classes) if masks else None,
         )
+
+    def limit(self, limits: DetectionLimits) -> None:
+        """Set which detections a last stage gives."""
+        self.score_thresh, self.nms_thresh = limits.score, limits.nms_iou
+        self.detections_per_img = limits.count
 
     @torch.no_grad()
     def sample(self, proposals: list[Tensor], targets: Sequence[dict[str, Tensor]]) -> Sampled:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from nas.config.detections import DetectionLimits
 from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch
 from nas.models.detectors.cascade_heads import MASK_ROI_SIZE, CascadeStage, Sampled
@@ -48,6 +49,7 @@ IOUS = (0.5, 0.6, 0.7)
 BOX_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
 LOSS_WEIGHTS = (1.0, 0.5, 0.25)
 COUNTED_MASKS = 100  # of one image, as in the published count
+MASKS_AT_ONCE = 100  # of one image
 
 
 class CascadeMaskRcnn(TwoStageDetector):
@@ -62,6 +64,7 @@ class CascadeMaskRcnn(TwoStageDetector):
         hidden: width of the fully connected layers.
         regions: boxes of one image that each stage learns from.
         masks: whether there are mask heads; without, it is Cascade R-CNN.
+        limits: which detections it gives.
         object_scale: of the anchors' sides, as a multiple of the published ones.
     """
 
@@ -76,11 +79,17 @@ class CascadeMaskRcnn(TwoStageDetector):
         hidden: int,
         regions: int,
         masks: bool,
+        limits: DetectionLimits,
         object_scale: float = 1.0,
     ) -> None:
         proposals = region_proposals(backbone.out_channels, object_scale)
         heads = CascadeHeads(
-            backbone.out_channels, num_classes, hidden=hidden, regions=regions, masks=masks
+            backbone.out_channels,
+            num_classes,
+            hidden=hidden,
+            regions=regions,
+            masks=masks,
+            limits=limits,
         )
         super().__init__(backbone, proposals, heads, BatchTransform())
         self.masks = masks
@@ -93,6 +102,7 @@ class CascadeMaskRcnn(TwoStageDetector):
             hidden=spec.hidden,
             regions=spec.regions,
             masks=spec.masks,
+            limits=spec.limits,
             object_scale=spec.object_scale,
         )
 
@@ -166,10 +176,18 @@ class CascadeHeads(nn.Module):
         hidden: width of the fully connected layers.
         regions: boxes of one image that each stage learns from.
         masks: whether there are mask heads.
+        limits: which detections the last stage gives.
     """
 
     def __init__(
-        self, channels: int, num_classes: int, *, hidden: int, regions: int, masks: bool
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        hidden: int,
+        regions: int,
+        masks: bool,
+        limits: DetectionLimits,
     ) -> None:
         super().__init__()
         self.regions, self.masks = regions, masks
@@ -185,6 +203,8 @@ class CascadeHeads(nn.Module):
             )
             for iou, weights in zip(IOUS, BOX_WEIGHTS, strict=True)
         )
+        last: Any = self.stages[-1]
+        last.limit(limits)
 
     def forward(
         self,
@@ -248,16 +268,36 @@ class CascadeHeads(nn.Module):
             for each in zip(*found, strict=True)
         ]
         if self.masks:
-            boxes, labels = ([each[name] for each in detections] for name in ("boxes", "labels"))
+            masks = self._masks(features, detections, shapes)
+            detections = [
+                {**each, "masks": part} for each, part in zip(detections, masks, strict=True)
+            ]
+        return detections
+
+    def _masks(
+        self,
+        features: dict[str, Tensor],
+        detections: list[dict[str, Tensor]],
+        shapes: list[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Masks [D, S, S] of the D detections of each image, of `MASKS_AT_ONCE` at a time: more of
+        them take no more memory.
+        """
+        found: list[list[Tensor]] = [[] for _ in detections]
+        longest = max(len(each["labels"]) for each in detections)
+        for start in range(0, max(1, longest), MASKS_AT_ONCE):
+            boxes, labels = (
+                [each[name][start : start + MASKS_AT_ONCE] for each in detections]
+                for name in ("boxes", "labels")
+            )
             logits = [
                 stage.mask_logits(stage.mask_roi_pool(features, boxes, shapes))
                 for stage in self.stages
             ]
             masks = averaged_masks(logits, torch.cat(labels)).split([len(each) for each in boxes])
-            detections = [
-                {**each, "masks": part} for each, part in zip(detections, masks, strict=True)
-            ]
-        return detections
+            for parts, part in zip(found, masks, strict=True):
+                parts.append(part)
+        return [torch.cat(parts) for parts in found]
 
     def calibrate_stage(
         self, stage: CascadeStage, reached: list[Reached], batches: Sequence[Batch]

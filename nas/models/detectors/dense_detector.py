@@ -20,6 +20,7 @@ from torchvision.models.detection import FCOS
 from torchvision.models.detection.fcos import FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.image_list import ImageList
 
+from nas.config.detections import DetectionLimits
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR, STRIDES, PyramidAnchors, Tower
@@ -42,6 +43,7 @@ class DenseDetector(Detector, FCOS):
     Args:
         backbone: the pyramid.
         num_classes: K, without the background.
+        limits: which detections it gives.
         anchor_side: side of the square anchor at every location, in strides.
         activation: applied to the four numbers of a box.
     """
@@ -55,6 +57,7 @@ class DenseDetector(Detector, FCOS):
         self,
         backbone: PyramidBackbone,
         num_classes: int,
+        limits: DetectionLimits,
         *,
         anchor_side: float,
         activation: Callable[[Tensor], Tensor],
@@ -68,16 +71,16 @@ class DenseDetector(Detector, FCOS):
             num_classes,
             anchor_generator=PyramidAnchors(anchor_side),
             head=head,
-            score_thresh=0.05,
-            nms_thresh=0.6,
-            detections_per_img=100,
+            score_thresh=limits.score,
+            nms_thresh=limits.nms_iou,
+            detections_per_img=limits.count,
             topk_candidates=1000,
         )
         self.transform = BatchTransform()
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, spec.object_scale)  # type: ignore[call-arg]
+        return cls(backbone, num_classes, spec.limits, spec.object_scale)  # type: ignore[call-arg]
 
     def heads(self) -> list[nn.Module]:
         return [self.head]

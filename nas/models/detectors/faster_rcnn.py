@@ -19,6 +19,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign, roi_align, roi_pool
 from torchvision.ops.poolers import LevelMapper
 
+from nas.config.detections import DetectionLimits
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.dense_head import PyramidAnchors
 from nas.models.detectors.normalization import Losses
@@ -59,6 +60,7 @@ class FasterRcnn(TwoStageDetector):
         regions: proposals of one image that are learnt from.
         roi_op: `align` (Mask R-CNN, section 3) or `pool` (Fast R-CNN, section 2.1), as in the
             paper's Table 1.
+        limits: which detections it gives.
         object_scale: of the anchors' sides, as a multiple of the published ones.
     """
 
@@ -70,6 +72,7 @@ class FasterRcnn(TwoStageDetector):
         hidden: int,
         regions: int,
         roi_op: str,
+        limits: DetectionLimits,
         object_scale: float = 1.0,
     ) -> None:
         channels = backbone.out_channels
@@ -83,9 +86,9 @@ class FasterRcnn(TwoStageDetector):
             batch_size_per_image=regions,
             positive_fraction=POSITIVE_SHARE,
             bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
-            score_thresh=0.05,
-            nms_thresh=0.6,
-            detections_per_img=100,
+            score_thresh=limits.score,
+            nms_thresh=limits.nms_iou,
+            detections_per_img=limits.count,
         )
         super().__init__(backbone, proposals, heads, BatchTransform())
 
@@ -97,6 +100,7 @@ class FasterRcnn(TwoStageDetector):
             hidden=spec.hidden,
             regions=spec.regions,
             roi_op=spec.roi_op,
+            limits=spec.limits,
             object_scale=spec.object_scale,
         )
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas.config.detections import DetectionLimits
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.dense_head import centers_of
 from nas.models.detectors.fcos_loss import fcos_losses, match
@@ -32,9 +33,13 @@ class Fcos(DenseDetector):
     """
 
     def __init__(
-        self, backbone: PyramidBackbone, num_classes: int, object_scale: float = 1.0
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        limits: DetectionLimits,
+        object_scale: float = 1.0,
     ) -> None:
-        super().__init__(backbone, num_classes, anchor_side=1, activation=F.relu)
+        super().__init__(backbone, num_classes, limits, anchor_side=1, activation=F.relu)
         self.object_scale = object_scale
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from nas.config.detections import DetectionLimits
 from nas.config.sections import DetectorSpec
 from nas.models.batch_statistics import statistics_kept
 from nas.models.detectors.base import Detector
@@ -31,7 +32,7 @@ from nas.models.detectors.reppoints_targets import Levels
 from nas.models.detectors.transform import BatchTransform, empty_targets
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
-SCORE_THRESHOLD, NMS_IOU, DETECTIONS, CANDIDATES = 0.05, 0.6, 100, 1000
+CANDIDATES = 1000  # of a level
 REFINED_ON = (
     None,
     0,
@@ -49,6 +50,7 @@ class RepPointsV2(Detector):
         backbone: five pyramid levels at strides 8 to 128.
         num_classes: without the background.
         box_transform: how point sets become boxes: `moment` or `corners` (section 3.4).
+        limits: which detections it gives.
         object_scale: of the sizes that a level takes, as a multiple of the published ones.
     """
 
@@ -61,10 +63,11 @@ class RepPointsV2(Detector):
         num_classes: int,
         *,
         box_transform: str,
+        limits: DetectionLimits,
         object_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.object_scale = object_scale
+        self.object_scale, self.limits = object_scale, limits
         self.backbone, self.transform = backbone, BatchTransform()
         self.anchor_generator = PyramidAnchors(1)
         self.head = RepPointsHead(backbone.out_channels, num_classes)
@@ -76,6 +79,7 @@ class RepPointsV2(Detector):
             backbone,
             num_classes,
             box_transform=spec.box_transform,
+            limits=spec.limits,
             object_scale=spec.object_scale,
         )
 
@@ -158,11 +162,16 @@ class RepPointsV2(Detector):
         of_images = zip(
             boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True
         )
-        return [_detect(*of_image, _shapes(levels)) for of_image in of_images]
+        return [_detect(*of_image, _shapes(levels), self.limits) for of_image in of_images]
 
 
 def _detect(
-    boxes: Tensor, scores: Tensor, corners: Tensor, size: tuple[int, int], levels: Levels
+    boxes: Tensor,
+    scores: Tensor,
+    corners: Tensor,
+    size: tuple[int, int],
+    levels: Levels,
+    limits: DetectionLimits,
 ) -> dict[str, Tensor]:
     """Detections of one image of (height, width) from boxes [N, 4], scores [N, K] and corners [N,
     6] of all levels.
@@ -176,22 +185,24 @@ def _detect(
     for here, chances, refined_on in zip(
         boxes.split(counts), scores.split(counts), REFINED_ON, strict=True
     ):
-        chosen, confidence, classes = _candidates(clip_boxes_to_image(here, size), chances)
+        chosen, confidence, classes = _candidates(
+            clip_boxes_to_image(here, size), chances, limits.score
+        )
         if refined_on is not None:
             corner_map = maps[refined_on]
             chosen = refine_corners(chosen, corner_map[:2], corner_map[2:], levels[refined_on][2])
         found.append((clip_boxes_to_image(chosen, size), confidence, classes))
     all_boxes, all_scores, all_classes = (torch.cat(parts) for parts in zip(*found, strict=True))
-    kept = batched_nms(all_boxes, all_scores, all_classes, NMS_IOU)[:DETECTIONS]
+    kept = batched_nms(all_boxes, all_scores, all_classes, limits.nms_iou)[: limits.count]
     return {"boxes": all_boxes[kept], "scores": all_scores[kept], "labels": all_classes[kept] + 1}
 
 
-def _candidates(boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(boxes: Tensor, scores: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and classes (from 0) of the pairs of a level's boxes [n, 4] and classes that
     score best, [n, K].
     """
     ranked, order = scores.float().flatten().topk(min(CANDIDATES, scores.numel()))
-    order = order[ranked > SCORE_THRESHOLD]
+    order = order[ranked > threshold]
     return boxes[order // scores.shape[1]], ranked[: len(order)], order % scores.shape[1]
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert, clip_boxes_to_image
 
+from nas.config.detections import DetectionLimits
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.base import Detector
 from nas.models.detectors.dense_head import PRIOR
@@ -24,31 +25,37 @@ from nas.models.detectors.sparse_rcnn_loss import in_order, set_losses
 from nas.models.detectors.transform import BatchTransform, empty_targets
 from nas.models.necks.pyramid import NeckDims, PyramidBackbone
 
-DETECTIONS = 100  # of an image; the published evaluation looks at no more
-
 
 class SparseRcnn(Detector):
     """Sparse R-CNN (Sun et al., CVPR 2021): learned proposals, moved by six stages.
 
-    Detections are the 100 best of all proposals and classes, whatever their score, without
-    suppression (section 3.1).
+    Detections are the best of all proposals and classes, without suppression (section 3.1): 100
+    whatever their score, where `limits` say nothing else.
 
     Args:
         backbone: four pyramid levels at strides 4 to 32.
         num_classes: without a background, which it does not have.
         proposals: boxes of each image; the published model has 300 (100 in the paper's own tables).
+        limits: which detections it gives.
     """
 
     neck: ClassVar[NeckDims] = {"first": 0, "extra": "none"}
 
-    def __init__(self, backbone: PyramidBackbone, num_classes: int, *, proposals: int) -> None:
+    def __init__(
+        self,
+        backbone: PyramidBackbone,
+        num_classes: int,
+        *,
+        proposals: int,
+        limits: DetectionLimits,
+    ) -> None:
         super().__init__()
-        self.backbone, self.transform = backbone, BatchTransform()
+        self.backbone, self.transform, self.limits = backbone, BatchTransform(), limits
         self.head = DynamicHead(backbone.out_channels, num_classes, proposals)
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, proposals=spec.proposals)
+        return cls(backbone, num_classes, proposals=spec.proposals, limits=spec.limits)
 
     def heads(self) -> list[nn.Module]:
         return [self.head]
@@ -101,9 +108,8 @@ class SparseRcnn(Detector):
 
     def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         logits, boxes, _ = self._outputs(images)
-        return _detections(
-            logits[:, -1], boxes[:, -1], [(image.shape[1], image.shape[2]) for image in images]
-        )
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        return _detections(logits[:, -1], boxes[:, -1], sizes, self.limits)
 
     def loss_sums(
         self, images: list[Tensor], targets: list[dict[str, Tensor]]
@@ -155,17 +161,19 @@ def _sizes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 
 
 def _detections(
-    logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]
+    logits: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]], limits: DetectionLimits
 ) -> list[dict[str, Tensor]]:
     """The best of [B, P, K] with their boxes [B, P, 4], cut off at the border of the image; what is
     outside is left out.
     """
     classes = logits.shape[2]
-    scores, place = logits.float().sigmoid().flatten(1).topk(min(DETECTIONS, logits[0].numel()))
+    scores, place = logits.float().sigmoid().flatten(1).topk(min(limits.count, logits[0].numel()))
     found = []
     for of_image, best, index, size in zip(boxes, scores, place, sizes, strict=True):
         cut = clip_boxes_to_image(of_image[index // classes], size)
         inside = (cut[:, 2:] > cut[:, :2]).all(dim=1)
+        if limits.score:
+            inside &= best > limits.score
         found.append(
             {"boxes": cut[inside], "scores": best[inside], "labels": (index % classes + 1)[inside]}
         )

@@ -78,8 +78,8 @@ def _predict(
         "parameters": weights,
         "average": weights if training.average else [],
         "optimizer": _states(parameters, training.optimizer),
-        "inputs": [image_bytes, mask_bytes] * images
-        + [image_bytes * images],  # as loaded, and as one batch
+        "inputs": [image_bytes, mask_bytes] * images  # as loaded, and as one batch
+        + ([] if training.frozen_stages else [training.batch_bytes]),
         "workspace": [WORKSPACE_BYTES] * (2 if training.cuda else 0),
         GRADIENTS: parameters if training.accumulates else [],
     }

@@ -2,7 +2,8 @@
 differences.
 
 attention with a bias     meta: matmuls and a softmax, scores kept
-                          CUDA: memory-efficient kernel, no scores, one log-sum-exp a query
+                          CUDA: memory-efficient kernel, no scores, one log-sum-exp a query; the
+                          same as meta where that kernel refuses the channels of a head
 attention without         CPU: a kernel without scores
                           CUDA: the same; in bf16 another, whose sum of gradients is left out
 batch norm                meta: mean and inverse deviation kept
@@ -23,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from nas.config.choices import Precision
 from nas.profiling.memory.torch_internals import tree_map
+from search_spaces.layout import Layout
 
 # PyTorch's documentation, "CUDA Ops that can autocast to float16" (the same for bfloat16) and "...
 # to float32". RoI operators run in fp32 by torchvision's own registration, which gives their result
@@ -43,6 +46,18 @@ _FULL = """
 LOW_PRECISION, FULL_PRECISION = frozenset(_LOW.split()), frozenset(_FULL.split())
 MAX_PARALLEL_IMAGES = 32  # that a deformable convolution unfolds at once
 ROI_OPERATORS = frozenset(("roi_align", "roi_pool"))
+# Of the channels of a head, for the memory-efficient kernel on Ampere and later: 16 bytes (PyTorch,
+# sdp_utils.cpp, check_head_dim_size_mem_efficient).
+HEAD_MULTIPLES: dict[Precision, int] = {"fp32": 4, "bf16": 8}
+
+
+def attention_is_fused(layout: Layout, precision: Precision) -> bool:
+    """Whether CUDA's memory-efficient attention takes the heads of all T stages of a layout. Others
+    run as products and a softmax, slower, and keep their scores.
+    """
+    multiple = HEAD_MULTIPLES[precision]
+    stages = [index for index, stage in enumerate(layout.stages) if stage.kind == "T"]
+    return all(layout.head_width(index) % multiple == 0 for index in stages)
 
 
 class CudaKernels(TorchFunctionMode):
@@ -65,7 +80,7 @@ class CudaKernels(TorchFunctionMode):
             args, kwargs = tree_map(_to_full, args), tree_map(_to_full, kwargs)
         elif self.autocast and name in ROI_OPERATORS:
             return func(*tree_map(_to_full, args), **tree_map(_to_full, kwargs)).to(args[0].dtype)
-        if func is F.scaled_dot_product_attention:
+        if func is F.scaled_dot_product_attention and not _refused(args[0], **kwargs):
             return _FusedAttention.apply(*args[:3], kwargs.get("attn_mask"))
         if name == "deform_conv2d":
             return _DeformableConvolution.apply(*args[:3])
@@ -93,6 +108,12 @@ class CpuKernels(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and kwargs.get("attn_mask") is None:
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args)[0]
         return func(*args, **kwargs)
+
+
+def _refused(query: Tensor, attn_mask: Tensor | None = None) -> bool:
+    """Whether no kernel of CUDA takes attention: only the memory-efficient one has a bias."""
+    multiple = HEAD_MULTIPLES["fp32" if query.dtype == torch.float32 else "bf16"]
+    return attn_mask is not None and query.shape[-1] % multiple != 0
 
 
 def _to_full(value: Any) -> Any:

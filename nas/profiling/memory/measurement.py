@@ -105,7 +105,10 @@ def measure_memory(
 
 def _recipe(training: Training) -> Recipe:
     images, _, height, width = training.batch_shape
+    weights = "unread.pt" if training.frozen_stages else None  # which there must be a name of
     return Recipe(
+        weights=weights,
+        frozen_stages=training.frozen_stages,
         epochs=1,
         image_size=height,
         max_size=max(height, width),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nas.profiling.memory.recorder import ACCUMULATED, RELEASED
 from nas.profiling.memory.tracer import SegmentTrace, TensorSpec
 
-GRADIENTS, TRANSIENTS = "gradients", "transients"
+GRADIENTS, TRANSIENTS, INPUTS = "gradients", "transients", "inputs"
 
 
 @dataclass
@@ -59,10 +59,14 @@ class StepSimulator:
         self._holders: dict[int, int] = {}
         self._calls: list[_Call] = []
 
-    def add_input(self, spec: TensorSpec) -> Value:
-        """Take in a tensor from outside, which stays and is not among the events."""
+    def add_input(self, spec: TensorSpec, size: int | None = None) -> Value:
+        """Take in a tensor from outside: one that stays and is not among the events, or one of
+        `size` bytes that may be dropped.
+        """
         value = Value(self._new(), spec)
         self._hold(value.storage, 1)
+        if size is not None:
+            self.events.append((value.storage, size, INPUTS))
         return value
 
     def forward(self, trace: SegmentTrace, part: str, inputs: Sequence[Value]) -> list[Value]:
@@ -109,11 +113,15 @@ class StepSimulator:
         self.drop(results)
 
     def backward(self) -> None:
-        """End autocast, then run all segments backward, the last one first."""
+        """End autocast, then run all segments backward that are trained or lead to such, the last
+        one first.
+        """
         for call in self._calls:
             self._play(call, call.trace.autocast_end, call.part)
         self.backward_from = len(self.events)
         for call in reversed(self._calls):
+            if call.results and not any(result.spec.trained for result in call.results):
+                continue  # frozen
             for number, result in enumerate(call.results, start=call.trace.inputs):
                 assert result.gradient is not None
                 call.storages[number] = result.gradient

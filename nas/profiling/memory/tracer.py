@@ -137,7 +137,8 @@ def trace(
         end = run.sink(results)
         del result, results, given
         run.turn()
-        end.backward()
+        if end.requires_grad:  # else it is frozen, and so is what comes before it
+            end.backward()
     return run.result()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,7 +16,7 @@ from nas.models.detectors import DETECTORS
 from nas.profiling.memory.head import head_segment
 from nas.profiling.memory.step_simulator import StepSimulator, Value
 from nas.profiling.memory.tracer import SegmentTrace, TensorSpec, channels_last, contiguous, trace
-from nas.profiling.segments import Segment, backbone_segments, neck_segment
+from nas.profiling.segments import Segment, backbone_segments, frozen, neck_segment
 from nas.utils.disk_cache import DiskCache
 from search_spaces.layout import Layout
 
@@ -40,6 +41,7 @@ class Training:
             pass.
         average: a moving average of the weights is kept beside them.
         drop_path: branches of the backbone are left out of some images.
+        frozen_stages: stages, with the stem, that are not trained.
         cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
             there.
     """
@@ -53,7 +55,13 @@ class Training:
     accumulates: bool = False
     average: bool = False
     drop_path: bool = False
+    frozen_stages: int = 0
     cuda: bool = True
+
+    @property
+    def batch_bytes(self) -> int:
+        """What the images take as one batch."""
+        return math.prod(self.batch_shape) * 4
 
 
 def simulate_step(
@@ -73,12 +81,16 @@ def simulate_step(
     step = _Step(training)
     shape = training.batch_shape
     stride = channels_last(shape) if training.channels_last else contiguous(shape)
-    images = step.simulator.add_input(TensorSpec(shape, stride, trained=False))
+    # A frozen stem does not hold the batch, which goes with the forward pass then.
+    goes = training.batch_bytes if training.frozen_stages else None
+    images = step.simulator.add_input(TensorSpec(shape, stride, trained=False), goes)
     maps = step.backbone(layout, images, first_map=DETECTORS[detector.name].neck["first"])
     levels = step.run(neck_segment(layout.widths, detector), maps)
     step.simulator.drop(maps)
     step.run(head_segment(detector, num_classes, shape, training.boxes_per_image), levels)
     step.simulator.drop(levels)
+    if training.frozen_stages:
+        step.simulator.drop([images])
     step.simulator.backward()
     return step.simulator, step.traces
 
@@ -108,6 +120,8 @@ class _Step:
             trained = node.kind != "norm" or node.stage >= first_map
             dropped = self.training.drop_path
             segments = backbone_segments(layout, node, trained=trained, drop_path=dropped)
+            if node.stage < self.training.frozen_stages:
+                segments = [frozen(segment) for segment in segments]
             inputs, released = (
                 [values[name] for name in names] for names in (node.inputs, node.releases)
             )

@@ -24,7 +24,7 @@ from nas.errors import NonFiniteLoss
 from nas.reports.forecast import Timing
 from nas.training.candidate import Candidate, begin
 from nas.training.gpu_memory import free_memory, limited_memory
-from nas.utils.device import num_threads
+from nas.utils.device import num_threads, tf32
 
 STEPS = 6  # training steps of a measurement
 SCORED = 24  # images that a measurement scores
@@ -63,6 +63,7 @@ def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: 
     with (
         tempfile.TemporaryDirectory(prefix="scratch-nas-") as folder,
         limited_memory(device, candidate.cap_bytes),
+        tf32(recipe.tf32, device),
         loading(),
     ):
         begun_s = clock.now_s()

@@ -30,6 +30,7 @@ CALIBRATED = CalibrationReport(
     loss_after=2.75,
     factor_min=0.5,
     factor_max=2.0,
+    bounded=0,
     group_means_before={"convolution": -12.0, "neck and head": -9.0},
     group_means_after={"convolution": -11.0, "neck and head": -10.5},
 ).to_dict()

@@ -139,8 +139,25 @@ def test_paper_recipe():
         ({"recipe.max_size": 100}, "max_size must be at least image_size; got 100 and 160"),
         ({"recipe": "papr-24"}, "did you mean 'paper-24'"),
         ({"recipe": "gone.yaml"}, "'gone.yaml' cannot be read"),
+        (
+            {"recipe.frozen_stages": 2},
+            "recipe: frozen_stages must be 0 without weights, which its stages are to have; got 2",
+        ),
+        ({"recipe.norm_eval": True}, "recipe: norm_eval must be false without weights.*got true"),
+        (
+            {"recipe.weights": "w.pt", "recipe.frozen_stages": 5},
+            "frozen_stages must be less than or equal to 4; got 5",
+        ),
         ({"detector.name": "focs"}, "must be one of fcos, faster_rcnn, .*; got 'focs'"),
         ({"detector.channels": 40}, "multiple of 32; got 40"),
+        ({"detector.nms_iou": 0}, "detector.nms_iou must be greater than 0; got 0"),
+        ({"detector.score_threshold": 1}, "score_threshold must be less than 1; got 1"),
+        ({"detector.detections_per_image": 0}, "detections_per_image must be greater .* got 0"),
+        (
+            {"detector.name": "sparse_rcnn", "detector.nms_iou": 0.5},
+            "detector: nms_iou must be left out for sparse_rcnn, which has no non-maximum "
+            r"suppression \(fcos, .* have it\); got 0.5",
+        ),
         ({"search.sampler": "bayes"}, "must be one of gp, tpe, nsga2, random, grid"),
         ({"search.pruner": "halving"}, "must be one of none, median"),
         ({"search.trials": "many"}, "search.trials must be a valid integer"),

@@ -155,6 +155,65 @@ def test_every_image_comes_in_full_batches_of_one_aspect(counts: tuple[int, int]
     assert len({seed for batch in drawn for _, seed in batch}) == 4 * len(drawn)
 
 
+def batches_of_groups(groups: list[list[int]], size: int, seed: int) -> list[list[tuple[int, int]]]:
+    """The batches of one epoch, the first, each group on its own, filled up with its own images."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003)
+    batches = []
+    for group in groups:
+        order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
+        order = (order * size)[: math.ceil(len(order) / size) * size] if group else []
+        batches += [order[start : start + size] for start in range(0, len(order), size)]
+    order = torch.randperm(len(batches), generator=generator).tolist()
+    drawn = [torch.randint(2**62, (size,), generator=generator).tolist() for _ in batches]
+    return [
+        list(zip(batches[i], seeds, strict=True)) for i, seeds in zip(order, drawn, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("counts", [(10, 7), (9, 2), (3, 0), (0, 5), (2, 1), (1, 2), (2, 2)])
+def test_groups_of_half_a_batch_and_tiny_sets_stay_apart(counts: tuple[int, int]):
+    images = records([(20, 10)] * counts[0] + [(10, 20)] * counts[1])
+    groups = [[*range(counts[0])], [*range(counts[0], sum(counts))]]
+    assert list(AspectRatioBatchSampler(images, 4, seed=7)) == batches_of_groups(groups, 4, 7)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size"),
+    [((200, 1), 16), ((1, 200), 16), ((10, 7), 16), ((7, 9), 16), ((13, 1), 4), ((33, 2), 5)],
+)
+def test_a_few_images_of_the_other_aspect_come_in_one_mixed_batch(
+    counts: tuple[int, int], size: int
+):
+    images = records([(20, 10)] * counts[0] + [(10, 20)] * counts[1])
+    few = {
+        i
+        for i, image in enumerate(images)
+        if (image.width < image.height) == (counts[1] < counts[0])
+    }
+    sampler = AspectRatioBatchSampler(images, size, seed=3)
+    for sampler.epoch in range(3):
+        drawn = list(sampler)
+        assert {len(batch) for batch in drawn} == {size}
+        assert len(drawn) == len(sampler) == math.ceil(sum(counts) / size)
+        seen = Counter(index for batch in drawn for index, _ in batch)
+        assert set(seen) == set(range(sum(counts)))
+        assert max(seen.values()) <= 2
+        if sum(counts) > 2 * size:
+            assert sum(bool(few & {index for index, _ in batch}) for batch in drawn) == 1
+            assert {seen[index] for index in few} == {1}
+
+
+def test_a_mixed_batch_is_as_high_and_as_wide_as_its_images():
+    many, chosen = [(640, 480)] * 20, recipe(image_size=96, batch=8)
+    assert largest_batch_shape(records(many), chosen) == (8, 3, 96, 128)
+    lone = records([*many, (480, 640)])
+    assert largest_batch_shape(lone, chosen) == (8, 3, 128, 128)
+    assert largest_batch_shape(lone[18:], chosen) == (8, 3, 96, 128)  # three in all, apart
+    pieces = recipe(image_size=96, batch=8, images_per_gpu=2)
+    assert largest_batch_shape(lone, pieces) == (2, 3, 96, 128)  # half a batch of two
+    assert largest_batch_shape(lone, pieces, processes=2) == (2, 3, 128, 128)
+
+
 def test_order_depends_on_seed_and_epoch_alone():
     images = records([(20, 10)] * 20)
     first, second = (
@@ -214,7 +273,7 @@ def test_largest_batch_shape_bounds_every_batch(mixed: CocoSplit):
 
 
 def test_paper_batch_shape():
-    coco = records([(640, 480), (480, 640), (640, 427), (500, 375)])
+    coco = records([(640, 480), (480, 640), (640, 427), (500, 375)] * 2)
     paper = recipe(image_size=800, batch=16, images_per_gpu=4)
     assert largest_batch_shape(coco, paper) in [(4, 3, 800, 1216), (4, 3, 1088, 800)]
     assert largest_batch_shape(records([(1333, 800)]), paper) == (4, 3, 800, 1344)

@@ -30,7 +30,13 @@ def stage(
     iou: float = 0.5, weights: Sequence[float] = BOX_WEIGHTS[0], regions: int = 32
 ) -> CascadeStage:
     return CascadeStage(
-        32, CLASSES, hidden=16, regions=regions, iou=iou, box_weights=tuple(weights), masks=False
+        32,
+        CLASSES,
+        hidden=16,
+        regions=regions,
+        iou=iou,
+        box_weights=tuple(weights),
+        masks=False,
     )
 
 
@@ -202,7 +208,7 @@ def levels(count: int, seed: int = 0) -> dict[str, Tensor]:
 
 def heads(*, masks: bool) -> CascadeHeads:
     torch.manual_seed(0)
-    return CascadeHeads(32, CLASSES, hidden=16, regions=32, masks=masks)
+    return CascadeHeads(32, CLASSES, hidden=16, regions=32, masks=masks, limits=SPEC.limits)
 
 
 def test_each_stage_learns_from_what_the_one_before_made_of_its_boxes(
@@ -322,6 +328,20 @@ def test_detections_average_scores_and_masks_and_take_the_last_boxes():
             / 3
         )
     assert torch.allclose(found["masks"], masks, atol=1e-5)
+
+
+@torch.no_grad()
+def test_masks_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch):
+    network, features = heads(masks=True).eval(), levels(3)
+    detections = [
+        {"boxes": random_boxes(count, count), "labels": torch.arange(count) % CLASSES + 1}
+        for count in (11, 0, 4)
+    ]
+    expected = network._masks(features, detections, [SIZE] * 3)
+    assert [len(part) for part in expected] == [11, 0, 4]
+    monkeypatch.setattr("nas.models.detectors.cascade_rcnn.MASKS_AT_ONCE", 3)
+    for masks, part in zip(network._masks(features, detections, [SIZE] * 3), expected, strict=True):
+        assert torch.allclose(masks, part, atol=1e-6)
 
 
 def test_data_without_masks_need_no_mask_heads():

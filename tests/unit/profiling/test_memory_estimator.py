@@ -216,6 +216,33 @@ def test_500_boxes_an_image_to_match():
     assert predicted == pytest.approx(counted + pyramid, rel=0.002)
 
 
+@pytest.mark.parametrize("stages", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("text", "detector", "checkpointing"),
+    [
+        ("C1-C1-T2-T1@16", "fcos", "none"),
+        ("T1-T1-T2-T1@16", "faster_rcnn", "none"),
+        ("T2-C1-T1-C1@32+dense=true+stem=dsod", "fcos", "none"),
+        ("C2-T1-T1-T1@32", "fcos", "full"),
+    ],
+)
+def test_frozen_stages(text: str, detector: str, checkpointing: Checkpointing, stages: int):
+    training = Training(
+        (2, 3, 160, 224),
+        boxes_per_image=10,
+        checkpointing=checkpointing,
+        frozen_stages=stages,
+        cuda=False,
+    )
+    spec = DetectorSpec(name=detector, **TINY)
+    predicted, counted = predicted_and_counted(text, spec, training)
+    assert predicted == pytest.approx(counted, rel=0.01)
+    whole = predict_memory(Layout.parse(text), spec, 3, Training((2, 3, 160, 224), cuda=False))
+    frozen = predict_memory(Layout.parse(text), spec, 3, training)
+    assert frozen.optimizer_bytes < whole.optimizer_bytes
+    assert frozen.parameters_bytes == whole.parameters_bytes
+
+
 @pytest.mark.parametrize("how", [{"accumulates": True}, {"average": True}, {"optimizer": "sgd"}])
 def test_accumulated_gradients_and_the_optimizers_states(how: dict):
     spec, shape = DetectorSpec(name="fcos", **TINY), (2, 3, 96, 128)
@@ -446,6 +473,52 @@ def test_attention_keeps_its_output_and_one_number_a_query(bias: bool):
     assert max(sizes["cuda"]) == (8 * 300 * 304 * 4 if bias else kept)  # the bias in padded rows
     assert scores in sizes["meta"]
     assert (scores in sizes["cpu"]) == bias
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "fused"),
+    [
+        (20, "float32", True),
+        (22, "float32", False),
+        (24, "bfloat16", True),
+        (20, "bfloat16", False),
+    ],
+)
+def test_heads_that_the_cuda_kernel_refuses_keep_their_scores(
+    channels: int, dtype: str, fused: bool
+):
+    """Sizes by hand: scores of 2 x 3 x 50 x 50, in fp32 also where the inputs are bf16."""
+    query, key, value = (
+        torch.empty(
+            2, 3, 50, channels, device="meta", requires_grad=True, dtype=getattr(torch, dtype)
+        )
+        for _ in range(3)
+    )
+    bias = torch.empty(1, 3, 50, 50, device="meta", requires_grad=True, dtype=getattr(torch, dtype))
+    recorder = Recorder()
+    with recorder, CudaKernels(autocast=False):
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    gone = {slot for slot, size in recorder.events if size == RELEASED}
+    kept = [size for slot, size in recorder.events if slot not in gone]
+    assert (2 * 3 * 50 * 50 * 4 in kept) == (not fused)
+    del out
+
+
+def test_a_width_by_hand_whose_heads_are_refused_is_counted_so():
+    """A T stage of 88 channels has four heads of 22: more than one of 96, though narrower, by about
+    the scores of its two blocks.
+    """
+    spec, training = DetectorSpec(name="fcos", **TINY), Training((2, 3, 224, 224))
+    narrow, by_hand, wide = (
+        predict_memory(Layout.parse(f"T2-C1-C1-C1@{width}"), spec, 3, training).activations_bytes[
+            "stage_1"
+        ]
+        for width in (80, 88, 96)
+    )
+    windows, positions, heads = 2 * 8 * 8, 7 * 7, 4
+    scores = 2 * windows * heads * positions**2 * 4
+    assert by_hand > wide > narrow
+    assert by_hand - (narrow + wide) / 2 == pytest.approx(scores, rel=0.2)
 
 
 def test_the_papers_layouts_have_the_ratios_of_its_memory_column():

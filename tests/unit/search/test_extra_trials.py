@@ -12,6 +12,7 @@ from helpers.untrained import FACTS, Driver, report, spec
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
+from nas.profiling.memory.kernels import attention_is_fused
 from nas.search.baselines import CHANNELS, PUBLISHED, equalized
 from nas.search.budget import Budget
 from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, role_of
@@ -98,11 +99,32 @@ def test_a_baseline_is_as_wide_as_the_memory_of_the_space_allows(tmp_path: Path,
         stages = str(wanted).partition("@")[0]
         fitting = [
             c
-            for c in CHANNELS[:12]
+            for c in CHANNELS[:10]  # the next has heads of 22 channels
             if search.predicted_bytes(Layout.parse(f"{stages}@{c}")) <= allowed
         ]
         assert baseline.layout.widths[0] == max(fitting)
         assert baseline.memory_predicted_bytes == search.predicted_bytes(baseline.layout) <= allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "precision", "refused"),
+    [
+        # Channels of a head: the largest divisor of each width that is at most 32.
+        ("T2-T2-T6-T2", "fp32", {88, 104, 120, 136, 152}),  # 22, 26, 30, 17, 19
+        ("T2-T2-T6-T2", "bf16", {40, 56, 80, 88, 104, 112, 120, 136, 152}),  # 40: 20
+        ("C3-C4-C6-C3", "bf16", set()),
+        ("C2-C2-T12-T4", "bf16", set()),  # third stages are multiples of 32
+    ],
+)
+def test_baselines_have_widths_whose_attention_a_gpu_runs_fused(
+    text: str, precision: str, refused: set[int]
+):
+    found = {
+        channels
+        for channels in range(8, 161, 8)
+        if not attention_is_fused(Layout.parse(f"{text}@{channels}"), precision)
+    }
+    assert found == refused
 
 
 def test_a_published_backbone_at_the_budget_stays_as_it_is(tmp_path: Path):

@@ -322,6 +322,15 @@ def test_budget_like_a_layout(tmp_path: Path):
     assert driver.study.study.user_attrs["nas_refusals"]["over_budget"] > 0
 
 
+def test_the_first_calibration_that_is_cut_off_is_a_warning(tmp_path: Path):
+    driver = Driver(tmp_path, **{"search.trials": 3})
+    driver.train(calibration={"layers": 9, "bounded": 0})
+    driver.train(calibration={"layers": 9, "bounded": 2})
+    driver.train(calibration={"layers": 9, "bounded": 3})
+    (said,) = [event.reason for event in driver.events if event.kind == "note"]
+    assert said.startswith("warning: trial 1: calibration scales 2 of 9 layers less than")
+
+
 def test_weights_of_the_best_few_are_kept_and_no_checkpoints(tmp_path: Path):
     driver = Driver(tmp_path, **{"run.keep_best": 2, "search.trials": 4})
     folders = []

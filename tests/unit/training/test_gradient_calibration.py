@@ -19,6 +19,8 @@ from nas.data.transforms import TransformSampler
 from nas.data.validation import check_split
 from nas.errors import NonFiniteLoss
 from nas.models.detectors import Detector, build_detector
+from nas.reports import calibration_warning
+from nas.training import gradient_calibration
 from nas.training.gradient_calibration import calibrate_gradients, calibration_layers
 from search_spaces.layout import Layout
 
@@ -93,7 +95,7 @@ def test_weights_are_scaled_by_the_formula_and_nothing_else_changes(
     for name, tensor in detector.state_dict().items():
         layer = name.removesuffix(".weight")
         factor = (
-            (c[layer] / math.exp(mean_log)) ** 0.25
+            min(max((c[layer] / math.exp(mean_log)) ** 0.25, 0.25), 4)
             if name.endswith(".weight") and layer in c
             else 1.0
         )
@@ -136,6 +138,42 @@ def test_layers_of_a_dynamic_head():
     # 4 lateral and 4 output convolutions; in each of 6 stages 2 linear maps of the attention, 2 of
     # the interaction, 2 of the feed-forward part and 1 + 3 of the towers.
     assert len(calibration_layers(make(spec=SPARSE), "detector")) == 22 + 8 + 6 * 10
+
+
+def test_factors_are_cut_off_by_hand(monkeypatch: pytest.MonkeyPatch):
+    """C of 1, 1, 1 and 2^16 have the geometric mean 2^4: at a power of 1/4 the factors are 1/2
+    three times and 8, which is cut off at 4. A second pass that finds C of 1, 1, 1 and 2^8 has
+    2^-0.5 and 2^1.5, and cuts off nothing.
+    """
+    layers = {name: torch.ones(2, 2) for name in "abcd"}
+    found = iter([16, 8, 16, 8, 4])
+    monkeypatch.setattr(gradient_calibration, "calibration_layers", lambda *_: layers)
+    monkeypatch.setattr(
+        gradient_calibration,
+        "_measure",
+        lambda *_: gradient_calibration._Measurement(
+            {"a": 0.0, "b": 0.0, "c": 0.0, "d": next(found) * math.log(2)}, 1.0
+        ),
+    )
+    report = calibrate_gradients(make(), [], CalibrationSpec(definition="paper"))
+    assert [weight[0, 0].item() for weight in layers.values()] == pytest.approx([0.5, 0.5, 0.5, 4])
+    assert (report.factor_min, report.factor_max) == pytest.approx((0.5, 4))
+    assert (report.bounded, report.layers) == (1, 4)
+    assert calibration_warning(report.to_dict()).startswith(
+        "calibration scales 1 of 4 layers less than their gradients ask for"
+    )
+    for weight in layers.values():
+        weight.fill_(1)
+    report = calibrate_gradients(make(), [], CalibrationSpec(definition="paper", passes=2))
+    assert (report.factor_min, report.factor_max) == pytest.approx((2**-1.5, 2**3.5))
+    assert (report.bounded, report.passes) == (1, 2)
+
+
+def test_there_is_no_warning_where_nothing_is_cut_off():
+    report = calibrate_gradients(make(), [synthetic_batch(2, 128)], CalibrationSpec(alpha=0.01))
+    assert report.bounded == 0
+    assert calibration_warning(report.to_dict()) == ""
+    assert calibration_warning(None) == calibration_warning({"definition": "outputs"}) == ""
 
 
 def test_frozen_weights_are_left_alone():
