@@ -12,7 +12,10 @@ from nas.cli import options
 from nas.cli.runner import print_json
 
 if TYPE_CHECKING:
+    from nas.data.findings import DataIssue
     from nas.data.validation import CheckedSplit
+
+EXAMPLES = 3  # of a kind of finding
 
 
 def check_data(
@@ -94,11 +97,17 @@ def _print(checked: CheckedSplit) -> None:
         "  boxes by category: "
         + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items())
     )
-    for verb, problems in (
-        ("repaired", [problem for problem in checked.problems if problem.repaired]),
-        ("cannot be repaired", checked.lost),
-    ):
-        for kind, count in Counter(problem.kind for problem in problems).items():
-            print(f"  {verb}: {count} x {kind}")
-        for problem in problems:
-            print(f"    {problem}")
+    repaired = [problem for problem in checked.problems if problem.repaired]
+    _print_groups("repaired", repaired)
+    _print_groups("cannot be repaired", checked.lost)
+
+
+def _print_groups(verb: str, problems: list[DataIssue]) -> None:
+    """Each kind with its number and a few examples."""
+    for kind, count in Counter(problem.kind for problem in problems).items():
+        print(f"  {verb}: {count} x {kind}")
+        examples = [problem for problem in problems if problem.kind == kind][:EXAMPLES]
+        for problem in examples:
+            print(f"    {problem.where}" + (f": {problem.detail}" if problem.detail else ""))
+        if count > EXAMPLES:
+            print(f"    and {count - EXAMPLES} more (--json has all)")

@@ -112,7 +112,10 @@ class SearchSpec(ConfigModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-PLANNED = ("detector.object_scale",)  # keys of other sections that `recipe: auto` decides
+PLANNED = (
+    "detector.object_scale",
+    "detector.detections_per_image",
+)  # keys of other sections that `recipe: auto` decides
 _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
 
 

@@ -23,13 +23,14 @@ class DataIssue:
     annotation_id: int | None = None
     detail: str = ""
 
+    @property
+    def where(self) -> str:
+        """File and annotation, for people."""
+        number = self.annotation_id
+        return self.file if number is None else f"{self.file}, annotation {number}"
+
     def __str__(self) -> str:
-        where = (
-            self.file
-            if self.annotation_id is None
-            else f"{self.file}, annotation {self.annotation_id}"
-        )
-        return f"{where}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
+        return f"{self.where}: {self.kind}" + (f" ({self.detail})" if self.detail else "")
 
 
 @dataclass

@@ -22,6 +22,8 @@ ALIKE = 0.5  # overlap from which on an anchor is like an object
 SIZE_STEP = 32
 LEAST_SIZE = 128
 LARGEST_SIZE = {"cpu": 320, "cuda": 800}
+DETECTIONS, MOST_DETECTIONS = 100, 1000  # of an image
+DETECTIONS_OVER_OBJECTS = 1.5
 STEPS_PER_EPOCH = 40
 BATCHES = (4, 8, 16)
 LEAST_STEPS = 1000
@@ -117,6 +119,16 @@ def _covered(sides: list[float], stride: int, scale: float) -> int:
     return sum(overlap >= ALIKE for overlap in likeness)
 
 
+def detections_per_image(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """A hundred, as COCO; where an image has more objects, half as many again as it has."""
+    most = situation.data.most_objects
+    wanted = math.ceil(DETECTIONS_OVER_OBJECTS * most / 100) * 100
+    value = DETECTIONS if most <= DETECTIONS else min(wanted, MOST_DETECTIONS)
+    return Decision(
+        "detector.detections_per_image", value, f"up to {most} objects an image; COCO's is 100"
+    )
+
+
 def batch(situation: Situation, decided: dict[str, Any]) -> Decision:
     """At least forty steps an epoch, and no batch norm over fewer than four images: at equal time
     small batches win on small data.
@@ -173,6 +185,7 @@ def fixed(key: str, value: Any, reason: str) -> Rule:
 RULES: tuple[Rule, ...] = (
     image_size,
     object_scale,
+    detections_per_image,
     batch,
     least_steps,
     epochs,

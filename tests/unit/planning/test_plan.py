@@ -68,6 +68,15 @@ def test_anchors_are_as_large_as_the_objects():
     assert decided(large, "faster_rcnn")["detector.object_scale"] == 1.0  # 38 to 115 of 128 pixels
 
 
+@pytest.mark.parametrize(("objects", "found"), [(28, 100), (100, 100), (101, 200), (300, 500)])
+def test_crowded_images_have_more_detections(objects: int, found: int):
+    crowded = dataclasses.replace(CELLS, most_objects=objects)
+    assert decided(crowded)["detector.detections_per_image"] == found
+    assert decided(dataclasses.replace(CELLS, most_objects=5000))[
+        "detector.detections_per_image"
+    ] == (1000)
+
+
 def test_ranges_stay_as_published():
     for detector in ("fcos", "reppoints_v2", "sparse_rcnn"):
         assert decided(CELLS, detector)["detector.object_scale"] == 1.0
