@@ -7,6 +7,7 @@ alpha, CMYK and 16-bit images become 8-bit RGB; alpha is dropped.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,13 +27,14 @@ _SUFFIXES = {
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
 }
-_UNREADABLE = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-)
+ONE_PICTURE = {"MPO"}  # of a camera: a photograph, with a preview or a second view behind it
+LARGEST_PIXELS = 2**29  # of an image, 1.5 GiB as RGB
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # from the fifth byte on
+
+
+_TOO_LARGE = "has {} x {} pixels, more than the {:,} that are read: cut it into tiles"
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours, which is said with a way out
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a file is a finding
 
 
 class BrokenImage(Exception):
@@ -48,6 +50,7 @@ class ImageFacts:
         turned: it was turned as its EXIF data say.
         converted_from: mode of an image that is not 8-bit RGB, as Pillow names it; else None.
         misnamed: format of an image whose file name says another; else None.
+        pages: pages or frames of the file, of which the first is used.
     """
 
     width: int
@@ -55,6 +58,7 @@ class ImageFacts:
     turned: bool
     converted_from: str | None
     misnamed: str | None
+    pages: int = 1
 
 
 def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
@@ -68,23 +72,21 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
     Raises:
         BrokenImage: the file cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            size, mode, kind = image.size, image.mode, image.format or ""
-            turned = _is_turned(image, expected)
-            if kind == "JPEG":
-                image.draft(None, (size[0] // 8, size[1] // 8))
-                image.load()
-            elif mode != "RGB":
-                to_rgb(image)
-            else:
-                image.load()
-    except _UNREADABLE as error:
-        raise BrokenImage(_reason(error)) from None
+    with _opened(path) as image:
+        size, mode, kind = image.size, image.mode, image.format or ""
+        pages = 1 if kind in ONE_PICTURE else getattr(image, "n_frames", 1)
+        turned = _is_turned(image, expected)
+        if kind == "JPEG":
+            image.draft(None, (max(1, size[0] // 8), max(1, size[1] // 8)))
+            image.load()
+        elif mode != "RGB":
+            to_rgb(image)
+        else:
+            image.load()
     transposed = turned and _orientation(image) >= 5
     width, height = (size[1], size[0]) if transposed else size
     misnamed = kind if kind in _SUFFIXES and path.suffix.lower() not in _SUFFIXES[kind] else None
-    return ImageFacts(width, height, turned, None if mode == "RGB" else mode, misnamed)
+    return ImageFacts(width, height, turned, None if mode == "RGB" else mode, misnamed, pages)
 
 
 def inspect_images(
@@ -135,16 +137,25 @@ def read_rgb(path: Path, expected: tuple[int, int] | None) -> Image.Image:
     Raises:
         BrokenImage: the file cannot be decoded.
     """
-    try:
-        with Image.open(path) as image:
-            turned = _is_turned(image, expected)
-            rgb = to_rgb(image)
-    except _UNREADABLE as error:
-        raise BrokenImage(_reason(error)) from None
+    with _opened(path) as image:
+        turned = _is_turned(image, expected)
+        rgb, orientation = to_rgb(image), _orientation(image)
     if not turned:
         return rgb
-    rgb.getexif()[_ORIENTATION] = _orientation(image)
+    rgb.getexif()[_ORIENTATION] = orientation
     return ImageOps.exif_transpose(rgb)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image; whatever a decoder raises in the block says that the file is broken."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > LARGEST_PIXELS:
+                raise ValueError(_TOO_LARGE.format(*image.size, LARGEST_PIXELS))
+            yield image
+    except Exception as error:
+        raise BrokenImage(_reason(error, path)) from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -176,10 +187,19 @@ def _is_turned(image: Image.Image, expected: tuple[int, int] | None) -> bool:
     return orientation > 1 and not (expected == image.size != transposed)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception, path: Path) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError):
-        return "is not an image"
+        return _unidentified(path)
     if isinstance(error, FileNotFoundError):
         return "is missing"
     return text or type(error).__name__
+
+
+def _unidentified(path: Path) -> str:
+    """Why Pillow does not know a file."""
+    with path.open("rb") as file:
+        beginning = file.read(12)
+    if beginning[4:].startswith(_HEIC):
+        return "is HEIC, which is not read: convert it to JPEG or PNG"
+    return "is not an image" if beginning else "is empty"

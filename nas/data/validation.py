@@ -182,6 +182,8 @@ def _record(entry: dict[str, Any], facts: ImageFacts, findings: Findings) -> Ima
         findings.repaired("EXIF orientation", file, detail="turned")
     if facts.converted_from:
         findings.repaired("not 8-bit RGB", file, detail=f"mode {facts.converted_from}, converted")
+    if facts.pages > 1:
+        findings.repaired("several pages", file, detail=f"{facts.pages}, the first is used")
     if facts.misnamed:
         findings.repaired("name of another format", file, detail=f"is {facts.misnamed}")
     if stated != (facts.width, facts.height):

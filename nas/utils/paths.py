@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -43,9 +44,15 @@ def to_path(location: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """Give the folder for files that can be made again, below `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Give the folder for files that can be made again, below `$XDG_CACHE_HOME` or `~/.cache`;
+    for a user without a home, as in some containers, below the one for temporary files.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "scratch-nas"
+    try:
+        folder = Path(base) if base else Path.home() / ".cache"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return folder / "scratch-nas"
 
 
 @cache
@@ -62,7 +69,7 @@ def localize(root: str) -> Path:
         DataError: the URL cannot be read.
     """
     if not is_remote(root):
-        return Path(root)
+        return Path(root).expanduser()
     remote: Any = to_path(root)
     try:
         files = remote.fs.find(remote.path, detail=True)

@@ -39,6 +39,64 @@ def test_sixteen_bits_keep_their_range(tmp_path: Path):
     assert np.asarray(read_rgb(path, None))[..., 0].tolist() == [[0, 1, 128], [255, 128, 2]]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 400), (7, 7), (400, 2)])
+def test_very_narrow_jpegs_are_read(tmp_path: Path, size: tuple[int, int]):
+    path = tmp_path / "narrow.jpg"
+    Image.new("RGB", size, (200, 10, 10)).save(path)
+    facts = inspect_image(path, None)
+    assert (facts.width, facts.height) == size
+    assert read_rgb(path, None).size == size
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "png", "webp"])
+def test_of_several_pages_the_first_is_used(tmp_path: Path, suffix: str):
+    path = tmp_path / f"pages.{suffix}"
+    pages = [Image.new("RGB", (20, 10), (80 * number, 0, 0)) for number in range(3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert inspect_image(path, None).pages == 3
+    assert np.asarray(read_rgb(path, None)).max() <= 4  # the first is black
+
+
+def test_a_scene_is_read_and_more_than_that_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "scene.png"
+    Image.new("1", (15_000, 12_500)).save(path)  # Pillow's own limit is 178,956,970 pixels
+    assert inspect_image(path, None).width == 15_000
+    monkeypatch.setattr("nas.data.image_io.LARGEST_PIXELS", 10**6)
+    with pytest.raises(BrokenImage, match="has 15000 x 12500 pixels, more than the 1,000,000"):
+        read_rgb(path, None)
+
+
+def test_heic_is_named(tmp_path: Path):
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(BrokenImage, match="is HEIC, which is not read: convert it"):
+        inspect_image(path, None)
+    path.write_bytes(b"")
+    with pytest.raises(BrokenImage, match="is empty"):
+        inspect_image(path, None)
+
+
+@pytest.mark.parametrize(
+    "fault", [IndexError("x"), ZeroDivisionError(), MemoryError(), KeyError(1)]
+)
+def test_whatever_a_decoder_raises_names_the_file_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+):
+    path = tmp_path / "image.png"
+    Image.fromarray(gradient()).save(path)
+
+    def broken(self: Image.Image) -> None:
+        raise fault
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
+    with pytest.raises(BrokenImage):
+        inspect_image(path, None)
+    with pytest.raises(BrokenImage):
+        read_rgb(path, None)
+
+
 def test_floating_point_has_no_scale(tmp_path: Path):
     path = tmp_path / "float.tif"
     Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(path)
@@ -96,7 +154,7 @@ def test_a_png_named_jpg_is_read_and_told(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "not an image"), (b"not an image at all", "not an image"), (None, "is missing")],
+    [(b"", "is empty"), (b"not an image at all", "not an image"), (None, "is missing")],
 )
 def test_what_is_no_image(tmp_path: Path, content: bytes | None, words: str):
     path = tmp_path / "image.jpg"
