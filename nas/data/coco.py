@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.data.deep_images import DEEPEST
 from nas.data.segmentation import Segmentation
 
 
@@ -69,12 +70,14 @@ class CocoSplit:
         images: the images that can be used.
         boxes: the objects that can be used, of these images.
         categories: id and name of every category, by ascending id.
+        white_level: value that becomes 255 in images of more than 8 bits.
     """
 
     folder: Path
     images: tuple[ImageRecord, ...]
     boxes: tuple[Box, ...]
     categories: tuple[tuple[int, str], ...]
+    white_level: int = DEEPEST
 
     @property
     def labels(self) -> dict[int, int]:
@@ -85,7 +88,9 @@ class CocoSplit:
 
     def to_coco(self) -> dict[str, Any]:
         """Write the split in COCO's instances form, plain JSON: the ground truth of evaluation."""
+        depth = {} if self.white_level == DEEPEST else {"white_level": self.white_level}
         return {
+            **depth,
             "images": [vars(image) for image in self.images],
             "annotations": [box.to_coco() for box in self.boxes],
             "categories": [
@@ -101,6 +106,7 @@ class CocoSplit:
             tuple(ImageRecord(**image) for image in coco["images"]),
             tuple(Box(**{**box, "bbox": tuple(box["bbox"])}) for box in coco["annotations"]),
             tuple((category["id"], category["name"]) for category in coco["categories"]),
+            coco.get("white_level", DEEPEST),
         )
 
     @property

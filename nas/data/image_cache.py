@@ -86,9 +86,8 @@ class PixelCache:
             BrokenImage: it cannot be decoded.
         """
         record = self.split.images[index]
-        pixels = F.pil_to_tensor(
-            read_rgb(self.split.folder / record.file_name, (record.width, record.height))
-        )
+        path, size = self.split.folder / record.file_name, (record.width, record.height)
+        pixels = F.pil_to_tensor(read_rgb(path, size, self.split.white_level))
         resized: Tensor = F.resize_image(pixels, list(self.sizes[index]), antialias=True)
         return resized.contiguous().numpy().reshape(-1)
 
@@ -172,7 +171,8 @@ class _MappedFiles:
 
 def _key(split: CocoSplit, short_side: int, long_side: int) -> str:
     images = [(image.file_name, image.width, image.height) for image in split.images]
-    what = json.dumps([_FORMAT, str(split.folder.resolve()), images, short_side, long_side])
+    sizes = [short_side, long_side, split.white_level]
+    what = json.dumps([_FORMAT, str(split.folder.resolve()), images, *sizes])
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 

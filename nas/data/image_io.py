@@ -2,7 +2,8 @@
 
 A photograph may say in its EXIF data that it is to be turned. It is turned as viewers and
 annotation tools do, unless only the unturned size agrees with the annotation file. Grey, palette,
-alpha, CMYK and 16-bit images become 8-bit RGB; alpha is dropped.
+alpha and CMYK images become 8-bit RGB; alpha is dropped. Images of more than 8 bits are scaled by
+the white level of their data set (`nas.data.deep_images`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from nas.data.deep_images import DEEPEST, as_eight_bits, deep_values
 from nas.errors import DataError
 
 _ORIENTATION = 0x0112
@@ -51,6 +52,7 @@ class ImageFacts:
         converted_from: mode of an image that is not 8-bit RGB, as Pillow names it; else None.
         misnamed: format of an image whose file name says another; else None.
         pages: pages or frames of the file, of which the first is used.
+        brightest: largest value of an image of more than 8 bits; else None.
     """
 
     width: int
@@ -59,6 +61,7 @@ class ImageFacts:
     converted_from: str | None
     misnamed: str | None
     pages: int = 1
+    brightest: int | None = None
 
 
 def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
@@ -76,17 +79,24 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
         size, mode, kind = image.size, image.mode, image.format or ""
         pages = 1 if kind in ONE_PICTURE else getattr(image, "n_frames", 1)
         turned = _is_turned(image, expected)
+        deep = deep_values(image, path)
         if kind == "JPEG":
             image.draft(None, (max(1, size[0] // 8), max(1, size[1] // 8)))
-            image.load()
-        elif mode != "RGB":
-            to_rgb(image)
-        else:
-            image.load()
+        if deep is None:
+            image.load() if mode == "RGB" else to_rgb(image)
     transposed = turned and _orientation(image) >= 5
     width, height = (size[1], size[0]) if transposed else size
     misnamed = kind if kind in _SUFFIXES and path.suffix.lower() not in _SUFFIXES[kind] else None
-    return ImageFacts(width, height, turned, None if mode == "RGB" else mode, misnamed, pages)
+    converted = f"{mode}, 16 bits" if deep is not None and mode.startswith("RGB") else mode
+    return ImageFacts(
+        width,
+        height,
+        turned,
+        None if converted == "RGB" else converted,
+        misnamed,
+        pages,
+        None if deep is None else int(deep.max()),
+    )
 
 
 def inspect_images(
@@ -126,20 +136,25 @@ def broken_image_as_data_error(path: Path) -> Iterator[None]:
         ) from None
 
 
-def read_rgb(path: Path, expected: tuple[int, int] | None) -> Image.Image:
+def read_rgb(
+    path: Path, expected: tuple[int, int] | None, white_level: int = DEEPEST
+) -> Image.Image:
     """Read an image as 8-bit RGB, upright.
 
     Args:
         path: the image file.
         expected: (width, height) by the annotation file, to decide whether EXIF orientation
             applies; None: it does.
+        white_level: value of an image of more than 8 bits that becomes 255.
 
     Raises:
         BrokenImage: the file cannot be decoded.
     """
     with _opened(path) as image:
         turned = _is_turned(image, expected)
-        rgb, orientation = to_rgb(image), _orientation(image)
+        deep = deep_values(image, path)
+        rgb = to_rgb(image) if deep is None else as_eight_bits(deep, white_level)
+        orientation = _orientation(image)
     if not turned:
         return rgb
     rgb.getexif()[_ORIENTATION] = orientation
@@ -159,17 +174,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB; 16-bit values 0 to 65535 map to 0 to 255.
+    """Convert an image of any mode of 8 bits to RGB.
 
     Raises:
-        ValueError: floating point pixels, or integers beyond 16 bits, which have no natural scale.
+        ValueError: floating point pixels, which have no natural scale.
     """
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixel values outside 0 to 65535 (mode {image.mode})")
-        image = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif image.mode == "F":
+    if image.mode == "F":
         raise ValueError(
             "floating point pixels (mode F) have no natural scale: save as 8 or 16 bit"
         )

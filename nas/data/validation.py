@@ -10,13 +10,14 @@ files, a box outside or of zero area, a malformed box, an unknown category or im
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nas.data.annotation_files import read_annotations, read_categories, without_root
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.deep_images import DEEPEST, white_level
 from nas.data.file_names import ImageFiles, stated_name
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
@@ -37,11 +38,13 @@ class CheckedSplit:
         name: name of the split: `train`.
         split: the images and boxes that can be used.
         problems: every issue, in the order they were met.
+        brightest: largest value of its images of more than 8 bits; 0 without any.
     """
 
     name: str
     split: CocoSplit
     problems: tuple[DataIssue, ...]
+    brightest: int = 0
 
     @property
     def lost(self) -> list[DataIssue]:
@@ -66,7 +69,7 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     listed = without_root(content, annotation_file.name, findings)
     categories = read_categories(listed, str(annotation_file), findings)
     entries = _image_entries(content["images"], folder, annotation_file.name, findings)
-    images: dict[int, ImageRecord] = {}
+    images, brightest = dict[int, ImageRecord](), 0
     files = [(folder / entry["file_name"], _stated_size(entry)) for entry in entries]
     for done, (entry, facts) in enumerate(
         zip(entries, inspect_images(files), strict=True), start=1
@@ -79,6 +82,7 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
             )
         else:
             images[entry["id"]] = _record(entry, facts, findings)
+            brightest = max(brightest, facts.brightest or 0)
         if progress:
             progress(name, done, len(entries))
     unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images)
@@ -94,8 +98,9 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     )
     if not boxes:
         findings.lost("no boxes", annotation_file.name, detail="nothing to learn from or to score")
-    split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories)
-    return CheckedSplit(name, split, tuple(findings.problems))
+    white = white_level(brightest) if brightest else DEEPEST
+    split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories, white)
+    return CheckedSplit(name, split, tuple(findings.problems), brightest)
 
 
 def usable_splits(
@@ -135,16 +140,26 @@ def usable_splits(
 def check_splits(
     root: Path, names: Sequence[str], progress: CountProgress | None = None
 ) -> list[CheckedSplit]:
-    """Check splits, and give all of them the categories of the first; arguments and errors as those
-    of `check_split`.
+    """Check splits, and give all of them the categories of the first and one white level; arguments
+    and errors as those of `check_split`.
     """
     checked = [check_split(root, name, progress) for name in names]
-    first = checked[0]
-    for index, each in enumerate(checked[1:], start=1):
-        source = find_split(root, each.name)[1].name
+    first, brightest = checked[0], max(each.brightest for each in checked)
+    white = white_level(brightest) if brightest else DEEPEST
+    for index, each in enumerate(checked):
+        source = find_split(root, each.name).annotations.name
         split, issues = with_categories_of(each.split, first.split, first.name, source)
-        checked[index] = CheckedSplit(each.name, split, (*each.problems, *issues))
+        if each.brightest:
+            issues.append(_deep_issue(brightest, white, source))
+        split = replace(split, white_level=white)
+        checked[index] = replace(each, split=split, problems=(*each.problems, *issues))
     return checked
+
+
+def _deep_issue(brightest: int, white: int, source: str) -> DataIssue:
+    bits = white.bit_length()
+    said = f"values up to {brightest}, {bits} bits: 0 to {white} become 0 to 255"
+    return DataIssue("images of more than 8 bits", True, source, None, said)
 
 
 def _image_entries(

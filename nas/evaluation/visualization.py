@@ -167,7 +167,8 @@ def _pixels(split: CocoSplit, image: ImageRecord) -> Tensor:
     """[3, H, W], uint8."""
     path = split.folder / image.file_name
     with broken_image_as_data_error(path):
-        pixels: Tensor = functional.pil_to_tensor(read_rgb(path, (image.width, image.height)))
+        rgb = read_rgb(path, (image.width, image.height), split.white_level)
+        pixels: Tensor = functional.pil_to_tensor(rgb)
         return pixels
 
 

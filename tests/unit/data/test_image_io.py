@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from nas.data.deep_images import white_level
 from nas.data.image_io import BrokenImage, inspect_image, read_rgb
 
 ORIENTATION = 0x0112
@@ -35,8 +38,54 @@ def test_sixteen_bits_keep_their_range(tmp_path: Path):
     path = tmp_path / "depth.png"
     values = np.array([[0, 257, 32768], [65535, 128 * 257, 514]], dtype=np.uint16)
     Image.fromarray(values).save(path)
-    assert inspect_image(path, None).converted_from == "I;16"
+    facts = inspect_image(path, None)
+    assert (facts.converted_from, facts.brightest) == ("I;16", 65535)
     assert np.asarray(read_rgb(path, None))[..., 0].tolist() == [[0, 1, 128], [255, 128, 2]]
+
+
+def test_twelve_of_sixteen_bits_are_scaled_by_the_white_level(tmp_path: Path):
+    path = tmp_path / "sensor.png"
+    values = np.array([[0, 2048, 4095], [16, 3000, 5000]], dtype=np.uint16)
+    Image.fromarray(values).save(path)
+    found = np.asarray(read_rgb(path, None, white_level=4095))[..., 1].tolist()
+    assert found == [[0, 128, 255], [1, 187, 255]]  # by 255 / 4095
+
+
+@pytest.mark.parametrize("suffix", ["", "alpha"])
+def test_colours_of_sixteen_bits_are_not_cut_to_eight(tmp_path: Path, suffix: str):
+    path = tmp_path / "colours.png"
+    values = np.arange(2 * 3 * 3, dtype=np.uint16).reshape(2, 3, 3) * 240
+    write_png_16(path, values, alpha=bool(suffix))
+    facts = inspect_image(path, None)
+    assert facts.brightest == 17 * 240
+    assert facts.converted_from == ("RGBA" if suffix else "RGB") + ", 16 bits"
+    found = np.asarray(read_rgb(path, None, white_level=4095))
+    assert np.array_equal(found, (values / 4095 * 255).clip(max=255).round())
+
+
+def write_png_16(path: Path, values: np.ndarray, *, alpha: bool) -> None:
+    """A PNG of 16 bits a channel (PNG specification, sections 5 and 9), which Pillow cannot
+    write.
+    """
+    height, width, _ = values.shape
+    if alpha:
+        values = np.concatenate([values, np.full((height, width, 1), 65535, np.uint16)], axis=2)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 6 if alpha else 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        content += struct.pack(">I", len(data)) + kind + data + checksum
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("brightest", "white"),
+    [(0, 255), (255, 255), (256, 1023), (1023, 1023), (3921, 4095), (4096, 16383), (65535, 65535)],
+)
+def test_the_white_level_is_that_of_the_least_depth(brightest: int, white: int):
+    assert white_level(brightest) == white
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (3, 400), (7, 7), (400, 2)])

@@ -440,3 +440,18 @@ def test_roboflows_category_above_all_others_is_left_out(tmp_path: Path):
 
     checked = check_split(written(tmp_path / "used", used), "train")
     assert [name for _, name in checked.split.categories] == ["animals", "cat", "dog"]
+
+
+def test_splits_of_deep_images_have_one_white_level(tmp_path: Path):
+    for split, brightest in (("train", 900), ("val", 3000)):
+        write(tmp_path, GOOD, split)
+        for name in ("a.png", "b.png"):
+            values = np.full((40, 60), brightest, dtype=np.uint16)
+            Image.fromarray(values).save(tmp_path / split / name)
+    train, val = usable_splits(tmp_path, ("train", "val"), skip_broken=False)
+    assert train.split.white_level == val.split.white_level == 4095
+    assert train.problems[-1].detail == "values up to 3000, 12 bits: 0 to 4095 become 0 to 255"
+    assert CocoSplit.from_coco(train.split.folder, train.split.to_coco()) == train.split
+    alone = check_split(tmp_path, "train").split
+    assert alone.white_level == 1023
+    assert fingerprint([alone]) != fingerprint([train.split])
