@@ -15,7 +15,8 @@ from nas.profiling.segments import SMALLEST, Segment
 def head_segment(
     detector: DetectorSpec, num_classes: int, batch_shape: tuple[int, ...], boxes_per_image: int
 ) -> Segment:
-    """The heads of a detector with their loss, from the pyramid to a scalar.
+    """The heads of a detector with their loss, from the pyramid to a scalar, and what belongs to
+    neither heads nor pyramid.
 
     Args:
         detector: which one.
@@ -43,7 +44,8 @@ class _Head(nn.Module):
     ) -> None:
         super().__init__()
         whole = build_detector(SMALLEST, detector, num_classes)
-        self.heads = nn.ModuleList(whole.heads())
+        # The transform has the statistics that images are normalised by.
+        self.heads = nn.ModuleList([*whole.heads(), whole.transform])
         images = torch.empty(batch_shape, device="meta")
         self.loss: Callable[[Sequence[Tensor]], Tensor] = lambda levels: bounded_loss(
             whole, levels, images, boxes_per_image
