@@ -55,20 +55,14 @@ def logs(
     """Print what happened in a search, from anywhere that reaches its database."""
     from nas.study.event_log import WRITE_S, EventLog
     from nas.study.leaderboard import load_study, search_uuid
-    from nas.study.lease import Lease
-    from nas.study.lock import StudyLock
-    from nas.study.optuna_internals import id_in_storage
+    from nas.study.lease import living_drivers
     from nas.study.storage import open_storage
 
-    opened = open_storage(storage, create=False)
-    loaded = load_study(opened, study)
-    journal = EventLog(opened.engine, search_uuid(loaded))
-    lease = Lease(
-        StudyLock(opened.engine, id_in_storage(loaded)), loaded.study_name, journal.study_uuid
-    )
+    opened = open_storage(storage, create=False, read_only=True)
+    journal = EventLog(opened.engine, search_uuid(load_study(opened, study)), read_only=True)
     last, running = 0, True
     while running:
-        running = follow and bool(lease.others())
+        running = follow and bool(living_drivers(opened.engine, journal.study_uuid))
         for line in journal.read(after=last):
             print(f"{line.at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
             last = line.id

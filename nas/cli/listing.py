@@ -99,7 +99,8 @@ def _summary(study: Any) -> dict[str, Any]:
     trials = study.get_trials(deepcopy=False)
     states = Counter(trial.state.name for trial in trials if role_of(trial) == CANDIDATE)
     roles = Counter(map(role_of, trials))
-    best = next(iter(leaderboard(study)), None)
+    # The values of another program's study are no mAP.
+    best = next(iter(leaderboard(study)), None) if spec else None
     return {
         "study": study.study_name,
         "space": spec.get("space", {}).get("name"),

@@ -44,10 +44,24 @@ def run(app: typer.Typer, program: str) -> NoReturn:
         _fail(program, f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}")
     except Exception as error:
         # Typer's own usage errors, whose class it does not publish.
-        if not hasattr(error, "format_message"):
-            raise
-        _fail(program, error.format_message())
+        if hasattr(error, "format_message"):
+            _fail(program, error.format_message())
+        if message := _database_message(error):
+            _fail(program, f"the database: {message}")
+        raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _database_message(error: BaseException) -> str | None:
+    """What a database said that went away, was damaged, or refused something; else None."""
+    below: BaseException | None = error
+    while below and not type(below).__module__.startswith("sqlalchemy."):
+        below = below.__cause__
+    if not below:
+        return None
+    from nas.study.storage import driver_message
+
+    return driver_message(below)
 
 
 def _hide_passwords() -> None:

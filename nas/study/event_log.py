@@ -58,12 +58,14 @@ class EventLog:
     Args:
         engine: of the study's database; the table of logs is made where it is missing.
         study_uuid: the study's, `nas_uuid`.
+        read_only: it is only read, and nothing is made.
     """
 
-    def __init__(self, engine: Engine, study_uuid: str) -> None:
+    def __init__(self, engine: Engine, study_uuid: str, *, read_only: bool = False) -> None:
         self.engine, self.study_uuid = engine, study_uuid
         self._waiting: deque[str] = deque()
-        make_tables(engine, _METADATA)
+        if not read_only:
+            make_tables(engine, _METADATA)
 
     def write(self, text: str) -> None:
         """Add a line; it is in the database two seconds later, or when the search ends."""
@@ -92,7 +94,9 @@ class EventLog:
                 self._flush()
 
     def read(self, after: int = 0) -> list[Line]:
-        """Read the lines with an id above `after`, in order."""
+        """Read the lines with an id above `after`, in order; none where there is no table."""
+        if not sa.inspect(self.engine).has_table(LOG.name):
+            return []
         asked = sa.select(LOG.c.id, LOG.c.at, LOG.c.driver, LOG.c.text).where(
             LOG.c.study_uuid == self.study_uuid, LOG.c.id > after
         )

@@ -116,7 +116,8 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
         name: of the study; None for the only one that there is.
 
     Raises:
-        StudyError: there is no such study, or, without a name, none or several.
+        StudyError: there is no such study, it is of another program, or, without a name, there is
+            none or several.
     """
     names = optuna.get_all_study_names(storage)
     if name is None and len(names) == 1:
@@ -129,7 +130,9 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
             if names
             else f"the database has no studies; got --study {name!r}"
         )
-    return optuna.load_study(study_name=name, storage=storage)
+    study = optuna.load_study(study_name=name, storage=storage)
+    search_uuid(study)
+    return study
 
 
 def search_uuid(study: optuna.Study) -> str:

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import StudyError
@@ -208,10 +208,22 @@ class Lease:
 
     def _living(self, connection: Connection) -> list[Any]:
         """Other drivers of this study: renewed within a lease's time, and not known to be dead."""
-        asked = sa.select(DRIVERS, sa.func.now().label("now")).where(
-            DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token != self.token
-        )
-        return [row for row in connection.execute(asked) if _alive(row)]
+        return [row for row in _living(connection, self.study_uuid) if row.token != self.token]
+
+
+def living_drivers(engine: Engine, study_uuid: str) -> list[str]:
+    """List the living drivers of a study, as `process PID on HOST`, for who only reads the
+    database: nothing is made in it.
+    """
+    if not sa.inspect(engine).has_table(DRIVERS.name):
+        return []
+    with engine.connect() as connection:
+        return [driver_name(row.pid, row.host) for row in _living(connection, study_uuid)]
+
+
+def _living(connection: Connection, study_uuid: str) -> list[Any]:
+    asked = sa.select(DRIVERS, sa.func.now().label("now")).where(DRIVERS.c.study_uuid == study_uuid)
+    return [row for row in connection.execute(asked) if _alive(row)]
 
 
 class SoleLease:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -50,19 +51,29 @@ _NETWORK = {
     "afs",
 }
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # commands say themselves what they do
+_DRIVERS = {"mysql": ("MySQLdb", "pymysql"), "postgresql": ("psycopg2", "psycopg")}
 _EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "pymysql": "mysql", "MySQLdb": "mysql"}
 
 
 def parse_url(text: str) -> URL:
-    """Parse a storage URL.
+    """Parse a storage URL. One without a driver gets that which is installed: PyMySQL for `mysql`,
+    psycopg for `postgresql`, where SQLAlchemy's own choice is not; `postgres` is `postgresql`.
 
     Raises:
         StudyError: no URL. The text is not repeated: it may hold a password.
     """
     try:
-        return make_url(text)
+        return _with_driver(make_url(text))
     except ArgumentError:
         raise StudyError(f"storage must be a database URL, for example {EXAMPLES}") from None
+
+
+def _with_driver(url: URL) -> URL:
+    name = {"postgres": "postgresql"}.get(url.drivername, url.drivername)
+    own, other = _DRIVERS.get(name, ("", ""))
+    if own and not find_spec(own) and find_spec(other):
+        name = f"{name}+{other}"
+    return url.set(drivername=name)
 
 
 def redacted(url: URL) -> str:
@@ -147,7 +158,8 @@ def open_storage(text: str, *, create: bool, read_only: bool = False) -> optuna.
     arguments: dict[str, Any] = (
         {"connect_args": {"timeout": _LOCK_TIMEOUT_S}} if path else {"pool_pre_ping": True}
     )
-    storage = _guarded(url, lambda: _connect(text, arguments))
+    address = url.render_as_string(hide_password=False)
+    storage = _guarded(url, lambda: _connect(address, arguments))
     if path:
         _guarded(url, lambda: _use_wal(storage.engine))
     return storage
@@ -232,9 +244,14 @@ def _guarded(url: URL, act: Callable[[], Result]) -> Result:
     except ImportError as error:
         package = getattr(error, "name", None) or url.drivername
         raise MissingDependency(package, _EXTRAS.get(package, "postgres")) from None
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise StudyError(
             f"storage {redacted(url)} cannot be opened: {driver_message(error)}"
+        ) from None
+    except RuntimeError as error:  # tables of an older or newer Optuna
+        raise StudyError(
+            f"storage {redacted(url)} is of another version of Optuna: "
+            f"{' '.join(str(error).split())}"
         ) from None
 
 
