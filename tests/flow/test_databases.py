@@ -1,5 +1,5 @@
-"""Databases as they come: studies of other programs, tables of another Optuna, damaged files. Each is
-one line.
+"""Databases as they come: studies of other programs, tables of another Optuna, damaged files. Each
+is one line.
 """
 
 from __future__ import annotations
