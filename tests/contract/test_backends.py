@@ -80,6 +80,9 @@ def replayed(request: SearchSpec, recorder: EventRecorder) -> Search:
     return opened
 
 
+SLOW_RAY = pytest.param("ray", marks=pytest.mark.long)
+
+
 @pytest.fixture(params=["local", "ray", "simulator"])
 def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "ray":
@@ -122,6 +125,7 @@ def test_a_search_and_its_continuation(tmp_path: Path, digits: Path, backend: st
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("backend", ["local", SLOW_RAY, "simulator"], indirect=True)
 def test_candidates_that_fail_do_not_end_the_search_until_ten_in_a_row(
     tmp_path: Path, digits: Path, backend: str
 ):
@@ -225,7 +229,7 @@ def use_reports(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("backend", ["local", "ray"], indirect=True)
+@pytest.mark.parametrize("backend", ["local", SLOW_RAY], indirect=True)
 def test_what_would_stop_every_training_ends_the_search_with_its_reason(
     tmp_path: Path, digits: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -142,6 +142,7 @@ def workers_of(process: Background) -> list[psutil.Process]:
     return workers
 
 
+@pytest.mark.long
 def test_a_killed_workers_candidate_goes_on_from_its_checkpoint(tmp_path: Path, digits: Path):
     pytest.importorskip("ray")
     search = Search(tmp_path, digits, "--epochs", "8", "--trials", "2", "--concurrent", "2")
