@@ -69,14 +69,14 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         trained: the candidate.
         weights: safetensors file with the weights of the detector; those of its last epoch lie
             beside it where they were kept too.
-        onnx: write the ONNX files too, each compared with the network; takes up to a minute.
+        onnx: write the ONNX files too, each compared with the network and left out where it
+            differs; takes up to a minute.
 
     Returns:
         Sentences on the files that were left out, and why.
 
     Raises:
-        BundleError: the folder holds other files, the weights are not there, or an ONNX file gives
-            other outputs than the network.
+        BundleError: the folder holds other files, or the weights are not there.
     """
     check_target(folder)
     with atomic_folder(folder) as partial:

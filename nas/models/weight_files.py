@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -21,7 +22,16 @@ from torch import Tensor
 from nas.config.recipe import WEIGHT_FILES
 from nas.errors import SpecError
 
-CONTAINERS = ("model", "state_dict", "model_state_dict")
+CONTAINERS = ("model", "state_dict", "model_state_dict", "model_ema", "ema_state_dict", "ema")
+# A number of NumPy beside the weights (a loss, a score) is data as well: what rebuilds one, under
+# its names in NumPy 1 and 2, and the classes of its types.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY: list[Any] = [
+    np.dtype,
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+]
 _CODE = re.compile(
     r"GLOBAL (\S+)"
 )  # what PyTorch's reader of tensors says that it would have had to run
@@ -74,7 +84,8 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of unusual pickles, which are refused in one line
-            return torch.load(packed, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMPY):
+                return torch.load(packed, map_location="cpu", weights_only=True)
     except Exception as error:  # broken files fail in every way
         said = " ".join(str(error).split())
         if (

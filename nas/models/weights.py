@@ -10,6 +10,7 @@ them a file is, its names decide.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -145,6 +146,9 @@ _KINDS = (
     _Kind("timm Swin", (r"layers[._]0\.blocks" + _TABLE,), _timm_places(0)),
     _Kind("torchvision or timm ResNet", (r"layer1\.0\.conv3\.weight",), _RESNET),
 )
+# Of DataParallel and DDP, torch.compile, Lightning, mmdetection, averages of weights.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "network.", "net.", "ema.", "encoder.")
+MOST_WRAPPERS = 5
 _KNOWN = (
     "a scratch-nas backbone or detector, a Swin (V1) or a ResNet (50 and deeper) of torchvision "
     "or timm"
@@ -167,12 +171,13 @@ def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport
             nothing that fits; the backbone is as before.
     """
     state = read_tensors(path)
-    kind = next((kind for kind in _KINDS if kind.recognises(state)), None)
+    unwrapped = _unwrapped(state)
+    kind = _kind_of(unwrapped)
     if not kind:
         raise refusal(
             path, f"the names in it must be those of {_KNOWN}; got {_first_layer([*state])}"
         )
-    names = kind.in_our_names(state)
+    names = {ours: unwrapped[theirs] for ours, theirs in kind.in_our_names(unwrapped).items()}
     found = {ours: _finite(path, theirs, state[theirs]) for ours, theirs in names.items()}
     network = backbone.state_dict()
     report = _compare(kind.source, names, found, network)
@@ -186,6 +191,26 @@ def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport
         network[name].copy_(found[name])
     said = ImageStatistics.of_weights(state) or ImageStatistics.of_metadata(read_metadata(path))
     return replace(report, statistics=said)
+
+
+def _kind_of(names: Iterable[str]) -> _Kind | None:
+    return next((kind for kind in _KINDS if kind.recognises(names)), None)
+
+
+def _unwrapped(names: Iterable[str]) -> dict[str, str]:
+    """Names without what training programs put before them, to the names as they are."""
+    found = {name: name for name in names}
+    for _ in range(MOST_WRAPPERS):
+        begun = Counter(prefix for name in found for prefix in _WRAPPERS if name.startswith(prefix))
+        if _kind_of(found) or not begun:
+            break
+        ((prefix, _),) = begun.most_common(1)
+        found = {
+            name.removeprefix(prefix): whole
+            for name, whole in found.items()
+            if name.startswith(prefix)
+        }
+    return found
 
 
 def _compare(

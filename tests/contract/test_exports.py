@@ -30,7 +30,7 @@ from nas.export.manifest import MANIFEST, check_manifest
 from nas.export.onnx.detector import why_not
 from nas.export.onnx.export import OnnxModel, backbone_onnx
 from nas.export.onnx.graph import traced
-from nas.export.onnx.writer import TOLERANCE, compare_detector, matched_share, write_onnx
+from nas.export.onnx.writer import TOLERANCE, compare_detector, matched_share, same, write_onnx
 from nas.export.verify import Check, verify
 from nas.models.backbones import build_backbone
 from nas.models.detectors import Detector, build_detector
@@ -280,6 +280,29 @@ def test_what_is_wrong_with_onnx_is_found(bundle: Path):
         nn.init.normal_(predictor.weight, std=0.1)
     with pytest.raises(BundleError, match=r"detector\.onnx gives other detections"):
         compare_detector(bundle / "detector.onnx", network)
+
+
+def test_rounding_is_measured_by_the_size_of_a_map():
+    large = torch.tensor([[1000.0, 0.0]])
+    same("a.onnx", [large + 0.05], [large])  # 5e-5 of a thousand
+    with pytest.raises(BundleError, match="by more than 0.0001 of them"):
+        same("a.onnx", [large + 0.2], [large])
+    with pytest.raises(BundleError, match="other outputs"):
+        same("a.onnx", [torch.tensor([2e-4])], [torch.tensor([0.0])])
+
+
+def test_a_file_that_differs_is_left_out_and_the_rest_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def differs(path: Path, network: Detector) -> None:
+        raise BundleError(f"{path.name} gives other outputs")
+
+    monkeypatch.setattr("nas.export.onnx.writer.backbone_onnx", lambda *args: b"x")
+    monkeypatch.setattr("nas.export.onnx.writer.compare_backbone", differs)
+    _, network = candidate("C1-C1-C1-C1@16", "atss")
+    left_out = write_onnx(tmp_path, network)
+    assert left_out[0] == "backbone.onnx was left out: backbone.onnx gives other outputs."
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_its_packages_onnx_is_left_out_and_skipped(

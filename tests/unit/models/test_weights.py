@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.networks import randomize
@@ -115,7 +116,7 @@ def test_a_file_behind_a_url(tmp_path: Path):
     assert refusal(gone) == f"weights {str(gone)!r}: there is no such file"
 
 
-@pytest.mark.parametrize("container", ["model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("container", ["model", "state_dict", "model_state_dict", "model_ema"])
 def test_weights_below_a_name_beside_other_things(tmp_path: Path, container: str):
     first, second = network(), network(seed=1)
     path = written(
@@ -126,6 +127,38 @@ def test_weights_below_a_name_beside_other_things(tmp_path: Path, container: str
         torch.equal(second.state_dict()[name], tensor)
         for name, tensor in first.state_dict().items()
     )
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "backbone.", "model.backbone.", "module._orig_mod.model.backbone."],
+)
+def test_what_training_programs_put_before_names_is_taken_off(tmp_path: Path, prefix: str):
+    first, second = network(), network(seed=1)
+    state = {f"{prefix}{name}": tensor for name, tensor in first.state_dict().items()}
+    state |= {"neck.conv.weight": torch.ones(2), "bbox_head.bias": torch.ones(1)}
+    path = written(tmp_path / "wrapped.pth", {"state_dict": state, "epoch": 3})
+    report = load_backbone_weights(second, path)
+    assert torch.equal(
+        second.state_dict()["stem.conv.weight"], first.state_dict()["stem.conv.weight"]
+    )
+    assert (report.missing, report.misfits) == ((), ())
+
+
+def test_wrapped_torchvision_weights_are_known(tmp_path: Path):
+    state = {f"module.{name}": tensor for name, tensor in swin_state().items()}
+    second = network("T1-T1-T2-T1@16")
+    report = load_backbone_weights(second, written(tmp_path / "swin.pth", state))
+    plain = load_backbone_weights(second, written(tmp_path / "plain.pth", swin_state()))
+    assert report.source == "torchvision Swin"
+    assert report.loaded == plain.loaded
+
+
+@pytest.mark.parametrize("number", [np.float64(0.3), np.float32(1), np.int64(3), np.bool_(True)])
+def test_a_number_of_numpy_beside_the_weights_is_data(tmp_path: Path, number: object):
+    first, second = network(), network(seed=1)
+    path = written(tmp_path / "best.pth", {"model": first.state_dict(), "best": number})
+    assert load_backbone_weights(second, path).missing == ()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -267,7 +300,8 @@ def with_value(name: str, value: float) -> dict[str, Tensor]:
 
 
 MUST_HOLD = (
-    "it must hold tensors by name, at the top or under model, state_dict, model_state_dict; got"
+    "it must hold tensors by name, at the top or under model, state_dict, model_state_dict, "
+    "model_ema, ema_state_dict, ema; got"
 )
 PLAIN = "it must hold plain tensors by name, nothing else; got"
 KNOWN = (
