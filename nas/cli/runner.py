@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -30,6 +31,7 @@ def run(app: typer.Typer, program: str) -> NoReturn:
     code 2, a training that diverges or does not fit is one line and 1, an interrupt 130.
     """
     _hide_passwords()
+    _print_what_can_be()
     try:
         code = app(standalone_mode=False, prog_name=program)
     except UserError as error:
@@ -62,6 +64,13 @@ def _database_message(error: BaseException) -> str | None:
     from nas.study.storage import driver_message
 
     return driver_message(below)
+
+
+def _print_what_can_be() -> None:
+    """A terminal of ASCII alone shows names of classes with question marks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _hide_passwords() -> None:

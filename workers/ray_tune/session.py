@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nas.config.spec import SearchSpec
-from nas.errors import StudyError
+from nas.errors import SpecError, StudyError
 from nas.study.schema import STORAGE_VARIABLE
 from workers.ray_tune.nodes import first_line, look_at_nodes
 from workers.ray_tune.ray_internals import is_job_driver
@@ -19,6 +21,10 @@ from workers.resources import Node, TrialResources, plan, smallest_card_bytes
 # what a cluster gets of us; it has the dependencies itself
 PACKAGES = ("nas", "search_spaces", "workers", "dashboards")
 _OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it
+ANSWER_S = 10  # that a cluster's address may take to accept a connection; Ray itself waits minutes
+# Path of the folder for temporary files, in bytes: sockets below it have 107 on Linux, of which Ray
+# needs sixty.
+LONGEST_TEMP = 45
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the study
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the driver; the study stays as it is
@@ -64,6 +70,7 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=short_temp_folder(),
             )
             nodes = [_this_machine()]
         yield plan(spec.run, nodes, budget_bytes)
@@ -76,9 +83,51 @@ def package_folders() -> list[Path]:
     return [Path(str(importlib.import_module(name).__file__)).parent for name in PACKAGES]
 
 
+def short_temp_folder() -> str | None:
+    """Find a folder for Ray's sockets where that of this process (`TMPDIR`) has too long a path,
+    as those of batch systems have; None: Ray's own choice.
+
+    Raises:
+        StudyError: /tmp cannot be written to either.
+    """
+    own = tempfile.gettempdir()
+    if len(os.fsencode(own)) <= LONGEST_TEMP:
+        return None
+    if not os.access("/tmp", os.W_OK):
+        raise StudyError(
+            f"TMPDIR {own!r} is too long for Ray's sockets: at most {LONGEST_TEMP} bytes, and /tmp "
+            "cannot be written to"
+        )
+    return "/tmp/ray"
+
+
+def check_address(address: str) -> None:
+    """Find out soon whether anybody answers at RAY_ADDRESS.
+
+    Raises:
+        SpecError: it is the address of a Jobs API.
+        StudyError: nobody does.
+    """
+    if address.startswith(("http://", "https://")):
+        raise SpecError(
+            f"RAY_ADDRESS must be HOST:PORT, ray://HOST:PORT or auto; got {address!r}: a cluster's "
+            "Jobs API goes to --cluster"
+        )
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`, `local`: Ray knows at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise StudyError(
+            f"RAY_ADDRESS {address!r}: no Ray cluster answers there: {error.strerror or error}"
+        ) from None
+
+
 def _join(address: str) -> None:
     import ray
 
+    check_address(address)
     shipped = {} if is_job_driver() else {"py_modules": [str(path) for path in package_folders()]}
     try:
         ray.init(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("ray")
+from nas.errors import SpecError, StudyError
 from workers.ray_tune.nodes import probe_node
-from workers.ray_tune.session import package_folders
+from workers.ray_tune.session import check_address, package_folders, short_temp_folder
 
 
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
@@ -51,3 +53,30 @@ def test_what_travels_is_all_of_ours(tmp_path: Path):
     assert (tmp_path / "nas" / "config" / "recipes" / "proxy.yaml").is_file()
     assert (tmp_path / "search_spaces" / "presets" / "paper.yaml").is_file()
     assert (tmp_path / "workers" / "ray_tune" / "trainable.py").is_file()
+
+
+def test_a_long_folder_for_temporary_files_is_not_rays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "x" * 36)
+    assert short_temp_folder() is None
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "ä" * 36)
+    assert short_temp_folder() == "/tmp/ray"
+    monkeypatch.setattr("os.access", lambda *args: False)
+    with pytest.raises(StudyError, match="too long for Ray's sockets: at most 45 bytes"):
+        short_temp_folder()
+
+
+def test_nobody_at_rays_address_is_found_soon(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("workers.ray_tune.session.ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check_address(f"127.0.0.1:{port}")
+        check_address(f"ray://127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "nowhere.invalid:6379"):
+        with pytest.raises(StudyError, match="RAY_ADDRESS '.*no Ray cluster answers there"):
+            check_address(address)
+    for address in ("auto", "local"):
+        check_address(address)
+    with pytest.raises(SpecError, match="Jobs API goes to --cluster"):
+        check_address("http://head:8265")
