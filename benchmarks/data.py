@@ -39,7 +39,7 @@ from nas.data.coco import CocoSplit
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch
 from nas.data.samplers import AspectRatioBatchSampler
-from nas.data.split_files import find_split
+from nas.data.split_source import find_split
 from nas.data.transforms import train_transforms
 from nas.data.validation import usable_splits
 from nas.utils.formatting import GIB

@@ -11,7 +11,7 @@ from typing import Any
 from nas.config.parsing import read_yaml
 from nas.config.recipe import CUSTOM
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.split_files import find_split
+from nas.data.split_source import find_split
 from nas.errors import SpecError, UserError
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path

@@ -31,7 +31,7 @@ def check_data(
 
     Exit code 1 where something cannot be repaired.
     """
-    from nas.data.split_files import find_split
+    from nas.data.split_source import find_split
 
     names = split or ["train", "val"]
     for name in names:
@@ -67,6 +67,7 @@ def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
     split = checked.split
     return {
         "split": checked.name,
+        "form": checked.form,
         "folder": str(split.folder),
         "images": len(split.images),
         "images_without_boxes": len(
@@ -88,10 +89,10 @@ def _per_category(checked: CheckedSplit) -> dict[str, int]:
 def _print(checked: CheckedSplit) -> None:
     facts = _as_dict(checked)
     of_boxes = f"{facts['crowd_boxes']} crowds, {facts['boxes_with_masks']} with masks"
+    empty = facts["images_without_boxes"]
     print(
-        f"{checked.name}: {facts['images']} images ({facts['images_without_boxes']} without "
-        f"boxes), {facts['boxes']} boxes "
-        f"({of_boxes}), {len(facts['boxes_per_category'])} categories"
+        f"{checked.name}, {checked.form}: {facts['images']} images ({empty} without boxes), "
+        f"{facts['boxes']} boxes ({of_boxes}), {len(facts['boxes_per_category'])} categories"
     )
     print(
         "  boxes by category: "

@@ -65,7 +65,7 @@ def evaluate(
 ) -> None:
     """Print the COCO metrics of a bundle's detector on a data set with its categories."""
     from nas.api.requests import check_bundle
-    from nas.data.split_files import find_split
+    from nas.data.split_source import find_split
 
     find_split(data, split)
     check_bundle(bundle)

@@ -68,7 +68,8 @@ def read_boxes(
                 seen.add(drawn)
                 boxes.append(box)
     if constant and boxes:
-        detail = f"{len(boxes)} of {stated[0].area:g}; width times height is used"
+        area = next(box.area for box in stated if not math.isnan(box.area))
+        detail = f"{len(boxes)} of {area:g}; width times height is used"
         findings.repaired("one area for all boxes", source, detail=detail)
     return boxes
 
@@ -86,7 +87,7 @@ def _stated(entries: list[Entry], images: dict[int, ImageRecord]) -> list[Stated
 
 def _constant(stated: list[StatedBox]) -> bool:
     """Whether all areas are the same though the boxes are not."""
-    areas = {box.area for box in stated}
+    areas = {box.area for box in stated if not math.isnan(box.area)}
     return len(areas) == 1 and len({round(box.bbox[2] * box.bbox[3], 3) for box in stated}) > 1
 
 

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nas.errors import DataError
-
 SPELLINGS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -55,32 +53,19 @@ class SplitFiles(NamedTuple):
     annotations: Path
 
 
-def find_split(root: Path, split: str) -> SplitFiles:
-    """Find the image folder and the annotation file of a split, in any of the layouts above.
+def find_coco(root: Path, split: str) -> SplitFiles | None:
+    """Find the image folder and the annotation file of a split in COCO's form, in any of the
+    layouts above; None where there is none.
 
     Args:
         root: folder of the data set.
-        split: `train`, `val`, `test` or a name of the user's; of the first three other spellings
-            are found too (`valid`, `val2017`).
-
-    Raises:
-        DataError: no such folder, or no annotation file of the split in it.
+        split: its name; of `train`, `val` and `test` other spellings are found too.
     """
-    if not root.is_dir():
-        raise DataError(
-            f"data set folder {str(root)!r} does not exist"
-            if not root.exists()
-            else f"{str(root)!r} is no folder"
-        )
     for name in _names(split):
         for file in (root / template.format(name, name) for template in ANNOTATIONS):
             if file.is_file():
                 return SplitFiles(_image_folder(root, name, file), file)
-    there = sorted(entry.name + "/" * entry.is_dir() for entry in root.iterdir())
-    raise DataError(
-        f"no split {split!r} in {str(root)!r}; looked for instances_{split}.json with {split}/, "
-        f"for COCO's, Roboflow's and CVAT's layouts; there is {', '.join(there[:8]) or 'nothing'}"
-    )
+    return None
 
 
 def _names(split: str) -> Iterator[str]:

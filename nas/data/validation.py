@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nas.data.annotation_files import read_annotations, read_categories, without_root
+from nas.data.annotation_files import read_categories, without_root
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.deep_images import DEEPEST, white_level
@@ -23,7 +23,7 @@ from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
 from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
 from nas.data.split_categories import with_categories_of
-from nas.data.split_files import find_split
+from nas.data.split_source import find_split
 from nas.errors import DataError
 from nas.utils.progress import CountProgress
 
@@ -39,12 +39,14 @@ class CheckedSplit:
         split: the images and boxes that can be used.
         problems: every issue, in the order they were met.
         brightest: largest value of its images of more than 8 bits; 0 without any.
+        form: in which it was found: `COCO`, `YOLO` or `Pascal VOC`.
     """
 
     name: str
     split: CocoSplit
     problems: tuple[DataIssue, ...]
     brightest: int = 0
+    form: str = "COCO"
 
     @property
     def lost(self) -> list[DataIssue]:
@@ -63,9 +65,9 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     Raises:
         DataError: a folder or file that cannot be read at all.
     """
-    folder, annotation_file = find_split(root, name)
-    findings = Findings()
-    content = with_own_ids(read_annotations(annotation_file), annotation_file.name, findings)
+    source = find_split(root, name)
+    folder, annotation_file, findings = source.images, source.annotations, Findings()
+    content = with_own_ids(source.read(), annotation_file.name, findings)
     listed = without_root(content, annotation_file.name, findings)
     categories = read_categories(listed, str(annotation_file), findings)
     entries = _image_entries(content["images"], folder, annotation_file.name, findings)
@@ -100,7 +102,7 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
         findings.lost("no boxes", annotation_file.name, detail="nothing to learn from or to score")
     white = white_level(brightest) if brightest else DEEPEST
     split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories, white)
-    return CheckedSplit(name, split, tuple(findings.problems), brightest)
+    return CheckedSplit(name, split, tuple(findings.problems), brightest, source.form)
 
 
 def usable_splits(

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.artifacts.trial_files import check_output
 from nas.config.spec import SearchSpec
-from nas.data.split_files import find_split
+from nas.data.split_source import find_split
 from nas.errors import StudyError, UserError
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path
@@ -166,7 +166,7 @@ def probe_node(
 
 
 def _sizes(root: str, splits: tuple[str, ...]) -> list[int]:
-    return [find_split(localize(root), split)[1].stat().st_size for split in splits]
+    return [find_split(localize(root), split).annotations.stat().st_size for split in splits]
 
 
 def first_line(error: BaseException) -> str:

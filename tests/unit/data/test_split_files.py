@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nas.data.file_names import ImageFiles, stated_name
-from nas.data.split_files import find_split
+from nas.data.split_source import find_split
 from nas.errors import DataError
 
 # Annotation file and image folder of a training split, below the data folder.

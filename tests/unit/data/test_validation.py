@@ -407,6 +407,13 @@ def test_one_area_for_all_boxes_is_no_area(tmp_path: Path):
     assert (problem.kind, problem.detail[:10]) == ("one area for all boxes", "3 of 1; wi")
 
 
+def test_boxes_without_an_area_are_no_finding(tmp_path: Path):
+    root = written(tmp_path, lambda coco: [box.pop("area") for box in coco["annotations"]])
+    checked = check_split(root, "train")
+    assert [box.area for box in checked.split.boxes] == [200, 2400, 15.4375]
+    assert checked.problems == ()
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_marks_of_the_encoding_are_understood(tmp_path: Path, encoding: str):
     write(tmp_path, GOOD)

@@ -1,0 +1,140 @@
+"""Pascal VOC's XML files as COCO's lists.
+
+    JPEGImages/a.jpg  Annotations/a.xml  ImageSets/Main/train.txt     VOC's own
+    train/a.jpg  train/a.xml                                          beside each other
+
+The corners of a box count pixels from 1, both included, in VOC's own files; many programs write
+them from 0. A data set counts from 1 where no corner is 0 and some box reaches the last column or
+row of its image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
+from nas.errors import DataError
+
+Entries = list[dict[str, Any]]
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def xml_files(root: Path, split: str) -> list[Path]:
+    """List the XML files of a split, sorted; none where there is no such split."""
+    for name in SPELLINGS.get(split, (split,)):
+        listed = root / "ImageSets" / "Main" / f"{name}.txt"
+        if listed.is_file():
+            words = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+            return sorted(root / "Annotations" / f"{word}.xml" for word in words)
+        for folder in (root / name, root / "Annotations" / name, root / "annotations" / name):
+            if found := sorted(folder.glob("*.xml")):
+                return found
+    return []
+
+
+def read_voc(files: Iterable[Path], folder: Path, root: Path) -> dict[str, Entries]:
+    """Read XML files as the lists of a COCO file; categories are numbered by their names.
+
+    Args:
+        files: of a split.
+        folder: that the names of images are relative to.
+        root: of the data set, all of whose files tell from where corners count.
+
+    Raises:
+        DataError: a file that cannot be read, or without what a box needs.
+    """
+    files = [*files]
+    every = dict.fromkeys(
+        (*files, *(file for split in SPELLINGS for file in xml_files(root, split)))
+    )
+    first = first_pixel(every)
+    parsed = [(path, _parse(path)) for path in files]
+    names = sorted({_text(o, "name", path) for path, tree in parsed for o in tree.iter("object")})
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    content: dict[str, Entries] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+    }
+    for image_id, (path, tree) in enumerate(parsed, start=1):
+        content["images"].append({"id": image_id, **_image(path, tree, folder)})
+        for object_ in tree.iter("object"):
+            left, top, right, bottom = _corners(object_, path)
+            sides = [right - left + first, bottom - top + first]
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": image_id,
+                    "category_id": numbers[_text(object_, "name", path)],
+                    "bbox": [left - first, top - first, *sides],
+                    "iscrowd": 0,
+                }
+            )
+    return content
+
+
+def first_pixel(files: Iterable[Path]) -> int:
+    """Tell whether corners count from 1 or from 0, by all files of a data set.
+
+    Raises:
+        DataError: a file that cannot be read, or a box without its corners.
+    """
+    least, touching = 1.0, False
+    for path in files:
+        tree = _parse(path)
+        width, height = (_side(tree, side) for side in ("width", "height"))
+        for object_ in tree.iter("object"):
+            corners = _corners(object_, path)
+            least = min(least, *corners)
+            touching |= corners[2] == width or corners[3] == height
+    return int(least >= 1 and touching)
+
+
+def _image(path: Path, tree: ElementTree.Element, folder: Path) -> dict[str, Any]:
+    """Name and size; the name is that of the XML file where the one that it states is not there."""
+    stated = (tree.findtext("filename") or "").strip()
+    beside = [path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
+    file = next((other.name for other in beside if other.is_file()), None)
+    entry: dict[str, Any] = {"file_name": stated or file or f"{path.stem}.jpg"}
+    if file and not (folder / entry["file_name"]).is_file():
+        entry["file_name"] = file
+    stated_sides = {side: _side(tree, side) for side in ("width", "height")}
+    return entry | {side: int(pixels) for side, pixels in stated_sides.items() if pixels}
+
+
+def _side(tree: ElementTree.Element, side: str) -> float:
+    """Stated width or height of the image, 0 where it is none."""
+    text = (tree.findtext(f"size/{side}") or "").strip()
+    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
+
+
+def _corners(object_: ElementTree.Element, path: Path) -> list[float]:
+    box = object_.find("bndbox")
+    try:
+        if box is None:
+            raise ValueError
+        return [float(box.findtext(name) or "") for name in CORNERS]
+    except ValueError:
+        name = object_.findtext("name")
+        raise DataError(
+            f"{path}: object {name!r} needs a bndbox with {', '.join(CORNERS)}"
+        ) from None
+
+
+def _text(element: ElementTree.Element, name: str, path: Path) -> str:
+    text = (element.findtext(name) or "").strip()
+    if not text:
+        raise DataError(f"{path}: an object needs a {name}")
+    return text
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path} is not XML: {error}") from None

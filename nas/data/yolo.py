@@ -1,0 +1,154 @@
+"""YOLO's text labels as COCO's lists (the form of Ultralytics' data sets).
+
+    data.yaml            names; train, val, test: folders of images, or text files that list them
+    images/train/a.jpg   labels/train/a.txt: a line an object
+
+A line is `class x y width height`, the box's middle and size as fractions of the image, or `class
+x1 y1 x2 y2 x3 y3 ...`, a polygon. An image without a file of labels has no object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
+from nas.errors import DataError
+
+Entries = list[dict[str, Any]]
+BOX, LEAST_POLYGON = 4, 6  # numbers after the class
+
+
+def find_description(root: Path) -> Path | None:
+    """Find the YAML file of a YOLO data set in its folder; None where there is none."""
+    for file in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))):
+        if "names" in _read(file):
+            return file
+    return None
+
+
+def image_files(description: Path, split: str) -> list[Path]:
+    """List the images of a split, sorted; none where the description does not have it."""
+    keys = _read(description)
+    stated = next((keys[name] for name in SPELLINGS.get(split, (split,)) if keys.get(name)), None)
+    places = stated if isinstance(stated, list) else [stated] if stated else []
+    found: list[Path] = []
+    for place in places:
+        path = _resolved(description, str(keys.get("path") or ""), str(place))
+        found += _listed(path) if path.suffix == ".txt" else _below(path)
+    return sorted(dict.fromkeys(found))
+
+
+def read_yolo(description: Path, images: Iterable[Path], folder: Path) -> dict[str, Entries]:
+    """Read the labels of images as the lists of a COCO file.
+
+    Args:
+        description: the YAML file, for the names.
+        images: files below `folder`.
+        folder: that the names of images are relative to.
+
+    Raises:
+        DataError: a line that is no object, or a class without a name.
+    """
+    names = _names(description)
+    content: dict[str, Entries] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": number, "name": name} for number, name in names.items()],
+    }
+    for image_id, path in enumerate(images, start=1):
+        width, height = _size(path)
+        entry = {"id": image_id, "file_name": path.relative_to(folder).as_posix()}
+        content["images"].append(entry | {"width": width, "height": height})
+        for object_ in _objects(label_file(path), names, width, height):
+            number = len(content["annotations"]) + 1
+            content["annotations"].append(
+                {"id": number, "image_id": image_id, "iscrowd": 0} | object_
+            )
+    return content
+
+
+def label_file(image: Path) -> Path:
+    """Give the file of an image's labels: in `labels` where the image is in `images`, else beside
+    it.
+    """
+    parts = list(image.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _objects(
+    file: Path, names: dict[int, str], width: int, height: int
+) -> Iterator[dict[str, Any]]:
+    if not file.is_file():
+        return
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            kind, *numbers = map(float, line.split())
+        except ValueError:
+            raise DataError(f"{where}: numbers are needed; got {line[:60]!r}") from None
+        if int(kind) not in names:
+            raise DataError(f"{where}: class {kind:g} has no name in the YAML file")
+        if len(numbers) == BOX:
+            x, y, w, h = numbers
+            bbox = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
+            yield {"category_id": int(kind), "bbox": bbox, "area": bbox[2] * bbox[3]}
+        elif len(numbers) >= LEAST_POLYGON and len(numbers) % 2 == 0:
+            polygon = [n * (width, height)[i % 2] for i, n in enumerate(numbers)]
+            yield {"category_id": int(kind), "bbox": None, "segmentation": [polygon]}
+        else:
+            raise DataError(
+                f"{where}: a class and 4 numbers, or 6 and more of a polygon, are needed; got "
+                f"{len(numbers)}"
+            )
+
+
+def _names(description: Path) -> dict[int, str]:
+    names = _read(description)["names"]
+    pairs = names.items() if isinstance(names, dict) else enumerate(names or [])
+    try:
+        return {int(number): str(name) for number, name in pairs}
+    except (TypeError, ValueError):
+        raise DataError(f"{description}: names must be a list, or names by number") from None
+
+
+def _resolved(description: Path, base: str, place: str) -> Path:
+    """A place relative to `path`, to the file, or to the file where Roboflow has one `../` more."""
+    folder = description.parent
+    inside = place.removeprefix("../").removeprefix("./")
+    tried = [folder / base / place, folder / place, folder / inside]
+    return next((path for path in tried if path.exists()), tried[0])
+
+
+def _listed(file: Path) -> list[Path]:
+    lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    return [(file.parent / line.strip()).resolve() for line in lines if line.strip()]
+
+
+def _below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Of a file that cannot be opened, which is a finding later, any."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:
+        return 1, 1
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,194 @@
+"""One data set in YOLO's and Pascal VOC's forms, written here by their definitions, is read as the
+boxes that it was written from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.data.validation import CheckedSplit, check_split, check_splits
+from nas.errors import DataError
+
+NAMES = ("ant", "bee")
+SIZES = {"a": (64, 48), "b": (50, 80), "c": (40, 40)}
+# Class and corners, in pixels; c has none.
+OBJECTS = {
+    "a": [(0, (0, 0, 64, 48)), (1, (10, 12, 30, 20))],
+    "b": [(1, (5, 6, 25, 46))],
+    "c": [],
+}
+FILES = {"train": ("a", "b", "c"), "val": ("b",)}
+
+
+def image(path: Path, name: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    width, height = SIZES[name]
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def yolo_line(name: str, kind: int, box: tuple[int, ...]) -> str:
+    width, height = SIZES[name]
+    left, top, right, bottom = box
+    middle = (left + right) / 2 / width, (top + bottom) / 2 / height
+    return f"{kind} {middle[0]} {middle[1]} {(right - left) / width} {(bottom - top) / height}"
+
+
+def write_yolo(root: Path, images: str = "images/{}", labels: str = "labels/{}") -> Path:
+    for split, names in FILES.items():
+        for name in names:
+            image(root / images.format(split) / f"{name}.png", name)
+            lines = [yolo_line(name, *object_) for object_ in OBJECTS[name]]
+            file = root / labels.format(split) / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if lines:  # an image without objects has no file
+                file.write_text("\n".join(lines) + "\n")
+    return root
+
+
+def write_voc(root: Path, first: int, folder: str = "") -> Path:
+    """Corners from `first`: 1, and then the last pixel is included, or 0."""
+    for split, names in FILES.items():
+        if not folder:
+            lists = root / "ImageSets" / "Main"
+            lists.mkdir(parents=True, exist_ok=True)
+            (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+        for name in names:
+            image(root / (folder.format(split) or "JPEGImages") / f"{name}.png", name)
+            objects = ""
+            for kind, (left, top, right, bottom) in OBJECTS[name]:
+                corners = (left + first, top + first, right, bottom)
+                tags = "".join(
+                    f"<{tag}>{value}</{tag}>"
+                    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+                )
+                objects += f"<object><name>{NAMES[kind]}</name><bndbox>{tags}</bndbox></object>"
+            width, height = SIZES[name]
+            size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+            file = root / (folder.format(split) or "Annotations") / f"{name}.xml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(
+                f"<annotation><filename>{name}.png</filename>{size}{objects}</annotation>"
+            )
+    return root
+
+
+def boxes(checked: CheckedSplit) -> list[tuple[str, str, tuple[float, ...]]]:
+    files = {image.id: Path(image.file_name).stem for image in checked.split.images}
+    names = dict(checked.split.categories)
+    return sorted(
+        (files[box.image_id], names[box.category_id], tuple(round(x, 3) for x in box.bbox))
+        for box in checked.split.boxes
+    )
+
+
+def expected(split: str) -> list[tuple[str, str, tuple[float, ...]]]:
+    return sorted(
+        (name, NAMES[kind], (left, top, right - left, bottom - top))
+        for name in FILES[split]
+        for kind, (left, top, right, bottom) in OBJECTS[name]
+    )
+
+
+def described(root: Path, text: str) -> Path:
+    (root / "data.yaml").write_text(text)
+    return root
+
+
+YOLO: dict[str, Callable[[Path], Path]] = {
+    "names in a list": lambda root: described(
+        write_yolo(root), "train: images/train\nval: images/val\nnames: [ant, bee]\n"
+    ),
+    "names by number": lambda root: described(
+        write_yolo(root),
+        "path: .\ntrain: images/train\nval: images/val\nnames: {0: ant, 1: bee}\n",
+    ),
+    "path of another machine": lambda root: described(
+        write_yolo(root),
+        "path: /home/of/another\ntrain: images/train\nval: images/val\nnames: [ant, bee]\n",
+    ),
+    "Roboflow's": lambda root: described(
+        write_yolo(root, "{}/images", "{}/labels"),
+        "train: ../train/images\nval: ../val/images\nnc: 2\nnames: ['ant', 'bee']\n",
+    ),
+}
+VOC: dict[str, Callable[[Path], Path]] = {
+    "from 1": lambda root: write_voc(root, 1),
+    "from 0": lambda root: write_voc(root, 0),
+    "beside the images": lambda root: write_voc(root, 1, "{}"),
+}
+
+
+@pytest.mark.parametrize("how", YOLO)
+def test_yolo_has_the_same_images_boxes_and_classes(tmp_path: Path, how: str):
+    train, val = check_splits(YOLO[how](tmp_path), ("train", "val"))
+    assert (train.form, len(train.split.images), train.problems) == ("YOLO", 3, ())
+    assert (boxes(train), boxes(val)) == (expected("train"), expected("val"))
+    assert [name for _, name in train.split.categories] == list(NAMES)
+
+
+@pytest.mark.parametrize("how", VOC)
+def test_pascal_voc_has_the_same_images_boxes_and_classes(tmp_path: Path, how: str):
+    train, val = check_splits(VOC[how](tmp_path), ("train", "val"))
+    assert (train.form, len(train.split.images), train.problems) == ("Pascal VOC", 3, ())
+    assert (boxes(train), boxes(val)) == (expected("train"), expected("val"))
+    assert [name for _, name in train.split.categories] == list(NAMES)
+
+
+def test_yolos_lists_of_images_and_polygons(tmp_path: Path):
+    root = described(write_yolo(tmp_path), "train: train.txt\nval: images/val\nnames: [ant, bee]\n")
+    (root / "train.txt").write_text("./images/train/a.png\n\nimages/train/c.png\n")
+    label = root / "labels" / "train" / "a.txt"
+    label.write_text("1 0.25 0.25 0.5 0.25 0.5 0.75\n")
+    checked = check_split(root, "train")
+    assert [Path(image.file_name).name for image in checked.split.images] == ["a.png", "c.png"]
+    (box,) = checked.split.boxes
+    assert box.bbox == (16, 12, 16, 24)
+    assert box.segmentation == [[16, 12, 32, 12, 32, 36]]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("0 0.5 0.5 0.2", "a class and 4 numbers, or 6 and more of a polygon, .* got 3"),
+        ("0 x 0.5 0.2 0.2", "numbers are needed; got '0 x"),
+        ("7 0.5 0.5 0.2 0.2", "class 7 has no name"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, words: str):
+    root = YOLO["names in a list"](tmp_path)
+    (root / "labels" / "train" / "a.txt").write_text(f"0 0.5 0.5 0.2 0.2\n{line}\n")
+    with pytest.raises(DataError, match=f"a.txt, line 2: {words}"):
+        check_split(root, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<annotation>", "a.xml is not XML"),
+        ("<annotation><object/></annotation>", "an object needs a name"),
+        (
+            "<annotation><object><name>x</name></object></annotation>",
+            "'x' needs a bndbox with xmin",
+        ),
+    ],
+)
+def test_xml_that_has_no_boxes_is_named(tmp_path: Path, text: str, words: str):
+    root = VOC["from 1"](tmp_path)
+    (root / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(DataError, match=words):
+        check_split(root, "train")
+
+
+def test_images_outside_the_data_folder_are_refused(tmp_path: Path):
+    root = YOLO["names in a list"](tmp_path / "data")
+    image(tmp_path / "a.png", "a")
+    (root / "train.txt").write_text("../a.png\n")
+    described(root, "train: train.txt\nnames: [ant, bee]\n")
+    with pytest.raises(DataError, match="images must be in '.*data'; got .*a.png"):
+        check_split(root, "train")
