@@ -124,6 +124,10 @@ VOC: dict[str, Callable[[Path], Path]] = {
 }
 
 
+CORNERS = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+NAMELESS = f"<annotation><object>{CORNERS}</object></annotation>"
+
+
 @pytest.mark.parametrize("how", YOLO)
 def test_yolo_has_the_same_images_boxes_and_classes(tmp_path: Path, how: str):
     train, val = check_splits(YOLO[how](tmp_path), ("train", "val"))
@@ -171,7 +175,7 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, words: str
     ("text", "words"),
     [
         ("<annotation>", "a.xml is not XML"),
-        ("<annotation><object/></annotation>", "an object needs a name"),
+        (NAMELESS, "an object needs a name"),
         (
             "<annotation><object><name>x</name></object></annotation>",
             "'x' needs a bndbox with xmin",
