@@ -26,6 +26,7 @@ from nas.models.backbones import build_backbone
 from nas.planning.adaptation import BOXES_ONLY, adapt_to_data, plan_of
 from nas.profiling.flops import count_cost
 from nas.reports import DatasetSummary, EpochReport, calibration_warning
+from nas.reports.dataset import same_data
 from nas.study.provenance import public_spec
 from nas.training.candidate import Candidate, train_candidate
 from nas.training.network import load_weights
@@ -123,7 +124,7 @@ def _read_data(
         callback.on_note(BOXES_ONLY)
     for warning in plan_of(allowed, splits.train, layout.widths[0]).warnings:
         callback.on_note(warning)
-    if fingerprint not in {None, facts.fingerprint}:
+    if fingerprint is not None and not same_data(fingerprint, facts.fingerprint):
         raise DataError(
             f"--data has fingerprint {facts.fingerprint}, the bundle was trained on {fingerprint}"
         )

@@ -172,7 +172,7 @@ class _MappedFiles:
 def _key(split: CocoSplit, short_side: int, long_side: int) -> str:
     images = [(image.file_name, image.width, image.height) for image in split.images]
     sizes = [short_side, long_side, split.white_level]
-    what = json.dumps([_FORMAT, str(split.folder.resolve()), images, *sizes])
+    what = json.dumps([_FORMAT, str(split.folder.resolve()), images, *sizes, split.content])
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 

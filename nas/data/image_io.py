@@ -8,6 +8,8 @@ the white level of their data set (`nas.data.deep_images`).
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +55,7 @@ class ImageFacts:
         misnamed: format of an image whose file name says another; else None.
         pages: pages or frames of the file, of which the first is used.
         brightest: largest value of an image of more than 8 bits; else None.
+        digest: hexadecimal digest of the file's bytes.
     """
 
     width: int
@@ -62,6 +65,7 @@ class ImageFacts:
     misnamed: str | None
     pages: int = 1
     brightest: int | None = None
+    digest: str = ""
 
 
 def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
@@ -75,7 +79,8 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
     Raises:
         BrokenImage: the file cannot be decoded.
     """
-    with _opened(path) as image:
+    content = _content(path)
+    with _opened(path, content) as image:
         size, mode, kind = image.size, image.mode, image.format or ""
         pages = 1 if kind in ONE_PICTURE else getattr(image, "n_frames", 1)
         turned = _is_turned(image, expected)
@@ -96,6 +101,7 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
         misnamed,
         pages,
         None if deep is None else int(deep.max()),
+        hashlib.blake2b(content, digest_size=16).hexdigest(),
     )
 
 
@@ -161,11 +167,20 @@ def read_rgb(
     return ImageOps.exif_transpose(rgb)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image; whatever a decoder raises in the block says that the file is broken."""
+def _content(path: Path) -> bytes:
     try:
-        with Image.open(path) as image:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenImage(_reason(error, path)) from None
+
+
+@contextmanager
+def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image, or its bytes; whatever a decoder raises in the block says that the file is
+    broken.
+    """
+    try:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             if image.width * image.height > LARGEST_PIXELS:
                 raise ValueError(_TOO_LARGE.format(*image.size, LARGEST_PIXELS))
             yield image

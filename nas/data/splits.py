@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,11 +96,13 @@ def write_index(path: Path, split: CocoSplit) -> None:
     Raises:
         OutputError: the disk is full or away.
     """
-    content = json.dumps({"folder": str(split.folder.resolve()), "coco": split.to_coco()})
+    index = {"folder": str(split.folder.resolve()), "coco": split.to_coco()}
+    content = json.dumps(index | {"content": split.content})
     atomic_write(path, lambda file: file.write(content.encode()))
 
 
 def read_index(path: Path) -> CocoSplit:
     """Read a split that `write_index` wrote."""
     content = json.loads(path.read_text())
-    return CocoSplit.from_coco(Path(content["folder"]), content["coco"])
+    split = CocoSplit.from_coco(Path(content["folder"]), content["coco"])
+    return replace(split, content=content.get("content", ""))

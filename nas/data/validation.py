@@ -9,6 +9,7 @@ files, a box outside or of zero area, a malformed box, an unknown category or im
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     listed = without_root(content, annotation_file.name, findings)
     categories = read_categories(listed, str(annotation_file), findings)
     entries = _image_entries(content["images"], folder, annotation_file.name, findings)
-    images, brightest = dict[int, ImageRecord](), 0
+    images, brightest, digests = dict[int, ImageRecord](), 0, list[str]()
     files = [(folder / entry["file_name"], _stated_size(entry)) for entry in entries]
     for done, (entry, facts) in enumerate(
         zip(entries, inspect_images(files), strict=True), start=1
@@ -85,6 +86,7 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
         else:
             images[entry["id"]] = _record(entry, facts, findings)
             brightest = max(brightest, facts.brightest or 0)
+            digests.append(facts.digest)
         if progress:
             progress(name, done, len(entries))
     unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images)
@@ -101,7 +103,8 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     if not boxes:
         findings.lost("no boxes", annotation_file.name, detail="nothing to learn from or to score")
     white = white_level(brightest) if brightest else DEEPEST
-    split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories, white)
+    bytes_of_all = hashlib.sha256("".join(digests).encode()).hexdigest()
+    split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories, white, bytes_of_all)
     return CheckedSplit(name, split, tuple(findings.problems), brightest, source.form)
 
 

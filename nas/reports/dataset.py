@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+OLDER_DIGITS = 16  # of a fingerprint of release 0.1.0
+
 
 @dataclass(frozen=True)
 class DatasetSummary:
@@ -62,3 +64,14 @@ class DatasetSummary:
                 "batch_shape": (images, channels, height, width),
             }
         )
+
+
+def same_data(stored: str, now: str) -> bool:
+    """Tell whether two fingerprints are of the same data: equal, or the first half where a study or
+    bundle of release 0.1.0 has no other.
+
+    Args:
+        stored: with a study or a bundle.
+        now: as `nas.data.coco.fingerprint` gives it.
+    """
+    return now[: len(stored)] == stored if len(stored) == OLDER_DIGITS else now == stored

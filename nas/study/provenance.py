@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from nas.config.spec import SearchSpec
 from nas.errors import StudyError
 from nas.reports import DatasetSummary
+from nas.reports.dataset import same_data
 from nas.study.storage import open_storage, parse_url, redacted
 from nas.utils.formatting import gib
 
@@ -93,9 +94,9 @@ def differences(
         for section in sections
         for line in _compare(section, _part(before, section), _part(now, section))
     ]
-    return changed + _compare(
-        "the data's fingerprint", known["nas_data"]["fingerprint"], fingerprint
-    )
+    stored = known["nas_data"]["fingerprint"]
+    now_too = stored if same_data(stored, fingerprint) else fingerprint
+    return changed + _compare("the data's fingerprint", stored, now_too)
 
 
 def match_or_describe(
