@@ -28,7 +28,7 @@ def to_path(location: str) -> Path:
         MissingDependency: its file system needs a package that is not installed.
     """
     if not is_remote(location):
-        return Path(location).resolve()
+        return Path(location).expanduser().resolve()
     from upath import UPath
 
     try:
