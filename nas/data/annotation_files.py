@@ -26,12 +26,8 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
         DataError: unreadable, not JSON, or without one of the lists.
     """
     try:
-        content = json.loads(_decoded(path.read_bytes()))
-    except OSError as error:
-        raise DataError(f"annotation file {str(path)!r} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"annotation file {str(path)!r} is not text") from None
-    except json.JSONDecodeError as error:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"annotation file {str(path)!r} is not JSON: {error}") from None
     lists: dict[str, list[dict[str, Any]]] = {}
     for key in ("images", "annotations", "categories"):
@@ -45,10 +41,20 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     return lists
 
 
-def _decoded(written: bytes) -> str:
-    """Text, by the mark at its beginning where there is one, else UTF-8."""
-    marks = (code for mark, code in ENCODINGS.items() if written.startswith(mark))
-    return written.decode(next(marks, "utf-8"))
+def read_text(path: Path) -> str:
+    """Read a file of annotations, by the mark at its beginning where there is one, else as UTF-8.
+
+    Raises:
+        DataError: it cannot be read, or is not text.
+    """
+    try:
+        written = path.read_bytes()
+        marks = (code for mark, code in ENCODINGS.items() if written.startswith(mark))
+        return written.decode(next(marks, "utf-8"))
+    except OSError as error:
+        raise DataError(f"annotation file {str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"annotation file {str(path)!r} is not text") from None
 
 
 def read_categories(
@@ -94,8 +100,9 @@ def without_root(
         findings: takes what was left out.
     """
     entries = content["categories"]
-    above = {entry.get("supercategory") for entry in entries}
-    for root in (entry for entry in entries if len(entries) > 1 and entry.get("name") in above):
+    above = {name for entry in entries if isinstance(name := entry.get("supercategory"), str)}
+    named = [entry for entry in entries if isinstance(entry.get("name"), str)]
+    for root in (entry for entry in named if len(entries) > 1 and entry["name"] in above):
         others = [entry for entry in entries if entry is not root]
         if any(entry.get("supercategory") != root["name"] for entry in others):
             continue

@@ -60,8 +60,10 @@ def _corners(numbers: Array, sizes: Array, areas: Array) -> bool:
     spans = numbers[:, 2:] - numbers[:, :2]
     if (spans <= 0).any() or _beyond(numbers[:, 2:], sizes).any():
         return False
-    as_sides = np.abs(areas / numbers[:, 2:].prod(axis=1) - 1) < SAME_AREA
-    as_corners = np.abs(areas / spans.prod(axis=1) - 1) < SAME_AREA
+    as_sides, as_corners = (
+        np.abs(areas - of_box) < SAME_AREA * of_box
+        for of_box in (numbers[:, 2:].prod(axis=1), spans.prod(axis=1))
+    )
     if as_sides.mean() > 0.5:
         return False
     outside = _beyond(numbers[:, :2] + numbers[:, 2:], sizes).mean()

@@ -48,7 +48,7 @@ def read_boxes(
         detail = f"they look {form}; COCO's are x, y, width, height in pixels"
         findings.lost("boxes in another form", source, detail=detail)
         return []
-    constant = _constant(stated)
+    constant, known = _constant(stated), set(categories)
     numbers, boxes, seen = AnnotationNumbers(entries), list[Box](), set[tuple[Any, ...]]()
     for entry in entries:
         image = images.get(as_id(entry.get("image_id")))
@@ -57,7 +57,7 @@ def read_boxes(
         if number is None:
             continue
         bbox = _bbox(entry, image, number, findings)
-        if fault := _fault(entry, bbox, image, set(categories)):
+        if fault := _fault(entry, bbox, image, known):
             findings.lost(fault[0], file, number, fault[1])
         elif image and bbox:
             box = _clipped(entry, bbox, number, image, findings, trust_area=not constant)
@@ -79,10 +79,16 @@ def _stated(entries: list[Entry], images: dict[int, ImageRecord]) -> list[Stated
     for entry in entries:
         image, bbox = images.get(as_id(entry.get("image_id"))), _numbers(entry.get("bbox"))
         if image and bbox:
-            area = entry.get("area")
-            number = float(area) if isinstance(area, int | float) else math.nan
-            found.append(StatedBox(bbox, (image.width, image.height), number))
+            found.append(StatedBox(bbox, (image.width, image.height), _number(entry.get("area"))))
     return found
+
+
+def _number(area: object) -> float:
+    """Not a number where it is none, or none that can be reckoned with."""
+    try:
+        return float(area) if isinstance(area, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _constant(stated: list[StatedBox]) -> bool:
@@ -122,9 +128,9 @@ def _fault(
         return "malformed box", f"bbox {entry.get('bbox')!r}"
     x, y, w, h = bbox
     if w <= 0 or h <= 0:
-        return "box of zero area", f"bbox {entry['bbox']}"
+        return "box of zero area", f"bbox {[*bbox]}"
     if min(x + w, image.width) - max(x, 0) <= 0 or min(y + h, image.height) - max(y, 0) <= 0:
-        return "box outside the image", f"bbox {entry['bbox']}, image {image.width}x{image.height}"
+        return "box outside the image", f"bbox {[*bbox]}, image {image.width}x{image.height}"
     return None
 
 
@@ -160,7 +166,7 @@ def _clipped(
             "box partly outside the image",
             image.file_name,
             number,
-            f"bbox {entry['bbox']}, clipped",
+            f"bbox {[*stated]}, clipped",
         )
     mask, fault = check_segmentation(entry.get("segmentation"), image.height, image.width)
     if fault:

@@ -33,7 +33,7 @@ class ImageFiles:
         for spelled in dict.fromkeys((name, _plain(name), _plain(unquote(name)))):
             parts = PurePosixPath(spelled).parts
             inside = parts and parts[0] != "/" and ".." not in parts
-            if inside and (self.folder / spelled).is_file():
+            if inside and _is_file(self.folder / spelled):
                 return PurePosixPath(spelled).as_posix()
         wanted = [part for part in PurePosixPath(_plain(unquote(name))).parts if part not in "/.."]
         for start in range(len(wanted)):
@@ -70,7 +70,17 @@ def stated_name(entry: dict[str, Any]) -> str | None:
     if isinstance(name, str) and name:
         return name
     url = entry.get("coco_url")
-    return urlsplit(url).path.lstrip("/") or None if isinstance(url, str) else None
+    try:
+        return urlsplit(url).path.lstrip("/") or None if isinstance(url, str) else None
+    except ValueError:
+        return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the disk
+        return False
 
 
 def _plain(name: str) -> str:

@@ -46,7 +46,8 @@ def with_own_ids(
         if _plain(entries, "id") and _plain(numbered["annotations"], reference):
             continue
         numbers = _numbers([entry.get("id") for entry in entries])
-        changed = [e["id"] for e in entries if e.get("id") != numbers.get(_name(e.get("id")))]
+        stated = (e["id"] for e in entries if _name(e.get("id")) in numbers)
+        changed = [each for each in stated if each != numbers[_name(each)]]
         if changed:
             example = f"{changed[0]!r} is {numbers[_name(changed[0])]} now"
             findings.repaired(

@@ -41,6 +41,7 @@ class CheckedSplit:
         problems: every issue, in the order they were met.
         brightest: largest value of its images of more than 8 bits; 0 without any.
         form: in which it was found: `COCO`, `YOLO` or `Pascal VOC`.
+        source: name of its annotation file, for findings.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CheckedSplit:
     problems: tuple[DataIssue, ...]
     brightest: int = 0
     form: str = "COCO"
+    source: str = ""
 
     @property
     def lost(self) -> list[DataIssue]:
@@ -105,7 +107,9 @@ def check_split(root: Path, name: str, progress: CountProgress | None = None) ->
     white = white_level(brightest) if brightest else DEEPEST
     bytes_of_all = hashlib.sha256("".join(digests).encode()).hexdigest()
     split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories, white, bytes_of_all)
-    return CheckedSplit(name, split, tuple(findings.problems), brightest, source.form)
+    return CheckedSplit(
+        name, split, tuple(findings.problems), brightest, source.form, annotation_file.name
+    )
 
 
 def usable_splits(
@@ -152,10 +156,9 @@ def check_splits(
     first, brightest = checked[0], max(each.brightest for each in checked)
     white = white_level(brightest) if brightest else DEEPEST
     for index, each in enumerate(checked):
-        source = find_split(root, each.name).annotations.name
-        split, issues = with_categories_of(each.split, first.split, first.name, source)
+        split, issues = with_categories_of(each.split, first.split, first.name, each.source)
         if each.brightest:
-            issues.append(_deep_issue(brightest, white, source))
+            issues.append(_deep_issue(brightest, white, each.source))
         split = replace(split, white_level=white)
         checked[index] = replace(each, split=split, problems=(*each.problems, *issues))
     return checked

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from nas.data.annotation_files import read_text
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
 from nas.errors import DataError
 
@@ -27,7 +28,7 @@ def xml_files(root: Path, split: str) -> list[Path]:
     for name in SPELLINGS.get(split, (split,)):
         listed = root / "ImageSets" / "Main" / f"{name}.txt"
         if listed.is_file():
-            words = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+            words = [line.split()[0] for line in read_text(listed).splitlines() if line.strip()]
             return sorted(root / "Annotations" / f"{word}.xml" for word in words)
         for folder in (root / name, root / "Annotations" / name, root / "annotations" / name):
             if found := sorted(folder.glob("*.xml")):

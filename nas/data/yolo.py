@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from nas.data.annotation_files import read_text
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
 from nas.errors import DataError
 
@@ -87,23 +88,24 @@ def _objects(
 ) -> Iterator[dict[str, Any]]:
     if not file.is_file():
         return
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
         try:
-            kind, *numbers = map(float, line.split())
-        except ValueError:
+            first, *numbers = map(float, line.split())
+            kind = int(first)
+        except (ValueError, OverflowError):
             raise DataError(f"{where}: numbers are needed; got {line[:60]!r}") from None
-        if int(kind) not in names:
-            raise DataError(f"{where}: class {kind:g} has no name in the YAML file")
+        if kind not in names:
+            raise DataError(f"{where}: class {kind} has no name in the YAML file")
         if len(numbers) == BOX:
             x, y, w, h = numbers
             bbox = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
-            yield {"category_id": int(kind), "bbox": bbox, "area": bbox[2] * bbox[3]}
+            yield {"category_id": kind, "bbox": bbox, "area": bbox[2] * bbox[3]}
         elif len(numbers) >= LEAST_POLYGON and len(numbers) % 2 == 0:
             polygon = [n * (width, height)[i % 2] for i, n in enumerate(numbers)]
-            yield {"category_id": int(kind), "bbox": None, "segmentation": [polygon]}
+            yield {"category_id": kind, "bbox": None, "segmentation": [polygon]}
         else:
             raise DataError(
                 f"{where}: a class and 4 numbers, or 6 and more of a polygon, are needed; got "
@@ -129,7 +131,7 @@ def _resolved(description: Path, base: str, place: str) -> Path:
 
 
 def _listed(file: Path) -> list[Path]:
-    lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    lines = read_text(file).splitlines() if file.is_file() else []
     return [(file.parent / line.strip()).resolve() for line in lines if line.strip()]
 
 
@@ -148,7 +150,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = yaml.safe_load(read_text(file))
+    except (DataError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

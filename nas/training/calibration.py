@@ -5,6 +5,7 @@ says.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,28 +79,35 @@ def calibrate(
     if not spec.enabled:
         return None
     found: dict[str, Any] = {"definition": spec.definition}
-    if spec.inputs == "data":
-        images = [image for batch in sampled_batches(data) for image in batch.images]
-        statistics = ImageStatistics.of_images(images)
+    outputs, own_inputs = spec.definition == "outputs", spec.inputs == "data"
+    batches = sampled_batches(data) if outputs or own_inputs else []
+    if own_inputs:
+        statistics = ImageStatistics.of_images([image for b in batches for image in b.images])
         detector.transform.set_statistics(statistics)
         found["inputs"] = {"mean": list(statistics.mean), "std": list(statistics.std)}
-    if spec.definition == "outputs":
-        return found | _calibrate_outputs(detector, data)
+    if outputs:
+        return found | _calibrate_outputs(detector, data, batches)
     return found | calibrate_gradients(detector, _gradient_batches(data), spec).to_dict()
 
 
-def _calibrate_outputs(detector: Detector, data: CalibrationData) -> dict[str, Any]:
+def _calibrate_outputs(
+    detector: Detector, data: CalibrationData, batches: Sequence[Batch]
+) -> dict[str, Any]:
     """The same on every process, whatever their number."""
     devices = [data.device] if data.device.type == "cuda" else []
     with undisturbed(detector), torch.random.fork_rng(devices=devices):
         torch.manual_seed(0)  # the sampling of regions
-        sample = training_sample(data)
+        sample = training_sample(data, batches)
         return {"views": len(sample.targets), **detector.calibrate_outputs(sample)}
 
 
-def training_sample(data: CalibrationData) -> TrainingSample:
+def training_sample(data: CalibrationData, batches: Sequence[Batch]) -> TrainingSample:
     """Draw up to 1000 views of training images with their boxes, every image equally often and at
-    most eight times, and decode 64 of them; the same draw for the same data, recipe and seed.
+    most eight times; the same draw for the same data, recipe and seed.
+
+    Args:
+        data: training images.
+        batches: a few of them with their pixels, as `sampled_batches` gives them.
     """
     dataset = DetectionDataset(data.split, train_transforms(data.recipe), data.cache_bytes)
     generator = torch.Generator().manual_seed(data.seed)
@@ -109,7 +117,7 @@ def training_sample(data: CalibrationData) -> TrainingSample:
     rounds = min(MOST_ROUNDS, max(1, most // len(order)))
     views = [dataset.target(index, seed) for seed in range(rounds) for index in order[:most]]
     targets = [{key: value.to(data.device) for key, value in target.items()} for target, _ in views]
-    return TrainingSample(targets, [draw.size for _, draw in views], sampled_batches(data))
+    return TrainingSample(targets, [draw.size for _, draw in views], batches)
 
 
 def sampled_batches(data: CalibrationData) -> list[Batch]:

@@ -12,13 +12,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import psutil
 import pytest
-from helpers.commands import DEADLINE_S
+from helpers.commands import DEADLINE_S, wait_until
 from helpers.servers import KINDS, start_server
 from helpers.untrained import FACTS, report
 from optuna.trial import TrialState
@@ -195,13 +194,6 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, kind: str):
     finally:
         driver.kill()
         server.end()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def short_temp_folder() -> str | None:
             f"TMPDIR {own!r} is too long for Ray's sockets: at most {LONGEST_TEMP} bytes, and /tmp "
             "cannot be written to"
         )
-    return "/tmp/ray"
+    return f"/tmp/ray-{os.getuid()}"  # of this user alone
 
 
 def check_address(address: str) -> None:

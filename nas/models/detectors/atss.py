@@ -7,38 +7,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nas.config.detections import DetectionLimits
 from nas.models.detectors.atss_loss import atss_losses, decode_boxes, encode_boxes, match
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.normalization import Losses
 from nas.models.detectors.output_calibration import LocationStatistics
-from nas.models.necks.pyramid import PyramidBackbone
 
 ANCHOR_SIDE = 8  # strides
+
+
+class _Deltas:
+    """What torchvision's FCOS asks of a box coder."""
+
+    decode = staticmethod(decode_boxes)
 
 
 class Atss(DenseDetector):
     """ATSS (Zhang et al., CVPR 2020): a `DenseDetector` whose boxes are deltas on one square anchor
     at each location, and whose positives follow from the overlaps of each object (section 3).
-
-    Args:
-        backbone: the pyramid.
-        num_classes: without the background.
-        object_scale: of the anchors' sides, as a multiple of the paper's.
     """
 
-    def __init__(
-        self,
-        backbone: PyramidBackbone,
-        num_classes: int,
-        limits: DetectionLimits,
-        object_scale: float = 1.0,
-    ) -> None:
-        side = ANCHOR_SIDE * object_scale
-        super().__init__(backbone, num_classes, limits, anchor_side=side, activation=nn.Identity())
-        self.box_coder = _Deltas()
+    coder = _Deltas()
+
+    @staticmethod
+    def anchor_side(object_scale: float) -> float:
+        """Eight strides, in proportion to the objects."""
+        return ANCHOR_SIDE * object_scale
+
+    @staticmethod
+    def activation(boxes: Tensor) -> Tensor:
+        """Nothing: deltas have both signs."""
+        return boxes
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
         return match(anchors, counts, boxes)
@@ -80,9 +80,3 @@ class Atss(DenseDetector):
         return super().postprocess_detections(
             {**head_outputs, "cls_logits": logits}, anchors, image_shapes
         )
-
-
-class _Deltas:
-    """What torchvision's FCOS asks of a box coder."""
-
-    decode = staticmethod(decode_boxes)

@@ -1,71 +1,39 @@
-"""One stage of a cascade (Cai & Vasconcelos, CVPR 2018): what it samples, predicts, learns, and
-hands on.
-"""
+"""The heads of Cascade Mask R-CNN: three stages, each on what the one before made of its boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import clip_boxes_to_image
+from torchvision.ops import roi_align
 
 from nas.config.detections import DetectionLimits
-from nas.models.detectors.dense_head import giou_loss
-from nas.models.detectors.faster_rcnn import POSITIVE_SHARE, ROI_SIZE, BoxPredictor, PyramidRoIAlign
-from nas.models.detectors.region_losses import region_weights
+from nas.data.dataset import Batch
+from nas.models.detectors.cascade_stage import MASK_ROI_SIZE, CascadeStage, Sampled
+from nas.models.detectors.faster_rcnn import COUNTED_PROPOSALS, POSITIVE_SHARE, ROI_SIZE, STRIDES
+from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets
+from nas.models.detectors.region_calibration import Reached, calibrate_box_predictor
 
-CONVOLUTIONS = 4  # of a box head and of a mask head
-MASK_ROI_SIZE = 14
-GIOU_WEIGHT = 10.0
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """The boxes of a batch that a stage learns from, image by image, those of objects first.
-
-    Args:
-        boxes: of each image [S, 4].
-        labels: of each image [S], 0 is the background.
-        wanted: of each image [S, 4], the object that a box overlaps most; zeros where there is
-            none.
-        objects: of each image [S], its index.
-        positives: of each image, how many are of objects.
-        proposed: of each image [S], false for the objects' own boxes.
-    """
-
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    wanted: list[Tensor]
-    objects: list[Tensor]
-    positives: list[int]
-    proposed: list[Tensor]
-
-    def of_objects(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Select the positives of values that are given image by image, [S, ...] each."""
-        return [part[:count] for part, count in zip(parts, self.positives, strict=True)]
+IOUS = (0.5, 0.6, 0.7)
+BOX_WEIGHTS = ((10.0, 10.0, 5.0, 5.0), (20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0))
+LOSS_WEIGHTS = (1.0, 0.5, 0.25)
+COUNTED_MASKS = 100  # of one image, as in the published count
+MASKS_AT_ONCE = 100  # of one image
 
 
-class CascadeStage(RoIHeads):
-    """torchvision's box and mask heads with the layers of Swin's published configuration: four 3x3
-    convolutions with batch norm and one fully connected layer, a box for each class; four 3x3
-    convolutions and a 2x2 transposed one, a mask for each class.
-
-    There batch norms are synchronised; here they are where the layout's norm is `syncbn`.
+class CascadeHeads(nn.Module):
+    """The stages of a cascade, in the place of torchvision's `RoIHeads`.
 
     Args:
-        channels: of the pyramid and of all convolutions.
+        channels: of the pyramid.
         num_classes: without the background.
-        hidden: width of the fully connected layer.
-        regions: boxes of one image that it learns from.
-        iou: from which a box is of an object.
-        box_weights: what offsets of x, y, width and height are divided by.
-        masks: whether there is a mask head.
+        hidden: width of the fully connected layers.
+        regions: boxes of one image that each stage learns from.
+        masks: whether there are mask heads.
+        limits: which detections the last stage gives.
     """
 
     def __init__(
@@ -75,121 +43,220 @@ class CascadeStage(RoIHeads):
         *,
         hidden: int,
         regions: int,
-        iou: float,
-        box_weights: tuple[float, ...],
         masks: bool,
+        limits: DetectionLimits,
     ) -> None:
-        widths = [channels] * CONVOLUTIONS
-        super().__init__(
-            PyramidRoIAlign(),
-            FastRCNNConvFCHead(
-                (channels, ROI_SIZE, ROI_SIZE), widths, [hidden], norm_layer=nn.BatchNorm2d
-            ),
-            BoxPredictor(hidden, num_classes),
-            fg_iou_thresh=iou,
-            bg_iou_thresh=iou,
-            batch_size_per_image=regions,
-            positive_fraction=POSITIVE_SHARE,
-            bbox_reg_weights=box_weights,
-            score_thresh=0.0,  # these three are of the last stage alone, see `limit`
-            nms_thresh=1.0,
-            detections_per_img=0,
-            mask_roi_pool=PyramidRoIAlign(MASK_ROI_SIZE) if masks else None,
-            mask_head=MaskRCNNHeads(channels, widths, dilation=1) if masks else None,
-            mask_predictor=MaskRCNNPredictor(channels, channels, num_classes) if masks else None,
+        super().__init__()
+        self.regions, self.masks = regions, masks
+        self.stages: Any = nn.ModuleList(
+            CascadeStage(
+                channels,
+                num_classes,
+                hidden=hidden,
+                regions=regions,
+                iou=iou,
+                box_weights=weights,
+                masks=masks,
+            )
+            for iou, weights in zip(IOUS, BOX_WEIGHTS, strict=True)
         )
+        last: Any = self.stages[-1]
+        last.limit(limits)
 
-    def limit(self, limits: DetectionLimits) -> None:
-        """Set which detections a last stage gives."""
-        self.score_thresh, self.nms_thresh = limits.score, limits.nms_iou
-        self.detections_per_img = limits.count
-
-    @torch.no_grad()
-    def sample(self, proposals: list[Tensor], targets: Sequence[dict[str, Tensor]]) -> Sampled:
-        """Draw the regions that a stage learns from, for each image.
-
-        They come from its proposals [N, 4] and its objects' own boxes: `regions` at most, a quarter
-        of them on objects.
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """Detections of each image or losses, from a pyramid, proposals [N, 4] of each image and
+        its height and width.
         """
-        truth = [target["boxes"].float() for target in targets]
-        candidates = self.add_gt_proposals(proposals, truth)
-        objects, labels = self.assign_targets_to_proposals(
-            candidates, truth, [target["labels"] for target in targets]
+        if self.training:
+            assert targets is not None
+            return [], self._losses(features, proposals, shapes, targets)
+        return self._detections(features, proposals, shapes), {}
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for number, (stage, weight) in enumerate(
+            zip(self.stages, LOSS_WEIGHTS, strict=True), start=1
+        ):
+            sampled = stage.sample(proposals, targets)
+            logits, offsets = stage.outputs(stage.box_roi_pool(features, sampled.boxes, shapes))
+            found = stage.box_losses(logits, offsets, sampled)
+            if self.masks:
+                regions = stage.mask_roi_pool(features, sampled.of_objects(sampled.boxes), shapes)
+                found["mask"] = _mask_loss(
+                    stage.mask_logits(regions), sampled, [t.get("masks") for t in targets]
+                )
+            losses |= {f"loss_{name}_{number}": weight * loss for name, loss in found.items()}
+            if number < len(self.stages):
+                moved = stage.refined(
+                    sampled.boxes, logits, offsets, shapes, torch.cat(sampled.labels)
+                )
+                proposals = [
+                    boxes[proposed] for boxes, proposed in zip(moved, sampled.proposed, strict=True)
+                ]
+        return losses
+
+    def _detections(
+        self, features: dict[str, Tensor], proposals: list[Tensor], shapes: list[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        scores = []
+        for number, stage in enumerate(self.stages, start=1):
+            logits, offsets = stage.outputs(stage.box_roi_pool(features, proposals, shapes))
+            scores.append(F.softmax(logits, dim=1))
+            if number < len(self.stages):
+                proposals = stage.refined(proposals, logits, offsets, shapes)
+        # Logarithms, because the last stage's softmax makes the averages of them again.
+        found = stage.postprocess_detections(
+            torch.stack(scores).mean(dim=0).log(), offsets, proposals, shapes
         )
-        places = [
-            [torch.where(chosen)[0] for chosen in both]
-            for both in zip(*self.fg_bg_sampler(labels), strict=True)
+        detections = [
+            dict(zip(("boxes", "scores", "labels"), each, strict=True))
+            for each in zip(*found, strict=True)
         ]
-        chosen = [torch.cat(both) for both in places]
-        wanted = [boxes if len(boxes) else boxes.new_zeros(1, 4) for boxes in truth]
-        return Sampled(
-            boxes=[boxes[index] for boxes, index in zip(candidates, chosen, strict=True)],
-            labels=[each[index] for each, index in zip(labels, chosen, strict=True)],
-            wanted=[
-                boxes[each[index]]
-                for boxes, each, index in zip(wanted, objects, chosen, strict=True)
-            ],
-            objects=[each[index] for each, index in zip(objects, chosen, strict=True)],
-            positives=[len(positive) for positive, _ in places],
-            proposed=[index < len(boxes) for boxes, index in zip(proposals, chosen, strict=True)],
-        )
+        if self.masks:
+            masks = self._masks(features, detections, shapes)
+            detections = [
+                {**each, "masks": part} for each, part in zip(detections, masks, strict=True)
+            ]
+        return detections
 
-    def outputs(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Class logits [R, 1 + K] and box offsets [R, 4 (1 + K)] of regions [R, C, 7, 7]."""
-        logits, offsets = self.box_predictor(self.box_head(regions))
-        return logits.float(), offsets.float()
+    def _masks(
+        self,
+        features: dict[str, Tensor],
+        detections: list[dict[str, Tensor]],
+        shapes: list[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Masks [D, S, S] of the D detections of each image, of `MASKS_AT_ONCE` at a time: more of
+        them take no more memory.
+        """
+        found: list[list[Tensor]] = [[] for _ in detections]
+        longest = max(len(each["labels"]) for each in detections)
+        for start in range(0, max(1, longest), MASKS_AT_ONCE):
+            boxes, labels = (
+                [each[name][start : start + MASKS_AT_ONCE] for each in detections]
+                for name in ("boxes", "labels")
+            )
+            logits = [
+                stage.mask_logits(stage.mask_roi_pool(features, boxes, shapes))
+                for stage in self.stages
+            ]
+            masks = averaged_masks(logits, torch.cat(labels)).split([len(each) for each in boxes])
+            for parts, part in zip(found, masks, strict=True):
+                parts.append(part)
+        return [torch.cat(parts) for parts in found]
 
-    def mask_logits(self, regions: Tensor) -> Tensor:
-        """Compute mask logits [R, K, 28, 28] from regions [R, C, 14, 14]."""
-        logits: Tensor = self.mask_predictor(self.mask_head(regions))
-        return logits
-
-    def moved(self, boxes: Tensor, offsets: Tensor, classes: Tensor) -> Tensor:
-        """Move boxes by the offsets of one class each; class 0, the background, moves nothing.
+    def calibrate_stage(
+        self, stage: CascadeStage, reached: list[Reached], batches: Sequence[Batch]
+    ) -> dict[str, Any]:
+        """Set the biases of a stage, in place, and move the proposals on to the next one.
 
         Args:
-            boxes: [R, 4], pixels.
-            offsets: [R, 4 (1 + K)].
-            classes: [R].
+            stage: of `stages`.
+            reached: for each batch its maps, proposals of each image, and their sizes; the
+                proposals are replaced.
+            batches: images and targets.
 
         Returns:
-            [R, 4], pixels.
+            What was set.
         """
-        index = torch.arange(len(boxes), device=boxes.device)
-        decoded: Tensor = self.box_coder.decode_single(
-            offsets.unflatten(1, (-1, 4))[index, classes], boxes
+        drawn = [
+            stage.sample(proposals, batch.targets)
+            for (_, proposals, _), batch in zip(reached, batches, strict=True)
+        ]
+        labels, wanted, boxes = (
+            torch.cat([torch.cat(getattr(sampled, name)) for sampled in drawn])
+            for name in ("labels", "wanted", "boxes")
         )
-        return decoded
+        hit = labels > 0
+        offsets = boxes.new_zeros(len(boxes), 4)
+        offsets[hit] = stage.box_coder.encode_single(wanted[hit], boxes[hit])
+        found = calibrate_box_predictor(stage.box_predictor, labels, offsets)
+        for place, ((maps, _, shapes), sampled) in enumerate(zip(reached, drawn, strict=True)):
+            outputs = stage.outputs(stage.box_roi_pool(maps, sampled.boxes, shapes))
+            moved = stage.refined(sampled.boxes, *outputs, shapes, torch.cat(sampled.labels))
+            pairs = zip(moved, sampled.proposed, strict=True)
+            reached[place] = maps, [part[proposed] for part, proposed in pairs], shapes
+        return found
 
-    def box_losses(self, logits: Tensor, offsets: Tensor, sampled: Sampled) -> dict[str, Tensor]:
-        """Sum cross-entropy over images, each the mean over an image's boxes, and GIoU of those of
-        objects, moved, in the same way (Swin's configuration has smooth L1 replaced so).
+    def worst_case_losses(self, level: Tensor, images: Tensor) -> list[Tensor]:
+        """Compute the losses of all stages on as many regions as can be sampled.
+
+        Args:
+            level: the finest map [B, C, H, W].
+            images: the batch [B, 3, H, W].
         """
-        boxes, labels, wanted = (
-            torch.cat(parts) for parts in (sampled.boxes, sampled.labels, sampled.wanted)
+        count, positives = len(images), int(self.regions * POSITIVE_SHARE)
+        boxes, none = (
+            images.new_zeros(self.regions, 4),
+            torch.zeros(self.regions, dtype=torch.int64, device=images.device),
         )
-        weights, positive = region_weights(sampled.labels), labels > 0
-        moved = self.moved(boxes, offsets, labels)
-        giou = giou_loss(torch.where(positive[:, None], moved, wanted), wanted) * positive
-        return {
-            "classifier": (F.cross_entropy(logits, labels, reduction="none") * weights).sum(),
-            "box_reg": GIOU_WEIGHT * (giou * weights).sum(),
-        }
+        masks = torch.zeros(
+            1, 1, 1, dtype=torch.uint8, device=images.device
+        )  # the real ones are inputs, counted there
+        sampled = Sampled(
+            [boxes] * count,
+            [none] * count,
+            [boxes] * count,
+            [none] * count,
+            [positives] * count,
+            [none] * count,
+        )
+        losses: list[Tensor] = []
+        for stage in self.stages:
+            losses += stage.box_losses(
+                *stage.outputs(_pooled(level, count * self.regions, ROI_SIZE)), sampled
+            ).values()
+            if self.masks:
+                logits = stage.mask_logits(_pooled(level, count * positives, MASK_ROI_SIZE))
+                losses.append(_mask_loss(logits, sampled, [masks] * count))
+        return losses
 
-    @torch.no_grad()
-    def refined(
-        self,
-        boxes: list[Tensor],
-        logits: Tensor,
-        offsets: Tensor,
-        shapes: list[tuple[int, int]],
-        labels: Tensor | None = None,
-    ) -> list[Tensor]:
-        """Boxes of each image moved by the offsets of their class, and cut at its border: the class
-        in `labels` [R], where that is known and not the background, else the likeliest.
-        """
-        classes = logits[:, 1:].argmax(dim=1) + 1
-        if labels is not None:
-            classes = torch.where(labels > 0, labels, classes)
-        moved = self.moved(torch.cat(boxes), offsets, classes).split([len(part) for part in boxes])
-        return [clip_boxes_to_image(part, shape) for part, shape in zip(moved, shapes, strict=True)]
+    def run(self, level: Tensor) -> None:
+        """Run all stages on as many proposals as FLOPs are counted for (`COUNTED_PROPOSALS`)."""
+        for stage in self.stages:
+            stage.outputs(
+                level.new_empty(COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE)
+            )
+            if self.masks:
+                stage.mask_logits(
+                    level.new_empty(
+                        COUNTED_MASKS * len(level), level.shape[1], MASK_ROI_SIZE, MASK_ROI_SIZE
+                    )
+                )
+
+
+def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> Tensor:
+    """Cross-entropy on the objects' boxes, see `mask_loss`; a target without `masks` teaches
+    none.
+    """
+    boxes, objects, labels = (
+        sampled.of_objects(parts) for parts in (sampled.boxes, sampled.objects, sampled.labels)
+    )
+    wanted = []
+    for part, index, of_image in zip(boxes, objects, masks, strict=True):
+        none = part.new_zeros(1, 1, 1, dtype=torch.uint8)
+        wanted.append(
+            mask_targets(none, part, 0 * index)
+            if of_image is None
+            else mask_targets(of_image, part, index)
+        )
+    return mask_loss(logits, torch.cat(labels), torch.cat(wanted), sampled.positives)
+
+
+def _pooled(level: Tensor, count: int, size: int) -> Tensor:
+    """`count` regions of the finest level."""
+    cropped: Tensor = roi_align(
+        level, level.new_zeros(count, 5), (size, size), 1 / STRIDES[0], sampling_ratio=2
+    )
+    return cropped

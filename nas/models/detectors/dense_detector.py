@@ -44,12 +44,16 @@ class DenseDetector(Detector, FCOS):
         backbone: the pyramid.
         num_classes: K, without the background.
         limits: which detections it gives.
-        anchor_side: side of the square anchor at every location, in strides.
-        activation: applied to the four numbers of a box.
+        object_scale: of the sizes of objects that a level takes, as a multiple of the published.
+
+    Attributes:
+        coder: decodes the four numbers of a box; None: torchvision's of FCOS does.
     """
 
     neck: ClassVar[NeckDims] = {"first": 1, "extra": "conv"}
+    coder: ClassVar[Any] = None
     head: Any
+    box_coder: Any
     anchor_generator: Any
     score_thresh: float
 
@@ -58,29 +62,28 @@ class DenseDetector(Detector, FCOS):
         backbone: PyramidBackbone,
         num_classes: int,
         limits: DetectionLimits,
-        *,
-        anchor_side: float,
-        activation: Callable[[Tensor], Tensor],
+        object_scale: float = 1.0,
     ) -> None:
         channels = backbone.out_channels
         head = FCOSHead(channels, num_anchors=1, num_classes=num_classes)
         head.classification_head.conv = Tower(channels)
-        head.regression_head = ScaledRegressionHead(channels, activation)
+        head.regression_head = ScaledRegressionHead(channels, self.activation)
         super().__init__(
             backbone,
             num_classes,
-            anchor_generator=PyramidAnchors(anchor_side),
+            anchor_generator=PyramidAnchors(self.anchor_side(object_scale)),
             head=head,
             score_thresh=limits.score,
             nms_thresh=limits.nms_iou,
             detections_per_img=limits.count,
             topk_candidates=1000,
         )
-        self.transform = BatchTransform()
+        self.transform, self.object_scale = BatchTransform(), object_scale
+        self.box_coder = self.coder or self.box_coder
 
     @classmethod
     def from_spec(cls, backbone: PyramidBackbone, num_classes: int, spec: DetectorSpec) -> Self:
-        return cls(backbone, num_classes, spec.limits, spec.object_scale)  # type: ignore[call-arg]
+        return cls(backbone, num_classes, spec.limits, spec.object_scale)
 
     def heads(self) -> list[nn.Module]:
         return [self.head]
@@ -162,6 +165,16 @@ class DenseDetector(Detector, FCOS):
 
     def heads_forward(self, levels: Sequence[Tensor]) -> None:
         self.head(levels)
+
+    @staticmethod
+    @abstractmethod
+    def anchor_side(object_scale: float) -> float:
+        """Side of the square anchor at every location, in strides."""
+
+    @staticmethod
+    @abstractmethod
+    def activation(boxes: Tensor) -> Tensor:
+        """What is applied to the four numbers of a box."""
 
     @abstractmethod
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:

@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.config.detections import DetectionLimits
 from nas.models.detectors.dense_detector import DenseDetector
 from nas.models.detectors.dense_head import centers_of
 from nas.models.detectors.fcos_loss import fcos_losses, match
 from nas.models.detectors.normalization import Losses
 from nas.models.detectors.output_calibration import ENOUGH, LocationStatistics
-from nas.models.necks.pyramid import PyramidBackbone
 
 LEAST_DISTANCE = 0.01  # strides, where a logarithm is taken
 SCALES = (0.5, 4.0)  # limits of a level's scale when it is calibrated
@@ -25,22 +23,17 @@ SCALES = (0.5, 4.0)  # limits of a level's scale when it is calibrated
 class Fcos(DenseDetector):
     """FCOS (Tian et al., ICCV 2019): a `DenseDetector` whose boxes are the distances from a
     location to their four sides, in strides (section 3.1).
-
-    Args:
-        backbone: the pyramid.
-        num_classes: without the background.
-        object_scale: of the sizes that a level takes, as a multiple of the paper's.
     """
 
-    def __init__(
-        self,
-        backbone: PyramidBackbone,
-        num_classes: int,
-        limits: DetectionLimits,
-        object_scale: float = 1.0,
-    ) -> None:
-        super().__init__(backbone, num_classes, limits, anchor_side=1, activation=F.relu)
-        self.object_scale = object_scale
+    @staticmethod
+    def anchor_side(object_scale: float) -> float:
+        """One stride: anchors stand for their locations."""
+        return 1.0
+
+    @staticmethod
+    def activation(boxes: Tensor) -> Tensor:
+        """Distances are not negative."""
+        return F.relu(boxes)
 
     def match(self, anchors: Tensor, counts: Sequence[int], boxes: Tensor) -> Tensor:
         strides, ends = anchors[:, 2] - anchors[:, 0], (counts[0], counts[-1])

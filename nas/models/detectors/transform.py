@@ -29,20 +29,14 @@ class ImageStatistics(NamedTuple):
     def of_images(cls, images: Sequence[Tensor]) -> Self:
         """Measure images [3, H, W], pixel by pixel; deviations are at least 0.02."""
         pixels = torch.cat([image.flatten(1).double() for image in images], dim=1)
-        std = pixels.std(dim=1).clamp(min=LEAST_STD)
-        mean, deviation = (
-            tuple(round(value, 6) for value in values.tolist())
-            for values in (pixels.mean(dim=1), std)
-        )
-        return cls(mean, deviation)
+        return cls(*map(_numbers, (pixels.mean(dim=1), pixels.std(dim=1).clamp(min=LEAST_STD))))
 
     @classmethod
     def of_weights(cls, state: Mapping[str, Tensor]) -> Self | None:
         """Find the statistics among a detector's weights by name; None where they have none."""
         if "transform.mean" not in state:
             return None
-        mean, std = (state[f"transform.{name}"].flatten().tolist() for name in ("mean", "std"))
-        return cls(tuple(round(x, 6) for x in mean), tuple(round(x, 6) for x in std))
+        return cls(*(_numbers(state[f"transform.{name}"]) for name in cls._fields))
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, str] | None) -> Self | None:
@@ -57,6 +51,10 @@ class ImageStatistics(NamedTuple):
     def metadata(self) -> dict[str, str]:
         """Text by name, for the metadata of a safetensors file."""
         return {"image_mean": json.dumps(self.mean), "image_std": json.dumps(self.std)}
+
+
+def _numbers(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.flatten().tolist())
 
 
 IMAGENET = ImageStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as everybody has them
@@ -84,9 +82,7 @@ class BatchTransform(GeneralizedRCNNTransform):
     @property
     def statistics(self) -> ImageStatistics:
         """What images are normalised by."""
-        found = ImageStatistics.of_weights({"transform.mean": self.mean, "transform.std": self.std})
-        assert found
-        return found
+        return ImageStatistics(_numbers(self.mean), _numbers(self.std))
 
     @torch.no_grad()
     def set_statistics(self, statistics: ImageStatistics) -> None:

@@ -17,8 +17,8 @@ from torchvision.ops import batched_nms, generalized_box_iou
 from nas.config.sections import DetectorSpec
 from nas.data.dataset import Target
 from nas.models.detectors import build_detector
-from nas.models.detectors.cascade_heads import CascadeStage, Sampled
-from nas.models.detectors.cascade_rcnn import BOX_WEIGHTS, IOUS, LOSS_WEIGHTS, CascadeHeads
+from nas.models.detectors.cascade_heads import BOX_WEIGHTS, IOUS, LOSS_WEIGHTS, CascadeHeads
+from nas.models.detectors.cascade_stage import CascadeStage, Sampled
 from search_spaces.layout import Layout
 
 SPEC = DetectorSpec(name="cascade_mask_rcnn", channels=32, hidden=16, regions=32)
@@ -339,7 +339,7 @@ def test_masks_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch):
     ]
     expected = network._masks(features, detections, [SIZE] * 3)
     assert [len(part) for part in expected] == [11, 0, 4]
-    monkeypatch.setattr("nas.models.detectors.cascade_rcnn.MASKS_AT_ONCE", 3)
+    monkeypatch.setattr("nas.models.detectors.cascade_heads.MASKS_AT_ONCE", 3)
     for masks, part in zip(network._masks(features, detections, [SIZE] * 3), expected, strict=True):
         assert torch.allclose(masks, part, atol=1e-6)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.splits import Object, split_of
 
 from nas.config.sections import DetectorSpec
-from nas.data.coco import CocoSplit
 from nas.planning.levels import LevelUse, level_use, levels_of
 
 
@@ -35,26 +35,13 @@ def test_regions_by_equation_1_of_feature_pyramids():
 
 
 def test_a_split_is_counted_at_the_training_size(tmp_path):
-    boxes = [
-        (1, (0, 0, 20, 20), 0),
-        (1, (0, 0, 40, 40), 0),
-        (2, (0, 0, 90, 90), 0),
-        (2, (0,) * 4, 1),
+    objects = [
+        Object(1, (0, 0, 20, 20)),
+        Object(1, (0, 0, 40, 40)),
+        Object(2, (0, 0, 90, 90)),
+        Object(2, (0, 0, 9, 9), iscrowd=1),
     ]
-    split = CocoSplit.from_coco(
-        tmp_path,
-        {
-            "images": [
-                {"id": 1, "file_name": "a.png", "width": 200, "height": 100},
-                {"id": 2, "file_name": "b.png", "width": 50, "height": 100},
-            ],
-            "annotations": [
-                {"id": n, "image_id": i, "category_id": 1, "bbox": b, "area": 1, "iscrowd": crowd}
-                for n, (i, b, crowd) in enumerate(boxes)
-            ],
-            "categories": [{"id": 1, "name": "x"}],
-        },
-    )
+    split = split_of(tmp_path, [(200, 100), (50, 100)], objects)
     # At 200 pixels the sides are 40, 80 and 360, in strides of 8 and of 16 and 32.
     found = level_use(split, DetectorSpec(name="fcos"), 200)
     assert found[0] == LevelUse(8, 2, 7.5)

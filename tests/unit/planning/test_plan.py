@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
+from helpers.splits import Object, split_of
 from PIL import Image
 
 from nas.config.sections import DetectorSpec
 from nas.config.spec import load_spec
-from nas.data.coco import CocoSplit
 from nas.planning.adaptation import adapt_to_data
 from nas.planning.fingerprint import Fingerprint, fingerprint_of
 from nas.planning.plan import BY_HAND, make_plan
@@ -146,23 +146,11 @@ def test_warnings_name_what_no_rule_mends():
 
 
 def test_the_fingerprint_of_a_made_split(tmp_path: Path):
-    for name, mode, size in (("a", "L", (100, 80)), ("b", "RGB", (60, 120))):
-        Image.new(mode, size).save(tmp_path / f"{name}.png")
-    boxes = [(1, 1, (0, 0, 20, 20)), (1, 2, (0, 0, 40, 10)), (2, 1, (5, 5, 30, 30))]
-    split = CocoSplit.from_coco(
-        tmp_path,
-        {
-            "images": [
-                {"id": 1, "file_name": "a.png", "width": 100, "height": 80},
-                {"id": 2, "file_name": "b.png", "width": 60, "height": 120},
-            ],
-            "annotations": [
-                {"id": i, "image_id": image, "category_id": c, "bbox": b, "area": 1, "iscrowd": 0}
-                for i, (image, c, b) in enumerate(boxes)
-            ],
-            "categories": [{"id": 1, "name": "x"}, {"id": 2, "name": "y"}, {"id": 3, "name": "z"}],
-        },
-    )
+    for number, mode, size in ((1, "L", (100, 80)), (2, "RGB", (60, 120))):
+        Image.new(mode, size).save(tmp_path / f"{number}.png")
+    boxes = [(1, (0, 0, 20, 20), 1), (1, (0, 0, 40, 10), 2), (2, (5, 5, 30, 30), 1)]
+    objects = [Object(*box) for box in boxes]
+    split = split_of(tmp_path, [(100, 80), (60, 120)], objects, "xyz")
     found = fingerprint_of(split)
     assert (found.images, found.boxes, found.most_objects, found.gray) == (2, 3, 2, 0.5)
     assert found.object_sides[2] == 20  # of 20, 20 and 30

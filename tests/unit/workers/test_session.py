@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_a_long_folder_for_temporary_files_is_not_rays(
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "x" * 36)
     assert short_temp_folder() is None
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "ä" * 36)
-    assert short_temp_folder() == "/tmp/ray"
+    assert short_temp_folder() == f"/tmp/ray-{os.getuid()}"
     monkeypatch.setattr("os.access", lambda *args: False)
     with pytest.raises(StudyError, match="too long for Ray's sockets: at most 45 bytes"):
         short_temp_folder()
