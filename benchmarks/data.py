@@ -51,7 +51,7 @@ def theirs(root: Path, recipe: Recipe, workers: int) -> Epoch:
     """torchvision's: `DetectionPresetTrain` with flips, and the resize of
     `GeneralizedRCNNTransform`.
     """
-    folder, annotations = find_split(root, "train")
+    found = find_split(root, "train")
     transforms = v2.Compose(
         [
             v2.PILToTensor(),
@@ -63,7 +63,7 @@ def theirs(root: Path, recipe: Recipe, workers: int) -> Epoch:
             v2.ToPureTensor(),
         ]
     )
-    dataset = CocoDetection(str(folder), str(annotations), transforms=transforms)
+    dataset = CocoDetection(str(found.images), str(found.annotations), transforms=transforms)
     dataset.ids = [
         image for image in dataset.ids if dataset.coco.getAnnIds(image)
     ]  # it fails on images without boxes

@@ -18,7 +18,7 @@ from nas.search.trial_queue import TrialAssignment
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
 from nas.utils.device import default_device
-from nas.utils.paths import is_remote, localize, to_path
+from nas.utils.paths import is_copied, localize, to_path
 from search_spaces.layout import Layout
 
 
@@ -102,12 +102,12 @@ def run_trial(config: dict[str, Any]) -> Iterator[EpochReport]:
 
 @lru_cache(maxsize=3)
 def _index(path: str, root: str, folder: str) -> CocoSplit:
-    """A worker runs many candidates on the same data; where that is a URL, on this machine's own
-    copy of it.
+    """A worker runs many candidates on the same data; where that is a URL or a zip file, on this
+    machine's own copy of it.
     """
     split = read_index(to_path(path))
     return (
         replace(split, folder=localize(root) / split.folder.relative_to(folder))
-        if is_remote(root)
+        if is_copied(root)
         else split
     )

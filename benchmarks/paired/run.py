@@ -137,13 +137,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--arms", help="of the file's, those to train: base,outputs")
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     plan = yaml.safe_load(arguments.plan.read_text())
     plan["base"] |= dict(pair.split("=", 1) for pair in arguments.set)
     done = results(arguments.out)
     if not arguments.report:
-        left = [key for key in runs_of(plan) if key not in done]
+        arms = arguments.arms.split(",") if arguments.arms else [*plan["arms"]]
+        left = [key for key in runs_of(plan) if key not in done and key[2] in arms]
         with ProcessPoolExecutor(arguments.workers) as pool, arguments.out.open("a") as file:
             jobs = [pool.submit(train, arguments.data, plan, key) for key in left]
             for number, job in enumerate(as_completed(jobs), start=1):

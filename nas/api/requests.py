@@ -11,7 +11,7 @@ from typing import Any
 from nas.config.parsing import read_yaml
 from nas.config.recipe import CUSTOM
 from nas.config.spec import SearchSpec, load_spec
-from nas.data.split_source import find_split
+from nas.data.split_source import Places, find_splits
 from nas.errors import SpecError, UserError
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path
@@ -54,8 +54,8 @@ def check_files(spec: SearchSpec) -> None:
     """
     if spec.run.cluster:
         return
-    for split in (spec.data.train, spec.data.val):
-        find_split(localize(spec.data.root), split)
+    places = Places(spec.data.annotations, spec.data.images)
+    find_splits(localize(spec.data.root), (spec.data.train, spec.data.val), places)
     if spec.recipe.weights:
         check_file("recipe.weights", spec.recipe.weights)
 

@@ -1,4 +1,4 @@
-"""`nas check-data` and `nas make-data`."""
+"""`nas check-data`, `nas convert`, `nas tile` and `nas make-data`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,31 @@ if TYPE_CHECKING:
 
 EXAMPLES = 3  # of a kind of finding
 
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder or zip file of a data set, or its URL.")
+]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")]
+Annotations = Annotated[
+    str | None,
+    typer.Option(help="Annotation file below DATA; {split} in it is the name of a split."),
+]
+Images = Annotated[
+    str | None, typer.Option(help="Folder of the images below DATA, with {split} likewise.")
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave out what cannot be repaired.")
+]
+
 
 def check_data(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with images and annotations in COCO form.")
-    ],
+    data: Data,
     split: Annotated[
-        list[str] | None, typer.Option(help="Split to check; default: train and val.")
+        list[str] | None, typer.Option(help="Split to check; default: all there are.")
+    ] = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML file with pictures of the data and the plan.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -31,22 +49,63 @@ def check_data(
 
     Exit code 1 where something cannot be repaired.
     """
-    from nas.data.split_source import find_split
-
-    names = split or ["train", "val"]
-    for name in names:
-        find_split(folder, name)
-    from nas.cli.progress import ImageProgress
-    from nas.data.validation import check_splits
-
-    with ImageProgress() as progress:
-        checked = check_splits(folder, names, progress.on_image)
+    checked = _checked(data, split, annotations, images)
+    if report:
+        _write_report(report, data, checked)
     if as_json:
         print_json([_as_dict(each) for each in checked])
     else:
         for each in checked:
             _print(each)
     raise typer.Exit(1 if any(each.lost for each in checked) else 0)
+
+
+def convert(
+    data: Data,
+    out: Out,
+    annotations: Annotations = None,
+    images: Images = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Write a data set of any form that is read in plain COCO form, checked and repaired."""
+    from nas.data.conversion import check_new_folder
+
+    check_new_folder(out)
+    splits = _usable(data, annotations, images, skip_broken)
+    from nas.cli.progress import ImageProgress
+    from nas.data.conversion import write_coco
+
+    with ImageProgress() as progress:
+        write_coco(out, [(each.name, each.split) for each in splits], progress.on_image)
+    _print_written(out)
+
+
+def tile(
+    data: Data,
+    out: Out,
+    size: Annotated[int, typer.Option(min=32, help="Side of a tile, pixels.")] = 1024,
+    overlap: Annotated[
+        int, typer.Option(min=0, help="Pixels that neighbours share: a large object's size.")
+    ] = 128,
+    annotations: Annotations = None,
+    images: Images = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Cut the images of a data set into tiles, with their boxes and masks, in plain COCO form."""
+    from nas.data.conversion import check_new_folder
+
+    check_new_folder(out)
+    from nas.data.image_io import scenes
+
+    with scenes():
+        splits = _usable(data, annotations, images, skip_broken)
+        from nas.cli.progress import ImageProgress
+        from nas.data.tiling import write_tiles
+
+        with ImageProgress() as progress:
+            named = [(each.name, each.split) for each in splits]
+            write_tiles(out, named, size, overlap, progress.on_image)
+    _print_written(out)
 
 
 def make_data(
@@ -63,11 +122,58 @@ def make_data(
     print(f"{folder}: {train} training and {val} validation images of {size} x {size} pixels")
 
 
+def _checked(
+    data: str, split: list[str] | None, annotations: str | None, images: str | None
+) -> list[CheckedSplit]:
+    """The checked splits; that there are any is found out before anything heavy is loaded."""
+    from nas.data.split_source import Places, find_splits, split_names
+    from nas.utils.paths import localize
+
+    root, places = localize(data), Places(annotations, images)
+    names = split or split_names(root, places)
+    find_splits(root, names, places)
+    from nas.cli.progress import ImageProgress
+    from nas.data.validation import check_splits
+
+    with ImageProgress() as progress:
+        return check_splits(root, names, progress.on_image, places)
+
+
+def _usable(
+    data: str, annotations: str | None, images: str | None, skip_broken: bool
+) -> list[CheckedSplit]:
+    """The checked splits; refused where something would be lost."""
+    from nas.data.validation import refuse_faults
+
+    checked = _checked(data, None, annotations, images)
+    refuse_faults(checked, data, skip_broken=skip_broken, how="--skip-broken")
+    return checked
+
+
+def _write_report(report: Path, data: str, checked: list[CheckedSplit]) -> None:
+    from nas.api.data_report import data_report
+    from nas.utils.files import atomic_write
+
+    html = data_report(data, checked).encode()
+    atomic_write(report, lambda file: file.write(html))
+
+
+def _print_written(out: Path) -> None:
+    from nas.data.annotation_files import read_annotations
+
+    for file in sorted(out.glob("instances_*.json")):
+        content = read_annotations(file)
+        images, boxes = len(content["images"]), len(content["annotations"])
+        print(f"{file}: {images} images, {boxes} boxes, {len(content['categories'])} categories")
+
+
 def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
     split = checked.split
     return {
         "split": checked.name,
-        "form": checked.form,
+        "form": checked.source.form,
+        "annotations": str(checked.source.annotations),
+        "part": checked.source.part,
         "folder": str(split.folder),
         "images": len(split.images),
         "images_without_boxes": len(
@@ -91,15 +197,15 @@ def _print(checked: CheckedSplit) -> None:
     of_boxes = f"{facts['crowd_boxes']} crowds, {facts['boxes_with_masks']} with masks"
     empty = facts["images_without_boxes"]
     print(
-        f"{checked.name}, {checked.form}: {facts['images']} images ({empty} without boxes), "
+        f"{checked.name}, {checked.source}: {facts['images']} images ({empty} without boxes), "
         f"{facts['boxes']} boxes ({of_boxes}), {len(facts['boxes_per_category'])} categories"
     )
     print(
         "  boxes by category: "
         + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items())
     )
-    repaired = [problem for problem in checked.problems if problem.repaired]
-    _print_groups("repaired", repaired)
+    _print_groups("repaired", [issue for issue in checked.problems if issue.done == "repaired"])
+    _print_groups("warning", [issue for issue in checked.problems if issue.warning])
     _print_groups("cannot be repaired", checked.lost)
 
 

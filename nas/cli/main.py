@@ -10,7 +10,7 @@ import typer
 import nas
 from nas.cli.control import logs, resume, stop
 from nas.cli.dashboard import dashboard
-from nas.cli.data import check_data, make_data
+from nas.cli.data import check_data, convert, make_data, tile
 from nas.cli.export import export
 from nas.cli.listing import list_studies, status
 from nas.cli.paper import paper_tables
@@ -43,6 +43,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "proxy-check": proxy_check,
     "paper-tables": paper_tables,
     "check-data": check_data,
+    "convert": convert,
+    "tile": tile,
     "plan": plan,
     "make-data": make_data,
 }

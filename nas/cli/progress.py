@@ -172,12 +172,14 @@ class SearchProgress(SearchCallback):
         """Training begins."""
         self._end_images()
         space, facts = search.space, search.facts
+        read = "; ".join(f"{name} from {source}" for name, source in facts.read.items())
         self.say(
             f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to "
-            f"score, {facts.num_classes} "
-            f"classes; {len(space)} layouts in space {space.name!r}; {search.budget.describe()}"
+            f"score, {facts.num_classes} classes; {read}"
         )
-        for verb, counts in (("repaired", facts.repaired), ("left out", facts.left_out)):
+        self.say(f"{len(space)} layouts in space {space.name!r}; {search.budget.describe()}")
+        told = {"repaired": facts.repaired, "left out": facts.left_out, "warning": facts.warned}
+        for verb, counts in told.items():
             if counts:
                 self.say(
                     f"{verb}: " + ", ".join(f"{count} x {kind}" for kind, count in counts.items())

@@ -34,18 +34,23 @@ class DataSpec(ConfigModel):
     """The data set that candidates are trained and scored on.
 
     Args:
-        root: folder with images and annotations in COCO form, or the URL of one
-            (`s3://bucket/folder`), which is copied to this machine once.
-        train: name of the split to train on. Its images are in `train/` and its annotations in
-            `instances_train.json`, or, as in COCO itself, in `train2017/` and
-            `annotations/instances_train2017.json`.
+        root: folder or zip file with images and annotations in COCO's, YOLO's or Pascal VOC's form
+            (docs/data.md), or the URL of one (`s3://bucket/folder`), which is copied to this
+            machine once.
+        train: name of the split to train on.
         val: name of the split that is scored after each epoch and decides which candidate is best.
+            Where a data set has no `val`, a fifth of its images is.
         test: name of a split that is scored once, at the end of each training, and decides nothing.
             Default: none.
         train_fraction: share of the training images that is used, at least one; which ones they are
             does not depend on `search.seed`.
         skip_broken: leave out images and boxes that cannot be repaired, instead of refusing the
             data set.
+        annotations: annotation file in COCO's form, below `root`, where it is not found by itself;
+            `{split}` in it is the name of a split. Without `{split}` it is of all images, and a
+            fifth of them is `val`.
+        images: folder of the images, below `root`, where it is not found by itself; `{split}` in it
+            is the name of a split.
     """
 
     root: str
@@ -54,6 +59,8 @@ class DataSpec(ConfigModel):
     test: str | None = None
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip_broken: bool = False
+    annotations: Annotated[str | None, Since("0.2.0")] = None
+    images: Annotated[str | None, Since("0.2.0")] = None
 
 
 class DetectorSpec(ConfigModel):

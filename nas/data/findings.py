@@ -1,4 +1,4 @@
-"""What a check of a data set met: issues that were repaired, and issues that cost data."""
+"""What a check of a data set met: issues that were repaired, that cost data, or that mislead."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class DataIssue:
         file: the image or annotation file that it is about.
         annotation_id: COCO's number of the annotation, None where it is about a file.
         detail: values that are wrong, or what was done about them.
+        warning: nothing is changed about it, but the results may mislead; `repaired` is true then.
     """
 
     kind: str
@@ -22,6 +23,12 @@ class DataIssue:
     file: str
     annotation_id: int | None = None
     detail: str = ""
+    warning: bool = False
+
+    @property
+    def done(self) -> str:
+        """What becomes of it: `repaired`, `left out` or, of a warning, `kept`."""
+        return "kept" if self.warning else "repaired" if self.repaired else "left out"
 
     @property
     def where(self) -> str:

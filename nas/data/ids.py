@@ -46,27 +46,36 @@ def with_own_ids(
         if _plain(entries, "id") and _plain(numbered["annotations"], reference):
             continue
         numbers = _numbers([entry.get("id") for entry in entries])
-        stated = (e["id"] for e in entries if _name(e.get("id")) in numbers)
-        changed = [each for each in stated if each != numbers[_name(each)]]
+        stated = (e["id"] for e in entries if common_name(e.get("id")) in numbers)
+        changed = [each for each in stated if each != numbers[common_name(each)]]
         if changed:
-            example = f"{changed[0]!r} is {numbers[_name(changed[0])]} now"
+            example = f"{changed[0]!r} is {numbers[common_name(changed[0])]} now"
             findings.repaired(
                 f"id of {key} that is no number", source, detail=f"{len(changed)}; {example}"
             )
-        numbered[key] = [{**e, "id": numbers.get(_name(e.get("id")), e.get("id"))} for e in entries]
+        numbered[key] = [
+            {**e, "id": numbers.get(common_name(e.get("id")), e.get("id"))} for e in entries
+        ]
         numbered["annotations"] = [
-            {**entry, reference: numbers.get(_name(entry.get(reference)), entry.get(reference))}
+            {
+                **entry,
+                reference: numbers.get(common_name(entry.get(reference)), entry.get(reference)),
+            }
             for entry in numbered["annotations"]
         ]
     return numbered
+
+
+def _renumbered(entries: Entries, key: str, numbers: Mapping[Any, int]) -> Entries:
+    return [{**e, key: numbers.get(common_name(e.get(key)), e.get(key))} for e in entries]
 
 
 def _plain(entries: Entries, key: str) -> bool:
     return all(type(value := entry.get(key)) is int and abs(value) <= MOST_ID for entry in entries)
 
 
-def _name(value: object) -> int | str | None:
-    """What two spellings of an id have in common."""
+def common_name(value: object) -> int | str | None:
+    """Give what two spellings of an id have in common; None for what can be no id."""
     number = as_id(value)
     if number != NO_ID:
         return number
@@ -75,7 +84,7 @@ def _name(value: object) -> int | str | None:
 
 def _numbers(ids: Sequence[object]) -> dict[int | str | None, int]:
     """A number for each id: its own where it has a usable one, else one that is free."""
-    names = list(dict.fromkeys(name for value in ids if (name := _name(value)) is not None))
+    names = list(dict.fromkeys(name for value in ids if (name := common_name(value)) is not None))
     own = [name for name in names if isinstance(name, int) and abs(name) <= MOST_ID]
     return {name: name for name in own} | _free(
         own, [name for name in names if name not in set(own)]

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -31,13 +34,20 @@ _SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
 }
 ONE_PICTURE = {"MPO"}  # of a camera: a photograph, with a preview or a second view behind it
-LARGEST_PIXELS = 2**29  # of an image, 1.5 GiB as RGB
+MISSING = "is missing"
+LARGEST_PIXELS = 2**29  # of an image that is trained on, 1.5 GiB as RGB
+LARGE_PIXELS = 2**26  # larger images must have bytes for them
+DENSEST = 10_000  # pixels a byte: a black PNG of 1 bit has 8,000
+SCENE_BYTES = 8  # memory for each pixel of one that is cut into tiles: RGB, and a decoder's own
 _HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # from the fifth byte on
 
 
-_TOO_LARGE = "has {} x {} pixels, more than the {:,} that are read: cut it into tiles"
+_TOO_LARGE = "has {} x {} pixels, more than the {:,} that are read: cut it into tiles (nas tile)"
+_limit = ContextVar("largest image in pixels", default=LARGEST_PIXELS)
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, which is said with a way out
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of a file is a finding
+# What matters of a file is a finding.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class BrokenImage(Exception):
@@ -123,8 +133,22 @@ def inspect_images(
         except BrokenImage as error:
             return error
 
-    with ThreadPool() as pool:
+    threads = 1 if _limit.get() > LARGEST_PIXELS else None
+    with ThreadPool(threads, _limit.set, (_limit.get(),)) as pool:
         yield from pool.imap(inspect, files, chunksize=16)
+
+
+@contextmanager
+def scenes() -> Iterator[None]:
+    """In the block, read images as large as this machine's memory holds, one at a time, to cut them
+    into tiles.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    token = _limit.set(max(LARGEST_PIXELS, memory // SCENE_BYTES))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 @contextmanager
@@ -181,11 +205,21 @@ def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
-            if image.width * image.height > LARGEST_PIXELS:
-                raise ValueError(_TOO_LARGE.format(*image.size, LARGEST_PIXELS))
+            _check_pixels(image, path.stat().st_size if content is None else len(content))
             yield image
     except Exception as error:
         raise BrokenImage(_reason(error, path)) from None
+
+
+def _check_pixels(image: Image.Image, file_bytes: int) -> None:
+    """Refuse what would take the machine's memory, before it is decoded."""
+    pixels = image.width * image.height
+    if pixels > _limit.get():
+        raise ValueError(_TOO_LARGE.format(*image.size, _limit.get()))
+    if pixels > LARGE_PIXELS and pixels > DENSEST * file_bytes:
+        raise ValueError(
+            f"says that it has {image.width} x {image.height} pixels, in {file_bytes:,} bytes"
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -217,7 +251,7 @@ def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
         return _unidentified(path)
     if isinstance(error, FileNotFoundError):
-        return "is missing"
+        return MISSING
     return text or type(error).__name__
 
 

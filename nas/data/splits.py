@@ -12,6 +12,7 @@ from nas.config.recipe import Recipe
 from nas.config.sections import DataSpec
 from nas.data.coco import CocoSplit, fingerprint
 from nas.data.samplers import largest_batch_shape
+from nas.data.split_source import Places
 from nas.data.validation import CheckedSplit, usable_splits
 from nas.reports import DatasetSummary
 from nas.utils.files import atomic_write
@@ -57,7 +58,11 @@ def read_data(
     """
     names = tuple(name for name in (spec.train, spec.val, spec.test) if name)
     checked = usable_splits(
-        localize(spec.root), names, skip_broken=spec.skip_broken, progress=progress
+        localize(spec.root),
+        names,
+        skip_broken=spec.skip_broken,
+        progress=progress,
+        places=Places(spec.annotations, spec.images),
     )
     splits = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
     objects = [box for box in splits[0].boxes if not box.iscrowd]
@@ -73,21 +78,18 @@ def read_data(
         val_boxes=len(val.boxes),
         max_boxes_per_image=max(per_image.values(), default=0),
         batch_shape=largest_batch_shape(train.images, recipe),
-        repaired=_count(checked, repaired=True),
-        left_out=_count(checked, repaired=False),
+        repaired=_count(checked, "repaired"),
+        left_out=_count(checked, "left out"),
         masks=masks,
+        warned=_count(checked, "kept"),
+        read={each.name: str(each.source) for each in checked},
     )
     return Splits(train, val, *test), facts
 
 
-def _count(checked: list[CheckedSplit], *, repaired: bool) -> dict[str, int]:
-    kinds = Counter(
-        problem.kind
-        for split in checked
-        for problem in split.problems
-        if problem.repaired is repaired
-    )
-    return dict(kinds)
+def _count(checked: list[CheckedSplit], done: str) -> dict[str, int]:
+    issues = (issue for each in checked for issue in each.problems)
+    return dict(Counter(issue.kind for issue in issues if issue.done == done))
 
 
 def write_index(path: Path, split: CocoSplit) -> None:

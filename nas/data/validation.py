@@ -10,25 +10,29 @@ files, a box outside or of zero area, a malformed box, an unknown category or im
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas.data.annotation_files import read_categories, without_root
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.copies import copied_images
 from nas.data.deep_images import DEEPEST, white_level
 from nas.data.file_names import ImageFiles, stated_name
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
-from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
+from nas.data.image_io import MISSING, BrokenImage, ImageFacts
+from nas.data.known_images import inspect_folder
 from nas.data.split_categories import with_categories_of
-from nas.data.split_source import find_split
+from nas.data.split_source import GUESSED, Places, SplitSource, find_split, find_splits
 from nas.errors import DataError
 from nas.utils.progress import CountProgress
 
 SHOWN = 5  # findings named in an error
+FIRST = ("missing image", "broken image")  # kinds that an error names before others
 
 
 @dataclass(frozen=True)
@@ -40,16 +44,16 @@ class CheckedSplit:
         split: the images and boxes that can be used.
         problems: every issue, in the order they were met.
         brightest: largest value of its images of more than 8 bits; 0 without any.
-        form: in which it was found: `COCO`, `YOLO` or `Pascal VOC`.
-        source: name of its annotation file, for findings.
+        source: where it was found, and in which form.
+        digests: hexadecimal digest of the bytes of each image file, by its name.
     """
 
     name: str
     split: CocoSplit
     problems: tuple[DataIssue, ...]
-    brightest: int = 0
-    form: str = "COCO"
-    source: str = ""
+    brightest: int
+    source: SplitSource
+    digests: Mapping[str, str]
 
     @property
     def lost(self) -> list[DataIssue]:
@@ -57,63 +61,94 @@ class CheckedSplit:
         return [problem for problem in self.problems if not problem.repaired]
 
 
-def check_split(root: Path, name: str, progress: CountProgress | None = None) -> CheckedSplit:
+class CheckedImages(NamedTuple):
+    """The images of a split that can be used.
+
+    Args:
+        records: by id.
+        digests: of the bytes of each file, by its name.
+        brightest: largest value of those of more than 8 bits; 0 without any.
+    """
+
+    records: dict[int, ImageRecord]
+    digests: dict[str, str]
+    brightest: int
+
+
+def check_split(
+    root: Path, name: str, progress: CountProgress | None = None, places: Places = GUESSED
+) -> CheckedSplit:
     """Read a split, decode every image file, and repair what can be repaired.
 
     Args:
         root: folder of the data set.
         name: name of the split.
         progress: told of every image.
+        places: where files are that would not be found.
 
     Raises:
         DataError: a folder or file that cannot be read at all.
     """
-    source = find_split(root, name)
-    folder, annotation_file, findings = source.images, source.annotations, Findings()
-    content = with_own_ids(source.read(), annotation_file.name, findings)
-    listed = without_root(content, annotation_file.name, findings)
-    categories = read_categories(listed, str(annotation_file), findings)
-    entries = _image_entries(content["images"], folder, annotation_file.name, findings)
-    images, brightest, digests = dict[int, ImageRecord](), 0, list[str]()
-    files = [(folder / entry["file_name"], _stated_size(entry)) for entry in entries]
-    for done, (entry, facts) in enumerate(
-        zip(entries, inspect_images(files), strict=True), start=1
-    ):
-        if isinstance(facts, BrokenImage):
-            findings.lost(
-                "missing image" if str(facts) == "is missing" else "broken image",
-                entry["file_name"],
-                detail=str(facts),
-            )
-        else:
-            images[entry["id"]] = _record(entry, facts, findings)
-            brightest = max(brightest, facts.brightest or 0)
-            digests.append(facts.digest)
-        if progress:
-            progress(name, done, len(entries))
-    unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images)
-    annotations = [
-        entry for entry in content["annotations"] if as_id(entry.get("image_id")) not in unusable
-    ]
-    boxes = read_boxes(
-        annotations,
-        images,
-        [category for category, _ in categories],
-        annotation_file.name,
-        findings,
-    )
+    return _check(find_split(root, name, places), name, progress)
+
+
+def _check(source: SplitSource, name: str, progress: CountProgress | None) -> CheckedSplit:
+    file, findings = source.annotations.name, Findings()
+    content = with_own_ids(source.read(), file, findings)
+    listed = without_root(content, file, findings)
+    categories = read_categories(listed, str(source.annotations), findings)
+    entries = _image_entries(content["images"], source.images, file, findings)
+    told = partial(progress, name) if progress else None
+    images = _check_images(entries, source.images, findings, told)
+    unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images.records)
+    annotations = [e for e in content["annotations"] if as_id(e.get("image_id")) not in unusable]
+    known = [category for category, _ in categories]
+    boxes = read_boxes(annotations, images.records, known, file, findings)
     if not boxes:
-        findings.lost("no boxes", annotation_file.name, detail="nothing to learn from or to score")
-    white = white_level(brightest) if brightest else DEEPEST
-    bytes_of_all = hashlib.sha256("".join(digests).encode()).hexdigest()
-    split = CocoSplit(folder, tuple(images.values()), tuple(boxes), categories, white, bytes_of_all)
-    return CheckedSplit(
-        name, split, tuple(findings.problems), brightest, source.form, annotation_file.name
+        findings.lost("no boxes", file, detail="nothing to learn from or to score")
+    white = white_level(images.brightest) if images.brightest else DEEPEST
+    split = CocoSplit(
+        source.images,
+        tuple(images.records.values()),
+        tuple(boxes),
+        categories,
+        white,
+        hashlib.sha256("".join(images.digests.values()).encode()).hexdigest(),
     )
+    problems = tuple(findings.problems)
+    return CheckedSplit(name, split, problems, images.brightest, source, images.digests)
+
+
+def _check_images(
+    entries: list[dict[str, Any]],
+    folder: Path,
+    findings: Findings,
+    progress: Callable[[int, int], None] | None,
+) -> CheckedImages:
+    records, digests, brightest = dict[int, ImageRecord](), dict[str, str](), 0
+    files = [(entry["file_name"], _stated_size(entry)) for entry in entries]
+    inspected = zip(entries, inspect_folder(folder, files), strict=True)
+    for done, (entry, facts) in enumerate(inspected, start=1):
+        file = entry["file_name"]
+        if isinstance(facts, BrokenImage):
+            kind = "missing image" if str(facts) == MISSING else "broken image"
+            findings.lost(kind, file, detail=str(facts))
+        else:
+            records[entry["id"]] = _record(entry, facts, findings)
+            brightest = max(brightest, facts.brightest or 0)
+            digests[file] = facts.digest
+        if progress:
+            progress(done, len(entries))
+    return CheckedImages(records, digests, brightest)
 
 
 def usable_splits(
-    root: Path, names: tuple[str, ...], *, skip_broken: bool, progress: CountProgress | None = None
+    root: Path,
+    names: Sequence[str],
+    *,
+    skip_broken: bool,
+    progress: CountProgress | None = None,
+    places: Places = GUESSED,
 ) -> list[CheckedSplit]:
     """Check splits that are to be trained on or scored, and refuse what would make their figures
     wrong.
@@ -123,44 +158,79 @@ def usable_splits(
         names: names of the splits.
         skip_broken: leave out what cannot be repaired instead of refusing the split.
         progress: told of every image.
+        places: where files are that would not be found.
 
     Raises:
         DataError: something could not be repaired (unless `skip_broken`), or a split without
             boxes, or with crowds alone.
     """
-    checked = check_splits(root, names, progress)
-    for each in checked:
-        of, lost = f"split {each.name!r} of {str(root)!r}", each.lost
-        shown = "; ".join(map(str, lost[:SHOWN]))
-        shown += f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-        if not each.split.boxes:
-            raise DataError(f"{of} has no usable box: {shown}. See 'nas check-data {root}'")
-        if lost and not skip_broken:
-            raise DataError(
-                f"{of} has faults that cannot be repaired: {shown}. "
-                f"See 'nas check-data {root}', or leave them out with --set data.skip_broken=true"
-            )
-        if all(box.iscrowd for box in each.split.boxes):
-            count = len(each.split.boxes)
-            raise DataError(f"{of} has no object: all its {count} boxes are crowds (iscrowd 1)")
+    checked = check_splits(root, names, progress, places)
+    refuse_faults(checked, str(root), skip_broken=skip_broken)
     return checked
 
 
-def check_splits(
-    root: Path, names: Sequence[str], progress: CountProgress | None = None
-) -> list[CheckedSplit]:
-    """Check splits, and give all of them the categories of the first and one white level; arguments
-    and errors as those of `check_split`.
+def refuse_faults(
+    checked: Sequence[CheckedSplit],
+    data: str,
+    *,
+    skip_broken: bool,
+    how: str = "--set data.skip_broken=true",
+) -> None:
+    """Refuse checked splits whose figures would be wrong.
+
+    Args:
+        checked: the splits.
+        data: the data set, for the error.
+        skip_broken: what cannot be repaired may be left out.
+        how: the flag that says so, for the error.
+
+    Raises:
+        DataError: as `usable_splits`.
     """
-    checked = [check_split(root, name, progress) for name in names]
+    for each in checked:
+        if fault := _refusal(each, f"See 'nas check-data {data}'", skip_broken, how):
+            raise DataError(f"split {each.name!r} of {data!r} {fault}")
+
+
+def _refusal(checked: CheckedSplit, see: str, skip_broken: bool, how: str) -> str:
+    """Why a split cannot be used, what is missing first; empty where it can."""
+    lost = sorted(checked.lost, key=lambda issue: issue.kind not in FIRST)
+    shown = "; ".join(map(str, lost[:SHOWN]))
+    shown += f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    if not checked.split.images and lost:
+        return f"has no usable image: {shown}. {see}"
+    if not checked.split.boxes:
+        return f"has no usable box: {shown}. {see}"
+    if lost and not skip_broken:
+        return f"has faults that cannot be repaired: {shown}. {see}, or leave them out with {how}"
+    if all(box.iscrowd for box in checked.split.boxes):
+        count = len(checked.split.boxes)
+        return f"has no object: all its {count} boxes are crowds (iscrowd 1)"
+    return ""
+
+
+def check_splits(
+    root: Path,
+    names: Sequence[str],
+    progress: CountProgress | None = None,
+    places: Places = GUESSED,
+) -> list[CheckedSplit]:
+    """Check splits, give all of them the categories of the first and one white level, and look for
+    images that several have; arguments and errors as those of `check_split`.
+    """
+    found = zip(names, find_splits(root, names, places), strict=True)
+    checked = [_check(source, name, progress) for name, source in found]
     first, brightest = checked[0], max(each.brightest for each in checked)
     white = white_level(brightest) if brightest else DEEPEST
+    copies = copied_images([(each.name, each.digests) for each in checked])
     for index, each in enumerate(checked):
-        split, issues = with_categories_of(each.split, first.split, first.name, each.source)
+        file = each.source.annotations.name
+        split, issues = with_categories_of(each.split, first.split, first.name, file)
         if each.brightest:
-            issues.append(_deep_issue(brightest, white, each.source))
+            issues.append(_deep_issue(brightest, white, file))
         split = replace(split, white_level=white)
-        checked[index] = replace(each, split=split, problems=(*each.problems, *issues))
+        problems = (*each.problems, *issues, *copies[each.name])
+        checked[index] = replace(each, split=split, problems=problems)
     return checked
 
 

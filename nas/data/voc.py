@@ -4,13 +4,14 @@
     train/a.jpg  train/a.xml                                          beside each other
 
 The corners of a box count pixels from 1, both included, in VOC's own files; many programs write
-them from 0. A data set counts from 1 where no corner is 0 and some box reaches the last column or
-row of its image.
+them from 0. A data set counts from 1 where corners are whole numbers, none is 0, and some box
+reaches the last column or row of its image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -36,8 +37,17 @@ def xml_files(root: Path, split: str) -> list[Path]:
     return []
 
 
+def all_xml_files(root: Path) -> list[Path]:
+    """List the XML files of a data set without splits, sorted."""
+    for folder in (root / "Annotations", root / "annotations", root, root / "images"):
+        if found := sorted(folder.glob("*.xml")):
+            return found
+    return []
+
+
 def read_voc(files: Iterable[Path], folder: Path, root: Path) -> dict[str, Entries]:
-    """Read XML files as the lists of a COCO file; categories are numbered by their names.
+    """Read XML files as the lists of a COCO file; categories are numbered by their names, those of
+    all splits, and an image that is listed without an XML file has no objects.
 
     Args:
         files: of a split.
@@ -47,20 +57,19 @@ def read_voc(files: Iterable[Path], folder: Path, root: Path) -> dict[str, Entri
     Raises:
         DataError: a file that cannot be read, or without what a box needs.
     """
+    of_splits = (file for split in SPELLINGS for file in xml_files(root, split))
     files = [*files]
-    every = dict.fromkeys(
-        (*files, *(file for split in SPELLINGS for file in xml_files(root, split)))
-    )
-    first = first_pixel(every)
-    parsed = [(path, _parse(path)) for path in files]
-    names = sorted({_text(o, "name", path) for path, tree in parsed for o in tree.iter("object")})
+    trees = {path: _parse(path, folder) for path in dict.fromkeys((*files, *of_splits))}
+    first = first_pixel(trees)
+    names = sorted({_text(o, "name", p) for p, tree in trees.items() for o in tree.iter("object")})
     numbers = {name: number for number, name in enumerate(names, start=1)}
     content: dict[str, Entries] = {
         "images": [],
         "annotations": [],
         "categories": [{"id": number, "name": name} for name, number in numbers.items()],
     }
-    for image_id, (path, tree) in enumerate(parsed, start=1):
+    for image_id, path in enumerate(files, start=1):
+        tree = trees[path]
         content["images"].append({"id": image_id, **_image(path, tree, folder)})
         for object_ in tree.iter("object"):
             left, top, right, bottom = _corners(object_, path)
@@ -77,19 +86,19 @@ def read_voc(files: Iterable[Path], folder: Path, root: Path) -> dict[str, Entri
     return content
 
 
-def first_pixel(files: Iterable[Path]) -> int:
+def first_pixel(trees: Mapping[Path, ElementTree.Element]) -> int:
     """Tell whether corners count from 1 or from 0, by all files of a data set.
 
     Raises:
-        DataError: a file that cannot be read, or a box without its corners.
+        DataError: a box without its corners.
     """
-    least, touching = 1.0, False
-    for path in files:
-        tree = _parse(path)
+    least, touching = math.inf, False
+    for path, tree in trees.items():
         width, height = (_side(tree, side) for side in ("width", "height"))
         for object_ in tree.iter("object"):
             corners = _corners(object_, path)
-            least = min(least, *corners)
+            fractions = any("." in (object_.findtext(f"bndbox/{name}") or "") for name in CORNERS)
+            least = min(least, 0 if fractions else math.inf, *corners)
             touching |= corners[2] == width or corners[3] == height
     return int(least >= 1 and touching)
 
@@ -97,8 +106,9 @@ def first_pixel(files: Iterable[Path]) -> int:
 def _image(path: Path, tree: ElementTree.Element, folder: Path) -> dict[str, Any]:
     """Name and size; the name is that of the XML file where the one that it states is not there."""
     stated = (tree.findtext("filename") or "").strip()
-    beside = [path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES]
-    file = next((other.name for other in beside if other.is_file()), None)
+    folders = (path.parent, folder)
+    alike = [each / f"{path.stem}{suffix}" for each in folders for suffix in IMAGE_SUFFIXES]
+    file = next((other.name for other in alike if other.is_file()), None)
     entry: dict[str, Any] = {"file_name": stated or file or f"{path.stem}.jpg"}
     if file and not (folder / entry["file_name"]).is_file():
         entry["file_name"] = file
@@ -132,7 +142,12 @@ def _text(element: ElementTree.Element, name: str, path: Path) -> str:
     return text
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def _parse(path: Path, folder: Path) -> ElementTree.Element:
+    """The content of a file; of one that is not there though its image is, an image's without
+    objects.
+    """
+    if not path.exists() and any((folder / f"{path.stem}{s}").is_file() for s in IMAGE_SUFFIXES):
+        return ElementTree.Element("annotation")
     try:
         return ElementTree.parse(path).getroot()
     except OSError as error:

@@ -1,7 +1,9 @@
 """YOLO's text labels as COCO's lists (the form of Ultralytics' data sets).
 
     data.yaml            names; train, val, test: folders of images, or text files that list them
-    images/train/a.jpg   labels/train/a.txt: a line an object
+    classes.txt          names alone, a line each, of a data set without splits (Label Studio)
+    obj.data             names = data/obj.names; train = data/train.txt (Darknet, CVAT)
+    images/train/a.jpg   labels/train/a.txt: a line an object, or beside the image
 
 A line is `class x y width height`, the box's middle and size as fractions of the image, or `class
 x1 y1 x2 y2 x3 y3 ...`, a polygon. An image without a file of labels has no object.
@@ -17,19 +19,33 @@ import yaml
 from PIL import Image
 
 from nas.data.annotation_files import read_text
+from nas.data.segmentation import extent
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
 from nas.errors import DataError
 
 Entries = list[dict[str, Any]]
 BOX, LEAST_POLYGON = 4, 6  # numbers after the class
+LIST, DARKNET = "classes.txt", ".data"
 
 
 def find_description(root: Path) -> Path | None:
-    """Find the YAML file of a YOLO data set in its folder; None where there is none."""
-    for file in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))):
-        if "names" in _read(file):
+    """Find the file that describes a YOLO data set in its folder; None where there is none."""
+    written = sorted((*root.glob("*.yaml"), *root.glob("*.yml"), *root.glob("*.data")))
+    for file in (*written, root / LIST):
+        if file.is_file() and "names" in _read(file):
             return file
     return None
+
+
+def all_image_files(root: Path) -> list[Path]:
+    """List the images of a data set without splits, sorted: those that have a file of labels,
+    and, where `images` and `labels` are apart, those without one, which have no object.
+    """
+    apart = (root / "images").is_dir() and (root / "labels").is_dir()
+    images = sorted(_below(root / "images" if apart else root))
+    if any(label_file(path).is_file() for path in images):
+        return [path for path in images if apart or label_file(path).is_file()]
+    return []
 
 
 def image_files(description: Path, split: str) -> list[Path]:
@@ -40,7 +56,7 @@ def image_files(description: Path, split: str) -> list[Path]:
     found: list[Path] = []
     for place in places:
         path = _resolved(description, str(keys.get("path") or ""), str(place))
-        found += _listed(path) if path.suffix == ".txt" else _below(path)
+        found += _listed(description, path) if path.suffix == ".txt" else _below(path)
     return sorted(dict.fromkeys(found))
 
 
@@ -105,7 +121,8 @@ def _objects(
             yield {"category_id": kind, "bbox": bbox, "area": bbox[2] * bbox[3]}
         elif len(numbers) >= LEAST_POLYGON and len(numbers) % 2 == 0:
             polygon = [n * (width, height)[i % 2] for i, n in enumerate(numbers)]
-            yield {"category_id": kind, "bbox": None, "segmentation": [polygon]}
+            box = extent([polygon])
+            yield {"category_id": kind, "bbox": box and [*box], "segmentation": [polygon]}
         else:
             raise DataError(
                 f"{where}: a class and 4 numbers, or 6 and more of a polygon, are needed; got "
@@ -123,16 +140,24 @@ def _names(description: Path) -> dict[int, str]:
 
 
 def _resolved(description: Path, base: str, place: str) -> Path:
-    """A place relative to `path`, to the file, or to the file where Roboflow has one `../` more."""
+    """A place relative to `path`, to the file, or to the file where Roboflow has one `../` more and
+    Darknet the folder `data/` of its own program.
+    """
     folder = description.parent
-    inside = place.removeprefix("../").removeprefix("./")
+    inside = place.removeprefix("../").removeprefix("./").removeprefix("data/")
     tried = [folder / base / place, folder / place, folder / inside]
     return next((path for path in tried if path.exists()), tried[0])
 
 
-def _listed(file: Path) -> list[Path]:
-    lines = read_text(file).splitlines() if file.is_file() else []
-    return [(file.parent / line.strip()).resolve() for line in lines if line.strip()]
+def _listed(description: Path, file: Path) -> list[Path]:
+    """Images of a list, relative to it or to the description."""
+    lines = _lines(read_text(file)) if file.is_file() else []
+    beside = [file.parent / line for line in lines]
+    found = zip(lines, beside, strict=True)
+    return [
+        (path if path.is_file() else _resolved(description, "", line)).resolve()
+        for line, path in found
+    ]
 
 
 def _below(folder: Path) -> list[Path]:
@@ -149,8 +174,26 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """Keys of a description: of a YAML file, of Darknet's `obj.data`, or `names` of a list."""
     try:
-        content = yaml.safe_load(read_text(file))
+        text = read_text(file)
+        if file.name == LIST:
+            return {"names": _lines(text)}
+        if file.suffix == DARKNET:
+            return _of_darknet(file, text)
+        content = yaml.safe_load(text)
     except (DataError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _of_darknet(file: Path, text: str) -> dict[str, Any]:
+    """Keys of `key = value` lines; the file of names is read."""
+    pairs = (line.partition("=") for line in _lines(text) if "=" in line)
+    keys: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    names = _resolved(file, "", keys.pop("names", ""))
+    return keys | ({"names": _lines(read_text(names))} if names.is_file() else {})
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]

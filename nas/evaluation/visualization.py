@@ -7,7 +7,7 @@ from __future__ import annotations
 import colorsys
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,20 @@ def write_drawings(
         picture = functional.to_pil_image(_side_by_side(*sides))
         atomic_write(paths[-1], _png_writer(picture))
     return paths
+
+
+def draw_truth(split: CocoSplit) -> Iterator[tuple[str, Tensor]]:
+    """Draw the ground truth into every image of a split.
+
+    Yields:
+        Name of the file, and its pixels, [3, H, W], uint8.
+
+    Raises:
+        DataError: an image has become unreadable.
+    """
+    truth = _truth_marks(split)
+    for image in split.images:
+        yield image.file_name, draw(_pixels(split, image), truth[image.id])
 
 
 def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:

@@ -10,6 +10,7 @@ from nas.config.spec import SearchSpec
 from nas.data.coco import CocoSplit
 from nas.data.samplers import largest_batch_shape
 from nas.data.splits import Splits, read_data
+from nas.data.training_size import crowded_images, vanishing_boxes
 from nas.planning.fingerprint import fingerprint_of
 from nas.planning.levels import level_use
 from nas.planning.plan import Plan, make_plan
@@ -48,7 +49,8 @@ def adapt_to_data(
         width: channels of the first stage of what is trained; default: the most of the space.
 
     Raises:
-        DataError: the data set cannot be read, or has faults that cannot be repaired.
+        DataError: the data set cannot be read, has faults that cannot be repaired, or has no box
+            that is a pixel wide as it is trained on.
     """
     masks = spec.detector.learns_masks
     splits, facts = read_data(spec.data, spec.recipe, progress, masks=masks)
@@ -59,8 +61,22 @@ def adapt_to_data(
         spec = planned(spec, plan_of(spec, splits.train, width))
     recipe = spec.recipe.with_least_steps(facts.train_images)
     shape = largest_batch_shape(splits.train.images, recipe, spec.run.processes)
-    facts = replace(facts, batch_shape=shape)
+    facts = replace(facts, batch_shape=shape, warned=facts.warned | _warned(spec, splits))
     return AdaptedRequest(spec.model_copy(update={"recipe": recipe}), splits, facts)
+
+
+def _warned(spec: SearchSpec, splits: Splits) -> dict[str, int]:
+    """Objects that cannot be learned or found as the request is, by kind."""
+    most, size = spec.detector.detections_per_image, min(spec.recipe.short_sides)
+    counts = {
+        f"training box narrower than a pixel at {size} pixels": vanishing_boxes(
+            splits.train, spec.recipe
+        ),
+        f"image with more objects than the {most} of detector.detections_per_image": sum(
+            crowded_images(split, most) for split in splits.present().values()
+        ),
+    }
+    return {kind: count for kind, count in counts.items() if count}
 
 
 def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 OLDER_DIGITS = 16  # of a fingerprint of release 0.1.0
@@ -22,6 +22,9 @@ class DatasetSummary:
         repaired: by kind of problem, how many were repaired.
         left_out: by kind of problem, how many images or boxes are left out.
         masks: objects to train on have masks, and the detector learns them.
+        warned: by kind of problem, how many images or boxes are used as they are, though they may
+            mislead.
+        read: for each split what it was read from: `COCO, instances_train.json`.
     """
 
     fingerprint: str
@@ -35,6 +38,8 @@ class DatasetSummary:
     repaired: dict[str, int]
     left_out: dict[str, int]
     masks: bool = False
+    warned: dict[str, int] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

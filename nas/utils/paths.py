@@ -6,6 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +16,8 @@ from typing import Any, cast
 from filelock import FileLock
 
 from nas.errors import DataError, MissingDependency, SpecError
+
+ARCHIVE = ".zip"
 
 
 def is_remote(location: str) -> bool:
@@ -55,21 +60,30 @@ def cache_folder() -> Path:
     return folder / "scratch-nas"
 
 
+def is_copied(root: str) -> bool:
+    """Tell whether a data set is used from a copy in the cache: it is a URL, or a zip file."""
+    return is_remote(root) or root.lower().endswith(ARCHIVE)
+
+
 @cache
 def localize(root: str) -> Path:
-    """Give the folder of a data set on this machine, copied from its URL where it has one.
+    """Give the folder of a data set on this machine, copied from its URL where it has one, and
+    unpacked where it is a zip file.
 
-    The copy is in the cache and is made once for each state of the files behind the URL. A process
-    asks for that state once, so that a search does not change its data in the middle.
+    The copy is in the cache and is made once for each state of the files. A process asks for that
+    state once, so that a search does not change its data in the middle.
 
     Args:
-        root: a folder, or a URL.
+        root: a folder, a zip file, or the URL of one.
 
     Raises:
-        DataError: the URL cannot be read.
+        DataError: the URL or the zip file cannot be read.
     """
-    if not is_remote(root):
-        return Path(root).expanduser()
+    here = _copied(root) if is_remote(root) else Path(root).expanduser()
+    return _unpacked(here) if root.lower().endswith(ARCHIVE) and here.is_file() else here
+
+
+def _copied(root: str) -> Path:
     remote: Any = to_path(root)
     try:
         files = remote.fs.find(remote.path, detail=True)
@@ -81,19 +95,53 @@ def localize(root: str) -> Path:
         (name, info["size"], str(info.get("ETag") or info.get("mtime")))
         for name, info in files.items()
     )
-    folder = (
-        cache_folder() / "data" / hashlib.sha256(repr((root, listing)).encode()).hexdigest()[:16]
-    )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # one process copies, the others of this machine wait for it
-        if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
+
+    def copy(partial: Path) -> None:
+        try:
+            if [*files] == [remote.path]:
+                remote.fs.get_file(remote.path, str(partial))
+            else:
                 remote.fs.get(remote.path.rstrip("/") + "/", f"{partial}/", recursive=True)
-            except OSError as error:
-                raise DataError(
-                    f"data set {root!r} cannot be copied to {str(partial)!r}: {error}"
-                ) from None
-            partial.rename(folder)
-    return folder
+        except OSError as error:
+            raise DataError(
+                f"data set {root!r} cannot be copied to {str(partial)!r}: {error}"
+            ) from None
+
+    return _once((root, listing), copy, ARCHIVE if root.lower().endswith(ARCHIVE) else "")
+
+
+def _unpacked(archive: Path) -> Path:
+    """What is in a zip file; where that is one folder alone, what is in it."""
+    stat = archive.stat()
+
+    def unpack(partial: Path) -> None:
+        partial.mkdir()
+        try:
+            with zipfile.ZipFile(archive) as opened:
+                needed = sum(member.file_size for member in opened.infolist())
+                if needed > (free := shutil.disk_usage(partial).free):
+                    raise DataError(
+                        f"zip file {str(archive)!r} needs {needed:,} bytes in {partial.parent}; "
+                        f"{free:,} are free"
+                    )
+                opened.extractall(partial)
+        except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise DataError(f"zip file {str(archive)!r} cannot be unpacked: {error}") from None
+
+    folder = _once((str(archive.resolve()), stat.st_size, stat.st_mtime_ns), unpack)
+    inside = [each for each in folder.iterdir() if not each.name.startswith((".", "__MACOSX"))]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def _once(state: object, fill: Callable[[Path], None], suffix: str = "") -> Path:
+    """The copy of a data set in the cache, made by the first process that asks for it."""
+    name = hashlib.sha256(repr(state).encode()).hexdigest()[:16] + suffix
+    copy = cache_folder() / "data" / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{copy}.lock"):  # one process copies, the others of this machine wait for it
+        if not copy.exists():
+            partial = copy.with_name(f"{copy.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            fill(partial)
+            partial.rename(copy)
+    return copy

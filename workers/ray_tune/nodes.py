@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.artifacts.trial_files import check_output
+from nas.config.sections import DataSpec
 from nas.config.spec import SearchSpec
-from nas.data.split_source import find_split
+from nas.data.split_source import Places, find_splits
 from nas.errors import StudyError, UserError
 from nas.utils.files import check_file
 from nas.utils.paths import localize, to_path
@@ -72,16 +73,8 @@ def look_at_nodes(spec: SearchSpec) -> list[Node]:
             look = ray.remote(probe_node).options(
                 num_cpus=0, max_retries=0, scheduling_strategy=there
             )
-            asked.append(
-                look.remote(
-                    spec.data.root,
-                    (spec.data.train, spec.data.val),
-                    str(output),
-                    name,
-                    spec.recipe.weights,
-                )
-            )
-        sizes = _sizes(spec.data.root, (spec.data.train, spec.data.val))
+            asked.append(look.remote(spec.data, str(output), name, spec.recipe.weights))
+        sizes = _sizes(spec.data)
         return [
             _judge(spec, node, answer, output, sizes)
             for node, answer in zip(alive, asked, strict=True)
@@ -130,13 +123,12 @@ def _judge(
 
 
 def probe_node(
-    root: str, splits: tuple[str, ...], output: str, name: str, weights: str | None = None
+    data: DataSpec, output: str, name: str, weights: str | None = None
 ) -> dict[str, Any]:
     """Find out, on a machine of the cluster, what it has and sees.
 
     Args:
-        root: of the data.
-        splits: names of the splits whose annotation files are looked at.
+        data: the data set whose annotation files are looked at.
         output: folder of all studies.
         name: of a file in it that is looked for; another one is left beside it.
         weights: file to start from, if any.
@@ -148,7 +140,7 @@ def probe_node(
     """
     mine = f"{name}-{socket.gethostname()}-{os.getpid()}"
     try:
-        sizes = _sizes(root, splits)
+        sizes = _sizes(data)
         if weights:
             check_file("recipe.weights", weights)
         (to_path(output) / mine).touch()
@@ -165,8 +157,10 @@ def probe_node(
     }
 
 
-def _sizes(root: str, splits: tuple[str, ...]) -> list[int]:
-    return [find_split(localize(root), split).annotations.stat().st_size for split in splits]
+def _sizes(data: DataSpec) -> list[int]:
+    places = Places(data.annotations, data.images)
+    found = find_splits(localize(data.root), (data.train, data.val), places)
+    return [source.annotations.stat().st_size for source in found]
 
 
 def first_line(error: BaseException) -> str:

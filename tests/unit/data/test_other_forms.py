@@ -100,6 +100,16 @@ def described(root: Path, text: str) -> Path:
     return root
 
 
+def darknet(root: Path, above: str) -> Path:
+    keys = f"classes = 2\ntrain = {above}train.txt\nvalid = {above}val.txt\n"
+    (root / "obj.data").write_text(f"{keys}names = {above}obj.names\nbackup = backup/\n")
+    (root / "obj.names").write_text("ant\nbee\n")
+    for split, names in FILES.items():
+        lines = [f"{above}obj_{split}_data/{name}.png" for name in names]
+        (root / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
 YOLO: dict[str, Callable[[Path], Path]] = {
     "names in a list": lambda root: described(
         write_yolo(root), "train: images/train\nval: images/val\nnames: [ant, bee]\n"
@@ -116,6 +126,12 @@ YOLO: dict[str, Callable[[Path], Path]] = {
         write_yolo(root, "{}/images", "{}/labels"),
         "train: ../train/images\nval: ../val/images\nnc: 2\nnames: ['ant', 'bee']\n",
     ),
+    "Darknet's, as CVAT writes it": lambda root: darknet(
+        write_yolo(root, "obj_{}_data", "obj_{}_data"), "data/"
+    ),
+    "Darknet's, as Datumaro writes it": lambda root: darknet(
+        write_yolo(root, "obj_{}_data", "obj_{}_data"), ""
+    ),
 }
 VOC: dict[str, Callable[[Path], Path]] = {
     "from 1": lambda root: write_voc(root, 1),
@@ -131,7 +147,7 @@ NAMELESS = f"<annotation><object>{CORNERS}</object></annotation>"
 @pytest.mark.parametrize("how", YOLO)
 def test_yolo_has_the_same_images_boxes_and_classes(tmp_path: Path, how: str):
     train, val = check_splits(YOLO[how](tmp_path), ("train", "val"))
-    assert (train.form, len(train.split.images), train.problems) == ("YOLO", 3, ())
+    assert (train.source.form, len(train.split.images), train.problems) == ("YOLO", 3, ())
     assert (boxes(train), boxes(val)) == (expected("train"), expected("val"))
     assert [name for _, name in train.split.categories] == list(NAMES)
 
@@ -139,7 +155,7 @@ def test_yolo_has_the_same_images_boxes_and_classes(tmp_path: Path, how: str):
 @pytest.mark.parametrize("how", VOC)
 def test_pascal_voc_has_the_same_images_boxes_and_classes(tmp_path: Path, how: str):
     train, val = check_splits(VOC[how](tmp_path), ("train", "val"))
-    assert (train.form, len(train.split.images), train.problems) == ("Pascal VOC", 3, ())
+    assert (train.source.form, len(train.split.images), train.problems) == ("Pascal VOC", 3, ())
     assert (boxes(train), boxes(val)) == (expected("train"), expected("val"))
     assert [name for _, name in train.split.categories] == list(NAMES)
 
@@ -196,3 +212,65 @@ def test_images_outside_the_data_folder_are_refused(tmp_path: Path):
     described(root, "train: train.txt\nnames: [ant, bee]\n")
     with pytest.raises(DataError, match="images must be in '.*data'; got .*a.png"):
         check_split(root, "train")
+
+
+def flat(root: Path, form: str) -> Path:
+    """All in one place, without splits; the image without objects has no file of its own."""
+    for name in SIZES:
+        image(root / ("JPEGImages" if form == "VOC" else "images") / f"{name}.png", name)
+    if form == "VOC":
+        write_voc(root / "other", 0)
+        (root / "other" / "Annotations").rename(root / "Annotations")
+    else:
+        write_yolo(root / "other")
+        (root / "other" / "labels" / "train").rename(root / "labels")
+        (root / "classes.txt").write_text("ant\nbee\n")
+    return root
+
+
+@pytest.mark.parametrize("form", ["VOC", "YOLO"])
+def test_a_data_set_without_splits_is_parted(tmp_path: Path, form: str):
+    train, val = check_splits(flat(tmp_path, form), ("train", "val"), None)
+    assert sorted(boxes(train) + boxes(val)) == expected("train")
+    assert len(train.split.images) == 2
+    assert len(val.split.images) == 1
+
+
+def test_names_of_all_splits_are_voc_categories(tmp_path: Path):
+    root = write_voc(tmp_path, 1)
+    file = root / "Annotations" / "a.xml"  # of train alone
+    file.write_text(file.read_text().replace("<name>ant</name>", "<name>bee</name>"))
+    train, val = check_splits(root, ("val", "train"))
+    assert train.split.categories == val.split.categories == ((1, "bee"),)
+    file.write_text(file.read_text().replace("<name>bee</name>", "<name>ant</name>", 1))
+    val, train = check_splits(root, ("val", "train"))  # the first split has no ant
+    assert [name for _, name in val.split.categories] == ["ant", "bee"]
+    assert not train.lost
+
+
+def test_a_listed_image_without_xml_has_no_objects(tmp_path: Path):
+    root = write_voc(tmp_path, 1)
+    (root / "Annotations" / "c.xml").unlink()
+    assert boxes(check_split(root, "train")) == expected("train")
+    assert len(check_split(root, "train").split.images) == 3
+    (root / "JPEGImages" / "c.png").unlink()
+    with pytest.raises(DataError, match=r"c\.xml: No such file"):
+        check_split(root, "train")
+
+
+def test_corners_with_fractions_count_from_zero(tmp_path: Path):
+    root = write_voc(tmp_path, 0)
+    for file in (root / "Annotations").glob("*.xml"):
+        text = file.read_text().replace("<xmin>0<", "<xmin>1<").replace("<ymin>0<", "<ymin>1<")
+        file.write_text(text.replace("</ymax>", ".0</ymax>"))
+    (first, _, _) = boxes(check_split(root, "train"))
+    assert first == ("a", "ant", (1, 1, 63, 47))
+
+
+def test_images_and_xml_in_folders_of_their_own(tmp_path: Path):
+    """`images/` and `annotations/`, without splits."""
+    root = flat(tmp_path, "VOC")
+    (root / "JPEGImages").rename(root / "images")
+    (root / "Annotations").rename(root / "annotations")
+    train, val = check_splits(root, ("train", "val"))
+    assert sorted(boxes(train) + boxes(val)) == expected("train")

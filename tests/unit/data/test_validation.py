@@ -130,7 +130,7 @@ def test_a_broken_image_takes_its_boxes_with_it(tmp_path: Path):
     ("fault", "words"),
     [
         (change("annotations", []), "no usable box"),
-        (change("images", []), "no usable box"),
+        (change("images", []), "no usable image"),
         (change("annotations", KeyError), "must have a list 'annotations'"),
         (change("categories", []), "list of categories is empty"),
         (change("categories.0.id", KeyError), "a category needs an id"),
@@ -251,7 +251,8 @@ def test_splits_of_deep_images_have_one_white_level(tmp_path: Path):
             Image.fromarray(values).save(tmp_path / split / name)
     train, val = usable_splits(tmp_path, ("train", "val"), skip_broken=False)
     assert train.split.white_level == val.split.white_level == 4095
-    assert train.problems[-1].detail == "values up to 3000, 12 bits: 0 to 4095 become 0 to 255"
+    (deep,) = (issue for issue in train.problems if issue.kind == "images of more than 8 bits")
+    assert deep.detail == "values up to 3000, 12 bits: 0 to 4095 become 0 to 255"
     again = CocoSplit.from_coco(train.split.folder, train.split.to_coco())
     assert again.white_level == train.split.white_level
     alone = check_split(tmp_path, "train").split

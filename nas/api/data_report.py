@@ -1,0 +1,151 @@
+"""A data set as one HTML page: what it holds, what was found, and what is planned for it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torchvision.transforms.v2 import functional
+
+from nas.config.spec import load_spec
+from nas.data.coco import Box, CocoSplit
+from nas.data.validation import CheckedSplit
+from nas.evaluation.visualization import draw_truth, sample
+from nas.planning.adaptation import plan_of
+from nas.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SAMPLES = 12  # images shown of a split
+SHOWN_SIDE = 420  # pixels
+CLASSES = 40  # shown as bars
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+tr { border-bottom: 1px solid #8884 }
+img { max-width: 100% }
+.samples img { max-width: 32%; margin: .3% }
+.charts { background: white; border-radius: .5rem }
+.warning { color: #b35900 }
+"""
+
+
+def data_report(data: str, checked: Sequence[CheckedSplit]) -> str:
+    """Describe checked splits on a page that opens without a server.
+
+    Args:
+        data: name of the data set, for the title.
+        checked: its splits, the one to train on first; without a box that can be used there is no
+            plan.
+    """
+    train = checked[0].split
+    plan = plan_of(load_spec(None, {"data.root": data}), train) if train.boxes else None
+    title = html.escape(Path(data).name or data)
+    return "\n".join(
+        [
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
+            f"<style>{STYLE}</style><h1>{title}</h1>",
+            _table(["split", "read from", "images", "boxes", "classes"], map(_split_row, checked)),
+            "<h2>What was found</h2>" + _findings(checked),
+            f"<h2>Sizes and numbers of {html.escape(checked[0].name)}</h2>" + _charts(train),
+            *(f"<h2>Images of {html.escape(each.name)}</h2>" + _samples(each) for each in checked),
+            *(["<h2>The plan for it</h2>" + _plan(plan)] if plan else []),
+        ]
+    )
+
+
+def _split_row(checked: CheckedSplit) -> list[str]:
+    split = checked.split
+    counts = len(split.images), len(split.boxes), len(split.categories)
+    return [checked.name, str(checked.source), *(f"{count:,}" for count in counts)]
+
+
+def _findings(checked: Sequence[CheckedSplit]) -> str:
+    """A row for each kind of each split, with one example."""
+    rows = []
+    for each in checked:
+        kinds = Counter((issue.done, issue.kind) for issue in each.problems)
+        for (done, kind), count in kinds.items():
+            first = next(issue for issue in each.problems if issue.kind == kind)
+            rows.append([each.name, str(count), kind, done, f"{first.where}: {first.detail}"])
+    header = ["split", "number", "kind", "what is done", "for example"]
+    return _table(header, rows) if rows else "<p>Nothing.</p>"
+
+
+def _charts(split: CocoSplit) -> str:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 3).ravel()
+    objects = [box for box in split.boxes if not box.iscrowd]
+    _classes(axes[0], split, objects)
+    axes[1].scatter(*zip(*((i.width, i.height) for i in split.images), strict=True), s=8, alpha=0.5)
+    axes[1].set(title="images", xlabel="width, pixels", ylabel="height, pixels")
+    counts = Counter(box.image_id for box in objects)
+    _histogram(axes[2], [counts[image.id] for image in split.images], "objects an image", "number")
+    sides = [(box.bbox[2] * box.bbox[3]) ** 0.5 for box in objects]
+    _histogram(axes[3], sides, "objects", "side, pixels (root of the area)")
+    shorts = {image.id: min(image.width, image.height) for image in split.images}
+    shares = [100 * s / shorts[b.image_id] for s, b in zip(sides, objects, strict=True)]
+    _histogram(axes[4], shares, "objects", "side, % of the short side")
+    ratios = np.log2([box.bbox[3] / box.bbox[2] for box in objects])
+    _histogram(axes[5], ratios, "objects", "height over width, powers of 2")
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=110)
+    return f'<img class=charts alt="charts of the training split" src="{_inline(written, "png")}">'
+
+
+def _classes(axis: Axes, split: CocoSplit, objects: Sequence[Box]) -> None:
+    counts = Counter(box.category_id for box in objects)
+    rows = sorted(((counts[number], name) for number, name in split.categories), reverse=True)
+    shown = rows[:CLASSES][::-1]
+    axis.barh([name[:24] for _, name in shown], [count for count, _ in shown])
+    axis.set(title=f"{len(rows)} classes, objects of each")
+    axis.tick_params(axis="y", labelsize=7)
+
+
+def _histogram(axis: Axes, values: Sequence[float] | np.ndarray, title: str, label: str) -> None:
+    axis.hist(values, bins=30)
+    axis.set(title=title, xlabel=label)
+
+
+def _samples(checked: CheckedSplit) -> str:
+    pictures = []
+    for name, pixels in draw_truth(sample(checked.split, SAMPLES)):
+        picture = functional.to_pil_image(pixels)
+        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        written = io.BytesIO()
+        picture.save(written, format="JPEG", quality=85)
+        said = html.escape(name, quote=True)
+        pictures.append(f'<img alt="{said}" title="{said}" src="{_inline(written, "jpeg")}">')
+    return f"<div class=samples>{''.join(pictures)}</div>"
+
+
+def _plan(plan: Plan) -> str:
+    rows = [[decision.key, str(decision.value), decision.reason] for decision in plan.decisions]
+    warnings = [f"<p class=warning>{html.escape(each)}.</p>" for each in plan.warnings]
+    return "".join(warnings) + _table(["key", "value", "why"], rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    ]
+    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+
+
+def _inline(written: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(written.getvalue()).decode()

@@ -1,0 +1,64 @@
+"""What was found in image files, kept on this machine's disk until a file changes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
+from nas.utils.disk_cache import DiskCache
+
+Size = tuple[int, int]
+SETTLED_NS = 2 * 10**9  # a file that changed so lately may change again within its clock's tick
+
+
+def inspect_folder(
+    folder: Path, files: Sequence[tuple[str, Size | None]]
+) -> Iterator[ImageFacts | BrokenImage]:
+    """Inspect the images of a folder; those that were inspected before are not decoded again.
+
+    A file counts as unchanged while its size, inode and both times are what they were. A program
+    can set back the time of a file's content, but not the time at which it did so.
+
+    Args:
+        folder: of the images.
+        files: name and expected (width, height) of each, as `inspect_image` takes them.
+
+    Yields:
+        For each file, in order, what it holds or why it cannot be decoded.
+    """
+    cache, key = DiskCache("images", ("nas.data",)), str(folder.resolve())
+    known = cache.get(key) or {}
+    states = [_state(folder / name, expected) for name, expected in files]
+    new = [
+        state is None or known.get(name, [None])[0] != state
+        for (name, _), state in zip(files, states, strict=True)
+    ]
+    fresh = inspect_images([(folder / name, size) for name, size in itertools.compress(files, new)])
+    kept = dict(known)
+    for (name, _), state, is_new in zip(files, states, new, strict=True):
+        facts = next(fresh) if is_new else ImageFacts(**known[name][1])
+        if is_new and state and isinstance(facts, ImageFacts):
+            kept[name] = [state, asdict(facts)]
+        yield facts
+    if kept != known:
+        cache.put(key, kept)
+
+
+def _state(path: Path, expected: Size | None) -> list[Any] | None:
+    """Everything that changes with a file, or with what is expected of it; None for a file that
+    has to be inspected in any case.
+    """
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) < SETTLED_NS:
+        return None
+    size = list(expected) if expected else None
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, size]
