@@ -10,7 +10,8 @@ from typing import Any
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
-from nas.data.splits import Splits, read_index, write_index
+from nas.data.split_index import read_index, write_index
+from nas.data.splits import Splits
 from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports import EpochReport
 from nas.search.search import Search
@@ -40,7 +41,7 @@ class TrialConfigBuilder:
     def prepare(cls, search: Search, splits: Splits) -> TrialConfigBuilder:
         """Write the index files that every configuration refers to, into the study's folder."""
         search.files.root.mkdir(parents=True, exist_ok=True)
-        indices = {name: search.files.root / f"{name}.json" for name in splits.present()}
+        indices = {name: search.files.root / f"{name}.npz" for name in splits.present()}
         for name, split in splits.present().items():
             write_index(indices[name], split)
         return cls(

@@ -8,24 +8,19 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 from torchvision.transforms.v2 import functional
 
 from nas.config.spec import load_spec
-from nas.data.coco import Box, CocoSplit
+from nas.data.coco import CocoSplit
 from nas.data.validation import CheckedSplit
+from nas.evaluation.data_charts import charts
 from nas.evaluation.visualization import draw_truth, sample
 from nas.planning.adaptation import plan_of
 from nas.planning.plan import Plan
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 SAMPLES = 12  # images shown of a split
 SHOWN_SIDE = 420  # pixels
-CLASSES = 40  # shown as bars
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
@@ -82,43 +77,7 @@ def _findings(checked: Sequence[CheckedSplit]) -> str:
 
 
 def _charts(split: CocoSplit) -> str:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    axes = figure.subplots(2, 3).ravel()
-    objects = [box for box in split.boxes if not box.iscrowd]
-    _classes(axes[0], split, objects)
-    axes[1].scatter(*zip(*((i.width, i.height) for i in split.images), strict=True), s=8, alpha=0.5)
-    axes[1].set(title="images", xlabel="width, pixels", ylabel="height, pixels")
-    counts = Counter(box.image_id for box in objects)
-    _histogram(axes[2], [counts[image.id] for image in split.images], "objects an image", "number")
-    sides = [(box.bbox[2] * box.bbox[3]) ** 0.5 for box in objects]
-    _histogram(axes[3], sides, "objects", "side, pixels (root of the area)")
-    shorts = {image.id: min(image.width, image.height) for image in split.images}
-    shares = [100 * s / shorts[b.image_id] for s, b in zip(sides, objects, strict=True)]
-    _histogram(axes[4], shares, "objects", "side, % of the short side")
-    ratios = np.log2([box.bbox[3] / box.bbox[2] for box in objects])
-    _histogram(axes[5], ratios, "objects", "height over width, powers of 2")
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=110)
-    return f'<img class=charts alt="charts of the training split" src="{_inline(written, "png")}">'
-
-
-def _classes(axis: Axes, split: CocoSplit, objects: Sequence[Box]) -> None:
-    counts = Counter(box.category_id for box in objects)
-    rows = sorted(((counts[number], name) for number, name in split.categories), reverse=True)
-    shown = rows[:CLASSES][::-1]
-    axis.barh([name[:24] for _, name in shown], [count for count, _ in shown])
-    axis.set(title=f"{len(rows)} classes, objects of each")
-    axis.tick_params(axis="y", labelsize=7)
-
-
-def _histogram(axis: Axes, values: Sequence[float] | np.ndarray, title: str, label: str) -> None:
-    axis.hist(values, bins=30)
-    axis.set(title=title, xlabel=label)
+    return f'<img class=charts alt="charts of the split" src="{_inline(charts(split), "png")}">'
 
 
 def _samples(checked: CheckedSplit) -> str:
@@ -129,7 +88,9 @@ def _samples(checked: CheckedSplit) -> str:
         written = io.BytesIO()
         picture.save(written, format="JPEG", quality=85)
         said = html.escape(name, quote=True)
-        pictures.append(f'<img alt="{said}" title="{said}" src="{_inline(written, "jpeg")}">')
+        pictures.append(
+            f'<img alt="{said}" title="{said}" src="{_inline(written.getvalue(), "jpeg")}">'
+        )
     return f"<div class=samples>{''.join(pictures)}</div>"
 
 
@@ -147,5 +108,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
 
 
-def _inline(written: io.BytesIO, kind: str) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(written.getvalue()).decode()
+def _inline(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode()

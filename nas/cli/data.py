@@ -177,18 +177,18 @@ def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
         "folder": str(split.folder),
         "images": len(split.images),
         "images_without_boxes": len(
-            {image.id for image in split.images} - {box.image_id for box in split.boxes}
+            {image.id for image in split.images} - set(split.boxes.image_ids.tolist())
         ),
         "boxes": len(split.boxes),
-        "crowd_boxes": sum(box.iscrowd for box in split.boxes),
-        "boxes_with_masks": sum(box.segmentation is not None for box in split.boxes),
+        "crowd_boxes": int(split.boxes.crowds.sum()),
+        "boxes_with_masks": split.boxes.with_mask,
         "boxes_per_category": _per_category(checked),
         "problems": [vars(problem) for problem in checked.problems],
     }
 
 
 def _per_category(checked: CheckedSplit) -> dict[str, int]:
-    counts = Counter(box.category_id for box in checked.split.boxes)
+    counts = Counter(checked.split.boxes.category_ids.tolist())
     return {name: counts[category_id] for category_id, name in checked.split.categories}
 
 

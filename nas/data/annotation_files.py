@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from nas.data.findings import Findings
 from nas.errors import DataError
 
@@ -39,6 +41,57 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
             )
         lists[key] = entries
     return lists
+
+
+class AnnotationEntry(msgspec.Struct, gc=False, eq=False):
+    """An annotation of a file as far as it is read: a tenth of the memory of a dictionary with its
+    polygons, which are parsed when they are asked for.
+    """
+
+    id: Any = None
+    image_id: Any = None
+    category_id: Any = None
+    bbox: Any = None
+    area: Any = None
+    iscrowd: Any = None
+    segmentation: msgspec.Raw = msgspec.Raw()
+
+    def get(self, key: str) -> Any:
+        """Value of a key as a dictionary would give it; None where there is none."""
+        if key != "segmentation":
+            return getattr(self, key)
+        written = bytes(self.segmentation)
+        return msgspec.json.decode(written) if written else None
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AnnotationEntry) and all(
+            self.get(key) == other.get(key) for key in self.__struct_fields__
+        )
+
+
+class _File(msgspec.Struct):
+    images: list[dict[str, Any]]
+    annotations: list[AnnotationEntry]
+    categories: list[dict[str, Any]]
+
+
+def read_entries(path: Path) -> dict[str, list[Any]]:
+    """Read the lists of an annotation file as `read_annotations` does, in less memory.
+
+    Returns:
+        `images` and `categories` as dictionaries; `annotations` as `AnnotationEntry`, or as
+        dictionaries where the file is no JSON in the strict sense (with NaN, for example).
+
+    Raises:
+        DataError: as `read_annotations`.
+    """
+    try:
+        content = msgspec.json.decode(read_text(path).encode(), type=_File)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        return read_annotations(path)
+    return {name: getattr(content, name) for name in content.__struct_fields__}
 
 
 def read_text(path: Path) -> str:

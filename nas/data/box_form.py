@@ -4,7 +4,6 @@ that would be trained on in silence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,38 +18,37 @@ SAME_AREA = 0.02  # relative
 Array = NDArray[np.float64]
 
 
-class StatedBox(NamedTuple):
-    """A box as its file states it.
+class StatedBoxes(NamedTuple):
+    """Boxes as their file states them.
 
     Args:
-        bbox: four finite numbers.
-        size: width and height of its image in pixels.
-        area: stated; not a number where there is none.
+        bboxes: [N, 4], finite numbers.
+        sizes: [N, 2], width and height of each box's image in pixels.
+        areas: [N], stated; not a number where there is none.
     """
 
-    bbox: tuple[float, ...]
-    size: tuple[int, int]
-    area: float
+    bboxes: Array
+    sizes: Array
+    areas: Array
 
 
-def suspected_form(boxes: Sequence[StatedBox]) -> str | None:
+def suspected_form(boxes: StatedBoxes) -> str | None:
     """Say what boxes look like if they are not x, y, width, height in pixels; None if they are.
 
     Normalised boxes have no number above 1. Corners x1, y1, x2, y2 all lie within their images with
     the second beyond the first, while as width and height a tenth of them reach outside; stated
     areas, where they are those of one of the two, decide.
     """
-    if not boxes:
+    numbers, sizes, areas = boxes
+    count = len(numbers)
+    if not count:
         return None
-    numbers = np.array([box.bbox for box in boxes])
-    sizes = np.array([box.size for box in boxes], dtype=float)
     if sizes.min() >= LEAST_SIDE and np.abs(numbers).max() <= 1:
-        return f"normalised: none of the {len(boxes)} has a number above 1"
-    areas = np.array([box.area for box in boxes])
-    if len(boxes) >= FEW and _corners(numbers, sizes, areas):
+        return f"normalised: none of the {count} has a number above 1"
+    if count >= FEW and _corners(numbers, sizes, areas):
         outside = int(_beyond(numbers[:, :2] + numbers[:, 2:], sizes).sum())
         return (
-            f"corners x1, y1, x2, y2: as width and height {outside} of {len(boxes)} reach outside "
+            f"corners x1, y1, x2, y2: as width and height {outside} of {count} reach outside "
             "their image, as corners none"
         )
     return None

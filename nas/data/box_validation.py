@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from nas.data.annotation_numbers import AnnotationNumbers
-from nas.data.box_form import ROUNDING, StatedBox, suspected_form
-from nas.data.coco import Box, ImageRecord
+from nas.data.box_form import ROUNDING, StatedBoxes, suspected_form
+from nas.data.box_table import Box, BoxTable
+from nas.data.coco import ImageRecord
 from nas.data.findings import Findings
 from nas.data.ids import as_id
 from nas.data.segmentation import check_segmentation, extent
@@ -29,7 +33,7 @@ def read_boxes(
     categories: Iterable[int],
     source: str,
     findings: Findings,
-) -> list[Box]:
+) -> BoxTable:
     """Check every annotation against its image; clip, number and complete boxes where needed.
 
     Args:
@@ -47,40 +51,66 @@ def read_boxes(
     if form := suspected_form(stated):
         detail = f"they look {form}; COCO's are x, y, width, height in pixels"
         findings.lost("boxes in another form", source, detail=detail)
-        return []
-    constant, known = _constant(stated), set(categories)
-    numbers, boxes, seen = AnnotationNumbers(entries), list[Box](), set[tuple[Any, ...]]()
+        return BoxTable.of([])
+    constant = _constant(stated)
+    checked = _checked(entries, images, set(categories), source, findings, not constant)
+    boxes = _without_copies(BoxTable.of(checked), images, findings)
+    if constant and len(boxes):
+        area = stated.areas[~np.isnan(stated.areas)][0]
+        detail = f"{len(boxes)} of {area:g}; width times height is used"
+        findings.repaired("one area for all boxes", source, detail=detail)
+    return boxes
+
+
+def _checked(
+    entries: list[Entry],
+    images: dict[int, ImageRecord],
+    categories: set[int],
+    source: str,
+    findings: Findings,
+    trust_area: bool,
+) -> Iterator[Box]:
+    numbers = AnnotationNumbers(entries)
     for entry in entries:
         image = images.get(as_id(entry.get("image_id")))
         file = image.file_name if image else source
         number = numbers.of(entry, file, findings)
         if number is None:
             continue
-        bbox = _bbox(entry, image, number, findings)
-        if fault := _fault(entry, bbox, image, known):
+        mask = entry.get("segmentation")
+        bbox = _bbox(entry, mask, image, number, findings)
+        if fault := _fault(entry, bbox, image, categories):
             findings.lost(fault[0], file, number, fault[1])
         elif image and bbox:
-            box = _clipped(entry, bbox, number, image, findings, trust_area=not constant)
-            drawn = box.image_id, box.category_id, box.bbox, box.iscrowd
-            if drawn in seen:
-                findings.repaired("box listed twice", file, number, "left out")
-            else:
-                seen.add(drawn)
-                boxes.append(box)
-    if constant and boxes:
-        area = next(box.area for box in stated if not math.isnan(box.area))
-        detail = f"{len(boxes)} of {area:g}; width times height is used"
-        findings.repaired("one area for all boxes", source, detail=detail)
-    return boxes
+            yield _clipped(entry, mask, bbox, number, image, findings, trust_area=trust_area)
 
 
-def _stated(entries: list[Entry], images: dict[int, ImageRecord]) -> list[StatedBox]:
-    found = []
+def _without_copies(
+    boxes: BoxTable, images: dict[int, ImageRecord], findings: Findings
+) -> BoxTable:
+    """The boxes that are not drawn a second time: same image, category, corners, and crowd."""
+    parts = (boxes.image_ids, boxes.category_ids, boxes.crowds, *boxes.bboxes.T)
+    drawn = np.column_stack([column.astype(np.float64) for column in parts])
+    _, first = np.unique(drawn, axis=0, return_index=True)
+    if len(first) == len(boxes):
+        return boxes
+    copies = np.setdiff1d(np.arange(len(boxes)), first)
+    for box in boxes.select(copies):
+        findings.repaired("box listed twice", images[box.image_id].file_name, box.id, "left out")
+    return boxes.select(np.sort(first))
+
+
+def _stated(entries: list[Entry], images: dict[int, ImageRecord]) -> StatedBoxes:
+    numbers, sizes, areas = array("d"), array("d"), array("d")
     for entry in entries:
         image, bbox = images.get(as_id(entry.get("image_id"))), _numbers(entry.get("bbox"))
         if image and bbox:
-            found.append(StatedBox(bbox, (image.width, image.height), _number(entry.get("area"))))
-    return found
+            numbers.extend(bbox)
+            sizes.extend((image.width, image.height))
+            areas.append(_number(entry.get("area")))
+    return StatedBoxes(
+        np.array(numbers).reshape(-1, 4), np.array(sizes).reshape(-1, 2), np.array(areas)
+    )
 
 
 def _number(area: object) -> float:
@@ -91,21 +121,21 @@ def _number(area: object) -> float:
         return math.nan
 
 
-def _constant(stated: list[StatedBox]) -> bool:
+def _constant(stated: StatedBoxes) -> bool:
     """Whether all areas are the same though the boxes are not."""
-    areas = {box.area for box in stated if not math.isnan(box.area)}
-    return len(areas) == 1 and len({round(box.bbox[2] * box.bbox[3], 3) for box in stated}) > 1
+    areas = np.unique(stated.areas[~np.isnan(stated.areas)])
+    return len(areas) == 1 and len(np.unique(stated.bboxes[:, 2:].prod(axis=1).round(3))) > 1
 
 
 def _bbox(
-    entry: Entry, image: ImageRecord | None, number: int, findings: Findings
+    entry: Entry, stated_mask: object, image: ImageRecord | None, number: int, findings: Findings
 ) -> Numbers | None:
     """x, y, width, height: of a mask where there is no box, the other way round where negative."""
     bbox = _numbers(entry.get("bbox"))
     if image is None:
         return bbox
-    if entry.get("bbox") in (None, []) and entry.get("segmentation"):
-        mask, _ = check_segmentation(entry["segmentation"], image.height, image.width)
+    if entry.get("bbox") in (None, []) and stated_mask:
+        mask, _ = check_segmentation(stated_mask, image.height, image.width)
         bbox = extent(mask) if mask else None
         if bbox:
             findings.repaired("mask without a box", image.file_name, number, "box of the mask")
@@ -149,6 +179,7 @@ def _numbers(bbox: object) -> Numbers | None:
 
 def _clipped(
     entry: Entry,
+    stated_mask: object,
     stated: Numbers,
     number: int,
     image: ImageRecord,
@@ -168,14 +199,14 @@ def _clipped(
             number,
             f"bbox {[*stated]}, clipped",
         )
-    mask, fault = check_segmentation(entry.get("segmentation"), image.height, image.width)
+    mask, fault = check_segmentation(stated_mask, image.height, image.width)
     if fault:
         findings.repaired("malformed mask", image.file_name, number, f"{fault}; left out")
     # The area of a box was that before it was clipped.
-    trusted = trust_area and (beyond <= 0 or bool(entry.get("segmentation")))
+    trusted = trust_area and (beyond <= 0 or bool(stated_mask))
     area = _area(entry.get("area"), bbox[2] * bbox[3], trusted)
     crowd = _crowd(entry.get("iscrowd"), image.file_name, number, findings)
-    return Box(number, image.id, as_id(entry["category_id"]), bbox, area, crowd, mask)
+    return Box(number, image.id, as_id(entry.get("category_id")), bbox, area, crowd, mask)
 
 
 def _area(stated: object, of_box: float, trusted: bool) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nas.data.box_table import Box, BoxTable
 from nas.data.deep_images import DEEPEST
-from nas.data.segmentation import Segmentation
 
 
 @dataclass(frozen=True)
@@ -31,44 +31,13 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Box:
-    """One object of an image.
-
-    Args:
-        id: COCO's number of the annotation.
-        image_id: COCO's number of the image.
-        category_id: COCO's number of the category.
-        bbox: x, y, width, height in pixels, inside the image.
-        area: area of the object in square pixels.
-        iscrowd: 1 for a box around many objects, which is not trained on; else 0.
-        segmentation: mask in COCO's form (see `nas.data.segmentation`), None where there is none;
-            shared by copies of the box, so it must not be changed.
-    """
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    iscrowd: int
-    segmentation: Segmentation | None = None
-
-    def to_coco(self) -> dict[str, Any]:
-        """Write the annotation in COCO's form, plain JSON."""
-        entry = {**vars(self), "bbox": list(self.bbox)}
-        if self.segmentation is None:
-            del entry["segmentation"]
-        return entry
-
-
-@dataclass(frozen=True)
 class CocoSplit:
     """The checked images and boxes of one split.
 
     Args:
         folder: where the image files are.
         images: the images that can be used.
-        boxes: the objects that can be used, of these images.
+        boxes: the objects that can be used, of these images; any sequence of `Box` becomes a table.
         categories: id and name of every category, by ascending id.
         white_level: value that becomes 255 in images of more than 8 bits.
         content: hexadecimal digest of the bytes of all image files that were checked; empty where
@@ -77,10 +46,15 @@ class CocoSplit:
 
     folder: Path
     images: tuple[ImageRecord, ...]
-    boxes: tuple[Box, ...]
+    boxes: BoxTable
     categories: tuple[tuple[int, str], ...]
     white_level: int = DEEPEST
     content: str = ""
+
+    def __post_init__(self) -> None:
+        boxes: Sequence[Box] = self.boxes
+        if not isinstance(boxes, BoxTable):
+            object.__setattr__(self, "boxes", BoxTable.of(boxes))
 
     @property
     def labels(self) -> dict[int, int]:
@@ -89,13 +63,17 @@ class CocoSplit:
             category_id: label for label, (category_id, _) in enumerate(self.categories, start=1)
         }
 
-    def to_coco(self) -> dict[str, Any]:
-        """Write the split in COCO's instances form, plain JSON: the ground truth of evaluation."""
+    def to_coco(self, *, boxes: bool = True) -> dict[str, Any]:
+        """Write the split in COCO's instances form, plain JSON: the ground truth of evaluation.
+
+        Args:
+            boxes: with the annotations; else their list is empty.
+        """
         depth = {} if self.white_level == DEEPEST else {"white_level": self.white_level}
         return {
             **depth,
             "images": [vars(image) for image in self.images],
-            "annotations": [box.to_coco() for box in self.boxes],
+            "annotations": [box.to_coco() for box in self.boxes] if boxes else [],
             "categories": [
                 {"id": category_id, "name": name} for category_id, name in self.categories
             ],
@@ -107,7 +85,7 @@ class CocoSplit:
         return cls(
             folder,
             tuple(ImageRecord(**image) for image in coco["images"]),
-            tuple(Box(**{**box, "bbox": tuple(box["bbox"])}) for box in coco["annotations"]),
+            BoxTable.of(Box(**{**box, "bbox": tuple(box["bbox"])}) for box in coco["annotations"]),
             tuple((category["id"], category["name"]) for category in coco["categories"]),
             coco.get("white_level", DEEPEST),
         )
@@ -115,11 +93,11 @@ class CocoSplit:
     @property
     def has_masks(self) -> bool:
         """Whether any object has a mask."""
-        return any(box.segmentation is not None for box in self.boxes)
+        return bool(self.boxes.masks)
 
     def without_masks(self) -> CocoSplit:
         """Copy the split with boxes alone, without segmentations."""
-        return replace(self, boxes=tuple(replace(box, segmentation=None) for box in self.boxes))
+        return replace(self, boxes=self.boxes.without_masks())
 
     def subset(self, fraction: float) -> CocoSplit:
         """Draw a share of the images, with their boxes; equal for every caller.
@@ -130,9 +108,8 @@ class CocoSplit:
         count = max(1, round(fraction * len(self.images)))
         chosen = sorted(random.Random(0).sample(range(len(self.images)), count))
         images = tuple(self.images[index] for index in chosen)
-        ids = {image.id for image in images}
         return replace(
-            self, images=images, boxes=tuple(box for box in self.boxes if box.image_id in ids)
+            self, images=images, boxes=self.boxes.of_images(image.id for image in images)
         )
 
 
@@ -145,10 +122,23 @@ def fingerprint(splits: Iterable[CocoSplit]) -> str:
     content = hashlib.sha256("".join(split.content for split in splits).encode())
     digest = hashlib.sha256()
     for split in splits:
-        digest.update(json.dumps(split.to_coco(), sort_keys=True).encode())
+        for text in _json_parts(split):
+            digest.update(text.encode())
         digest.update(
             str(
                 [(split.folder / image.file_name).stat().st_size for image in split.images]
             ).encode()
         )
     return digest.hexdigest()[:16] + content.hexdigest()[:16]
+
+
+def _json_parts(split: CocoSplit) -> Iterator[str]:
+    """`json.dumps(split.to_coco(), sort_keys=True)` piece by piece: whole, it would take gigabytes
+    for a million boxes.
+    """
+    yield '{"annotations": ['
+    for number, box in enumerate(split.boxes):
+        yield (", " if number else "") + json.dumps(box.to_coco(), sort_keys=True)
+    others = split.to_coco(boxes=False)
+    del others["annotations"]
+    yield "], " + json.dumps(others, sort_keys=True)[1:]

@@ -10,11 +10,11 @@ floating point on the device that trains.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -106,19 +106,18 @@ class DetectionDataset(Dataset[DetectionItem]):
         self.split, self.transform = split, transform
         self.with_masks = transform.masks and split.has_masks
         self.pixels = PixelCache(split, *transform.cached_sides, cache_bytes)
+        objects = split.boxes.objects
         position = {image.id: index for index, image in enumerate(split.images)}
-        boxes = [box for box in split.boxes if not box.iscrowd]
-        boxes.sort(key=lambda box: position[box.image_id])
+        of_image = objects.rows_of(position)
         # The boxes of all images, one image after the other, as x1, y1, x2, y2.
-        self.boxes = torch.tensor([box.bbox for box in boxes], dtype=torch.float32).reshape(-1, 4)
+        self.objects = objects.select(np.argsort(of_image, kind="stable"))
+        self.boxes = torch.from_numpy(self.objects.bboxes).float()
         self.boxes[:, 2:] += self.boxes[:, :2]
         label_of = split.labels
-        self.labels = torch.tensor([label_of[box.category_id] for box in boxes], dtype=torch.int64)
-        self.segmentations = [box.segmentation for box in boxes] if self.with_masks else []
-        counts = Counter(box.image_id for box in boxes)
-        self.ends = list(
-            itertools.accumulate((counts[image.id] for image in split.images), initial=0)
-        )
+        labels = [label_of[kind] for kind in self.objects.category_ids.tolist()]
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        counts = np.bincount(of_image, minlength=len(split.images))
+        self.ends = [0, *counts.cumsum().tolist()]
 
     def __len__(self) -> int:
         return len(self.split.images)
@@ -166,8 +165,9 @@ class DetectionDataset(Dataset[DetectionItem]):
             "image_id": torch.tensor(record.id),
         }
         if self.with_masks:
-            kept = itertools.compress(self.segmentations[mine], wide.tolist())
-            masks = rasterize(list(kept), (record.height, record.width), draw.whole)
+            kept = itertools.compress(range(mine.start, mine.stop), wide.tolist())
+            segmentations = [self.objects.segmentation(index) for index in kept]
+            masks = rasterize(segmentations, (record.height, record.width), draw.whole)
             target["masks"] = draw.place(masks)
         return target
 

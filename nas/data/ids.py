@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from nas.data.findings import Findings
 
 NO_ID = -(2**63)  # stands for what can be no id: nothing, a list, a fraction
@@ -53,21 +55,19 @@ def with_own_ids(
             findings.repaired(
                 f"id of {key} that is no number", source, detail=f"{len(changed)}; {example}"
             )
-        numbered[key] = [
-            {**e, "id": numbers.get(common_name(e.get("id")), e.get("id"))} for e in entries
-        ]
-        numbered["annotations"] = [
-            {
-                **entry,
-                reference: numbers.get(common_name(entry.get(reference)), entry.get(reference)),
-            }
-            for entry in numbered["annotations"]
-        ]
+        numbered[key] = _renumbered(entries, "id", numbers)
+        numbered["annotations"] = _renumbered(numbered["annotations"], reference, numbers)
     return numbered
 
 
 def _renumbered(entries: Entries, key: str, numbers: Mapping[Any, int]) -> Entries:
-    return [{**e, key: numbers.get(common_name(e.get(key)), e.get(key))} for e in entries]
+    return [_with(e, key, numbers.get(common_name(e.get(key)), e.get(key))) for e in entries]
+
+
+def _with(entry: Any, key: str, value: object) -> Any:
+    if isinstance(entry, msgspec.Struct):
+        return msgspec.structs.replace(entry, **{key: value})
+    return {**entry, key: value}
 
 
 def _plain(entries: Entries, key: str) -> bool:
@@ -85,10 +85,8 @@ def common_name(value: object) -> int | str | None:
 def _numbers(ids: Sequence[object]) -> dict[int | str | None, int]:
     """A number for each id: its own where it has a usable one, else one that is free."""
     names = list(dict.fromkeys(name for value in ids if (name := common_name(value)) is not None))
-    own = [name for name in names if isinstance(name, int) and abs(name) <= MOST_ID]
-    return {name: name for name in own} | _free(
-        own, [name for name in names if name not in set(own)]
-    )
+    own = dict.fromkeys(n for n in names if isinstance(n, int) and abs(n) <= MOST_ID)
+    return {name: name for name in own} | _free(own, [name for name in names if name not in own])
 
 
 def _free(taken: Iterable[int], names: Sequence[int | str]) -> dict[int | str | None, int]:

@@ -34,7 +34,7 @@ def inspect_folder(
     """
     cache, key = DiskCache("images", ("nas.data",)), str(folder.resolve())
     known = cache.get(key) or {}
-    states = [_state(folder / name, expected) for name, expected in files]
+    states = [state_of(folder / name, expected) for name, expected in files]
     new = [
         state is None or known.get(name, [None])[0] != state
         for (name, _), state in zip(files, states, strict=True)
@@ -50,9 +50,12 @@ def inspect_folder(
         cache.put(key, kept)
 
 
-def _state(path: Path, expected: Size | None) -> list[Any] | None:
-    """Everything that changes with a file, or with what is expected of it; None for a file that
-    has to be inspected in any case.
+def state_of(path: Path, expected: Size | None = None) -> list[Any] | None:
+    """Give everything that changes with a file, or with what is expected of it.
+
+    Returns:
+        Plain JSON; None for a file that is not there, or changed so lately that it has to be
+        inspected in any case.
     """
     try:
         stat = os.stat(path)

@@ -30,7 +30,8 @@ def repeat_factors(split: CocoSplit, threshold: float) -> list[float]:
     Returns:
         A factor of at least 1 for each image, in the order of the split.
     """
-    pairs = {(box.image_id, box.category_id) for box in split.boxes if not box.iscrowd}
+    objects = split.boxes.objects
+    pairs = set(zip(objects.image_ids.tolist(), objects.category_ids.tolist(), strict=True))
     counts = Counter(category for _, category in pairs)
     images = len(split.images)
     factors = {image.id: 1.0 for image in split.images}

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from nas.data.coco import CocoSplit
 from nas.data.findings import DataIssue
 
@@ -29,12 +31,11 @@ def with_categories_of(
         return split, []
     numbers = {name: number for number, name in first.categories}
     names = dict(split.categories)
-    boxes = [
-        replace(box, category_id=numbers[names[box.category_id]])
-        for box in split.boxes
-        if names[box.category_id] in numbers
-    ]
-    changed = replace(split, boxes=tuple(boxes), categories=first.categories)
+    renumbered = {old: numbers[name] for old, name in names.items() if name in numbers}
+    boxes = split.boxes.select(np.isin(split.boxes.category_ids, [*renumbered]))
+    kinds = np.array([renumbered[old] for old in boxes.category_ids.tolist()], dtype=np.int64)
+    boxes = replace(boxes, category_ids=kinds)
+    changed = replace(split, boxes=boxes, categories=first.categories)
     return changed, _differences(split, numbers, first_name, source)
 
 
@@ -42,7 +43,7 @@ def _differences(
     split: CocoSplit, numbers: dict[str, int], first_name: str, source: str
 ) -> list[DataIssue]:
     names = dict(split.categories)
-    counts = Counter(names[box.category_id] for box in split.boxes)
+    counts = Counter(names[number] for number in split.boxes.category_ids.tolist())
     unknown = [name for name in names.values() if name not in numbers]
     lost = [
         DataIssue(

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas.data.annotation_files import read_annotations
+from nas.data.annotation_files import read_entries
 from nas.data.holdout import part_of
 from nas.data.split_files import find_coco, find_image_folder, has_images, only_file
 from nas.data.voc import all_xml_files, read_voc, xml_files
@@ -20,7 +20,7 @@ TRAIN, VAL, TEST = "train", "val", "test"
 STANDARD = {TRAIN, VAL, TEST}
 SPLIT = "{split}"  # in a place: the name of the split
 
-Content = dict[str, list[dict[str, Any]]]
+Content = dict[str, list[Any]]  # of dictionaries, annotations perhaps of `AnnotationEntry`
 
 
 class Places(NamedTuple):
@@ -155,7 +155,7 @@ def _of_file(root: Path, name: str, file: Path, places: Places) -> SplitSource:
         folder = root / places.images.replace(SPLIT, name)
     if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
         raise DataError(f"data.images must be a folder below {str(root)!r}; got {str(folder)!r}")
-    return SplitSource("COCO", folder, file, partial(read_annotations, file))
+    return SplitSource("COCO", folder, file, partial(read_entries, file))
 
 
 def _coco(root: Path, name: str, places: Places) -> SplitSource | None:

@@ -1,12 +1,11 @@
-"""The splits of a search, checked: index files for the workers, figures for memory and study."""
+"""The splits of a search, checked, with the figures for memory and study."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from nas.config.recipe import Recipe
 from nas.config.sections import DataSpec
@@ -15,7 +14,6 @@ from nas.data.samplers import largest_batch_shape
 from nas.data.split_source import Places
 from nas.data.validation import CheckedSplit, usable_splits
 from nas.reports import DatasetSummary
-from nas.utils.files import atomic_write
 from nas.utils.paths import localize
 from nas.utils.progress import CountProgress
 
@@ -65,10 +63,10 @@ def read_data(
         places=Places(spec.annotations, spec.images),
     )
     splits = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
-    objects = [box for box in splits[0].boxes if not box.iscrowd]
-    masks = masks and any(box.segmentation is not None for box in objects)
+    objects = splits[0].boxes.objects
+    masks = masks and objects.with_mask > 0
     train, val, *test = splits if masks else [split.without_masks() for split in splits]
-    per_image = Counter(box.image_id for box in objects)
+    _, per_image = np.unique(objects.image_ids, return_counts=True)
     facts = DatasetSummary(
         fingerprint=fingerprint([train, val, *test]),
         categories=tuple(name for _, name in train.categories),
@@ -76,7 +74,7 @@ def read_data(
         train_boxes=len(train.boxes),
         val_images=len(val.images),
         val_boxes=len(val.boxes),
-        max_boxes_per_image=max(per_image.values(), default=0),
+        max_boxes_per_image=int(per_image.max(initial=0)),
         batch_shape=largest_batch_shape(train.images, recipe),
         repaired=_count(checked, "repaired"),
         left_out=_count(checked, "left out"),
@@ -90,21 +88,3 @@ def read_data(
 def _count(checked: list[CheckedSplit], done: str) -> dict[str, int]:
     issues = (issue for each in checked for issue in each.problems)
     return dict(Counter(issue.kind for issue in issues if issue.done == done))
-
-
-def write_index(path: Path, split: CocoSplit) -> None:
-    """Write a checked split to a file for workers; readers never see half a file.
-
-    Raises:
-        OutputError: the disk is full or away.
-    """
-    index = {"folder": str(split.folder.resolve()), "coco": split.to_coco()}
-    content = json.dumps(index | {"content": split.content})
-    atomic_write(path, lambda file: file.write(content.encode()))
-
-
-def read_index(path: Path) -> CocoSplit:
-    """Read a split that `write_index` wrote."""
-    content = json.loads(path.read_text())
-    split = CocoSplit.from_coco(Path(content["folder"]), content["coco"])
-    return replace(split, content=content.get("content", ""))

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box, BoxTable
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.conversion import check_new_folder
 from nas.data.dataset import LEAST_VISIBLE
 from nas.data.image_io import broken_image_as_data_error, read_rgb
@@ -138,7 +139,7 @@ def _write_split(
                 cut.append(replace(part, id=len(cut) + 1, image_id=tile.id))
         if progress:
             progress(name, done, len(split.images))
-    return CocoSplit(folder, tuple(records), tuple(cut), split.categories).to_coco()
+    return CocoSplit(folder, tuple(records), BoxTable.of(cut), split.categories).to_coco()
 
 
 def _tile_name(image: ImageRecord, window: Window) -> str:

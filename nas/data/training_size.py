@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from nas.config.recipe import Recipe
@@ -20,14 +18,12 @@ def vanishing_boxes(split: CocoSplit, recipe: Recipe) -> int:
         DataError: all of them.
     """
     short, long = min(recipe.short_sides), recipe.long_side
-    ratios = {
-        image.id: min(short / min(image.width, image.height), long / max(image.width, image.height))
-        for image in split.images
-    }
-    objects = [box for box in split.boxes if not box.iscrowd]
-    sides = np.array([min(box.bbox[2:]) * ratios[box.image_id] for box in objects])
+    images = np.array([(image.width, image.height) for image in split.images], dtype=float)
+    ratios = np.minimum(short / images.min(axis=1), long / images.max(axis=1))
+    objects, index = split.boxes.objects, {im.id: row for row, im in enumerate(split.images)}
+    sides = objects.bboxes[:, 2:].min(axis=1) * ratios[objects.rows_of(index)]
     count = int((sides < MIN_BOX_SIDE).sum())
-    if objects and count == len(objects):
+    if count and count == len(objects):
         raise DataError(
             f"all {count} training boxes are narrower than a pixel at recipe.image_size {short}; "
             "cut the images into tiles with 'nas tile', or train on larger ones"
@@ -37,5 +33,5 @@ def vanishing_boxes(split: CocoSplit, recipe: Recipe) -> int:
 
 def crowded_images(split: CocoSplit, detections: int) -> int:
     """Count the images with more objects than the detections that are made of an image."""
-    counts = Counter(box.image_id for box in split.boxes if not box.iscrowd)
-    return sum(count > detections for count in counts.values())
+    _, counts = np.unique(split.boxes.objects.image_ids, return_counts=True)
+    return int((counts > detections).sum())

@@ -25,6 +25,7 @@ from nas.data.file_names import ImageFiles, stated_name
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
 from nas.data.image_io import MISSING, BrokenImage, ImageFacts
+from nas.data.known_checks import Check, keep_check, known_check
 from nas.data.known_images import inspect_folder
 from nas.data.split_categories import with_categories_of
 from nas.data.split_source import GUESSED, Places, SplitSource, find_split, find_splits
@@ -93,30 +94,32 @@ def check_split(
 
 
 def _check(source: SplitSource, name: str, progress: CountProgress | None) -> CheckedSplit:
+    found = known_check(source)
+    if not found:
+        found = _read(source, partial(progress, name) if progress else None)
+        keep_check(source, found)
+    return CheckedSplit(name, found.split, found.problems, found.brightest, source, found.digests)
+
+
+def _read(source: SplitSource, progress: Callable[[int, int], None] | None) -> Check:
     file, findings = source.annotations.name, Findings()
     content = with_own_ids(source.read(), file, findings)
     listed = without_root(content, file, findings)
     categories = read_categories(listed, str(source.annotations), findings)
     entries = _image_entries(content["images"], source.images, file, findings)
-    told = partial(progress, name) if progress else None
-    images = _check_images(entries, source.images, findings, told)
+    images = _check_images(entries, source.images, findings, progress)
     unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images.records)
     annotations = [e for e in content["annotations"] if as_id(e.get("image_id")) not in unusable]
     known = [category for category, _ in categories]
     boxes = read_boxes(annotations, images.records, known, file, findings)
-    if not boxes:
+    if not len(boxes):
         findings.lost("no boxes", file, detail="nothing to learn from or to score")
     white = white_level(images.brightest) if images.brightest else DEEPEST
+    digest = hashlib.sha256("".join(images.digests.values()).encode()).hexdigest()
     split = CocoSplit(
-        source.images,
-        tuple(images.records.values()),
-        tuple(boxes),
-        categories,
-        white,
-        hashlib.sha256("".join(images.digests.values()).encode()).hexdigest(),
+        source.images, tuple(images.records.values()), boxes, categories, white, digest
     )
-    problems = tuple(findings.problems)
-    return CheckedSplit(name, split, problems, images.brightest, source, images.digests)
+    return Check(split, tuple(findings.problems), images.brightest, images.digests)
 
 
 def _check_images(
@@ -199,11 +202,11 @@ def _refusal(checked: CheckedSplit, see: str, skip_broken: bool, how: str) -> st
     shown += f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
     if not checked.split.images and lost:
         return f"has no usable image: {shown}. {see}"
-    if not checked.split.boxes:
+    if not len(checked.split.boxes):
         return f"has no usable box: {shown}. {see}"
     if lost and not skip_broken:
         return f"has faults that cannot be repaired: {shown}. {see}, or leave them out with {how}"
-    if all(box.iscrowd for box in checked.split.boxes):
+    if checked.split.boxes.crowds.all():
         count = len(checked.split.boxes)
         return f"has no object: all its {count} boxes are crowds (iscrowd 1)"
     return ""

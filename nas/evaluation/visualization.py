@@ -58,10 +58,7 @@ def sample(split: CocoSplit, count: int = SAMPLES) -> CocoSplit:
         if total > count
         else split.images
     )
-    ids = {image.id for image in images}
-    return replace(
-        split, images=images, boxes=tuple(box for box in split.boxes if box.image_id in ids)
-    )
+    return replace(split, images=images, boxes=split.boxes.of_images(image.id for image in images))
 
 
 def write_drawings(

@@ -64,15 +64,14 @@ class Fingerprint:
 
 def fingerprint_of(split: CocoSplit) -> Fingerprint:
     """Take the fingerprint of a checked training split; of the images some headers are read."""
-    by_id = {image.id: image for image in split.images}
-    boxes = [box for box in split.boxes if not box.iscrowd]
-    sides = np.array([box.bbox[2:] for box in boxes], dtype=float).reshape(-1, 2)
+    boxes = split.boxes.objects
+    sides, images, kinds = boxes.bboxes[:, 2:], boxes.image_ids, boxes.category_ids
     roots = np.sqrt(sides.prod(axis=1))
-    shorts = np.array([_short(by_id[box.image_id]) for box in boxes])
-    counts = Counter(box.image_id for box in boxes)
+    shorts = boxes.rows_of({image.id: _short(image) for image in split.images})
+    counts = Counter(images.tolist())
     per_image = [counts[image.id] for image in split.images]
-    classes = Counter(box.category_id for box in boxes)
-    pairs = Counter(category for _, category in {(b.image_id, b.category_id) for b in boxes})
+    classes = Counter(kinds.tolist())
+    pairs = Counter(kind for _, kind in set(zip(images.tolist(), kinds.tolist(), strict=True)))
     return Fingerprint(
         images=len(split.images),
         boxes=len(boxes),
@@ -80,9 +79,9 @@ def fingerprint_of(split: CocoSplit) -> Fingerprint:
         long_sides=_percentiles([max(image.width, image.height) for image in split.images]),
         gray=_gray_share(split),
         object_sides=_percentiles(roots),
-        object_shares=_percentiles(roots / shorts) if boxes else (),
-        small_share=_small_share(roots / shorts, [box.category_id for box in boxes]),
-        aspect_ratios=_percentiles(sides[:, 1] / sides[:, 0]) if boxes else (),
+        object_shares=_percentiles(roots / shorts) if len(boxes) else (),
+        small_share=_small_share(roots / shorts, kinds),
+        aspect_ratios=_percentiles(sides[:, 1] / sides[:, 0]) if len(boxes) else (),
         objects_per_image=_percentiles(per_image),
         most_objects=max(per_image, default=0),
         class_boxes={name: classes[number] for number, name in split.categories},
@@ -90,11 +89,10 @@ def fingerprint_of(split: CocoSplit) -> Fingerprint:
     )
 
 
-def _small_share(shares: np.ndarray, categories: list[int]) -> float | None:
+def _small_share(shares: np.ndarray, of: np.ndarray) -> float | None:
     if not len(shares):
         return None
-    of = np.asarray(categories)
-    medians = [np.median(shares[of == c]) for c in set(categories) if (of == c).sum() >= FEW]
+    medians = [np.median(shares[of == c]) for c in np.unique(of) if (of == c).sum() >= FEW]
     return round(float(min([np.percentile(shares, 5), *medians])), 4)
 
 

@@ -52,12 +52,8 @@ def level_use(split: CocoSplit, detector: DetectorSpec, image_size: int) -> tupl
         image_size: short side that images are resized to, pixels.
     """
     short = {image.id: min(image.width, image.height) for image in split.images}
-    shapes = [
-        (box.bbox[2] / short[box.image_id], box.bbox[3] / short[box.image_id])
-        for box in split.boxes
-        if not box.iscrowd
-    ]
-    sides = np.array(shapes, dtype=float).reshape(-1, 2) * image_size
+    objects = split.boxes.objects
+    sides = objects.bboxes[:, 2:] / objects.rows_of(short)[:, None] * image_size
     level, spans = levels_of(sides, detector), np.sqrt(sides.prod(axis=1))
     return tuple(
         _use(finest_stride(detector) << index, spans[level == index]) for index in range(LEVELS)

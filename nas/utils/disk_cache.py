@@ -68,12 +68,18 @@ class DiskCache:
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Everything that values depend on beside their keys."""
-        digest = hashlib.sha256()
-        for package in self.packages:
-            for source in sorted(_folder(package).rglob("*.py")):
-                digest.update(source.read_bytes())
-        return " ".join([*map(version, _LIBRARIES), digest.hexdigest()])
+        return code_fingerprint(self.packages)
+
+
+def code_fingerprint(packages: tuple[str, ...]) -> str:
+    """Hash what kept values depend on beside their keys: the sources of packages, and the versions
+    of PyTorch and torchvision.
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        for source in sorted(_folder(package).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return " ".join([*map(version, _LIBRARIES), digest.hexdigest()])
 
 
 def _folder(package: str) -> Path:

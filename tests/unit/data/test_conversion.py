@@ -15,7 +15,8 @@ from helpers.coco_files import GOOD, append, write, written
 from PIL import Image
 
 from nas.config.recipe import Recipe
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.conversion import write_coco
 from nas.data.training_size import crowded_images, vanishing_boxes
 from nas.data.validation import check_split, check_splits, usable_splits

@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from nas.config.recipe import Recipe
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch, DetectionDataset
 from nas.data.samplers import AspectRatioBatchSampler, EvalBatchSampler, largest_batch_shape

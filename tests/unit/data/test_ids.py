@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.coco_files import GOOD, write, written
 
+from nas.data.annotation_files import read_entries
 from nas.data.validation import check_split
 from nas.errors import DataError
 
@@ -57,3 +59,25 @@ def test_an_entry_without_an_id_beside_ids_of_text_is_an_error_not_a_fault(tmp_p
 
     with pytest.raises(DataError, match="an image needs an id"):
         check_split(written(tmp_path, changed), "train")
+
+
+@pytest.mark.parametrize("annotations", ["as entries", "as dictionaries"])
+def test_a_file_is_read_the_same_in_less_memory(tmp_path: Path, annotations: str):
+    """Strict JSON is read as entries; NaN, which Python writes, makes it dictionaries."""
+    coco = copy.deepcopy(GOOD)
+    coco["annotations"][0] |= {"segmentation": [[5, 6, 25, 6.5, 15, 16]], "area": 150}
+    coco["annotations"].append({**coco["annotations"][0]})  # listed twice
+    coco["annotations"].append({**coco["annotations"][0], "id": None, "bbox": [1, 1, 5, 5]})
+    for entry in coco["annotations"]:
+        entry["image_id"] = str(entry["image_id"])
+    if annotations == "as dictionaries":
+        coco["info"] = {"version": float("nan")}
+    content = read_entries(write(tmp_path, coco) / "instances_train.json")
+    assert isinstance(content["annotations"][0], dict) is (annotations == "as dictionaries")
+    checked = check_split(tmp_path, "train")
+    assert checked.split.boxes.segmentation(0) == [[5, 6, 25, 6.5, 15, 16]]
+    assert [box.id for box in checked.split.boxes] == [1, 2, 3, 4]
+    kinds = [
+        issue.kind for issue in checked.problems if "number" in issue.kind or "twice" in issue.kind
+    ]
+    assert kinds == ["annotation listed twice", "annotation without a number"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_a_scene_is_read_and_more_than_that_refused(
     path = tmp_path / "scene.png"
     Image.new("1", (15_000, 12_500)).save(path)  # Pillow's own limit is 178,956,970 pixels
     assert inspect_image(path, None).width == 15_000
-    monkeypatch.setattr("nas.data.image_io.LARGEST_PIXELS", 10**6)
+    monkeypatch.setattr("nas.data.image_io._limit", ContextVar("limit", default=10**6))
     with pytest.raises(BrokenImage, match="has 15000 x 12500 pixels, more than the 1,000,000"):
         read_rgb(path, None)
 

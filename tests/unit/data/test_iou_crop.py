@@ -16,7 +16,8 @@ from torchvision.transforms.v2 import functional as F
 
 from nas.config.spec import load_spec
 from nas.data import transforms
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.dataset import Batch, DetectionDataset
 from nas.data.iou_crop import draw_crop
 from nas.data.seeding import seeded

@@ -19,11 +19,12 @@ from torch import Tensor
 from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as F
 
-from nas.data.coco import Box, CocoSplit, ImageRecord, fingerprint
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord, fingerprint
 from nas.data.dataset import Batch, DetectionDataset
 from nas.data.masks import encode_masks, rasterize
 from nas.data.segmentation import check_segmentation
-from nas.data.splits import read_index, write_index
+from nas.data.split_index import read_index, write_index
 from nas.data.transforms import TransformSampler
 from nas.data.validation import check_split
 from nas.models.detectors.mask_head import averaged_masks, mask_loss, mask_targets

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nas.config.recipe import Recipe
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.repeat_factors import draw_counts, repeat_factors
 from nas.data.samplers import AspectRatioBatchSampler, aspect_groups, training_order
 

@@ -12,7 +12,8 @@ from helpers.coco_files import GOOD, write
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.tiling import Window, cut_box, windows, write_tiles
 from nas.data.validation import check_split
 from nas.errors import OutputError, SpecError

@@ -18,7 +18,7 @@ from PIL import Image
 
 from nas.data.coco import CocoSplit, fingerprint
 from nas.data.image_cache import PixelCache
-from nas.data.splits import read_index, write_index
+from nas.data.split_index import read_index, write_index
 from nas.data.validation import check_split, usable_splits
 from nas.errors import DataError
 from nas.reports.dataset import same_data

@@ -11,7 +11,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.dataset import Batch
 from nas.evaluation.coco import coco_metrics, evaluate, xywh_in
 

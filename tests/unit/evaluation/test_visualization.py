@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.data.coco import Box, CocoSplit, ImageRecord
+from nas.data.box_table import Box
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.errors import DataError
 from nas.evaluation.visualization import (
     MASK_OPACITY,

@@ -1,0 +1,96 @@
+"""Splits that were checked before, as they were found, as long as none of their files has changed.
+
+For a large data set the check takes a minute, and this a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+from nas.data.coco import CocoSplit
+from nas.data.findings import DataIssue
+from nas.data.known_images import state_of
+from nas.data.split_index import read_split_and_more, write_split
+from nas.data.split_source import SplitSource
+from nas.errors import OutputError
+from nas.utils.disk_cache import code_fingerprint
+from nas.utils.files import atomic_write
+from nas.utils.paths import cache_folder
+
+UNSURE = ("missing image", "broken image")  # which may be there the next time
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check of a split found.
+
+    Args:
+        split: the images and boxes that can be used.
+        problems: every issue, in the order they were met.
+        brightest: largest value of its images of more than 8 bits; 0 without any.
+        digests: hexadecimal digest of the bytes of each image file, by its name.
+    """
+
+    split: CocoSplit
+    problems: tuple[DataIssue, ...]
+    brightest: int
+    digests: dict[str, str]
+
+
+def known_check(source: SplitSource) -> Check | None:
+    """Give what is known of a split; None where nothing is, or a file has changed since."""
+    try:
+        with _path(source).open("rb") as file:
+            split, more = read_split_and_more(file)
+    except (OSError, ValueError, KeyError, BadZipFile):
+        return None
+    if more["state"] != _state(source, (image.file_name for image in split.images)):
+        return None
+    problems = tuple(DataIssue(**issue) for issue in more["problems"])
+    return Check(split, problems, more["brightest"], more["digests"])
+
+
+def keep_check(source: SplitSource, found: Check) -> None:
+    """Keep what a check found for `known_check`, if every image could be read, and the file system
+    takes it.
+    """
+    state = _state(source, found.digests)
+    if state is None or len(found.digests) < len(found.split.images):
+        return
+    if any(issue.kind in UNSURE for issue in found.problems):
+        return
+    more = {
+        "state": state,
+        "problems": [asdict(issue) for issue in found.problems],
+        "brightest": found.brightest,
+        "digests": found.digests,
+    }
+    path = _path(source)
+    with suppress(OSError, OutputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, lambda file: write_split(file, found.split, more))
+
+
+def _path(source: SplitSource) -> Path:
+    places = [str(source.annotations.resolve()), str(source.images.resolve()), source.part]
+    name = hashlib.sha256(json.dumps(places).encode()).hexdigest()[:32]
+    return cache_folder() / "checks" / f"{name}.npz"
+
+
+def _state(source: SplitSource, names: Iterable[str]) -> str | None:
+    """Digest of the state of all files and of our own code; None where one of them is not settled,
+    or what is read are more files than these.
+    """
+    if source.form != "COCO":
+        return None
+    states = [state_of(source.annotations), *(state_of(source.images / name) for name in names)]
+    if None in states:
+        return None
+    written = json.dumps([code_fingerprint(("nas.data",)), states])
+    return hashlib.sha256(written.encode()).hexdigest()
