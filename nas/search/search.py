@@ -24,6 +24,8 @@ from nas.study.optuna_internals import Storage
 from nas.study.retry import retry_while_unreachable
 from search_spaces.space import SearchSpace
 
+NEVER_BEGUN = "the driver died, or the database undid its work, before it had chosen a layout"
+
 
 class Search:
     """One search in its database, for the one process that drives it; made by
@@ -74,8 +76,7 @@ class Search:
             for left_behind in self._queue.left_behind():
                 if adopted := self._queue.adopt(left_behind):
                     return adopted
-                reason = "the driver died before it had chosen a layout"
-                self._recorder.fail(left_behind.number, reason)
+                self._recorder.fail(left_behind.number, NEVER_BEGUN)
             return None if self._recorder.failed_reason else self._queue.next()
 
     @property

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 from nas.artifacts.paths import CHECKPOINT
 from nas.config.spec import load_spec
 from nas.search.open_search import open_search
+from nas.search.search import NEVER_BEGUN
 
 EPOCHS = 3
 # Each on both servers in the long tests.
@@ -90,12 +91,14 @@ class Drivers:
 
     def check(self, complete: int = 0) -> None:
         """Exactly the asked trials, or as many as said, all complete, all different, every epoch
-        reported once.
+        reported once; beside them perhaps what MySQL undid, as one of two that block each other,
+        before it was begun.
         """
         complete = complete or self.trials
         storage = optuna.storages.RDBStorage(self.url)
         trials = optuna.load_study(study_name=self.name, storage=storage).trials
         storage.engine.dispose()
+        trials = [t for t in trials if t.user_attrs.get("fail_reason") != NEVER_BEGUN]
         assert Counter(trial.state for trial in trials) == {TrialState.COMPLETE: complete}
         assert len({trial.user_attrs["layout_id"] for trial in trials}) == complete
         assert all(set(trial.intermediate_values) == set(range(1, EPOCHS + 1)) for trial in trials)
