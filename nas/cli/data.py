@@ -23,10 +23,10 @@ Data = Annotated[
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")]
 Annotations = Annotated[
     str | None,
-    typer.Option(help="Annotation file below DATA; {split} in it is the name of a split."),
+    typer.Option(help="Annotation file below DATA; SPLIT in it is the name of a split."),
 ]
 Images = Annotated[
-    str | None, typer.Option(help="Folder of the images below DATA, with {split} likewise.")
+    str | None, typer.Option(help="Folder of the images below DATA, with SPLIT likewise.")
 ]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Leave out what cannot be repaired.")

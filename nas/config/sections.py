@@ -47,9 +47,9 @@ class DataSpec(ConfigModel):
         skip_broken: leave out images and boxes that cannot be repaired, instead of refusing the
             data set.
         annotations: annotation file in COCO's form, below `root`, where it is not found by itself;
-            `{split}` in it is the name of a split. Without `{split}` it is of all images, and a
+            `SPLIT` in it is the name of a split. Without `SPLIT` it is of all images, and a
             fifth of them is `val`.
-        images: folder of the images, below `root`, where it is not found by itself; `{split}` in it
+        images: folder of the images, below `root`, where it is not found by itself; `SPLIT` in it
             is the name of a split.
     """
 

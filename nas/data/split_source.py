@@ -18,7 +18,7 @@ from nas.errors import DataError
 SHOWN = 8  # entries of a folder in an error
 TRAIN, VAL, TEST = "train", "val", "test"
 STANDARD = {TRAIN, VAL, TEST}
-SPLIT = "{split}"  # in a place: the name of the split
+SPLIT = "SPLIT"  # in a place: the name of the split
 
 Content = dict[str, list[Any]]  # of dictionaries, annotations perhaps of `AnnotationEntry`
 
@@ -27,9 +27,9 @@ class Places(NamedTuple):
     """Where a data set has its parts, where that is not to be guessed.
 
     Args:
-        annotations: annotation file in COCO's form, below the data set's folder; `{split}` in it
+        annotations: annotation file in COCO's form, below the data set's folder; `SPLIT` in it
             is the name of a split, without it the file is of all images.
-        images: folder of the images, below the data set's folder, with `{split}` likewise.
+        images: folder of the images, below the data set's folder, with `SPLIT` likewise.
     """
 
     annotations: str | None = None
@@ -94,10 +94,13 @@ def find_splits(root: Path, names: Sequence[str], places: Places = GUESSED) -> l
     found = {name: _find(root, name, places) for name in names}
     if set(names) <= STANDARD and (VAL in names or not found.get(TRAIN)):
         found |= _held_out(root, places, found)
-    for name, source in found.items():
+    sources = []
+    for name in names:  # one split may be asked for twice, to score on what is trained on
+        source = found[name]
         if source is None:
             raise _missing(root, name, places)
-    return [source for source in found.values() if source]
+        sources.append(source)
+    return sources
 
 
 def split_names(root: Path, places: Places = GUESSED) -> list[str]:
@@ -127,26 +130,22 @@ def _held_out(
 
 def _find(root: Path, name: str, places: Places) -> SplitSource | None:
     if places.annotations:
-        return _stated(root, name, places) if SPLIT in places.annotations else None
+        file = root / places.annotations.replace(SPLIT, name)
+        named = SPLIT in places.annotations and file.is_file()
+        return _of_file(root, name, file, places) if named else None
     return _coco(root, name, places) or _yolo(root, name) or _voc(root, name)
 
 
 def _find_only(root: Path, places: Places) -> SplitSource | None:
     """The source of a data set that has no splits."""
     if places.annotations:
-        return _stated(root, "", places)
+        file = root / places.annotations
+        return _of_file(root, "", file, places) if file.is_file() else None
     file = only_file(root, sure=True)
     if not file and (source := _only_yolo(root) or _only_voc(root)):
         return source
     file = file or only_file(root, sure=False)
     return _of_file(root, "", file, places) if file else None
-
-
-def _stated(root: Path, name: str, places: Places) -> SplitSource:
-    file = root / (places.annotations or "").replace(SPLIT, name)
-    if not file.is_file():
-        raise DataError(f"data.annotations must be a file below {str(root)!r}; there is no {file}")
-    return _of_file(root, name, file, places)
 
 
 def _of_file(root: Path, name: str, file: Path, places: Places) -> SplitSource:
@@ -203,6 +202,11 @@ def _voc_of(root: Path, files: Sequence[Path]) -> SplitSource:
 
 def _missing(root: Path, name: str, places: Places) -> DataError:
     if places.annotations:
+        file = root / places.annotations.replace(SPLIT, name)
+        if not file.is_file():
+            return DataError(
+                f"data.annotations must be a file below {str(root)!r}; there is no {file}"
+            )
         return DataError(
             f"no split {name!r}: data.annotations {places.annotations!r} is of all images"
         )

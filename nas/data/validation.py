@@ -98,6 +98,8 @@ def _check(source: SplitSource, name: str, progress: CountProgress | None) -> Ch
     if not found:
         found = _read(source, partial(progress, name) if progress else None)
         keep_check(source, found)
+    elif progress:
+        progress(name, len(found.split.images), len(found.split.images))
     return CheckedSplit(name, found.split, found.problems, found.brightest, source, found.digests)
 
 

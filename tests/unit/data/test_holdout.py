@@ -164,7 +164,7 @@ def test_a_request_names_file_and_folder(tmp_path: Path):
     many(tmp_path, "meta/a/second.json", "raw/pictures", 9)
     with pytest.raises(DataError, match="--set data.annotations=FILE"):
         find_splits(root, ("train", "val"))
-    places = Places("meta/a/{split}.json", "raw/pictures")
+    places = Places("meta/a/SPLIT.json", "raw/pictures")
     first, second = find_splits(root, ("first", "second"), places)
     assert (len(first.read()["images"]), len(second.read()["images"])) == (20, 9)
     assert first.images == root / "raw" / "pictures"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("ray")
+from nas.config.sections import DataSpec
 from nas.errors import SpecError, StudyError
 from workers.ray_tune.nodes import probe_node
 from workers.ray_tune.session import check_address, package_folders, short_temp_folder
@@ -17,7 +18,7 @@ from workers.ray_tune.session import check_address, package_folders, short_temp_
 
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
     (tmp_path / "name").touch()
-    said = probe_node(str(digits), ("train", "val"), str(tmp_path), "name")
+    said = probe_node(DataSpec(root=str(digits)), str(tmp_path), "name")
     assert said["sizes"] == [
         (digits / f"instances_{split}.json").stat().st_size for split in ("train", "val")
     ]
@@ -27,21 +28,21 @@ def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
 
 
 def test_a_machine_with_another_output_folder(digits: Path, tmp_path: Path):
-    assert not probe_node(str(digits), ("train",), str(tmp_path), "name")["sees_output"]
+    assert not probe_node(DataSpec(root=str(digits)), str(tmp_path), "name")["sees_output"]
 
 
 def test_a_machine_without_the_data(tmp_path: Path):
-    said = probe_node(str(tmp_path / "gone"), ("train",), str(tmp_path), "name")
+    said = probe_node(DataSpec(root=str(tmp_path / "gone")), str(tmp_path), "name")
     assert said["refused"] == f"data set folder '{tmp_path}/gone' does not exist"
 
 
 def test_a_machine_without_the_weights(digits: Path, tmp_path: Path):
-    said = probe_node(str(digits), ("train",), str(tmp_path), "name", str(tmp_path / "gone.pt"))
+    said = probe_node(DataSpec(root=str(digits)), str(tmp_path), "name", str(tmp_path / "gone.pt"))
     assert said["refused"] == f"recipe.weights '{tmp_path}/gone.pt': there is no such file"
 
 
 def test_a_machine_that_cannot_write(digits: Path, tmp_path: Path):
-    said = probe_node(str(digits), ("train",), str(tmp_path / "gone"), "name")
+    said = probe_node(DataSpec(root=str(digits)), str(tmp_path / "gone"), "name")
     assert (
         said["refused"]
         == f"run.output '{tmp_path}/gone' cannot be written: No such file or directory"
