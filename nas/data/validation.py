@@ -14,19 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from nas.data.annotation_files import read_categories, without_root
 from nas.data.box_validation import read_boxes
-from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.coco import CocoSplit
 from nas.data.copies import copied_images
 from nas.data.deep_images import DEEPEST, white_level
-from nas.data.file_names import ImageFiles, stated_name
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
-from nas.data.image_io import MISSING, BrokenImage, ImageFacts
+from nas.data.image_validation import check_images, image_entries
 from nas.data.known_checks import Check, keep_check, known_check
-from nas.data.known_images import inspect_folder
 from nas.data.split_categories import with_categories_of
 from nas.data.split_source import GUESSED, Places, SplitSource, find_split, find_splits
 from nas.errors import DataError
@@ -62,20 +59,6 @@ class CheckedSplit:
         return [problem for problem in self.problems if not problem.repaired]
 
 
-class CheckedImages(NamedTuple):
-    """The images of a split that can be used.
-
-    Args:
-        records: by id.
-        digests: of the bytes of each file, by its name.
-        brightest: largest value of those of more than 8 bits; 0 without any.
-    """
-
-    records: dict[int, ImageRecord]
-    digests: dict[str, str]
-    brightest: int
-
-
 def check_split(
     root: Path, name: str, progress: CountProgress | None = None, places: Places = GUESSED
 ) -> CheckedSplit:
@@ -108,8 +91,8 @@ def _read(source: SplitSource, progress: Callable[[int, int], None] | None) -> C
     content = with_own_ids(source.read(), file, findings)
     listed = without_root(content, file, findings)
     categories = read_categories(listed, str(source.annotations), findings)
-    entries = _image_entries(content["images"], source.images, file, findings)
-    images = _check_images(entries, source.images, findings, progress)
+    entries = image_entries(content["images"], source.images, file, findings)
+    images = check_images(entries, source.images, findings, progress)
     unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images.records)
     annotations = [e for e in content["annotations"] if as_id(e.get("image_id")) not in unusable]
     known = [category for category, _ in categories]
@@ -122,29 +105,6 @@ def _read(source: SplitSource, progress: Callable[[int, int], None] | None) -> C
         source.images, tuple(images.records.values()), boxes, categories, white, digest
     )
     return Check(split, tuple(findings.problems), images.brightest, images.digests)
-
-
-def _check_images(
-    entries: list[dict[str, Any]],
-    folder: Path,
-    findings: Findings,
-    progress: Callable[[int, int], None] | None,
-) -> CheckedImages:
-    records, digests, brightest = dict[int, ImageRecord](), dict[str, str](), 0
-    files = [(entry["file_name"], _stated_size(entry)) for entry in entries]
-    inspected = zip(entries, inspect_folder(folder, files), strict=True)
-    for done, (entry, facts) in enumerate(inspected, start=1):
-        file = entry["file_name"]
-        if isinstance(facts, BrokenImage):
-            kind = "missing image" if str(facts) == MISSING else "broken image"
-            findings.lost(kind, file, detail=str(facts))
-        else:
-            records[entry["id"]] = _record(entry, facts, findings)
-            brightest = max(brightest, facts.brightest or 0)
-            digests[file] = facts.digest
-        if progress:
-            progress(done, len(entries))
-    return CheckedImages(records, digests, brightest)
 
 
 def usable_splits(
@@ -243,52 +203,3 @@ def _deep_issue(brightest: int, white: int, source: str) -> DataIssue:
     bits = white.bit_length()
     said = f"values up to {brightest}, {bits} bits: 0 to {white} become 0 to 255"
     return DataIssue("images of more than 8 bits", True, source, None, said)
-
-
-def _image_entries(
-    entries: list[dict[str, Any]], folder: Path, source: str, findings: Findings
-) -> list[dict[str, Any]]:
-    """Entries of different images, each with the name that its file has on this disk."""
-    files, by_id, by_file = ImageFiles(folder), dict[int, dict[str, Any]](), dict[str, int]()
-    for entry in entries:
-        image_id, stated = entry.get("id"), stated_name(entry)
-        if type(image_id) is not int or stated is None:
-            raise DataError(f"{source}: an image needs an id and a file_name; got {entry!r}")
-        file = files.find(stated) or stated
-        if file != stated:
-            findings.repaired("file name of another spelling", file, detail=f"{stated!r} stated")
-        if image_id in by_id and by_id[image_id]["file_name"] == file:
-            findings.repaired("image listed twice", file)
-        elif image_id in by_id:
-            other = by_id[image_id]["file_name"]
-            findings.lost("duplicate image id", file, detail=f"id {image_id} is {other}")
-        elif file in by_file:
-            findings.lost("file of two images", file, detail=f"ids {by_file[file]} and {image_id}")
-        else:
-            by_id[image_id], by_file[file] = {**entry, "file_name": file}, image_id
-    return list(by_id.values())
-
-
-def _stated_size(entry: dict[str, Any]) -> tuple[int, int] | None:
-    size = entry.get("width"), entry.get("height")
-    return size if all(type(side) is int for side in size) else None  # type: ignore[return-value]
-
-
-def _record(entry: dict[str, Any], facts: ImageFacts, findings: Findings) -> ImageRecord:
-    file, stated = entry["file_name"], _stated_size(entry)
-    if facts.turned:
-        findings.repaired("EXIF orientation", file, detail="turned")
-    if facts.converted_from:
-        findings.repaired("not 8-bit RGB", file, detail=f"mode {facts.converted_from}, converted")
-    if facts.pages > 1:
-        findings.repaired("several pages", file, detail=f"{facts.pages}, the first is used")
-    if facts.misnamed:
-        findings.repaired("name of another format", file, detail=f"is {facts.misnamed}")
-    if stated != (facts.width, facts.height):
-        stated_text = "no size" if stated is None else f"{stated[0]}x{stated[1]}"
-        findings.repaired(
-            "size disagrees with the file",
-            file,
-            detail=f"{stated_text} stated, {facts.width}x{facts.height} used",
-        )
-    return ImageRecord(entry["id"], file, facts.width, facts.height)
