@@ -139,8 +139,8 @@ def _find(root: Path, name: str, places: Places) -> SplitSource | None:
 def _find_only(root: Path, places: Places) -> SplitSource | None:
     """The source of a data set that has no splits."""
     if places.annotations:
-        file = root / places.annotations
-        return _of_file(root, "", file, places) if file.is_file() else None
+        stated = root / places.annotations
+        return _of_file(root, "", stated, places) if stated.is_file() else None
     file = only_file(root, sure=True)
     if not file and (source := _only_yolo(root) or _only_voc(root)):
         return source
