@@ -62,7 +62,7 @@ def cropped(frame: Pair, own: Pair, crop: Crop) -> Placement:
 
 
 def _axis(frame: int, own: int, start: int, length: int, ratio: float) -> tuple[int, int, int, int]:
-    """Of one axis: the image's size and offset, the window's beginning and size."""
+    """The image's size and offset, the window's beginning and size, of one axis."""
     whole = max(1, round(own * ratio))
     begin, size = start * whole / own, length * whole / own
     seen = min(frame, max(1, round(size)))

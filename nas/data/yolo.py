@@ -165,7 +165,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Of a file that cannot be opened, which is a finding later, any."""
+    """Width and height; of a file that cannot be opened, which is a finding later, any."""
     try:
         with Image.open(path) as image:
             return image.size
