@@ -92,7 +92,8 @@ def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Pla
     }
     device = "cuda" if spec.run.cluster else default_device()
     width = width or max(spec.search_space().channels)
-    situation = Situation(fingerprint_of(train), spec.detector, width, device)
+    data, budget = fingerprint_of(train), int(spec.budget.memory)
+    situation = Situation(data, spec.detector, width, device, budget, spec.run.processes)
     plan = make_plan(situation, by_hand)
     scale = {"object_scale": plan.value("detector.object_scale")}
     detector = spec.detector.model_copy(update=scale)

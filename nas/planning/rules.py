@@ -14,6 +14,7 @@ from typing import Any
 from nas.config.sections import DetectorSpec
 from nas.planning.fingerprint import Fingerprint
 from nas.planning.levels import ANCHOR_SIDE, LEVELS, RATIOS, finest_stride
+from nas.utils.formatting import GIB
 
 # Cells of the finest level that small objects are to span; a GPU has the time for more.
 SMALL_CELLS = {"cpu": 2.5, "cuda": 5.0}
@@ -26,6 +27,11 @@ DETECTIONS, MOST_DETECTIONS = 100, 1000  # of an image
 DETECTIONS_OVER_OBJECTS = 1.5
 STEPS_PER_EPOCH = 40
 BATCHES = (4, 8, 16)
+# Of one image of 800 x 1344 at 96 channels, with Faster R-CNN and T2-T2-T6-T2: `nas profile`
+# predicts 12.6 GiB of the card for two of them.
+GIB_PER_IMAGE, AT_SIZE, AT_WIDTH = 5.5, 800, 96
+PAPER_BUDGET_BYTES = 16 * GIB
+FEW_FOR_BATCH_NORM = 4
 LEAST_STEPS = 1000
 LEAST_EPOCHS, MOST_EPOCHS = 8, 300
 MEASURED_LR = (16, 3e-3)  # width of the first stage, and its rate: docs/evidence.md
@@ -42,12 +48,16 @@ class Situation:
         detector: that is trained.
         width: channels of the first stage, the largest of the space.
         device: `cpu` or `cuda`.
+        budget_bytes: memory of one GPU that a candidate may take.
+        processes: that train a candidate together, each with a GPU of its own.
     """
 
     data: Fingerprint
     detector: DetectorSpec
     width: int
     device: str
+    budget_bytes: int = PAPER_BUDGET_BYTES
+    processes: int = 1
 
     @property
     def stride(self) -> int:
@@ -143,6 +153,23 @@ def batch(situation: Situation, decided: dict[str, Any]) -> Decision:
     )
 
 
+def images_per_gpu(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """On a GPU as many as a candidate of usual depth fits into the budget, a power of two; the
+    gradients of several such parts add up. Without a GPU the whole batch.
+    """
+    key, batch = "recipe.images_per_gpu", decided["recipe.batch"]
+    if situation.device == "cpu":
+        return Decision(key, None, "without a GPU the whole batch at once")
+    cells = (decided["recipe.image_size"] / AT_SIZE) ** 2 * situation.width / AT_WIDTH
+    fitting = situation.budget_bytes / (GIB_PER_IMAGE * GIB * cells)
+    part = max(1, batch // situation.processes)
+    value = max(n for n in (1, 2, 4, 8, 16) if n == 1 or (n <= fitting and part % n == 0))
+    budget = situation.budget_bytes / GIB
+    return Decision(
+        key, value, f"about {fitting:.1f} fit into {budget:.3g} GiB, {part} are a step's"
+    )
+
+
 def least_steps(situation: Situation, decided: dict[str, Any]) -> Decision:
     """A detector from scratch needs a number of steps, whatever the number of images."""
     return Decision(
@@ -187,6 +214,7 @@ RULES: tuple[Rule, ...] = (
     object_scale,
     detections_per_image,
     batch,
+    images_per_gpu,
     least_steps,
     epochs,
     fixed("recipe.schedule", "cosine", "ends at a low rate however few the steps"),

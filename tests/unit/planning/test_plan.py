@@ -110,6 +110,33 @@ def test_batch_and_epochs_by_the_number_of_images(images: int, batch: int, epoch
     assert found["epochs"] * math.ceil(images / batch) >= 1000
 
 
+@pytest.mark.parametrize(
+    ("width", "budget_gib", "processes", "short_side", "found"),
+    [
+        (96, 16, 1, 800, 2),  # 16 / 5.5 = 2.9
+        (96, 48, 1, 800, 8),  # 8.7
+        (96, 16, 1, 400, 8),  # a quarter of the pixels: 11.6
+        (16, 16, 1, 800, 16),  # a sixth of the channels: 17.5
+        (96, 2, 1, 800, 1),
+        (96, 80, 8, 800, 2),  # 16 images on eight GPUs
+    ],
+)
+def test_images_of_a_gpu_by_the_budget(
+    width: int, budget_gib: int, processes: int, short_side: int, found: int
+):
+    sides = (float(short_side),) * 5
+    data = dataclasses.replace(CELLS, images=50_000, small_share=0.001, short_sides=sides)
+    detector = DetectorSpec(name="faster_rcnn")
+    situation = Situation(data, detector, width, "cuda", budget_gib * 2**30, processes)
+    plan = make_plan(situation, {})
+    assert plan.value("recipe.images_per_gpu") == found
+    assert any("few for the batch norms" in said for said in plan.warnings) is (found < 4)
+
+
+def test_without_a_gpu_a_batch_is_one_piece():
+    assert decided(CELLS)["images_per_gpu"] is None
+
+
 def test_the_rate_falls_with_width():
     assert decided(CELLS, width=96)["lr"] == pytest.approx(5e-4)
     assert decided(CELLS, width=24)["lr"] == pytest.approx(2e-3)
