@@ -100,8 +100,8 @@ def _warnings(situation: Situation, decided: Mapping[str, Any]) -> list[str]:
     at_once = decided["recipe.images_per_gpu"]
     if at_once and at_once < FEW_FOR_BATCH_NORM:
         found.append(
-            f"{at_once} images at once are few for the batch norms of C stages; group norm (norm gn "
-            "of a space) does not mind, and a larger budget or smaller images allow more"
+            f"{at_once} images at once are few for the batch norms of C stages; group norm (norm: "
+            "gn in a space) does not mind, and a larger budget or smaller images allow more"
         )
     steps = decided["recipe.epochs"] * situation.steps(decided["recipe.batch"])
     if steps < LEAST_STEPS:
