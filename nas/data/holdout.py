@@ -105,7 +105,9 @@ class _Parts:
 
     def __init__(self, sizes: Sequence[int], counts: Sequence[Counter[Hashable]]) -> None:
         self.sizes, self.counts = sizes, counts
-        total = sum(counts, Counter[Hashable]())
+        total = Counter[Hashable]()
+        for count in counts:
+            total.update(count)
         shares = (1 - SHARE, SHARE)
         self.wanted = [{kind: share * n for kind, n in total.items()} for share in shares]
         self.room = [share * sum(sizes) for share in shares]
@@ -153,11 +155,11 @@ def _stratified(sizes: Sequence[int], counts: Sequence[Counter[Hashable]]) -> se
                 parts.place(which, rarest)
     for which in [*parts.waiting]:
         parts.place(which, None)
+    held, enough = sum(sizes[each] for each in parts.held_out), SHARE / 2 * sum(sizes)
     for which in range(len(sizes)):
-        if sum(sizes[each] for each in parts.held_out) >= SHARE / 2 * sum(sizes):
-            break
-        if parts.spare(which):
+        if held < enough and parts.spare(which):
             parts.move(which)
+            held += sizes[which]
     return parts.held_out
 
 
