@@ -18,6 +18,12 @@ from filelock import FileLock
 from nas.errors import DataError, MissingDependency, SpecError
 
 ARCHIVE = ".zip"
+DEEPEST = 3  # folders in each other
+HIDDEN = (".", "__MACOSX")
+PARTS = {  # folders of a data set that are none themselves
+    *("train", "training", "val", "valid", "validation", "test"),
+    *("images", "labels", "annotations", "jpegimages", "imagesets", "data"),
+}
 
 
 def is_remote(location: str) -> bool:
@@ -68,7 +74,8 @@ def is_copied(root: str) -> bool:
 @cache
 def localize(root: str) -> Path:
     """Give the folder of a data set on this machine, copied from its URL where it has one, and
-    unpacked where it is a zip file.
+    unpacked where it is a zip file; where it holds one folder alone (`cells/cells/`,
+    `VOCdevkit/VOC2012/`), that one.
 
     The copy is in the cache and is made once for each state of the files. A process asks for that
     state once, so that a search does not change its data in the middle.
@@ -80,7 +87,8 @@ def localize(root: str) -> Path:
         DataError: the URL or the zip file cannot be read.
     """
     here = _copied(root) if is_remote(root) else Path(root).expanduser()
-    return _unpacked(here) if root.lower().endswith(ARCHIVE) and here.is_file() else here
+    archive = root.lower().endswith(ARCHIVE) and here.is_file()
+    return _content(_unpacked(here) if archive else here)
 
 
 def _copied(root: str) -> Path:
@@ -111,7 +119,7 @@ def _copied(root: str) -> Path:
 
 
 def _unpacked(archive: Path) -> Path:
-    """What is in a zip file; where that is one folder alone, what is in it."""
+    """The folder of what is in a zip file."""
     stat = archive.stat()
 
     def unpack(partial: Path) -> None:
@@ -128,9 +136,20 @@ def _unpacked(archive: Path) -> Path:
         except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"zip file {str(archive)!r} cannot be unpacked: {error}") from None
 
-    folder = _once((str(archive.resolve()), stat.st_size, stat.st_mtime_ns), unpack)
-    inside = [each for each in folder.iterdir() if not each.name.startswith((".", "__MACOSX"))]
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    return _once((str(archive.resolve()), stat.st_size, stat.st_mtime_ns), unpack)
+
+
+def _content(folder: Path) -> Path:
+    """A folder, or the one that is all it holds, unless its name says that it is a part."""
+    for _ in range(DEEPEST):
+        try:
+            inside = [each for each in folder.iterdir() if not each.name.startswith(HIDDEN)]
+        except OSError:  # it is said where the data set is looked for
+            return folder
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name.lower() in PARTS:
+            return folder
+        folder = inside[0]
+    return folder
 
 
 def _once(state: object, fill: Callable[[Path], None], suffix: str = "") -> Path:

@@ -74,6 +74,15 @@ def test_a_zip_file_is_unpacked_once(tmp_path: Path, cache: Path, above: str):
     assert (folder / "train" / "a.png").stat().st_mtime_ns == made
 
 
+def test_a_folder_that_holds_one_folder(tmp_path: Path, cache: Path):
+    write(tmp_path / "cells" / "cells", GOOD)
+    (tmp_path / "cells" / ".DS_Store").write_bytes(b"")
+    assert localize(str(tmp_path / "cells")) == tmp_path / "cells" / "cells"
+    write(tmp_path / "part", GOOD)
+    (tmp_path / "part" / "instances_train.json").unlink()
+    assert localize(str(tmp_path / "part")) == tmp_path / "part"  # `train` alone
+
+
 def test_a_zip_file_stays_in_its_folder(tmp_path: Path, cache: Path):
     archive = tmp_path / "evil.zip"
     with zipfile.ZipFile(archive, "w") as opened:
