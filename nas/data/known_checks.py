@@ -43,11 +43,16 @@ class Check:
     digests: dict[str, str]
 
 
-def known_check(source: SplitSource) -> Check | None:
-    """Give what is known of a split; None where nothing is, or a file has changed since."""
+def known_check(source: SplitSource, *, masks: bool = True) -> Check | None:
+    """Give what is known of a split; None where nothing is, or a file has changed since.
+
+    Args:
+        source: of the split.
+        masks: with the masks of its boxes.
+    """
     try:
         with _path(source).open("rb") as file:
-            split, more = read_split_and_more(file)
+            split, more = read_split_and_more(file, masks=masks)
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
     if more["state"] != _state(source, (image.file_name for image in split.images)):

@@ -68,8 +68,13 @@ def read_split(file: BinaryIO) -> CocoSplit:
     return read_split_and_more(file)[0]
 
 
-def read_split_and_more(file: BinaryIO) -> tuple[CocoSplit, Any]:
-    """Read a split and what was kept with it; errors as those of `read_split`."""
+def read_split_and_more(file: BinaryIO, *, masks: bool = True) -> tuple[CocoSplit, Any]:
+    """Read a split and what was kept with it; errors as those of `read_split`.
+
+    Args:
+        file: open for binary reading.
+        masks: with the masks, which take most of the memory; else without.
+    """
     with np.load(file, allow_pickle=False) as arrays:
         about = json.loads(arrays["about"].tobytes())
         names = _unpacked(arrays["names"], arrays["name_lengths"])
@@ -77,12 +82,10 @@ def read_split_and_more(file: BinaryIO) -> tuple[CocoSplit, Any]:
             ImageRecord(number, name.decode(), width, height)
             for name, (number, width, height) in zip(names, arrays["images"].tolist(), strict=True)
         )
-        masks = (
-            tuple(mask or None for mask in _unpacked(arrays["masks"], arrays["mask_lengths"]))
-            if "masks" in arrays
-            else ()
-        )
-        boxes = BoxTable.of_columns([arrays[name] for name in COLUMNS], masks)
+        packed = masks and "masks" in arrays
+        codes = _unpacked(arrays["masks"], arrays["mask_lengths"]) if packed else []
+        columns = [arrays[name] for name in COLUMNS]
+        boxes = BoxTable.of_columns(columns, [code or None for code in codes])
     categories = tuple((number, name) for number, name in about["categories"])
     folder, white = Path(about["folder"]), about["white_level"]
     split = CocoSplit(folder, images, boxes, categories, white, about["content"])

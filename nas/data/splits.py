@@ -61,6 +61,7 @@ def read_data(
         skip_broken=spec.skip_broken,
         progress=progress,
         places=Places(spec.annotations, spec.images),
+        masks=masks,
     )
     splits = [checked[0].split.subset(spec.train_fraction), *(each.split for each in checked[1:])]
     objects = splits[0].boxes.objects

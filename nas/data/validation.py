@@ -76,11 +76,14 @@ def check_split(
     return _check(find_split(root, name, places), name, progress)
 
 
-def _check(source: SplitSource, name: str, progress: CountProgress | None) -> CheckedSplit:
-    found = known_check(source)
+def _check(
+    source: SplitSource, name: str, progress: CountProgress | None, *, masks: bool = True
+) -> CheckedSplit:
+    found = known_check(source, masks=masks)
     if not found:
         found = _read(source, partial(progress, name) if progress else None)
         keep_check(source, found)
+        found = found if masks else replace(found, split=found.split.without_masks())
     elif progress:
         progress(name, len(found.split.images), len(found.split.images))
     return CheckedSplit(name, found.split, found.problems, found.brightest, source, found.digests)
@@ -114,6 +117,7 @@ def usable_splits(
     skip_broken: bool,
     progress: CountProgress | None = None,
     places: Places = GUESSED,
+    masks: bool = True,
 ) -> list[CheckedSplit]:
     """Check splits that are to be trained on or scored, and refuse what would make their figures
     wrong.
@@ -124,12 +128,13 @@ def usable_splits(
         skip_broken: leave out what cannot be repaired instead of refusing the split.
         progress: told of every image.
         places: where files are that would not be found.
+        masks: keep the masks, which can take ten times the memory of the boxes.
 
     Raises:
         DataError: something could not be repaired (unless `skip_broken`), or a split without
             boxes, or with crowds alone.
     """
-    checked = check_splits(root, names, progress, places)
+    checked = check_splits(root, names, progress, places, masks=masks)
     refuse_faults(checked, str(root), skip_broken=skip_broken)
     return checked
 
@@ -179,12 +184,14 @@ def check_splits(
     names: Sequence[str],
     progress: CountProgress | None = None,
     places: Places = GUESSED,
+    *,
+    masks: bool = True,
 ) -> list[CheckedSplit]:
     """Check splits, give all of them the categories of the first and one white level, and look for
-    images that several have; arguments and errors as those of `check_split`.
+    images that several have; arguments and errors as those of `usable_splits`.
     """
     found = zip(names, find_splits(root, names, places), strict=True)
-    checked = [_check(source, name, progress) for name, source in found]
+    checked = [_check(source, name, progress, masks=masks) for name, source in found]
     first, brightest = checked[0], max(each.brightest for each in checked)
     white = white_level(brightest) if brightest else DEEPEST
     copies = copied_images([(each.name, each.digests) for each in checked])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from nas.data import known_images, validation
 from nas.data.coco import fingerprint
-from nas.data.validation import CheckedSplit, check_split
+from nas.data.validation import CheckedSplit, check_split, check_splits
 from nas.utils.paths import cache_folder
 
 
@@ -101,3 +101,12 @@ def test_a_damaged_file_of_the_cache_is_as_good_as_none(root: Path, reads: list[
         path.write_bytes(path.read_bytes()[:100])
     assert same(first, check_split(root, "train"))
     assert len(reads) == 2
+
+
+def test_masks_are_left_out_and_are_still_there(root: Path, reads: list[str]):
+    for _ in range(2):
+        (bare,) = check_splits(root, ("train",), masks=False)
+        assert not bare.split.has_masks
+        assert len(bare.split.boxes) == 3
+    assert check_split(root, "train").split.boxes.segmentation(0) == [[5, 6, 25, 6.5, 15, 16]]
+    assert len(reads) == 1
