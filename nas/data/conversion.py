@@ -19,7 +19,8 @@ def check_new_folder(folder: Path) -> None:
     Raises:
         OutputError: it is a file, or not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken or not folder.name:
         raise OutputError(f"{str(folder)!r} is there already; name a new folder")
 
 

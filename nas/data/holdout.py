@@ -72,7 +72,9 @@ def choose(names: Sequence[str], objects: Sequence[Counter[Hashable]]) -> set[in
     Returns:
         Indices of images.
     """
-    groups = sorted(together(names, objects), key=lambda group: _hash(names[group[0]]))
+    groups = sorted(
+        together(names, objects), key=lambda group: min(_hash(names[index]) for index in group)
+    )
     counts = [sum((objects[index] for index in group), Counter()) for group in groups]
     chosen = _stratified([len(group) for group in groups], counts)
     return {index for which in chosen for index in groups[which]}

@@ -138,6 +138,11 @@ def inspect_images(
         yield from pool.imap(inspect, files, chunksize=16)
 
 
+def largest_pixels() -> int:
+    """Give the pixels of the largest image that is read just now (see `scenes`)."""
+    return _limit.get()
+
+
 @contextmanager
 def scenes() -> Iterator[None]:
     """In the block, read images as large as this machine's memory holds, one at a time, to cut them

@@ -13,6 +13,8 @@ from nas.data.image_io import MISSING, BrokenImage, ImageFacts
 from nas.data.known_images import inspect_folder
 from nas.errors import DataError
 
+UNUSABLE = ("missing image", "broken image")  # kinds of findings
+
 
 class CheckedImages(NamedTuple):
     """The images of a split that can be used.
@@ -48,8 +50,7 @@ def check_images(
     for done, (entry, facts) in enumerate(inspected, start=1):
         file = entry["file_name"]
         if isinstance(facts, BrokenImage):
-            kind = "missing image" if str(facts) == MISSING else "broken image"
-            findings.lost(kind, file, detail=str(facts))
+            findings.lost(UNUSABLE[str(facts) != MISSING], file, detail=str(facts))
         else:
             records[entry["id"]] = _record(entry, facts, findings)
             brightest = max(brightest, facts.brightest or 0)

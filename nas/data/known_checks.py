@@ -15,6 +15,8 @@ from zipfile import BadZipFile
 
 from nas.data.coco import CocoSplit
 from nas.data.findings import DataIssue
+from nas.data.image_io import largest_pixels
+from nas.data.image_validation import UNUSABLE
 from nas.data.known_images import state_of
 from nas.data.split_index import read_split_and_more, write_split
 from nas.data.split_source import SplitSource
@@ -22,8 +24,6 @@ from nas.errors import OutputError
 from nas.utils.disk_cache import code_fingerprint
 from nas.utils.files import atomic_write
 from nas.utils.paths import cache_folder
-
-UNSURE = ("missing image", "broken image")  # which may be there the next time
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,8 @@ def keep_check(source: SplitSource, found: Check) -> None:
     takes it.
     """
     state = _state(source, found.digests)
-    if state is None or len(found.digests) < len(found.split.images):
-        return
-    if any(issue.kind in UNSURE for issue in found.problems):
-        return
+    if state is None or any(issue.kind in UNUSABLE for issue in found.problems):
+        return  # an image that is missing or broken may be sound the next time
     more = {
         "state": state,
         "problems": [asdict(issue) for issue in found.problems],
@@ -97,5 +95,5 @@ def _state(source: SplitSource, names: Iterable[str]) -> str | None:
     states = [state_of(source.annotations), *(state_of(source.images / name) for name in names)]
     if None in states:
         return None
-    written = json.dumps([code_fingerprint(("nas.data",)), states])
+    written = json.dumps([code_fingerprint(("nas.data",)), largest_pixels(), states])
     return hashlib.sha256(written.encode()).hexdigest()

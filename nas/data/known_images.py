@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nas.data.image_io import BrokenImage, ImageFacts, inspect_images
+from nas.data.image_io import BrokenImage, ImageFacts, inspect_images, largest_pixels
 from nas.utils.disk_cache import DiskCache
 
 Size = tuple[int, int]
@@ -32,7 +32,7 @@ def inspect_folder(
     Yields:
         For each file, in order, what it holds or why it cannot be decoded.
     """
-    cache, key = DiskCache("images", ("nas.data",)), str(folder.resolve())
+    cache, key = DiskCache("images", ("nas.data",)), [str(folder.resolve()), largest_pixels()]
     known = cache.get(key) or {}
     states = [state_of(folder / name, expected) for name, expected in files]
     new = [

@@ -105,9 +105,11 @@ def find_image_folder(root: Path, name: str, file: Path) -> Path:
     name = name or "default"  # as CVAT calls it
     own = [file.parent] if name in file.parent.parts[-1:] else []
     folders = [root / template.format(name) for template in IMAGES]
-    below = [folder for folder in sorted(root.iterdir()) if has_images(folder)]
-    only = below if len(below) == 1 and not _directly(root) else []
-    for folder in (*folders[:4], *own, *folders[4:], *only, file.parent, root):
+    for folder in (*folders[:4], *own, *folders[4:]):
+        if has_images(folder):
+            return folder
+    below = [] if _directly(root) else [each for each in root.iterdir() if has_images(each)]
+    for folder in (*(below if len(below) == 1 else []), file.parent, root):
         if has_images(folder):
             return folder
     return next((folder for folder in folders if folder.is_dir()), file.parent)

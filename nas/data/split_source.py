@@ -104,10 +104,9 @@ def find_splits(root: Path, names: Sequence[str], places: Places = GUESSED) -> l
 
 
 def split_names(root: Path, places: Places = GUESSED) -> list[str]:
-    """List the splits of a data set: `train` and `val`, and `test` where there is one; arguments
-    and errors as those of `find_splits`.
+    """List the splits to look for in a data set: `train` and `val`, and `test` where there is one;
+    arguments as those of `find_splits`.
     """
-    find_splits(root, (TRAIN, VAL), places)
     return [TRAIN, VAL, *([TEST] if _find(root, TEST, places) else [])]
 
 
@@ -149,9 +148,8 @@ def _find_only(root: Path, places: Places) -> SplitSource | None:
 
 
 def _of_file(root: Path, name: str, file: Path, places: Places) -> SplitSource:
-    folder = find_image_folder(root, name, file)
-    if places.images:
-        folder = root / places.images.replace(SPLIT, name)
+    stated = places.images and root / places.images.replace(SPLIT, name)
+    folder = stated or find_image_folder(root, name, file)
     if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
         raise DataError(f"data.images must be a folder below {str(root)!r}; got {str(folder)!r}")
     return SplitSource("COCO", folder, file, partial(read_entries, file))

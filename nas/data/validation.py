@@ -22,7 +22,7 @@ from nas.data.copies import copied_images
 from nas.data.deep_images import DEEPEST, white_level
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
-from nas.data.image_validation import check_images, image_entries
+from nas.data.image_validation import UNUSABLE, check_images, image_entries
 from nas.data.known_checks import Check, keep_check, known_check
 from nas.data.split_categories import with_categories_of
 from nas.data.split_source import GUESSED, Places, SplitSource, find_split, find_splits
@@ -30,7 +30,6 @@ from nas.errors import DataError
 from nas.utils.progress import CountProgress
 
 SHOWN = 5  # findings named in an error
-FIRST = ("missing image", "broken image")  # kinds that an error names before others
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def refuse_faults(
 
 def _refusal(checked: CheckedSplit, see: str, skip_broken: bool, how: str) -> str:
     """Why a split cannot be used, what is missing first; empty where it can."""
-    lost = sorted(checked.lost, key=lambda issue: issue.kind not in FIRST)
+    lost = sorted(checked.lost, key=lambda issue: issue.kind not in UNUSABLE)
     shown = "; ".join(map(str, lost[:SHOWN]))
     shown += f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
     if not checked.split.images and lost:

@@ -63,6 +63,8 @@ def test_frames_of_one_video_stay_together(frame: str):
     assert videos
     assert set(videos.values()) == {15}
     assert 0.1 <= len(chosen) / len(names) <= 0.34
+    backwards = choose(names[::-1], photographs(len(names), 3)[::-1])
+    assert {names[::-1][index] for index in backwards} == {names[index] for index in chosen}
 
 
 def test_copies_of_one_image_stay_together():
