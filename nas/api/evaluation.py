@@ -13,6 +13,7 @@ from nas.data.coco import CocoSplit
 from nas.data.dataloader import loader_workers, make_loader
 from nas.data.dataset import DetectionItem
 from nas.data.samplers import EvalBatchSampler
+from nas.data.split_source import GUESSED, Places
 from nas.data.transforms import eval_transforms
 from nas.data.validation import usable_splits
 from nas.errors import UserError
@@ -20,10 +21,10 @@ from nas.evaluation.coco import evaluate
 from nas.evaluation.visualization import write_drawings
 from nas.export.bundle import read_bundle
 from nas.export.description import Trained
-from nas.models.detectors import Detector
 from nas.reports import CocoMetrics
 from nas.utils.device import default_device, tf32
 from nas.utils.files import ensure_writable
+from nas.utils.paths import localize
 from nas.utils.progress import CountProgress
 
 
@@ -45,22 +46,33 @@ class BundleScore:
 
 
 def score_bundle(
-    bundle: Path, data: Path, split: str, on_image: CountProgress, draw: Path | None = None
+    bundle: Path,
+    data: str,
+    split: str,
+    on_image: CountProgress,
+    draw: Path | None = None,
+    places: Places = GUESSED,
 ) -> BundleScore:
     """Score the detector of a bundle on this machine's GPU, or CPU.
 
     Args:
         bundle: its folder.
-        data: folder of a data set with the bundle's categories, in COCO form.
+        data: folder or zip file of a data set with the bundle's categories, or its URL.
         split: name of the split.
         on_image: is told of every image that is checked.
         draw: a folder for all images, ground truth left, detections right.
+        places: where the data set has files that would not be found.
 
     Raises:
         UserError: the bundle or the data cannot be used, or the categories differ.
     """
     trained, detector = read_bundle(bundle)
-    scored = _usable_split(data, split, trained, detector, on_image)
+    root = localize(data)
+    (checked,) = usable_splits(
+        root, (split,), skip_broken=False, progress=on_image, places=places, masks=detector.masks
+    )
+    scored = checked.split
+    _check_categories(scored, trained)
     if draw:
         ensure_writable(draw)
     device = torch.device(default_device())
@@ -72,19 +84,13 @@ def score_bundle(
     return BundleScore(trained, metrics, fps, len(scored.images))
 
 
-def _usable_split(
-    data: Path, name: str, trained: Trained, detector: Detector, on_image: CountProgress
-) -> CocoSplit:
-    """The checked split; without masks for a detector that has none."""
-    (checked,) = usable_splits(data, (name,), skip_broken=False, progress=on_image)
-    split = checked.split if detector.masks else checked.split.without_masks()
+def _check_categories(split: CocoSplit, trained: Trained) -> None:
     names = tuple(name for _, name in split.categories)
     if names != trained.categories:
         raise UserError(
             f"--data must have the bundle's categories ({', '.join(trained.categories)}); it has "
             f"{', '.join(names)}"
         )
-    return split
 
 
 def eval_loader(

@@ -11,6 +11,7 @@ from nas.api.callbacks import TrainingCallback
 from nas.api.evaluation import score_bundle
 from nas.api.requests import training_request
 from nas.api.training import train_bundle
+from nas.data.split_source import Places
 from nas.errors import BundleError, UserError
 from nas.export.bundle import read_description
 from nas.export.description import Trained
@@ -61,7 +62,7 @@ class Reproduction:
 
 
 def verify_bundle(
-    bundle: Path, data: Path | None, on_image: CountProgress
+    bundle: Path, data: str | None, on_image: CountProgress
 ) -> tuple[Trained, list[Check]]:
     """Check every byte of a bundle, that everything loads, and that all forms give the same
     outputs.
@@ -78,11 +79,15 @@ def verify_bundle(
     """
     trained, _, checks = verify(bundle)
     if data:
-        split = trained.request.get("data", {}).get("val", "val")
-        scored = score_bundle(bundle, data, split, on_image).metrics.map
+        asked = trained.request.get("data", {})
+        split, places = (
+            asked.get("val", "val"),
+            Places(asked.get("annotations"), asked.get("images")),
+        )
+        scored = score_bundle(bundle, data, split, on_image, places=places).metrics.map
         stated = trained.figures.get("map")
         if scored is None or stated is None or abs(scored - stated) > MAP_TOLERANCE:
-            raise BundleError(f"the mAP on {str(data)!r} is {scored}, the bundle says {stated}")
+            raise BundleError(f"the mAP on {data!r} is {scored}, the bundle says {stated}")
         checks.append(Check("mAP", True, f"{percent(scored)} on {data}, as the bundle says"))
     return trained, checks
 

@@ -12,6 +12,7 @@ from nas.cli import options
 from nas.cli.runner import print_json
 
 if TYPE_CHECKING:
+    from nas.data.coco import CocoSplit
     from nas.data.findings import DataIssue
     from nas.data.validation import CheckedSplit
 
@@ -76,8 +77,9 @@ def convert(
     from nas.data.conversion import write_coco
 
     with ImageProgress() as progress:
-        write_coco(out, [(each.name, each.split) for each in splits], progress.on_image)
-    _print_written(out)
+        named = [(each.name, each.split) for each in splits]
+        write_coco(out, named, progress.on_image)
+    _print_written(out, named)
 
 
 def tile(
@@ -104,8 +106,8 @@ def tile(
 
         with ImageProgress() as progress:
             named = [(each.name, each.split) for each in splits]
-            write_tiles(out, named, size, overlap, progress.on_image)
-    _print_written(out)
+            written = write_tiles(out, named, size, overlap, progress.on_image)
+    _print_written(out, written)
 
 
 def make_data(
@@ -125,16 +127,13 @@ def make_data(
 def _checked(
     data: str, split: list[str] | None, annotations: str | None, images: str | None
 ) -> list[CheckedSplit]:
-    """The checked splits; that there are any is found out before anything heavy is loaded."""
-    from nas.data.split_source import Places, find_splits, split_names
+    from nas.cli.progress import ImageProgress
+    from nas.data.split_source import Places, split_names
+    from nas.data.validation import check_splits
     from nas.utils.paths import localize
 
     root, places = localize(data), Places(annotations, images)
     names = split or split_names(root, places)
-    find_splits(root, names, places)
-    from nas.cli.progress import ImageProgress
-    from nas.data.validation import check_splits
-
     with ImageProgress() as progress:
         return check_splits(root, names, progress.on_image, places)
 
@@ -158,13 +157,11 @@ def _write_report(report: Path, data: str, checked: list[CheckedSplit]) -> None:
     atomic_write(report, lambda file: file.write(html))
 
 
-def _print_written(out: Path) -> None:
-    from nas.data.annotation_files import read_annotations
-
-    for file in sorted(out.glob("instances_*.json")):
-        content = read_annotations(file)
-        images, boxes = len(content["images"]), len(content["annotations"])
-        print(f"{file}: {images} images, {boxes} boxes, {len(content['categories'])} categories")
+def _print_written(out: Path, splits: list[tuple[str, CocoSplit]]) -> None:
+    for name, split in splits:
+        counts = f"{len(split.images)} images, {len(split.boxes)} boxes"
+        file = out / f"instances_{name}.json"
+        print(f"{file}: {counts}, {len(split.categories)} categories")
 
 
 def _as_dict(checked: CheckedSplit) -> dict[str, Any]:

@@ -55,7 +55,9 @@ def train(
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    data: Annotated[Path, typer.Option(help="Folder with images and annotations in COCO form.")],
+    data: Annotated[
+        str, typer.Option(help="Folder or zip file of a data set with its categories, or its URL.")
+    ],
     split: Annotated[str, typer.Option(help="Split to score.")] = "val",
     draw: Annotated[
         Path | None,
@@ -66,8 +68,9 @@ def evaluate(
     """Print the COCO metrics of a bundle's detector on a data set with its categories."""
     from nas.api.requests import check_bundle
     from nas.data.split_source import find_split
+    from nas.utils.paths import localize
 
-    find_split(data, split)
+    find_split(localize(data), split)
     check_bundle(bundle)
     from nas.api.evaluation import score_bundle
     from nas.cli.progress import ImageProgress

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Score it on the validation images there, and compare the mAP."),
     ] = None,
     as_json: options.Json = False,

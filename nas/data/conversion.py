@@ -49,4 +49,9 @@ def write_coco(
                 shutil.copyfile(split.folder / image.file_name, target)
                 if progress:
                     progress(name, done, len(split.images))
-            (partial / f"instances_{name}.json").write_text(json.dumps(split.to_coco()))
+            write_annotations(partial, name, split)
+
+
+def write_annotations(folder: Path, name: str, split: CocoSplit) -> None:
+    """Write the annotation file of a split in plain COCO form."""
+    (folder / f"instances_{name}.json").write_text(json.dumps(split.to_coco()))

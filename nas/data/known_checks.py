@@ -18,7 +18,7 @@ from nas.data.findings import DataIssue
 from nas.data.image_io import largest_pixels
 from nas.data.image_validation import UNUSABLE
 from nas.data.known_images import state_of
-from nas.data.split_index import read_split_and_more, write_split
+from nas.data.split_index import read_split, write_split
 from nas.data.split_source import SplitSource
 from nas.errors import OutputError
 from nas.utils.disk_cache import code_fingerprint
@@ -52,7 +52,7 @@ def known_check(source: SplitSource, *, masks: bool = True) -> Check | None:
     """
     try:
         with _path(source).open("rb") as file:
-            split, more = read_split_and_more(file, masks=masks)
+            split, more = read_split(file, masks=masks)
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
     if more["state"] != _state(source, (image.file_name for image in split.images)):

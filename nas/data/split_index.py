@@ -27,8 +27,8 @@ def write_index(path: Path, split: CocoSplit) -> None:
 
 
 def read_index(path: Path) -> CocoSplit:
-    """Read a split that `write_index` wrote."""
-    return read_split(io.BytesIO(path.read_bytes()))
+    """Read a split that `write_index` wrote; nothing is checked again."""
+    return read_split(io.BytesIO(path.read_bytes()))[0]
 
 
 def write_split(file: BinaryIO, split: CocoSplit, more: Any = None) -> None:
@@ -59,21 +59,15 @@ def write_split(file: BinaryIO, split: CocoSplit, more: Any = None) -> None:
     np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def read_split(file: BinaryIO) -> CocoSplit:
-    """Read a split that `write_split` wrote; nothing is checked again.
-
-    Raises:
-        ValueError, KeyError, OSError: it is no such file.
-    """
-    return read_split_and_more(file)[0]
-
-
-def read_split_and_more(file: BinaryIO, *, masks: bool = True) -> tuple[CocoSplit, Any]:
-    """Read a split and what was kept with it; errors as those of `read_split`.
+def read_split(file: BinaryIO, *, masks: bool = True) -> tuple[CocoSplit, Any]:
+    """Read a split that `write_split` wrote, and what was kept with it; nothing is checked again.
 
     Args:
         file: open for binary reading.
         masks: with the masks, which take most of the memory; else without.
+
+    Raises:
+        ValueError, KeyError, OSError, zipfile.BadZipFile: it is no such file.
     """
     with np.load(file, allow_pickle=False) as arrays:
         about = json.loads(arrays["about"].tobytes())

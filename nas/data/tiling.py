@@ -6,13 +6,12 @@ tiles they keep their size.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 from nas.data.box_table import Box, BoxTable
 from nas.data.coco import CocoSplit, ImageRecord
-from nas.data.conversion import check_new_folder
+from nas.data.conversion import check_new_folder, write_annotations
 from nas.data.dataset import LEAST_VISIBLE
 from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.segmentation import Segmentation, extent
@@ -47,7 +46,7 @@ def write_tiles(
     size: int,
     overlap: int,
     progress: CountProgress | None = None,
-) -> None:
+) -> list[tuple[str, CocoSplit]]:
     """Write the tiles of splits in plain COCO form.
 
     An object of which less than 30 % is inside a tile is a crowd there: it is neither trained on
@@ -61,6 +60,9 @@ def write_tiles(
             size of a large object.
         progress: told of every image.
 
+    Returns:
+        The names, and what was written of each.
+
     Raises:
         OutputError: the folder is there already, or cannot be written.
         SpecError: no such size or overlap.
@@ -70,9 +72,13 @@ def write_tiles(
         raise SpecError(f"--overlap must be from 0 to less than --size {size}; got {overlap}")
     check_new_folder(out)
     with os_errors_as_output_error(out), atomic_folder(out) as partial:
-        for name, split in splits:
-            content = _write_split(partial / name, name, split, size, overlap, progress)
-            (partial / f"instances_{name}.json").write_text(json.dumps(content))
+        written = [
+            (name, _write_split(partial / name, name, split, size, overlap, progress))
+            for name, split in splits
+        ]
+        for name, tiles in written:
+            write_annotations(partial, name, tiles)
+    return written
 
 
 def windows(width: int, height: int, size: int, overlap: int) -> Iterator[Window]:
@@ -121,7 +127,7 @@ def _write_split(
     size: int,
     overlap: int,
     progress: CountProgress | None,
-) -> dict[str, Any]:
+) -> CocoSplit:
     boxes = defaultdict[int, list[Box]](list)
     for box in split.boxes:
         boxes[box.image_id].append(box)
@@ -139,7 +145,7 @@ def _write_split(
                 cut.append(replace(part, id=len(cut) + 1, image_id=tile.id))
         if progress:
             progress(name, done, len(split.images))
-    return CocoSplit(folder, tuple(records), BoxTable.of(cut), split.categories).to_coco()
+    return CocoSplit(folder, tuple(records), BoxTable.of(cut), split.categories)
 
 
 def _tile_name(image: ImageRecord, window: Window) -> str:

@@ -10,7 +10,7 @@ files, a box outside or of zero area, a malformed box, an unknown category or im
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,24 +33,16 @@ SHOWN = 5  # findings named in an error
 
 
 @dataclass(frozen=True)
-class CheckedSplit:
-    """What can be used of a split, and the issues that the check met.
+class CheckedSplit(Check):
+    """What a check found of a split of a data set.
 
     Args:
         name: name of the split: `train`.
-        split: the images and boxes that can be used.
-        problems: every issue, in the order they were met.
-        brightest: largest value of its images of more than 8 bits; 0 without any.
         source: where it was found, and in which form.
-        digests: hexadecimal digest of the bytes of each image file, by its name.
     """
 
     name: str
-    split: CocoSplit
-    problems: tuple[DataIssue, ...]
-    brightest: int
     source: SplitSource
-    digests: Mapping[str, str]
 
     @property
     def lost(self) -> list[DataIssue]:
@@ -85,7 +77,7 @@ def _check(
         found = found if masks else replace(found, split=found.split.without_masks())
     elif progress:
         progress(name, len(found.split.images), len(found.split.images))
-    return CheckedSplit(name, found.split, found.problems, found.brightest, source, found.digests)
+    return CheckedSplit(**vars(found), name=name, source=source)
 
 
 def _read(source: SplitSource, progress: Callable[[int, int], None] | None) -> Check:
