@@ -225,3 +225,20 @@ def test_bundles_of_the_first_format_still_train(
     assert code == 2
     assert "has no manifest.json" in err
     assert read_description(old).request == {}
+
+
+def test_a_bundle_of_zipped_data_without_val_is_scored_on_its_own(
+    digits: Path, tmp_path: Path, nas: Run
+):
+    """The fifth that was held out, below other names, from an archive."""
+    root = tmp_path / "data" / "cells"
+    shutil.copytree(digits / "train", root / "pictures")
+    shutil.copyfile(digits / "instances_train.json", root / "boxes.txt")
+    archive = shutil.make_archive(str(tmp_path / "cells"), "zip", root.parent)
+    places = ["--set", "data.annotations=boxes.txt", "--set", "data.images=pictures"]
+    training = ["--recipe", "tiny", "--detector", "fcos", "--image-size", "48", "--epochs", "1"]
+    command = ["train", "C1-C1-C1-C1@16", "--data", archive, *places, *training, "--no-onnx"]
+    assert nas(*command, "--out", tmp_path / "out")[0] == 0
+    code, said, _ = nas("verify", tmp_path / "out", "--data", archive)
+    assert code == 0
+    assert "mAP" in said
