@@ -78,7 +78,7 @@ class BoxTable(Sequence[Box]):
         for box in boxes:
             rows.extend((box.id, box.image_id, box.category_id, box.iscrowd))
             numbers.extend((*box.bbox, box.area))
-            masks.append(encoded(box.segmentation))
+            masks.append(_encoded(box.segmentation))
         whole = np.array(rows, dtype=np.int64).reshape(-1, 4)
         floats = np.array(numbers, dtype=np.float64).reshape(-1, 5)
         columns = (*whole.T[:3], floats[:, :4], floats[:, 4], whole[:, 3] > 0)
@@ -174,13 +174,13 @@ class BoxTable(Sequence[Box]):
         """How many boxes have a mask."""
         return sum(mask is not None for mask in self.masks)
 
-    def rows_of(self, numbers: Mapping[int, int]) -> NDArray[np.int64]:
+    def by_image(self, numbers: Mapping[int, int]) -> NDArray[np.int64]:
         """What a mapping has for the image of each box, for example its index: [N]."""
         found, inverse = np.unique(self.image_ids, return_inverse=True)
         values = np.array([numbers[image] for image in found.tolist()], dtype=np.int64)
         return values[inverse] if len(found) else np.zeros(0, dtype=np.int64)
 
 
-def encoded(segmentation: Segmentation | None) -> bytes | None:
+def _encoded(segmentation: Segmentation | None) -> bytes | None:
     """Write a mask as a table keeps it."""
     return None if segmentation is None else json.dumps(segmentation).encode()

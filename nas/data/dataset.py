@@ -108,7 +108,7 @@ class DetectionDataset(Dataset[DetectionItem]):
         self.pixels = PixelCache(split, *transform.cached_sides, cache_bytes)
         objects = split.boxes.objects
         position = {image.id: index for index, image in enumerate(split.images)}
-        of_image = objects.rows_of(position)
+        of_image = objects.by_image(position)
         # The boxes of all images, one image after the other, as x1, y1, x2, y2.
         self.objects = objects.select(np.argsort(of_image, kind="stable"))
         self.boxes = torch.from_numpy(self.objects.bboxes).float()

@@ -21,7 +21,7 @@ def vanishing_boxes(split: CocoSplit, recipe: Recipe) -> int:
     images = np.array([(image.width, image.height) for image in split.images], dtype=float)
     ratios = np.minimum(short / images.min(axis=1), long / images.max(axis=1))
     objects, index = split.boxes.objects, {im.id: row for row, im in enumerate(split.images)}
-    sides = objects.bboxes[:, 2:].min(axis=1) * ratios[objects.rows_of(index)]
+    sides = objects.bboxes[:, 2:].min(axis=1) * ratios[objects.by_image(index)]
     count = int((sides < MIN_BOX_SIDE).sum())
     if count and count == len(objects):
         raise DataError(

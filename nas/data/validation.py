@@ -18,8 +18,8 @@ from pathlib import Path
 from nas.data.annotation_files import read_categories, without_root
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit
-from nas.data.copies import copied_images
 from nas.data.deep_images import DEEPEST, white_level
+from nas.data.duplicate_images import duplicate_images
 from nas.data.findings import DataIssue, Findings
 from nas.data.ids import as_id, with_own_ids
 from nas.data.image_validation import UNUSABLE, check_images, image_entries
@@ -185,7 +185,7 @@ def check_splits(
     checked = [_check(source, name, progress, masks=masks) for name, source in found]
     first, brightest = checked[0], max(each.brightest for each in checked)
     white = white_level(brightest) if brightest else DEEPEST
-    copies = copied_images([(each.name, each.digests) for each in checked])
+    copies = duplicate_images([(each.name, each.digests) for each in checked])
     for index, each in enumerate(checked):
         file = each.source.annotations.name
         split, issues = with_categories_of(each.split, first.split, first.name, file)

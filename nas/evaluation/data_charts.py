@@ -42,7 +42,7 @@ def charts(split: CocoSplit) -> bytes:
     sides = np.sqrt(widths * heights)
     _histogram(axes[3], sides, "objects", "side, pixels (root of the area)")
     shorts = {image.id: min(image.width, image.height) for image in split.images}
-    shares = 100 * sides / objects.rows_of(shorts)
+    shares = 100 * sides / objects.by_image(shorts)
     _histogram(axes[4], shares, "objects", "side, % of the short side")
     _histogram(axes[5], np.log2(heights / widths), "objects", "height over width, powers of 2")
     written = io.BytesIO()

@@ -67,7 +67,7 @@ def fingerprint_of(split: CocoSplit) -> Fingerprint:
     boxes = split.boxes.objects
     sides, images, kinds = boxes.bboxes[:, 2:], boxes.image_ids, boxes.category_ids
     roots = np.sqrt(sides.prod(axis=1))
-    shorts = boxes.rows_of({image.id: _short(image) for image in split.images})
+    shorts = boxes.by_image({image.id: _short(image) for image in split.images})
     counts = Counter(images.tolist())
     per_image = [counts[image.id] for image in split.images]
     classes = Counter(kinds.tolist())

@@ -53,7 +53,7 @@ def level_use(split: CocoSplit, detector: DetectorSpec, image_size: int) -> tupl
     """
     short = {image.id: min(image.width, image.height) for image in split.images}
     objects = split.boxes.objects
-    sides = objects.bboxes[:, 2:] / objects.rows_of(short)[:, None] * image_size
+    sides = objects.bboxes[:, 2:] / objects.by_image(short)[:, None] * image_size
     level, spans = levels_of(sides, detector), np.sqrt(sides.prod(axis=1))
     return tuple(
         _use(finest_stride(detector) << index, spans[level == index]) for index in range(LEVELS)

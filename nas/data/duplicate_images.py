@@ -10,7 +10,7 @@ BETWEEN = "image that another split has too"
 WITHIN = "image that its split has twice"
 
 
-def copied_images(splits: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, list[DataIssue]]:
+def duplicate_images(splits: Sequence[tuple[str, Mapping[str, str]]]) -> dict[str, list[DataIssue]]:
     """Find image files of equal bytes. A score on images that were trained on tells nothing.
 
     Args:
