@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nas.config.spec import SearchSpec
-from nas.data.samplers import largest_batch_shape
+from nas.data.batch_shapes import largest_batch_shape
 from nas.data.splits import Splits
 from nas.planning.adaptation import adapt_to_data
 from nas.reports import DatasetSummary

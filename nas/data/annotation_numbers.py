@@ -14,12 +14,11 @@ class AnnotationNumbers:
     Ids begin at 1: COCO's evaluation takes a match with annotation 0 for none.
 
     Args:
-        entries: the list `annotations` of a file.
+        highest: usable id that any annotation of the file has; 0 without one.
     """
 
-    def __init__(self, entries: list[dict[str, Any]]) -> None:
-        usable = (number for entry in entries if (number := as_id(entry.get("id"))) <= MOST_ID)
-        self._next = max((0, *usable)) + 1
+    def __init__(self, highest: int) -> None:
+        self._next = highest + 1
         self._seen: dict[int, dict[str, Any]] = {}
 
     def of(self, entry: dict[str, Any], file: str, findings: Findings) -> int | None:

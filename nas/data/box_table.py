@@ -151,6 +151,14 @@ class BoxTable(Sequence[Box]):
         masks = [self.masks[index] for index in indices] if self.masks else []
         return BoxTable.of_columns([column[indices] for column in self.columns()], masks)
 
+    def joined(self, other: BoxTable) -> BoxTable:
+        """The boxes of this table, and behind them those of another."""
+        if not len(other):
+            return self
+        columns = zip(self.columns(), other.columns(), strict=True)
+        masks = [each for table in (self, other) for each in table.masks or [None] * len(table)]
+        return BoxTable.of_columns([np.concatenate(parts) for parts in columns], masks)
+
     @property
     def objects(self) -> BoxTable:
         """The boxes that are no crowds: those that are trained on."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,34 +109,3 @@ class CocoSplit:
         return replace(
             self, images=images, boxes=self.boxes.of_images(image.id for image in images)
         )
-
-
-def fingerprint(splits: Iterable[CocoSplit]) -> str:
-    """Hash splits: sixteen hexadecimal digits over every box, segmentation and category, and the
-    name and size in bytes of every image file, which is all that release 0.1.0 had (see
-    `nas.reports.dataset.same_data`); and sixteen over the bytes of the image files.
-    """
-    splits = list(splits)
-    content = hashlib.sha256("".join(split.content for split in splits).encode())
-    digest = hashlib.sha256()
-    for split in splits:
-        for text in _json_parts(split):
-            digest.update(text.encode())
-        digest.update(
-            str(
-                [(split.folder / image.file_name).stat().st_size for image in split.images]
-            ).encode()
-        )
-    return digest.hexdigest()[:16] + content.hexdigest()[:16]
-
-
-def _json_parts(split: CocoSplit) -> Iterator[str]:
-    """`json.dumps(split.to_coco(), sort_keys=True)` piece by piece: whole, it would take gigabytes
-    for a million boxes.
-    """
-    yield '{"annotations": ['
-    for number, box in enumerate(split.boxes):
-        yield (", " if number else "") + json.dumps(box.to_coco(), sort_keys=True)
-    others = split.to_coco(boxes=False)
-    del others["annotations"]
-    yield "], " + json.dumps(others, sort_keys=True)[1:]

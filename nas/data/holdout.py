@@ -16,6 +16,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from nas.data.annotation_list import only
 from nas.data.file_names import stated_name
 from nas.data.ids import common_name
 from nas.errors import DataError
@@ -26,7 +27,7 @@ LEAST_VIDEOS = 5  # of fewer, a fifth cannot be held out whole
 _COPY = re.compile(r"(_(jpe?g|png))?\.rf\.\w+$")  # behind the name of an image that Roboflow copied
 _FRAME = re.compile(r"[\W_]*(frame|f)?[\W_]*\d+$", re.IGNORECASE)
 
-Entries = list[dict[str, Any]]
+Entries = Sequence[Any]  # dictionaries, annotations perhaps as `AnnotationEntry`
 Group = list[int]
 
 
@@ -56,9 +57,9 @@ def part_of(content: Mapping[str, Entries], *, held_out: bool) -> dict[str, Entr
     return {
         **content,
         "images": [e for e, name in zip(images, ids, strict=True) if (name in out) is held_out],
-        "annotations": [
-            e for e in annotations if (common_name(e.get("image_id")) in out) is held_out
-        ],
+        "annotations": only(
+            annotations, ((common_name(e.get("image_id")) in out) is held_out for e in annotations)
+        ),
     }
 
 

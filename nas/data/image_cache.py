@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from nas.data.batch_shapes import resized_size
 from nas.data.coco import CocoSplit
 from nas.data.image_io import BrokenImage, broken_image_as_data_error, read_rgb
-from nas.data.transforms import resized_size
 from nas.utils.paths import cache_folder
 
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ def check_images(
 
 
 def image_entries(
-    entries: list[dict[str, Any]], folder: Path, source: str, findings: Findings
+    entries: Sequence[dict[str, Any]], folder: Path, source: str, findings: Findings
 ) -> list[dict[str, Any]]:
     """List the entries of different images, each with the name that its file has on this disk.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -55,21 +56,29 @@ def known_check(source: SplitSource, *, masks: bool = True) -> Check | None:
             split, more = read_split(file, masks=masks)
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
+    if masks and not more["masks"]:
+        return None
     if more["state"] != _state(source, (image.file_name for image in split.images)):
         return None
     problems = tuple(DataIssue(**issue) for issue in more["problems"])
     return Check(split, problems, more["brightest"], more["digests"])
 
 
-def keep_check(source: SplitSource, found: Check) -> None:
+def keep_check(source: SplitSource, found: Check, *, masks: bool = True) -> None:
     """Keep what a check found for `known_check`, if every image could be read, and the file system
     takes it.
+
+    Args:
+        source: of the split.
+        found: what was found.
+        masks: it has the masks of the boxes.
     """
     state = _state(source, found.digests)
     if state is None or any(issue.kind in UNUSABLE for issue in found.problems):
         return  # an image that is missing or broken may be sound the next time
     more = {
         "state": state,
+        "masks": masks,
         "problems": [asdict(issue) for issue in found.problems],
         "brightest": found.brightest,
         "digests": found.digests,
@@ -92,7 +101,8 @@ def _state(source: SplitSource, names: Iterable[str]) -> str | None:
     """
     if source.form != "COCO":
         return None
-    states = [state_of(source.annotations), *(state_of(source.images / name) for name in names)]
+    files = (os.path.join(source.images, name) for name in names)
+    states = [state_of(source.annotations), *map(state_of, files)]
     if None in states:
         return None
     written = json.dumps([code_fingerprint(("nas.data",)), largest_pixels(), states])

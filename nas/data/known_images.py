@@ -6,7 +6,6 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ def inspect_folder(
     """Inspect the images of a folder; those that were inspected before are not decoded again.
 
     A file counts as unchanged while its size, inode and both times are what they were. A program
-    can set back the time of a file's content, but not the time at which it did so.
+    can set back the time of a file's content, but not the time at which it did so. A file that
+    stands under several names (hard links) is decoded once.
 
     Args:
         folder: of the images.
@@ -34,23 +34,40 @@ def inspect_folder(
     """
     cache, key = DiskCache("images", ("nas.data",)), [str(folder.resolve()), largest_pixels()]
     known = cache.get(key) or {}
-    states = [state_of(folder / name, expected) for name, expected in files]
+    states = [state_of(os.path.join(folder, name), expected) for name, expected in files]
     new = [
         state is None or known.get(name, [None])[0] != state
         for (name, _), state in zip(files, states, strict=True)
     ]
-    fresh = inspect_images([(folder / name, size) for name, size in itertools.compress(files, new)])
+    changed = [*itertools.compress(zip(files, states, strict=True), new)]
+    fresh = _inspected_once(folder, changed)
     kept = dict(known)
     for (name, _), state, is_new in zip(files, states, new, strict=True):
-        facts = next(fresh) if is_new else ImageFacts(**known[name][1])
+        facts = next(fresh) if is_new else ImageFacts(*known[name][1])
         if is_new and state and isinstance(facts, ImageFacts):
-            kept[name] = [state, asdict(facts)]
+            kept[name] = [state, [*vars(facts).values()]]
         yield facts
     if kept != known:
         cache.put(key, kept)
 
 
-def state_of(path: Path, expected: Size | None = None) -> list[Any] | None:
+def _inspected_once(
+    folder: Path, files: Sequence[tuple[tuple[str, Size | None], list[Any] | None]]
+) -> Iterator[ImageFacts | BrokenImage]:
+    """Inspect files in order, those that are the same but for their names once."""
+    keys = [f"{Path(name).suffix} {state}" if state else name for (name, _), state in files]
+    unique: dict[str, tuple[Path, Size | None]] = {}
+    for key, ((name, size), _) in zip(keys, files, strict=True):
+        unique.setdefault(key, (folder / name, size))
+    decoded = zip(unique, inspect_images([*unique.values()]), strict=True)
+    found: dict[str, ImageFacts | BrokenImage] = {}
+    for key in keys:
+        while key not in found:
+            found.update([next(decoded)])
+        yield found[key]
+
+
+def state_of(path: str | Path, expected: Size | None = None) -> list[Any] | None:
     """Give everything that changes with a file, or with what is expected of it.
 
     Returns:

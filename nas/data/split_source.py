@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ TRAIN, VAL, TEST = "train", "val", "test"
 STANDARD = {TRAIN, VAL, TEST}
 SPLIT = "SPLIT"  # in a place: the name of the split
 
-Content = dict[str, list[Any]]  # of dictionaries, annotations perhaps of `AnnotationEntry`
+Content = Mapping[str, Sequence[Any]]  # dictionaries, annotations perhaps as `AnnotationEntry`
 
 
 class Places(NamedTuple):

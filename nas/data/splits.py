@@ -9,8 +9,9 @@ import numpy as np
 
 from nas.config.recipe import Recipe
 from nas.config.sections import DataSpec
-from nas.data.coco import CocoSplit, fingerprint
-from nas.data.samplers import largest_batch_shape
+from nas.data.batch_shapes import largest_batch_shape
+from nas.data.coco import CocoSplit
+from nas.data.fingerprint import fingerprint
 from nas.data.split_source import Places
 from nas.data.validation import CheckedSplit, usable_splits
 from nas.reports import DatasetSummary

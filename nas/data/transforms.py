@@ -10,19 +10,10 @@ from torch import Tensor
 
 from nas.config.choices import AugmentationPolicy
 from nas.config.recipe import Recipe
+from nas.data.batch_shapes import resized_size
 from nas.data.iou_crop import Crop, draw_crop
 from nas.data.placement import Pair, Placement, cropped, fitted, jittered
 from nas.data.sampled_transform import UNCHANGED, Colors, SampledTransform, turned_boxes
-
-
-def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Compute height and width in pixels of an image after it was resized.
-
-    The short side becomes `short_side`, unless the long side would be longer than `long_side`: that
-    is then what it becomes. The aspect ratio stays, but for rounding to whole pixels, a half up.
-    """
-    ratio = min(short_side / min(height, width), long_side / max(height, width))
-    return max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5))
 
 
 class PolicyRanges(NamedTuple):

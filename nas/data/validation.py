@@ -16,14 +16,16 @@ from functools import partial
 from pathlib import Path
 
 from nas.data.annotation_files import read_categories, without_root
+from nas.data.annotation_list import only
 from nas.data.box_validation import read_boxes
 from nas.data.coco import CocoSplit
 from nas.data.deep_images import DEEPEST, white_level
 from nas.data.duplicate_images import duplicate_images
 from nas.data.findings import DataIssue, Findings
-from nas.data.ids import as_id, with_own_ids
+from nas.data.ids import as_id
 from nas.data.image_validation import UNUSABLE, check_images, image_entries
 from nas.data.known_checks import Check, keep_check, known_check
+from nas.data.renumbering import with_own_ids
 from nas.data.split_categories import with_categories_of
 from nas.data.split_source import GUESSED, Places, SplitSource, find_split, find_splits
 from nas.errors import DataError
@@ -72,15 +74,14 @@ def _check(
 ) -> CheckedSplit:
     found = known_check(source, masks=masks)
     if not found:
-        found = _read(source, partial(progress, name) if progress else None)
-        keep_check(source, found)
-        found = found if masks else replace(found, split=found.split.without_masks())
+        found = _read(source, partial(progress, name) if progress else None, masks)
+        keep_check(source, found, masks=masks)
     elif progress:
         progress(name, len(found.split.images), len(found.split.images))
     return CheckedSplit(**vars(found), name=name, source=source)
 
 
-def _read(source: SplitSource, progress: Callable[[int, int], None] | None) -> Check:
+def _read(source: SplitSource, progress: Callable[[int, int], None] | None, masks: bool) -> Check:
     file, findings = source.annotations.name, Findings()
     content = with_own_ids(source.read(), file, findings)
     listed = without_root(content, file, findings)
@@ -88,9 +89,12 @@ def _read(source: SplitSource, progress: Callable[[int, int], None] | None) -> C
     entries = image_entries(content["images"], source.images, file, findings)
     images = check_images(entries, source.images, findings, progress)
     unusable = {as_id(entry.get("id")) for entry in content["images"]} - set(images.records)
-    annotations = [e for e in content["annotations"] if as_id(e.get("image_id")) not in unusable]
+    annotations = content["annotations"]
+    if unusable:
+        usable = (as_id(entry.get("image_id")) not in unusable for entry in annotations)
+        annotations = only(annotations, usable)
     known = [category for category, _ in categories]
-    boxes = read_boxes(annotations, images.records, known, file, findings)
+    boxes = read_boxes(annotations, images.records, known, file, findings, masks=masks)
     if not len(boxes):
         findings.lost("no boxes", file, detail="nothing to learn from or to score")
     white = white_level(images.brightest) if images.brightest else DEEPEST

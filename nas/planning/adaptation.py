@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from nas.config.parsing import deep_merge, set_key
 from nas.config.spec import SearchSpec
+from nas.data.batch_shapes import largest_batch_shape
 from nas.data.coco import CocoSplit
-from nas.data.samplers import largest_batch_shape
 from nas.data.splits import Splits, read_data
 from nas.data.training_size import crowded_images, vanishing_boxes
 from nas.planning.fingerprint import fingerprint_of

@@ -77,6 +77,6 @@ def same_data(stored: str, now: str) -> bool:
 
     Args:
         stored: with a study or a bundle.
-        now: as `nas.data.coco.fingerprint` gives it.
+        now: as `nas.data.fingerprint.fingerprint` gives it.
     """
     return now[: len(stored)] == stored if len(stored) == OLDER_DIGITS else now == stored

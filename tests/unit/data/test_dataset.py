@@ -16,12 +16,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from nas.config.recipe import Recipe
+from nas.data.batch_shapes import largest_batch_shape, resized_size
 from nas.data.box_table import Box
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.dataloader import make_loader
 from nas.data.dataset import Batch, DetectionDataset
-from nas.data.samplers import AspectRatioBatchSampler, EvalBatchSampler, largest_batch_shape
-from nas.data.transforms import TransformSampler, eval_transforms, resized_size, train_transforms
+from nas.data.samplers import AspectRatioBatchSampler, EvalBatchSampler
+from nas.data.transforms import TransformSampler, eval_transforms, train_transforms
 from nas.data.validation import check_split
 
 

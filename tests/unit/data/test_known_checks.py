@@ -14,7 +14,7 @@ from helpers.coco_files import GOOD, write
 from PIL import Image
 
 from nas.data import known_images, validation
-from nas.data.coco import fingerprint
+from nas.data.fingerprint import fingerprint
 from nas.data.validation import CheckedSplit, check_split, check_splits
 from nas.utils.paths import cache_folder
 
@@ -25,9 +25,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = validation._read
 
-    def spy(source, progress):
+    def spy(source, progress, masks):
         names.append(source.annotations.name)
-        return read(source, progress)
+        return read(source, progress, masks)
 
     monkeypatch.setattr(validation, "_read", spy)
     monkeypatch.setattr(known_images, "SETTLED_NS", 0)
@@ -103,10 +103,15 @@ def test_a_damaged_file_of_the_cache_is_as_good_as_none(root: Path, reads: list[
     assert len(reads) == 2
 
 
-def test_masks_are_left_out_and_are_still_there(root: Path, reads: list[str]):
-    for _ in range(2):
-        (bare,) = check_splits(root, ("train",), masks=False)
-        assert not bare.split.has_masks
-        assert len(bare.split.boxes) == 3
-    assert check_split(root, "train").split.boxes.segmentation(0) == [[5, 6, 25, 6.5, 15, 16]]
+def test_masks_are_read_when_they_are_asked_for_first(root: Path, reads: list[str]):
+    def bare() -> None:
+        for _ in range(2):
+            (checked,) = check_splits(root, ("train",), masks=False)
+            assert not checked.split.has_masks
+            assert len(checked.split.boxes) == 3
+
+    bare()
     assert len(reads) == 1
+    assert check_split(root, "train").split.boxes.segmentation(0) == [[5, 6, 25, 6.5, 15, 16]]
+    bare()
+    assert len(reads) == 2

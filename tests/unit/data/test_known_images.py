@@ -70,6 +70,18 @@ def test_a_file_of_equal_size_and_time_is_decoded(tmp_path: Path, decoded: list[
     assert again[1:] == first[1:]
 
 
+def test_a_file_under_several_names_is_decoded_once(tmp_path: Path, decoded: list[str]):
+    written(tmp_path)
+    for name in ("c.png", "a.jpg"):
+        os.link(tmp_path / "a.png", tmp_path / name)
+    time.sleep(0.05)
+    names = ("c.png", "b.png", "a.jpg", "a.png")
+    found = list(inspect_folder(tmp_path, [(name, (20, 10)) for name in names]))
+    assert decoded == ["c.png", "b.png", "a.jpg"]  # named by another format: found in its name
+    assert found == list(inspect_images([(tmp_path / name, (20, 10)) for name in names]))
+    assert [each.misnamed for each in found] == [None, None, "PNG", None]
+
+
 def test_what_is_expected_of_a_file_counts(tmp_path: Path, decoded: list[str]):
     facts(written(tmp_path))
     decoded.clear()

@@ -20,8 +20,9 @@ from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as F
 
 from nas.data.box_table import Box
-from nas.data.coco import CocoSplit, ImageRecord, fingerprint
+from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.dataset import Batch, DetectionDataset
+from nas.data.fingerprint import fingerprint
 from nas.data.masks import encode_masks, rasterize
 from nas.data.segmentation import check_segmentation
 from nas.data.split_index import read_index, write_index

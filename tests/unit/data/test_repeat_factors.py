@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from nas.config.recipe import Recipe
+from nas.data.batch_shapes import aspect_groups
 from nas.data.box_table import Box
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.repeat_factors import draw_counts, repeat_factors
-from nas.data.samplers import AspectRatioBatchSampler, aspect_groups, training_order
+from nas.data.samplers import AspectRatioBatchSampler, training_order
 
 
 def split(classes: list[list[int]], portrait: int = 0) -> CocoSplit:

@@ -16,7 +16,8 @@ import pytest
 from helpers.coco_files import GOOD, append, change, write, written
 from PIL import Image
 
-from nas.data.coco import CocoSplit, fingerprint
+from nas.data.coco import CocoSplit
+from nas.data.fingerprint import fingerprint
 from nas.data.image_cache import PixelCache
 from nas.data.split_index import read_index, write_index
 from nas.data.validation import check_split, usable_splits
