@@ -63,7 +63,7 @@ SCENE = [
 SLOWEST = ("cascade_mask_rcnn", "sparse_rcnn")  # half a minute each
 SCHEDULES = {
     "faster_rcnn": (120, 2e-3),
-    "cascade_mask_rcnn": (100, 5e-3),
+    "cascade_mask_rcnn": (200, 5e-3),  # after 100 some processors have 0.88
     "sparse_rcnn": (400, 2e-3),
     "reppoints_v2": (120, 5e-3),
 }

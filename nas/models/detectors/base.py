@@ -153,13 +153,14 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def worst_case_losses(
-        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+        self, levels: list[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
         """Compute the training losses with every size that data decides (positives, sampled
         regions) at its configured limit: the most memory that a step can take.
 
         Args:
-            levels: maps of the pyramid, on meta tensors.
+            levels: maps of the pyramid, on meta tensors; the list may be emptied once they are not
+                needed any more.
             images: the batch [B, 3, H, W].
             boxes_per_image: targets of one image.
 

@@ -135,14 +135,14 @@ class CascadeMaskRcnn(TwoStageDetector):
         return found
 
     def worst_case_losses(
-        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+        self, levels: list[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
         """Compute the losses on as many proposals as each stage samples, as many of them of objects
         as may be, all pooled from the finest level; the region proposal network is bounded as in
         `FasterRcnn`. See `Detector.worst_case_losses`.
         """
         return [
-            *bounded_proposal_losses(self.rpn, levels),
+            *bounded_proposal_losses(self.rpn, levels, boxes_per_image),
             *self.roi_heads.worst_case_losses(levels[0], images),
         ]
 

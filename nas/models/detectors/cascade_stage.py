@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import clip_boxes_to_image
 
 from nas.config.detections import DetectionLimits
 from nas.models.detectors.dense_head import giou_loss
 from nas.models.detectors.faster_rcnn import POSITIVE_SHARE, ROI_SIZE, BoxPredictor, PyramidRoIAlign
+from nas.models.detectors.matching import PartwiseRegions
 from nas.models.detectors.region_losses import region_weights
 
 CONVOLUTIONS = 4  # of a box head and of a mask head
@@ -51,7 +51,7 @@ class Sampled:
         return [part[:count] for part, count in zip(parts, self.positives, strict=True)]
 
 
-class CascadeStage(RoIHeads):
+class CascadeStage(PartwiseRegions):
     """torchvision's box and mask heads with the layers of Swin's published configuration: four 3x3
     convolutions with batch norm and one fully connected layer, a box for each class; four 3x3
     convolutions and a 2x2 transposed one, a mask for each class.

@@ -156,7 +156,7 @@ class DenseDetector(Detector, FCOS):
         return found
 
     def worst_case_losses(
-        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+        self, levels: list[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
         """Compute the losses with every location a positive; see `Detector.worst_case_losses`."""
         batch = ImageList(images, [tuple(images.shape[-2:])] * len(images))

@@ -137,13 +137,13 @@ class FasterRcnn(TwoStageDetector):
         return found | calibrate_box_predictor(predictor, torch.cat(labels), torch.cat(offsets))
 
     def worst_case_losses(
-        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+        self, levels: list[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
         """Compute the losses on as many proposals as are sampled for each image, all pooled from
         the finest level; see `Detector.worst_case_losses`. The region proposal network's own
         selection is left out: its tensors are gone before the peak.
         """
-        rpn = bounded_proposal_losses(self.rpn, levels)
+        rpn = bounded_proposal_losses(self.rpn, levels, boxes_per_image)
         rois = images.new_zeros(len(images) * self.roi_heads.fg_bg_sampler.batch_size_per_image, 5)
         if isinstance(self.roi_heads.box_roi_pool, PyramidRoIPool):
             pooled = roi_pool(levels[0], rois, (ROI_SIZE, ROI_SIZE), 1 / STRIDES[0])
@@ -183,18 +183,23 @@ def region_proposals(channels: int, object_scale: float = 1.0) -> ProposalNetwor
     )
 
 
-def bounded_proposal_losses(rpn: RegionProposalNetwork, levels: Sequence[Tensor]) -> list[Tensor]:
+def bounded_proposal_losses(
+    rpn: RegionProposalNetwork, levels: Sequence[Tensor], boxes_per_image: int
+) -> list[Tensor]:
     """Stand-ins for the two losses of a region proposal network that keep the tensors that those
-    keep.
+    keep, after its anchors have been matched with the boxes of an image.
 
     Args:
         rpn: the network.
         levels: maps of the pyramid.
+        boxes_per_image: of the image with the most.
     """
-    return [
-        torch.cat([level.flatten() for level in maps]).square().mean()
-        for maps in rpn.head(list(levels))
-    ]
+    flat = [torch.cat([level.flatten() for level in maps]) for maps in rpn.head(list(levels))]
+    proposals = flat[1].new_empty(len(flat[0]), 4)  # decoded, and held to the end
+    anchors = flat[1].new_empty(len(proposals) // len(levels[0]), 4)
+    if boxes_per_image:
+        rpn.proposal_matcher((flat[1].new_empty(boxes_per_image, 4), anchors))
+    return [each.square().mean() for each in flat]
 
 
 class ProposalHead(RPNHead):

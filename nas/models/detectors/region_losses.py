@@ -13,16 +13,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
+from nas.models.detectors.matching import PartwiseMatcher, PartwiseRegions, both
 from nas.models.detectors.normalization import Losses
 
 BETA = 1 / 9  # where the smooth L1 loss becomes linear
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """torchvision's region proposal network, whose losses are sums over images."""
+    """torchvision's region proposal network, whose losses are sums over images, and which matches
+    a part of the anchors at a time.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        whole: Any = self.proposal_matcher  # type: ignore[has-type]
+        self.box_similarity = both
+        self.proposal_matcher = PartwiseMatcher.like(whole)
 
     def compute_loss(
         self,
@@ -67,7 +75,7 @@ class ProposalNetwork(RegionProposalNetwork):
         return (classes * weights).sum(), (boxes * shares).sum()
 
 
-class BoxHeads(RoIHeads):
+class BoxHeads(PartwiseRegions):
     """torchvision's box head, whose losses are sums over images."""
 
     def forward(

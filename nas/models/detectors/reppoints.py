@@ -118,7 +118,7 @@ class RepPointsV2(Detector):
             return self.loss_sums(images, targets)[1]
 
     def worst_case_losses(
-        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+        self, levels: list[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
         """Compute the losses; see `Detector.worst_case_losses`. Nothing is bounded: every tensor
         has the size of the pyramid, or that times the boxes of an image.

@@ -130,13 +130,14 @@ class SparseRcnn(Detector):
         return dict.fromkeys(("classification", "bbox_l1", "bbox_giou"), count)
 
     def worst_case_losses(
-        self, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+        self, levels: list[Tensor], images: Tensor, boxes_per_image: int
     ) -> list[Tensor]:
         """Compute the losses with every box matched and room on each level to pool all regions; see
         `Detector.worst_case_losses`. The matching itself runs on the host.
         """
         sizes = _sizes([(images.shape[2], images.shape[3])] * len(images), images)
         logits, boxes = self.head(levels, sizes)
+        levels.clear()
         return list(
             set_losses(
                 logits, boxes, empty_targets(images, boxes_per_image), sizes, in_order

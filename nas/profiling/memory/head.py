@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -47,16 +47,20 @@ class _Head(nn.Module):
         # The transform has the statistics that images are normalised by.
         self.heads = nn.ModuleList([*whole.heads(), whole.transform])
         images = torch.empty(batch_shape, device="meta")
-        self.loss: Callable[[Sequence[Tensor]], Tensor] = lambda levels: bounded_loss(
+        self.loss: Callable[[list[Tensor]], Tensor] = lambda levels: bounded_loss(
             whole, levels, images, boxes_per_image
         )
 
     def forward(self, *levels: Tensor) -> Tensor:
+        return self.consume([*levels])
+
+    def consume(self, levels: list[Tensor]) -> Tensor:
+        """Take the levels of a list, which is emptied where they are not needed to the end."""
         return self.loss(levels)
 
 
 def bounded_loss(
-    detector: Detector, levels: Sequence[Tensor], images: Tensor, boxes_per_image: int
+    detector: Detector, levels: list[Tensor], images: Tensor, boxes_per_image: int
 ) -> Tensor:
     """Compute the training loss with every size that data decides at its limit: the value means
     nothing, the tensors behind it count.
@@ -65,7 +69,7 @@ def bounded_loss(
 
     Args:
         detector: on the meta device, in training mode.
-        levels: maps of its pyramid.
+        levels: maps of its pyramid; the list may be emptied.
         images: the batch [B, 3, H, W].
         boxes_per_image: targets of one image.
     """

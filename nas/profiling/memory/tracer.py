@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.profiling.memory.kernels import CpuKernels, CudaKernels
-from nas.profiling.memory.recorder import ACCUMULATED, Event, Recorder
+from nas.profiling.memory.recorder import ACCUMULATED, RELEASED, Event, Recorder
 from nas.profiling.memory.torch_internals import every_mask_full
 
 
@@ -89,6 +89,11 @@ class SegmentTrace:
     parameters: tuple[int, ...]
     fixed: tuple[int, ...]
 
+    @property
+    def consumed(self) -> set[int]:
+        """Slots of the inputs that the forward pass lets go of itself."""
+        return {slot for slot, size in self.forward if size == RELEASED and slot < self.inputs}
+
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SegmentTrace:
         """Inverse of `dataclasses.asdict`, also after a way through JSON."""
@@ -113,7 +118,7 @@ def trace(
 
     Args:
         build: makes the piece, a module from its inputs to one tensor, to several, or to a scalar
-            loss.
+            loss. One with a method `consume` is given a list of its inputs, and may let go of them.
         inputs: what it is given.
         checkpointing: `none`, `light` or `full`.
         cuda: allocate as CUDA's kernels do; else as those of the CPU.
@@ -131,7 +136,8 @@ def trace(
     with every_mask_full(), run.recorder:
         with kernels():
             given = run.sources(inputs)
-            result = module(*given)
+            consume: Any = getattr(module, "consume", None)
+            result = consume(given) if consume else module(*given)
             results = [result] if isinstance(result, Tensor) else list(result)
             run.end_forward()
         end = run.sink(results)

@@ -88,7 +88,8 @@ def simulate_step(
     levels = step.run(neck_segment(layout.widths, detector), maps)
     step.simulator.drop(maps)
     step.run(head_segment(detector, num_classes, shape, training.boxes_per_image), levels)
-    step.simulator.drop(levels)
+    consumed = step.traces[-1].consumed
+    step.simulator.drop([level for slot, level in enumerate(levels) if slot not in consumed])
     if training.frozen_stages:
         step.simulator.drop([images])
     step.simulator.backward()
