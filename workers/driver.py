@@ -19,7 +19,7 @@ from nas.search.search import Search
 from nas.study.storage import check_storage
 from workers.local import run_local
 from workers.ray_tune.session import ray_session
-from workers.resources import TrialResources
+from workers.resources import TrialResources, this_process
 from workers.trial_config import TrialConfigBuilder
 
 
@@ -80,7 +80,9 @@ def run_checked(
         note_forecast(search.study, spec, facts, local)
         with search.lease(), log.during(search):
             CallbackList(callbacks).on_start(search)
-            _train(search, TrialConfigBuilder.prepare(search, splits), resources)
+            if resources.warning:
+                search.warn(resources.warning)
+            _train(search, TrialConfigBuilder.prepare(search, splits), resources, local=local)
             if search.halted_reason:
                 raise StudyError(
                     f"{search.halted_reason}. Nothing is lost: once that is mended, the same "
@@ -90,21 +92,21 @@ def run_checked(
 
 
 @contextmanager
-def _workers(
-    spec: SearchSpec, budget_bytes: int, *, local: bool
-) -> Iterator[TrialResources | None]:
-    """Ray and what each of its trials gets; None where this process trains. Started before there is
-    a study: what Ray or its machines refuse leaves nothing behind.
+def _workers(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Iterator[TrialResources]:
+    """Ray, unless this process trains, and what each trial gets. Started before there is a study:
+    what Ray or its machines refuse leaves nothing behind.
     """
     if local:
-        yield None
+        yield this_process(budget_bytes)
         return
     with ray_session(spec, budget_bytes) as resources:
         yield resources
 
 
-def _train(search: Search, configs: TrialConfigBuilder, resources: TrialResources | None) -> None:
-    if resources is None:
+def _train(
+    search: Search, configs: TrialConfigBuilder, resources: TrialResources, *, local: bool
+) -> None:
+    if local:
         run_local(search, configs)
         return
     from workers.ray_tune.tuner import run_with_ray

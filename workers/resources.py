@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +12,9 @@ import torch
 from nas.config.sections import RunSpec
 from nas.config.spec import SearchSpec
 from nas.errors import SpecError
-from nas.profiling.memory.gpu_share import card_share_bytes
 from nas.search.forecast.forecast import Slots
-from nas.utils.formatting import MIB, gib
+from nas.utils.gpu_presence import smallest_card_bytes
+from nas.utils.gpu_share import card_share_bytes, check_share
 
 EIGHTHS = 8  # shares of a GPU are multiples of 1/8, so that workers can be used again
 CPU_CONCURRENT = 4  # more at once leave the sampler little to learn from
@@ -29,11 +28,13 @@ class TrialResources:
         concurrent: how many train at once.
         cpus: cores of each.
         gpus: GPUs of each, a multiple of 1/8 below 1.
+        warning: why candidates may run out of memory; empty where they should not.
     """
 
     concurrent: int
     cpus: int
     gpus: float
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,14 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialRes
     the budget, the allocator's margin and the CUDA context take, so that a large card runs several
     at once; a whole one where its memory is unknown.
 
+    Args:
+        run: what was asked for.
+        nodes: the machines.
+        budget_bytes: peak of allocated GPU memory of a candidate.
+
     Raises:
-        SpecError: more asked for than there is, which Ray would wait for without a word.
+        SpecError: more asked for than there is, which Ray would wait for without a word; a budget
+            that the smallest card, or the share of it that a candidate has, does not hold.
     """
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     largest = max(node.gpus for node in nodes)
@@ -79,6 +86,7 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialRes
             f"run.gpus_per_trial must be at most the {largest:g} GPUs of a machine; got "
             f"{per_trial:g}"
         )
+    warning = _check_card(nodes, per_trial, budget_bytes)
     possible = sum(node.at_once(1, per_trial) for node in nodes)
     automatic = max(1, possible if per_trial else min(possible, CPU_CONCURRENT))
     concurrent = run.concurrent if run.concurrent != "auto" else automatic
@@ -94,7 +102,7 @@ def plan(run: RunSpec, nodes: Sequence[Node], budget_bytes: int = 0) -> TrialRes
     )
     for share in shares:
         if sum(node.at_once(share, per_trial) for node in nodes) >= concurrent:
-            return TrialResources(concurrent, share, per_trial)
+            return TrialResources(concurrent, share, per_trial, warning)
     where = f"the {cpus} cores there are" + (
         f", each within one of {len(nodes)} machines" if len(nodes) > 1 else ""
     )
@@ -118,8 +126,8 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     """
     cores, gpus = os.cpu_count() or 1, float(torch.cuda.device_count())
     if local:
-        threads = torch.get_num_threads()
-        return Slots(1, threads, threads, min(gpus, 1.0), 1, local=True)
+        own = this_process(budget_bytes)
+        return Slots(1, own.cpus, own.cpus, own.gpus, 1, local=True, warning=own.warning)
     if runs_elsewhere(spec):
         concurrent = 1 if spec.run.concurrent == "auto" else spec.run.concurrent
         return Slots(concurrent, cores, cores, min(gpus, 1.0), 1, local=False)
@@ -130,7 +138,28 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     threads = int(requested_threads) if requested_threads.isdigit() else share.cpus
     per_gpu = max(1, int(1 / share.gpus)) if share.gpus else share.concurrent
     side_by_side = min(share.concurrent, per_gpu)
-    return Slots(share.concurrent, share.cpus, threads, share.gpus, side_by_side, local=False)
+    return Slots(
+        share.concurrent,
+        share.cpus,
+        threads,
+        share.gpus,
+        side_by_side,
+        local=False,
+        warning=share.warning,
+    )
+
+
+def this_process(budget_bytes: int) -> TrialResources:
+    """What a candidate has that this process trains: PyTorch's threads, and a GPU where there is
+    one.
+
+    Raises:
+        SpecError: a budget that the GPU does not hold.
+    """
+    gpus = min(1.0, float(torch.cuda.device_count()))
+    node = Node(1, gpus, smallest_card_bytes() if gpus else None)
+    warning = _check_card([node], gpus, budget_bytes)
+    return TrialResources(1, torch.get_num_threads(), gpus, warning)
 
 
 def runs_elsewhere(spec: SearchSpec) -> bool:
@@ -138,31 +167,26 @@ def runs_elsewhere(spec: SearchSpec) -> bool:
     return bool(spec.run.cluster or os.environ.get("RAY_ADDRESS"))
 
 
-def smallest_card_bytes() -> int | None:
-    """Find the memory of this machine's smallest GPU, None where that is not known. The driver's
-    own tool is asked: PyTorch would open a CUDA context to answer.
-    """
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=30, check=True
-        ).stdout
-        return min(int(line) for line in answer.split()) * MIB
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-
-
 def _booked(nodes: Sequence[Node], budget_bytes: int) -> float:
+    """The share of a GPU that a budget takes, in eighths; whole ones where a card is unknown."""
+    card_bytes = _smallest_card(nodes)
+    if not card_bytes:
+        return float(any(node.gpus >= 1 for node in nodes))
+    eighths = math.ceil(EIGHTHS * card_share_bytes(budget_bytes) / card_bytes)
+    return min(eighths, EIGHTHS) / EIGHTHS
+
+
+def _smallest_card(nodes: Sequence[Node]) -> int | None:
+    """Memory of the smallest GPU of all machines; None where one is unknown, or there is none."""
     cards = [node.card_bytes for node in nodes if node.gpus >= 1]
     known = [card for card in cards if card]
-    if len(known) < len(cards) or not cards:
-        return float(bool(cards))
-    needed, card_bytes = card_share_bytes(budget_bytes), min(known)
-    if needed > card_bytes:
-        raise SpecError(
-            f"the budget of {gib(budget_bytes)} GiB takes up to {gib(needed)} GiB of a GPU, with "
-            "what the allocator and CUDA "
-            f"add; the GPU has {gib(card_bytes)} GiB: lower budget.memory, or set "
-            "run.gpus_per_trial"
-        )
-    return math.ceil(EIGHTHS * needed / card_bytes) / EIGHTHS
+    return min(known) if known and len(known) == len(cards) else None
+
+
+def _check_card(nodes: Sequence[Node], per_trial: float, budget_bytes: int) -> str:
+    card_bytes = _smallest_card(nodes)
+    if not card_bytes or not per_trial:
+        return ""
+    share = min(per_trial, 1.0)
+    part = "" if share == 1 else f"{share:g} of "
+    return check_share(budget_bytes, int(share * card_bytes), f"{part}the smallest GPU")

@@ -12,13 +12,13 @@ from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.split_index import read_index, write_index
 from nas.data.splits import Splits
-from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports import EpochReport
 from nas.search.search import Search
 from nas.search.trial_queue import TrialAssignment
 from nas.training.candidate import Candidate
 from nas.training.launch import train_on
 from nas.utils.device import default_device
+from nas.utils.gpu_share import cap_bytes
 from nas.utils.paths import is_copied, localize, to_path
 from search_spaces.layout import Layout
 

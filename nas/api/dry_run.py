@@ -81,7 +81,8 @@ def _forecast(
     if predicted is None:
         return None
     remember(spec, budget.facts, local, predicted)
-    return replace(predicted, notes=tuple(_notes(spec, predicted)))
+    warning = [f"warning: {slots.warning}"] if slots.warning else []
+    return replace(predicted, notes=(*warning, *_notes(spec, predicted)))
 
 
 def _notes(spec: SearchSpec, cost: SearchForecast) -> list[str]:

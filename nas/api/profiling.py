@@ -10,9 +10,10 @@ import torch
 from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
 from nas.config.sections import DetectorSpec
 from nas.profiling.flops import PAPER_RULE, RULE, count_cost
-from nas.profiling.memory import CONTEXT_BYTES, Training, predict_memory
+from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
 from nas.utils.formatting import gib
+from nas.utils.gpu_share import CONTEXT_BYTES
 from search_spaces.layout import Layout
 
 

@@ -147,7 +147,8 @@ class BudgetSpec(ConfigModel):
 
     Args:
         memory: the budget: a number and a unit (KiB, MiB, GiB, TiB, KB, MB, GB, TB), for example
-            `16GiB`.
+            `16GiB`; `auto`: as much as a candidate can have of this machine's smallest GPU, and
+            16GiB without one.
         like: a layout, `T2-T2-T6-T2`, whose predicted memory is the budget, instead of `memory`.
         mode: `cap` trains every layout that fits. `equalize` changes each suggested layout until it
             uses the budget, so that candidates are compared at equal memory.

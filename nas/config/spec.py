@@ -7,6 +7,7 @@ the study, and is what a continued search must match.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -26,7 +27,9 @@ from nas.config.sections import (
     SearchSettings,
 )
 from nas.errors import SpecError
-from nas.utils.gpu_presence import has_gpu
+from nas.utils.formatting import GIB, gib
+from nas.utils.gpu_presence import has_gpu, smallest_card_bytes
+from nas.utils.gpu_share import card_budget_bytes
 from search_spaces.layout import Layout
 from search_spaces.loading import load_space, space_from_dict
 from search_spaces.space import SearchSpace
@@ -157,6 +160,8 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
+    if _section(written, "budget").get("memory") == AUTO:
+        written["budget"]["memory"] = _automatic_budget(_section(written, "run"))
     spec = parse_model(SearchSpec, written)
     for text in spec.search.try_first:
         space.encode(Layout.parse(text))
@@ -195,3 +200,22 @@ def _expand(written: dict[str, Any]) -> dict[str, Any]:
         if isinstance(written.get(section), str):
             written[section] = {key: written[section]}
     return written
+
+
+def _automatic_budget(run: dict[str, Any]) -> str:
+    """The largest budget with room to spare on this machine's smallest GPU, down to a tenth of a
+    GiB; the default without a GPU.
+    """
+    if run.get("cluster") or os.environ.get("RAY_ADDRESS"):
+        raise SpecError(
+            "budget.memory must be a size, for example 16GiB, where candidates run on a cluster; "
+            "got 'auto'"
+        )
+    if not has_gpu():
+        return str(BudgetSpec().memory)
+    card_bytes = smallest_card_bytes()
+    tenths = 10 * card_budget_bytes(card_bytes or 0) // GIB
+    if tenths < 1:
+        known = f"of {gib(card_bytes)} GiB has no room" if card_bytes else "does not tell its size"
+        raise SpecError(f"budget.memory must be a size: the GPU {known}; got 'auto'")
+    return f"{tenths / 10:g}GiB"

@@ -186,6 +186,10 @@ class Search:
         """
         return self._lease.held()
 
+    def warn(self, text: str) -> None:
+        """Say something that the results may suffer from."""
+        self._callback.on_event(note(f"warning: {text}"))
+
     def on_away(self, reason: str, pause_s: float) -> None:
         """Say that the database does not answer, and that the call is repeated after a pause."""
         text = f"the database is away ({reason}); trying again in {pause_s} s"

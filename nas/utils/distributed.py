@@ -49,7 +49,9 @@ def wrap_ddp(network: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return network
     device = next(network.parameters()).device
-    return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    devices = [device] if device.type == "cuda" else None
+    # Gradients are views of what is sent: a copy of them would take as much as the parameters.
+    return DistributedDataParallel(network, device_ids=devices, gradient_as_bucket_view=True)
 
 
 def synchronised(network: Network, norm: str, device: torch.device, world: World) -> Network:

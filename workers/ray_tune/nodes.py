@@ -17,8 +17,9 @@ from nas.config.spec import SearchSpec
 from nas.data.split_source import Places, find_splits
 from nas.errors import StudyError, UserError
 from nas.utils.files import check_file
+from nas.utils.gpu_presence import smallest_card_bytes
 from nas.utils.paths import localize, to_path
-from workers.resources import Node, smallest_card_bytes
+from workers.resources import Node
 
 LOOK_S = 5
 PROBE_S = 120  # torch is imported there, perhaps from a slow disk

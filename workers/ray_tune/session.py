@@ -14,9 +14,10 @@ from pathlib import Path
 from nas.config.spec import SearchSpec
 from nas.errors import SpecError, StudyError
 from nas.study.schema import STORAGE_VARIABLE
+from nas.utils.gpu_presence import smallest_card_bytes
 from workers.ray_tune.nodes import first_line, look_at_nodes
 from workers.ray_tune.ray_internals import is_job_driver
-from workers.resources import Node, TrialResources, plan, smallest_card_bytes
+from workers.resources import Node, TrialResources, plan
 
 # what a cluster gets of us; it has the dependencies itself
 PACKAGES = ("nas", "search_spaces", "workers", "dashboards")

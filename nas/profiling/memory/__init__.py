@@ -6,8 +6,8 @@ The segments of the network (blocks, norms, neck, heads) are traced one by one o
 (`allocator`).
 """
 
-from nas.profiling.memory.estimator import CONTEXT_BYTES, predict_memory
+from nas.profiling.memory.estimator import predict_memory
 from nas.profiling.memory.recorder import Recorder
 from nas.profiling.memory.training_step import Training
 
-__all__ = ["CONTEXT_BYTES", "Recorder", "Training", "predict_memory"]
+__all__ = ["Recorder", "Training", "predict_memory"]

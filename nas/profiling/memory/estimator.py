@@ -24,9 +24,6 @@ from search_spaces.layout import Layout
 # backward passes (PyTorch's default CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8); 32 MiB each on Hopper.
 # cuDNN's workspaces come and go and are left out.
 WORKSPACE_BYTES = 8 * 2**20 + 128 * 2**10
-CONTEXT_BYTES = int(
-    0.8 * 10**9
-)  # CUDA context and loaded kernels, outside PyTorch's counters: 0.5 to 0.8 GB by card
 ESTIMATES = DiskCache("memory-estimates", SOURCES)
 _OTHER_PARTS = (
     "parameters",

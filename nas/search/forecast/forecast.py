@@ -16,7 +16,6 @@ from nas.config.spec import SearchSpec
 from nas.data.samplers import AspectRatioBatchSampler
 from nas.data.splits import Splits
 from nas.data.transforms import train_transforms
-from nas.profiling.memory.gpu_share import cap_bytes
 from nas.reports.forecast import EpochTime, ForecastTotals, SearchForecast, Timing
 from nas.search.budget import Budget
 from nas.search.forecast.benchmark import few_images, read_s, time_layouts
@@ -36,6 +35,7 @@ from nas.search.layout_sample import LayoutCost, evenly_spaced, uniform_sample
 from nas.study.leaderboard import TOP
 from nas.training.candidate import Candidate
 from nas.utils.device import default_device
+from nas.utils.gpu_share import cap_bytes
 from nas.utils.progress import CountProgress
 
 MEASURED = 5  # layouts
@@ -52,6 +52,7 @@ class Slots:
         side_by_side: how many of them share a GPU, or this machine's cores; as many are measured
             at the same time.
         local: without Ray.
+        warning: why candidates may run out of memory; empty where they should not.
     """
 
     concurrent: int
@@ -60,6 +61,7 @@ class Slots:
     gpus: float
     side_by_side: int
     local: bool
+    warning: str = ""
 
     @property
     def per_gpu(self) -> int | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from helpers.untrained import FACTS, Driver, report, spec
 
-from nas.profiling.memory.gpu_share import cap_bytes
 from nas.search.budget import Budget
 from nas.search.open_search import open_budget
 from nas.utils.formatting import GIB, gib
+from nas.utils.gpu_share import cap_bytes
 from search_spaces.layout import Layout
 from workers.trial_config import TrialConfigBuilder
 

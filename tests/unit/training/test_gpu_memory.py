@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nas.errors import CandidateError, OutOfMemory
-from nas.profiling.memory.gpu_share import cap_bytes, card_share_bytes
 from nas.training.gpu_memory import limited_memory
 from nas.utils.formatting import GIB
+from nas.utils.gpu_share import cap_bytes, card_share_bytes
 
 CUDA = torch.device("cuda")
 
