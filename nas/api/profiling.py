@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,9 @@ from nas.profiling.memory.measurement import measure_memory
 from nas.utils.formatting import gib
 from nas.utils.gpu_share import CONTEXT_BYTES
 from search_spaces.layout import Layout
+
+if TYPE_CHECKING:
+    from nas.profiling.module_costs import ModuleCosts
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,15 @@ def profile_layout(
         memory_peak_moment=memory.moment,
         measured=_measure(layout, detector, classes, training),
     )
+
+
+def count_modules(
+    layout: Layout, detector: DetectorSpec, classes: int, training: Training
+) -> ModuleCosts:
+    """Count a layout's detector module by module; arguments and errors as of `profile_layout`."""
+    from nas.profiling.module_costs import ModuleCosts  # fvcore compiles when it is imported
+
+    return ModuleCosts(layout, detector, classes, training.batch_shape[2:])
 
 
 def _measure(

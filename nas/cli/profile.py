@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from nas.api.profiling import LayoutProfile
     from nas.config.sections import DetectorSpec
+    from nas.profiling.module_costs import ModuleCosts
 
 PREDICTED = {
     "memory_predicted_gib": "allocated at the peak",
@@ -51,6 +53,9 @@ def profile(
         str,
         typer.Option(help=f"What runs twice to keep less: {options.either(Checkpointing)}."),
     ] = "none",
+    modules: Annotated[
+        bool, typer.Option("--modules", help="Count module by module too (fvcore's table).")
+    ] = False,
     settings: options.Settings = None,
     as_json: options.Json = False,
 ) -> None:
@@ -64,15 +69,29 @@ def profile(
         "checkpointing": _one_of("--checkpointing", checkpointing, Checkpointing),
     }
     spec = _detector_spec(given({"detector.name": detector}) | parse_settings(settings or []))
-    from nas.api.profiling import padded_size, profile_layout
+    from nas.api.profiling import count_modules, padded_size, profile_layout
     from nas.profiling.memory import Training
 
     training = Training((images, 3, *padded_size(image_size)), **choices)
     profiles = [profile_layout(layout, spec, classes, training) for layout in parsed]
+    counts = [count_modules(layout, spec, classes, training) for layout in parsed if modules]
     if as_json:
-        print_json([each.to_dict() for each in profiles])
-    else:
-        _print(profiles)
+        found = itertools.zip_longest(profiles, counts)
+        print_json([each.to_dict() | _modules(count) for each, count in found])
+        return
+    _print(profiles)
+    for each, count in zip(profiles, counts, strict=False):
+        print(f"\n{each.layout}, by module\n{count.table()}\n{_agreement(each, count)}")
+
+
+def _modules(count: ModuleCosts | None) -> dict[str, Any]:
+    return {"modules": [row.to_dict() for row in count.rows()]} if count else {}
+
+
+def _agreement(profile: LayoutProfile, count: ModuleCosts) -> str:
+    total = f"fvcore's total is {count.flops / 1e9:.4f} GMAC"
+    apart = count.flops - profile.flops
+    return f"{total}, as above." if not apart else f"{total}, {apart / 1e9:+.4f} apart from above."
 
 
 def _detector_spec(keys: dict[str, Any]) -> DetectorSpec:

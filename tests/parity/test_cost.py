@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone
-from nas.models.detectors import Detector, build_detector
+from nas.models.detectors import DETECTORS, build_detector
 from nas.profiling.flops import BATCH, count_cost, count_network
+from nas.profiling.module_costs import ModuleCosts
 from search_spaces.layout import Layout
 
-flop_count = pytest.importorskip("fvcore.nn.flop_count")
 SIZE = (128, 160)
-
-
-class Outputs(nn.Module):
-    """A detector without its losses and its selection of boxes, as fvcore's tracer wants it."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.detector.head(list(self.detector.backbone(images).values())).values())
-
-
-def attention(inputs: list[Any], outputs: list[Any]) -> int:
-    """The handler that fvcore lacks: scores and their product with the values."""
-    query, key = (tensor.type().sizes() for tensor in inputs[:2])
-    return 2 * math.prod(query) * key[-2]
 
 
 @pytest.mark.filterwarnings("ignore")  # of the tracer
@@ -42,14 +23,22 @@ def attention(inputs: list[Any], outputs: list[Any]) -> int:
 )
 def test_flops_are_fvcores(text: str):
     layout, spec = Layout.parse(text), DetectorSpec(name="fcos")
-    detector = build_detector(layout, spec, 8).eval()
-    analysis = flop_count.FlopCountAnalysis(Outputs(detector), torch.rand(1, 3, *SIZE))
-    analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
-    analysis.unsupported_ops_warnings(False).tracer_warnings("none")
-    # FCOS does not use the first map; its norm, which runs all the same, is none that fvcore's
-    # tracer sees.
-    unused = 5 * layout.widths[0] * math.prod(SIZE) // 16 if text.startswith("T") else 0
-    assert count_cost(layout, spec, 8, SIZE).flops == analysis.total() + unused
+    assert count_cost(layout, spec, 8, SIZE).flops == ModuleCosts(layout, spec, 8, SIZE).flops
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_modules_add_up_to_the_whole(name: Any):
+    layout = Layout.parse("T1-C1-T1-T1@16+head_dim=8")
+    spec = DetectorSpec(name=name, channels=32, hidden=32, proposals=20)
+    counted, cost = ModuleCosts(layout, spec, 3, SIZE), count_cost(layout, spec, 3, SIZE)
+    rows = {row.module: row for row in counted.rows()}
+    assert (rows[""].params, rows[""].flops) == (cost.params, cost.flops)
+    assert rows["backbone.backbone"].params == cost.backbone_params
+    parts = [row for name, row in rows.items() if name and "." not in name]
+    assert sum(row.flops for row in parts) == cost.flops
+    assert sum(row.activations for row in parts) == rows[""].activations > 0
+    assert "backbone.backbone.stages" in counted.table()
 
 
 PIECES = [

@@ -169,9 +169,12 @@ class Detector(nn.Module, ABC):
         """
 
     @abstractmethod
-    def heads_forward(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Do the work of the heads in evaluation, with as many proposals as published counts have.
 
         Args:
             levels: maps of the pyramid, on meta tensors.
+
+        Returns:
+            Everything that they compute, in no particular form.
         """

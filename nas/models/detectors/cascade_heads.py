@@ -222,18 +222,18 @@ class CascadeHeads(nn.Module):
                 losses.append(_mask_loss(logits, sampled, [masks] * count))
         return losses
 
-    def run(self, level: Tensor) -> None:
-        """Run all stages on as many proposals as FLOPs are counted for (`COUNTED_PROPOSALS`)."""
+    def run(self, level: Tensor) -> list[Tensor]:
+        """Outputs of all stages on as many proposals as FLOPs are counted for
+        (`COUNTED_PROPOSALS`).
+        """
+        found: list[Tensor] = []
+        shape = COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE
+        of_masks = COUNTED_MASKS * len(level), level.shape[1], MASK_ROI_SIZE, MASK_ROI_SIZE
         for stage in self.stages:
-            stage.outputs(
-                level.new_empty(COUNTED_PROPOSALS * len(level), level.shape[1], ROI_SIZE, ROI_SIZE)
-            )
+            found += stage.outputs(level.new_empty(shape))
             if self.masks:
-                stage.mask_logits(
-                    level.new_empty(
-                        COUNTED_MASKS * len(level), level.shape[1], MASK_ROI_SIZE, MASK_ROI_SIZE
-                    )
-                )
+                found.append(stage.mask_logits(level.new_empty(of_masks)))
+        return found
 
 
 def _mask_loss(logits: Tensor, sampled: Sampled, masks: list[Tensor | None]) -> Tensor:

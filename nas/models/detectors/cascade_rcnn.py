@@ -146,6 +146,6 @@ class CascadeMaskRcnn(TwoStageDetector):
             *self.roi_heads.worst_case_losses(levels[0], images),
         ]
 
-    def heads_forward(self, levels: Sequence[Tensor]) -> None:
-        self.rpn.head(list(levels))
-        self.roi_heads.run(levels[0])
+    def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        objectness, offsets = self.rpn.head(list(levels))
+        return [*objectness, *offsets, *self.roi_heads.run(levels[0])]

@@ -163,8 +163,8 @@ class DenseDetector(Detector, FCOS):
         losses = divided(*self._sums(batch, levels, empty_targets(images, boxes_per_image)))
         return [loss.float() for loss in losses.values()]
 
-    def heads_forward(self, levels: Sequence[Tensor]) -> None:
-        self.head(levels)
+    def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        return [*self.head(levels).values()]
 
     @staticmethod
     @abstractmethod

@@ -156,12 +156,13 @@ class FasterRcnn(TwoStageDetector):
         wanted = images.new_zeros(len(rois), 4)
         return [*rpn, *box_losses(logits, offsets, [labels], [wanted]).values()]
 
-    def heads_forward(self, levels: Sequence[Tensor]) -> None:
-        self.rpn.head(list(levels))
+    def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        objectness, offsets = self.rpn.head(list(levels))
         regions = levels[0].new_empty(
             COUNTED_PROPOSALS * len(levels[0]), levels[0].shape[1], ROI_SIZE, ROI_SIZE
         )
-        self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
+        found = self.roi_heads.box_predictor(self.roi_heads.box_head(regions))
+        return [*objectness, *offsets, *found]
 
 
 def region_proposals(channels: int, object_scale: float = 1.0) -> ProposalNetwork:

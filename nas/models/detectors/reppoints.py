@@ -131,8 +131,8 @@ class RepPointsV2(Detector):
             ).values()
         ]
 
-    def heads_forward(self, levels: Sequence[Tensor]) -> None:
-        self.head(levels)
+    def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        return [*self.head(levels).values()]
 
     def _levels(self, images: list[Tensor]) -> tuple[ImageList, list[Tensor]]:
         batch, _ = self.transform(images, None)

@@ -144,11 +144,11 @@ class SparseRcnn(Detector):
             ).values()
         )
 
-    def heads_forward(self, levels: Sequence[Tensor]) -> None:
+    def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Do the work of all stages, on as many proposals as the network has."""
         images, proposals = len(levels[0]), len(self.head.proposal_boxes)
         regions = levels[0].new_empty(images * proposals, levels[0].shape[1], ROI_SIZE, ROI_SIZE)
-        self.head.refine(levels[0].new_ones(images, 4), lambda boxes: regions)
+        return [*self.head.refine(levels[0].new_ones(images, 4), lambda boxes: regions)]
 
 
 def _sizes(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
