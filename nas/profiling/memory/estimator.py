@@ -80,7 +80,7 @@ def _predict(
         "workspace": [WORKSPACE_BYTES] * (2 if training.cuda else 0),
         GRADIENTS: parameters if training.accumulates else [],
     }
-    peak, moment = _peak(step, base)
+    peak, moment = highest_moment(step, base)
     update = _sums({**base, GRADIENTS: parameters})
     if update.total() > peak.total():
         peak, moment = update, "update"
@@ -94,8 +94,19 @@ def _predict(
     )
 
 
-def _peak(step: StepSimulator, base: Mapping[str, Sequence[int]]) -> tuple[Counter[str], str]:
-    """The parts of the highest moment, and whether it is in the forward or the backward pass."""
+def highest_moment(
+    step: StepSimulator, base: Mapping[str, Sequence[int]]
+) -> tuple[Counter[str], str]:
+    """Find the moment of a step at which most is allocated.
+
+    Args:
+        step: after its backward pass.
+        base: bytes of each tensor that is there all along, by part of the estimate.
+
+    Returns:
+        Bytes by part, with what rounding to the allocator's blocks adds as `rounding`; and
+        `forward` or `backward`, in which pass it is.
+    """
     parts = _sums(base)
     live, peak = parts.total(), parts.copy()
     highest, moment = live, "forward"

@@ -78,7 +78,7 @@ def simulate_step(
     Returns:
         The simulator with its events, and the trace of each segment in the order in which they ran.
     """
-    step = _Step(training)
+    step = TracedStep(training)
     shape = training.batch_shape
     stride = channels_last(shape) if training.channels_last else contiguous(shape)
     # A frozen stem does not hold the batch, which goes with the forward pass then.
@@ -96,8 +96,16 @@ def simulate_step(
     return step.simulator, step.traces
 
 
-class _Step:
-    """One training step as it is put together, and the trace of each segment that it ran."""
+class TracedStep:
+    """One training step as it is put together.
+
+    Args:
+        training: what decides about memory beside the network.
+
+    Attributes:
+        traces: of each segment that was run.
+        simulator: with the events so far.
+    """
 
     def __init__(self, training: Training) -> None:
         self.training, self.traces = training, list[SegmentTrace]()
