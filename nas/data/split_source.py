@@ -191,7 +191,9 @@ def _only_voc(root: Path) -> SplitSource | None:
 
 
 def _voc_of(root: Path, files: Sequence[Path]) -> SplitSource:
-    folders = (files[0].parent, root / "JPEGImages", root / "images", root)
+    own = files[0].parent
+    beside = (own.parent / "images", own.parent / "JPEGImages", own.parent)
+    folders = (own, *beside, root / "JPEGImages", root / "images", root)
     images = next(filter(has_images, folders), files[0].parent)
     return SplitSource(
         "Pascal VOC", images, files[0].parent, partial(read_voc, files, images, root)

@@ -2,6 +2,7 @@
 
     JPEGImages/a.jpg  Annotations/a.xml  ImageSets/Main/train.txt     VOC's own
     train/a.jpg  train/a.xml                                          beside each other
+    train/images/a.jpg  train/annotations/a.xml                       a folder for each split
 
 The corners of a box count pixels from 1, both included, in VOC's own files; many programs write
 them from 0. A data set counts from 1 where corners are whole numbers, none is 0, and some box
@@ -31,8 +32,9 @@ def xml_files(root: Path, split: str) -> list[Path]:
         if listed.is_file():
             words = [line.split()[0] for line in read_text(listed).splitlines() if line.strip()]
             return sorted(root / "Annotations" / f"{word}.xml" for word in words)
-        for folder in (root / name, root / "Annotations" / name, root / "annotations" / name):
-            if found := sorted(folder.glob("*.xml")):
+        places = (name, f"Annotations/{name}", f"annotations/{name}")
+        for place in (*places, f"{name}/Annotations", f"{name}/annotations", f"{name}/labels"):
+            if found := sorted((root / place).glob("*.xml")):
                 return found
     return []
 

@@ -1,6 +1,7 @@
 """YOLO's text labels as COCO's lists (the form of Ultralytics' data sets).
 
-    data.yaml            names; train, val, test: folders of images, or text files that list them
+    data.yaml            names; train, val, test: folders of images, or text files that list them;
+                         without these keys folders of these names
     classes.txt          names alone, a line each, of a data set without splits (Label Studio)
     obj.data             names = data/obj.names; train = data/train.txt (Darknet, CVAT)
     images/train/a.jpg   labels/train/a.txt: a line an object, or beside the image
@@ -49,15 +50,29 @@ def all_image_files(root: Path) -> list[Path]:
 
 
 def image_files(description: Path, split: str) -> list[Path]:
-    """List the images of a split, sorted; none where the description does not have it."""
-    keys = _read(description)
-    stated = next((keys[name] for name in SPELLINGS.get(split, (split,)) if keys.get(name)), None)
-    places = stated if isinstance(stated, list) else [stated] if stated else []
+    """List the images of a split, sorted: those that the description names, else those in a folder
+    of the split's name; none where there is neither.
+    """
+    keys, names = _read(description), SPELLINGS.get(split, (split,))
+    stated = next((keys[name] for name in names if keys.get(name)), None)
+    if not stated:
+        return _in_folder_of(description.parent, names)
+    places = stated if isinstance(stated, list) else [stated]
     found: list[Path] = []
     for place in places:
         path = _resolved(description, str(keys.get("path") or ""), str(place))
         found += _listed(description, path) if path.suffix == ".txt" else _below(path)
     return sorted(dict.fromkeys(found))
+
+
+def _in_folder_of(root: Path, names: Iterable[str]) -> list[Path]:
+    """The images of the first folder of one of these names that has labels as well."""
+    for name in names:
+        for folder in (root / name / "images", root / "images" / name, root / name):
+            images = sorted(_below(folder))
+            if any(label_file(path).is_file() for path in images):
+                return images
+    return []
 
 
 def read_yolo(description: Path, images: Iterable[Path], folder: Path) -> dict[str, Entries]:

@@ -110,6 +110,16 @@ def darknet(root: Path, above: str) -> Path:
     return root
 
 
+def apart(root: Path, annotations: str) -> Path:
+    """Images and XML files of each split in folders of their own below it."""
+    for split in FILES:
+        for name, suffix in (("images", ".png"), (annotations, ".xml")):
+            (root / split / name).mkdir()
+            for file in (root / split).glob(f"*{suffix}"):
+                file.rename(root / split / name / file.name)
+    return root
+
+
 YOLO: dict[str, Callable[[Path], Path]] = {
     "names in a list": lambda root: described(
         write_yolo(root), "train: images/train\nval: images/val\nnames: [ant, bee]\n"
@@ -126,6 +136,12 @@ YOLO: dict[str, Callable[[Path], Path]] = {
         write_yolo(root, "{}/images", "{}/labels"),
         "train: ../train/images\nval: ../val/images\nnc: 2\nnames: ['ant', 'bee']\n",
     ),
+    "folders of the splits' names": lambda root: described(
+        write_yolo(root, "{}/images", "{}/labels"), "nc: 2\nnames: [ant, bee]\n"
+    ),
+    "one of them for each kind of file": lambda root: described(
+        write_yolo(root), "names: [ant, bee]\n"
+    ),
     "Darknet's, as CVAT writes it": lambda root: darknet(
         write_yolo(root, "obj_{}_data", "obj_{}_data"), "data/"
     ),
@@ -137,6 +153,8 @@ VOC: dict[str, Callable[[Path], Path]] = {
     "from 1": lambda root: write_voc(root, 1),
     "from 0": lambda root: write_voc(root, 0),
     "beside the images": lambda root: write_voc(root, 1, "{}"),
+    "in a folder for each split": lambda root: apart(write_voc(root, 1, "{}"), "annotations"),
+    "in VOC's folder for each split": lambda root: apart(write_voc(root, 0, "{}"), "Annotations"),
 }
 
 
