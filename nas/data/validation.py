@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from nas.data.annotation_files import read_categories, without_root
 from nas.data.annotation_list import only
 from nas.data.box_validation import read_boxes
@@ -32,6 +34,8 @@ from nas.errors import DataError
 from nas.utils.progress import CountProgress
 
 SHOWN = 5  # findings named in an error
+SCORED = 100  # detections of an image
+CROWDED = f"image with more than {SCORED} objects"
 
 
 @dataclass(frozen=True)
@@ -196,9 +200,22 @@ def check_splits(
         if each.brightest:
             issues.append(_deep_issue(brightest, white, file))
         split = replace(split, white_level=white)
+        issues += _crowded(split)
         problems = (*each.problems, *issues, *copies[each.name])
         checked[index] = replace(each, split=split, problems=problems)
     return checked
+
+
+def _crowded(split: CocoSplit) -> list[DataIssue]:
+    """Warn of each image with more objects than the detections of an image that are scored."""
+    ids, counts = np.unique(split.boxes.objects.image_ids, return_counts=True)
+    crowded = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    said = f"{{}} objects; COCO's metrics look at the best {SCORED} detections of an image"
+    return [
+        DataIssue(CROWDED, True, image.file_name, detail=said.format(count), warning=True)
+        for image in split.images
+        if (count := crowded.get(image.id, 0)) > SCORED
+    ]
 
 
 def _deep_issue(brightest: int, white: int, source: str) -> DataIssue:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from nas.data.coco import CocoSplit
 from nas.data.fingerprint import fingerprint
 from nas.data.image_cache import PixelCache
 from nas.data.split_index import read_index, write_index
-from nas.data.validation import check_split, usable_splits
+from nas.data.validation import check_split, check_splits, usable_splits
 from nas.errors import DataError
 from nas.reports.dataset import same_data
 
@@ -259,3 +260,17 @@ def test_splits_of_deep_images_have_one_white_level(tmp_path: Path):
     alone = check_split(tmp_path, "train").split
     assert alone.white_level == 1023
     assert fingerprint([alone]) != fingerprint([train.split])
+
+
+def test_images_with_more_objects_than_are_scored_are_warned_of(tmp_path: Path):
+    def crowded(coco: dict[str, Any]) -> None:
+        of = {"image_id": coco["images"][0]["id"], "category_id": 1}
+        boxes = [[1, 2, 3 + number / 9, 4] for number in range(101)]
+        new = enumerate(boxes, start=1000)
+        coco["annotations"] += [{"id": number, "bbox": bbox, **of} for number, bbox in new]
+
+    (checked,) = check_splits(written(tmp_path, crowded), ["train"])
+    (issue,) = [issue for issue in checked.problems if issue.warning]
+    assert (issue.kind, issue.done) == ("image with more than 100 objects", "kept")
+    assert issue.file == checked.split.images[0].file_name
+    assert "COCO's metrics look at the best 100 detections" in issue.detail
