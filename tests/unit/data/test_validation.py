@@ -264,7 +264,7 @@ def test_splits_of_deep_images_have_one_white_level(tmp_path: Path):
 
 def test_images_with_more_objects_than_are_scored_are_warned_of(tmp_path: Path):
     def crowded(coco: dict[str, Any]) -> None:
-        of = {"image_id": coco["images"][0]["id"], "category_id": 1}
+        of = {"image_id": 1, "category_id": 3}
         boxes = [[1, 2, 3 + number / 9, 4] for number in range(101)]
         new = enumerate(boxes, start=1000)
         coco["annotations"] += [{"id": number, "bbox": bbox, **of} for number, bbox in new]
