@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from search_spaces.errors import LayoutError, SpaceError, one_of
@@ -63,7 +64,7 @@ class SearchSpace:
                 f"space {self.name!r}: no pattern of kinds meets {', '.join(self.conditions)}"
             )
         try:
-            for head in self._depth_families():
+            for head in self._depth_families:
                 self._build(*head, depths=tuple(choices[0] for choices in self.depths))
         except LayoutError as error:
             raise SpaceError(f"space {self.name!r}: {error}") from None
@@ -116,7 +117,7 @@ class SearchSpace:
         Raises:
             SpaceError: the layout is not in this space.
         """
-        for pattern, channels, stem in self._depth_families():
+        for pattern, channels, stem in self._depth_families:
             if pattern != layout.pattern or not all(
                 d in allowed for d, allowed in zip(layout.depths, self.depths, strict=True)
             ):
@@ -139,17 +140,17 @@ class SearchSpace:
         per_head = 1
         for depths in self.depths:
             per_head *= len(depths)
-        return per_head * len(self._depth_families())
+        return per_head * len(self._depth_families)
 
     def __iter__(self) -> Iterator[Layout]:
         """Give every layout once."""
-        for head in self._depth_families():
+        for head in self._depth_families:
             for depths in itertools.product(*self.depths):
                 yield self._build(*head, depths=depths)
 
     def shuffled(self, seed: int) -> Iterator[Layout]:
         """Give every layout once, in an order that depends on `seed` alone."""
-        heads, counts = self._depth_families(), [len(depths) for depths in self.depths]
+        heads, counts = self._depth_families, [len(depths) for depths in self.depths]
         order = list(range(len(self)))
         random.Random(seed).shuffle(order)
         for index in order:
@@ -163,14 +164,14 @@ class SearchSpace:
         """Give, for every choice of the other parameters, the layout with the smallest depths; none
         in the space needs less memory than the least of these.
         """
-        for head in self._depth_families():
+        for head in self._depth_families:
             yield self._build(*head, depths=tuple(min(depths) for depths in self.depths))
 
     def deepest(self) -> Iterator[Layout]:
         """Give, for every choice of the other parameters, the layout with the largest depths; none
         in the space needs more memory than the most of these.
         """
-        for head in self._depth_families():
+        for head in self._depth_families:
             yield self._build(*head, depths=tuple(max(depths) for depths in self.depths))
 
     def describe(self) -> str:
@@ -197,6 +198,7 @@ class SearchSpace:
             "defaults": dict(self.defaults),
         }
 
+    @cached_property
     def _depth_families(self) -> list[tuple[str, int, str]]:
         """Pattern, channels and stem of every group of layouts that differ in depth alone, equal
         networks once.

@@ -33,7 +33,7 @@ from typing import Any, get_args
 from bound import again, informed_order
 from noise import near_best
 
-from nas.config.choices import PruneAt, PrunerName
+from nas.config.choices import PruneAt
 from nas.errors import UserError
 from nas.study.leaderboard import TOP
 from nas.study.provenance import git_commit, versions
@@ -41,12 +41,13 @@ from search_spaces.layout import Layout
 from workers.simulator.backend import Simulation, simulate
 from workers.simulator.tabular_benchmark import TabularBenchmark
 
-SAMPLERS = ("random", "tpe", "gp", "nsga2")
+SAMPLERS = ("random", "tpe", "gp", "multifidelity", "nsga2")
 INFORMED = "informed"
 PRUNINGS = (
     "none",
-    *(f"{name}{at}" for name in get_args(PrunerName)[1:] for at in ("", "@cost")),
-)  # none, median, median@cost and so on
+    "multifidelity",
+    *(f"{name}{at}" for name in ("median", "hyperband") for at in ("", "@cost")),
+)
 POINTS = 50  # of a curve
 SHOWN = (0.25, 0.5, 0.75, 1.0)  # of the work of a search
 

@@ -91,10 +91,10 @@ def _notes(spec: SearchSpec, cost: SearchForecast) -> list[str]:
         "candidates of this space differ: the standard deviation of their time is "
         f"{percent(cost.candidate_s_spread)} %"
     ]
-    if spec.search.pruner == "median":
+    if spec.search.pruner in ("median", "multifidelity"):
         notes.append(
-            "what the median pruner stops depends on the scores: the range is from all that it "
-            "can stop to nothing"
+            f"what the {spec.search.pruner} pruner stops depends on the scores: the range is from "
+            "all that it can stop to nothing"
         )
     if spec.search.pruner == "hyperband":
         whom = "a candidate of median FLOPs" if spec.search.prune_at == "cost" else "a candidate"

@@ -63,11 +63,7 @@ def profile(
     GPU, measure as well.
     """
     parsed = [Layout.parse(text) for text in layouts]
-    choices: dict[str, Any] = {
-        "precision": _one_of("--precision", precision, Precision),
-        "optimizer": _one_of("--optimizer", optimizer, OptimizerName),
-        "checkpointing": _one_of("--checkpointing", checkpointing, Checkpointing),
-    }
+    choices = _choices(precision, optimizer, checkpointing)
     spec = _detector_spec(given({"detector.name": detector}) | parse_settings(settings or []))
     from nas.api.profiling import count_modules, padded_size, profile_layout
     from nas.profiling.memory import Training
@@ -102,6 +98,14 @@ def _detector_spec(keys: dict[str, Any]) -> DetectorSpec:
     return parse_model(
         DetectorSpec, {key.removeprefix("detector."): value for key, value in keys.items()}
     )
+
+
+def _choices(precision: str, optimizer: str, checkpointing: str) -> dict[str, Any]:
+    return {
+        "precision": _one_of("--precision", precision, Precision),
+        "optimizer": _one_of("--optimizer", optimizer, OptimizerName),
+        "checkpointing": _one_of("--checkpointing", checkpointing, Checkpointing),
+    }
 
 
 def _one_of(flag: str, value: str, choice: object) -> Any:

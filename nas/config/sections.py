@@ -208,11 +208,14 @@ class SearchSettings(ConfigModel):
     Args:
         trials: candidates to train in the study altogether: those of earlier runs count, baselines
             and replicates do not.
-        sampler: what suggests layouts: by the results so far, `gp` (Gaussian process), `tpe`
-            (tree-structured Parzen estimator), `nsga2` (genetic algorithm); or regardless of them,
-            `random` or `grid` (every layout of the space in turn).
+        sampler: what suggests layouts: by the results so far, `gp` (Gaussian process),
+            `multifidelity` (Gaussian process that learns from mAP and training loss of every epoch,
+            of running and stopped candidates too), `tpe` (tree-structured Parzen estimator),
+            `nsga2` (genetic algorithm); or regardless of them, `random` or `grid` (every layout of
+            the space in turn).
         pruner: what ends a candidate early, by its validation mAP after each epoch: `none`,
-            `median` (worse than the median of the others at that point) or `hyperband`.
+            `multifidelity` (unlikely to become the best, by the model of that sampler), `median`
+            (worse than the median of the others at that point) or `hyperband`.
         prune_at: where the pruner compares candidates: after equal `epochs`, or at equal `cost` in
             multiply-adds (epochs x FLOPs of the layout).
         objectives: what to optimize: `map` (validation mAP, maximized), alone or followed by
@@ -255,6 +258,8 @@ class SearchSettings(ConfigModel):
                 "pruner must be none with several objectives, of which an epoch's mAP is only "
                 f"one; got {self.pruner!r}"
             )
+        if self.pruner == "multifidelity" and self.prune_at == "cost":
+            raise ValueError("prune_at must be epochs with pruner multifidelity; got 'cost'")
         if self.try_only and not self.try_first:
             raise ValueError("try_only needs layouts in try; got none")
         return self

@@ -23,8 +23,8 @@ from nas.search.objectives import directions
 from nas.search.parts import SearchParts
 from nas.search.pruners import make_pruner
 from nas.search.running import RunningTrials
-from nas.search.samplers import BudgetedSampler, make_sampler
 from nas.search.search import Search
+from nas.search.search_sampler import search_sampler
 from nas.search.trial_queue import TrialQueue
 from nas.search.trial_recorder import TrialRecorder
 from nas.search.warm_start import earlier_studies, take_over
@@ -88,7 +88,7 @@ def open_search(
     lease = lease_of(lock, spec.study, study_uuid)
     files = TrialFiles(spec.run.output, spec.study, study_uuid, lease.token)
     layout_filter = _layout_filter(budget, table)
-    study.sampler = _sampler(spec, table, layout_filter)
+    study.sampler = search_sampler(budget, layout_filter, len(table.candidates))
     parts = SearchParts(
         spec=spec,
         budget=budget,
@@ -128,13 +128,6 @@ def _layout_filter(budget: Budget, table: TrialTable) -> LayoutFilter:
     search, retries = budget.spec.search, budget.spec.run.retries
     listed = _tried(budget.spec) if search.try_only else []
     return LayoutFilter(budget, lambda: table.trained_layout_ids(retries), listed)
-
-
-def _sampler(spec: SearchSpec, table: TrialTable, layout_filter: LayoutFilter) -> BudgetedSampler:
-    if layout_filter.listed:
-        return BudgetedSampler(None, layout_filter, [])
-    base = make_sampler(spec.search.sampler, spec.search.seed + len(table.candidates))
-    return BudgetedSampler(base, layout_filter, _tried(spec))
 
 
 def _tried(spec: SearchSpec) -> list[Layout]:

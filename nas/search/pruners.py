@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 
 from nas.search.budget import Budget
 from nas.search.layout_sample import uniform_sample
+from nas.search.multifidelity.pruner import MultiFidelityPruner
 from nas.study.optuna_internals import MappedStudy
 
 REDUCTION = 3  # of Optuna's Hyperband, unless told otherwise
@@ -44,6 +45,8 @@ def make_pruner(
             if at_cost_in
             else HyperbandPruner(**resources)
         )
+    if name == "multifidelity":
+        return MultiFidelityPruner(epochs, unjudged_epochs)
     if name == "median":
         kind = MedianAtCost if at_cost_in else MedianPruner
         return kind(n_startup_trials=MEDIAN_STARTUP, n_warmup_steps=first)

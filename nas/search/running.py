@@ -22,11 +22,13 @@ class RunningTrial:
         attributes: user attributes of the trial when it was handed out; empty while its layout has
             not been chosen.
         reported_epochs: epochs whose score Optuna has, which takes each once.
+        losses: mean training loss of each epoch so far, by its number as text.
     """
 
     trial: Trial
     attributes: Mapping[str, Any] = field(default_factory=dict)
     reported_epochs: set[int] = field(default_factory=set)
+    losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def number(self) -> int:

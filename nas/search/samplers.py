@@ -56,6 +56,10 @@ class BudgetedSampler(BaseSampler):
             layout = self.first.pop(0)
             if chosen := self.allowed.accept(layout):
                 return self.allowed.parameters_of(layout, chosen)
+        return self.choose(study, trial)
+
+    def choose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Parameters of the layout to train next, when those of `first` are through."""
         if self.in_order:
             return next(self.allowed.remaining(seed=None))
         refused: list[Layout] = []

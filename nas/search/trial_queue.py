@@ -84,7 +84,8 @@ class TrialQueue:
         attributes = left_behind.user_attrs
         if "layout" in attributes:
             reported = set(left_behind.intermediate_values)
-            return self._assign(RunningTrial(trial, attributes, reported))
+            losses = dict(attributes.get("losses", {}))
+            return self._assign(RunningTrial(trial, attributes, reported, losses))
         parameters = {
             name: suggest(trial, name, distribution)
             for name, distribution in distributions(self.budget.space).items()

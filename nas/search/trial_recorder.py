@@ -53,6 +53,7 @@ class TrialRecorder:
         self._report_score(running, report)
         peak_bytes = report.memory_peak_bytes
         over = peak_bytes is not None and peak_bytes > self.budget.limit_bytes
+        running.losses[str(report.epoch)] = report.loss
         values = self._epoch_attributes(number, report, gpus)
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))
@@ -128,6 +129,7 @@ class TrialRecorder:
         return {
             **report.kept.precisions(),
             "epochs": report.epoch,
+            "losses": dict(self.running[number].losses),
             "kept_epoch": report.kept_epoch,
             "fps": report.fps,
             "train_s": report.train_s,

@@ -41,6 +41,7 @@ TRIAL: dict[str, str] = {
     "test_map_segm_50": "mAP of instance masks on the test split at IoU 0.50",
     "fps": "images a second of the detector alone, in evaluation",
     "epochs": "how many epochs have been trained",
+    "losses": "mean training loss of each epoch, by its number",
     "kept_epoch": "the epoch whose weights are kept and whose scores the trial has: the last one, "
     "or with `recipe.keep: best` and `best_and_last` the one with the highest mAP on the "
     "validation split, which chose it",

@@ -193,7 +193,7 @@ class TabularBenchmark:
             runs = tuple(RecordedRun.from_dict(run) for run in written["runs"])
             return cls(
                 written["about"],
-                written["request"],
+                _completed(written["request"]),
                 DatasetSummary.from_dict(written["facts"]),
                 written["device"],
                 runs,
@@ -206,6 +206,12 @@ class TabularBenchmark:
     @property
     def _space_name(self) -> str:
         return f"space {self.request['space']['name']!r}"
+
+
+def _completed(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request of an older table, with the keys that came later as they were before."""
+    whole = SearchSpec.model_validate({**request, "study": "table"}).to_dict()
+    return {section: whole[section] for section in request}
 
 
 def sorted_runs(runs: Iterable[RecordedRun]) -> tuple[RecordedRun, ...]:

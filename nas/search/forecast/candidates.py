@@ -10,7 +10,8 @@ from nas.search.baselines import equalized
 from nas.search.budget import Budget
 from nas.search.layout_filter import LayoutFilter
 from nas.search.layout_sample import LayoutCost
-from nas.search.samplers import BudgetedSampler, distributions, make_sampler
+from nas.search.samplers import distributions
+from nas.search.search_sampler import search_sampler
 from search_spaces.layout import Layout
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the study that is asked is nobody's concern
@@ -31,13 +32,15 @@ def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
     tried = [Layout.parse(text) for text in search.try_first]
     listed = tried if search.try_only else []
     allowed = LayoutFilter(budget, lambda: taken, listed)
-    base = None if listed else make_sampler(search.sampler, search.seed)
-    sampler = BudgetedSampler(base, allowed, [] if listed else tried)
+    sampler = search_sampler(budget, allowed)
     study = optuna.create_study(sampler=sampler, directions=["maximize"] * len(search.objectives))
-    wanted = min(search.trials, ASKED) if base else search.trials
+    wanted = search.trials if sampler.in_order else min(search.trials, ASKED)
     while len(first) < wanted and not allowed.exhausted():
-        layout = allowed.resolve(budget.space.decode(study.ask(distributions(budget.space)).params))
+        trial = study.ask(distributions(budget.space))
+        layout = allowed.resolve(budget.space.decode(trial.params))
         assert layout
+        for name, value in {"layout": str(layout), "flops": budget.cost(layout).flops}.items():
+            trial.set_user_attr(name, value)
         taken.add(layout.layout_id)
         first.append(LayoutCost.of(layout, budget))
     return first, min(search.trials, len(budget.space)) if len(first) == wanted else len(first)

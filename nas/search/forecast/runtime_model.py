@@ -16,6 +16,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from nas.reports.forecast import Timing
+from nas.search.multifidelity.pruner import FIRST_EPOCH, UNSTOPPED
 from nas.search.pruners import MEDIAN_STARTUP, REDUCTION
 
 PARTS = ("begin_s", "step_s", "score_s", "keep_s")
@@ -122,23 +123,26 @@ def expected_epochs(
     """Mean epochs of a candidate that a pruner leaves, at least and at most.
 
     Args:
-        pruner: `none`, `median` or `hyperband`, as `nas.search.pruners.make_pruner` sets it up.
+        pruner: one of `nas.config.choices.PrunerName`, as `nas.search.pruners.make_pruner` sets it
+            up.
         epochs: of the recipe.
         unjudged_epochs: that no candidate is stopped in.
         trials: candidates in all.
 
     `none` trains them all. `hyperband` has an expectation (see `hyperband_epochs`). What `median`
-    stops depends on the scores: at best it stops every candidate after its first ones as soon as it
-    may, at worst none. Where candidates are pruned at equal cost, Hyperband's are the epochs of a
-    layout of median FLOPs.
+    and `multifidelity` stop depends on the scores: at best every candidate after the first ones as
+    soon as they may, at worst none. Where candidates are pruned at equal cost, Hyperband's are the
+    epochs of a layout of median FLOPs.
     """
     first = min(unjudged_epochs + 1, epochs)
     if pruner == "hyperband":
         expected = hyperband_epochs(epochs, first, trials)
         return expected, expected
-    if pruner == "median":
-        spared = min(trials, MEDIAN_STARTUP)
-        return (spared * epochs + (trials - spared) * first) / trials, float(epochs)
+    if pruner in ("median", "multifidelity"):
+        by_model = pruner == "multifidelity"
+        spared = min(trials, UNSTOPPED if by_model else MEDIAN_STARTUP)
+        soonest = min(max(first, FIRST_EPOCH), epochs) if by_model else first
+        return (spared * epochs + (trials - spared) * soonest) / trials, float(epochs)
     return float(epochs), float(epochs)
 
 

@@ -1,0 +1,93 @@
+"""What the trials of a study have shown of their layouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.search.multifidelity.curves import Curve, projected_scores
+from nas.search.multifidelity.features import Features, features_of
+from nas.search.multifidelity.gaussian_process import Posterior, posterior
+from search_spaces.layout import Layout
+
+SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+
+class Observations(NamedTuple):
+    """Trials that have a score, and those that run without one so far.
+
+    Args:
+        trials: with a score.
+        curves: of each of them.
+        pending: without one; nothing is known of them but their layouts.
+    """
+
+    trials: list[FrozenTrial]
+    curves: list[Curve]
+    pending: list[FrozenTrial]
+
+    @classmethod
+    def of(cls, study: Study, epochs: int) -> Observations:
+        """Collect the candidates of a study whose layouts have been chosen.
+
+        Args:
+            study: that hides what is no candidate.
+            epochs: of a whole training.
+        """
+        chosen = [
+            trial
+            for trial in study.get_trials(deepcopy=False, states=SHOWN)
+            if "layout" in trial.user_attrs and "flops" in trial.user_attrs
+        ]
+        curves = [curve_of(trial, epochs) for trial in chosen]
+        known = [(trial, curve) for trial, curve in zip(chosen, curves, strict=True) if curve]
+        running = TrialState.RUNNING
+        pending = [t for t, c in zip(chosen, curves, strict=True) if not c and t.state == running]
+        return cls([trial for trial, _ in known], [curve for _, curve in known], pending)
+
+    def model(self, epochs: int, pool: Sequence[Layout], flops: Sequence[float]) -> Posterior:
+        """Believe something of every layout: those of `trials`, then `pending`, then `pool`. What
+        runs without a score counts as if it had the one that is expected of it.
+
+        Args:
+            epochs: of a whole training.
+            pool: further layouts.
+            flops: multiply-adds of each of them.
+        """
+        seen = [*self.trials, *self.pending]
+        layouts = [Layout.parse(trial.user_attrs["layout"]) for trial in seen]
+        costs = [float(trial.user_attrs["flops"]) for trial in seen]
+        features: Features = features_of([*layouts, *pool], [*costs, *flops])
+        scores, left = projected_scores(self.curves, epochs)
+        rows = np.arange(len(scores))
+        found = posterior(features, rows, scores, left)
+        if not self.pending:
+            return found
+        believed = found.mean[len(scores) : len(seen)]
+        rows, none = np.arange(len(seen)), np.zeros(len(believed))
+        return posterior(
+            features, rows, np.concatenate([scores, believed]), np.concatenate([left, none])
+        )
+
+
+def curve_of(trial: FrozenTrial, epochs: int) -> Curve | None:
+    """Read the curve of a trial; None where it has no score.
+
+    Args:
+        trial: perhaps with its final score alone.
+        epochs: of a whole training.
+    """
+    scores = {e: s for e, s in trial.intermediate_values.items() if math.isfinite(s)}
+    complete = trial.state == TrialState.COMPLETE
+    if not scores and complete and trial.values:
+        scores = {epochs: trial.values[0]}
+    if not scores:
+        return None
+    written = trial.user_attrs.get("losses") or {}
+    losses = {int(epoch): loss for epoch, loss in written.items() if math.isfinite(loss)}
+    return Curve(scores, losses, complete)
