@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from nas.data.annotation_list import AnnotationList
 from nas.data.findings import Findings
 from nas.errors import DataError
 
@@ -61,6 +60,8 @@ def read_entries(path: Path) -> Mapping[str, Sequence[Any]]:
     Raises:
         DataError: as `read_annotations`.
     """
+    from nas.data.annotation_list import AnnotationList  # brings NumPy, which --help does not need
+
     try:
         content = msgspec.json.decode(read_utf8(path), type=_File)
         annotations = AnnotationList(content.annotations)

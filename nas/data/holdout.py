@@ -16,7 +16,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from nas.data.annotation_list import only
 from nas.data.file_names import stated_name
 from nas.data.ids import common_name
 from nas.errors import DataError
@@ -42,6 +41,8 @@ def part_of(content: Mapping[str, Entries], *, held_out: bool) -> dict[str, Entr
     Raises:
         DataError: fewer than three images.
     """
+    from nas.data.annotation_list import only  # brings NumPy, which --help does not need
+
     images, annotations = content["images"], content["annotations"]
     if len(images) < LEAST_IMAGES:
         raise DataError(

@@ -55,11 +55,11 @@ REFUSED = [
     ),
     (
         "nas-submit --data {digits} --sampler bayes",
-        "must be one of gp, tpe, nsga2, random, grid; got 'bayes'",
+        "must be one of gp, multifidelity, tpe, nsga2, random, grid; got 'bayes'",
     ),
     (
         "nas-submit --data {digits} --pruner asha",
-        "must be one of none, median, hyperband; got 'asha'",
+        "must be one of none, multifidelity, median, hyperband; got 'asha'",
     ),
     (
         "nas-submit --data {digits} --space tny",

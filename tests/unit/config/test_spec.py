@@ -158,8 +158,8 @@ def test_paper_recipe():
             "detector: nms_iou must be left out for sparse_rcnn, which has no non-maximum "
             r"suppression \(fcos, .* have it\); got 0.5",
         ),
-        ({"search.sampler": "bayes"}, "must be one of gp, tpe, nsga2, random, grid"),
-        ({"search.pruner": "halving"}, "must be one of none, median"),
+        ({"search.sampler": "bayes"}, "must be one of gp, multifidelity, tpe, nsga2, random, grid"),
+        ({"search.pruner": "halving"}, "must be one of none, multifidelity, median"),
         ({"search.trials": "many"}, "search.trials must be a valid integer"),
         ({"budget.memory": "16"}, "a number and a unit"),
         ({"budget.memory": 16}, "a number and a unit"),
