@@ -27,9 +27,9 @@ from nas.config.sections import (
     SearchSettings,
 )
 from nas.errors import SpecError
-from nas.utils.formatting import GIB, gib
+from nas.utils.formatting import gib
 from nas.utils.gpu_presence import has_gpu, smallest_card_bytes
-from nas.utils.gpu_share import card_budget_bytes
+from nas.utils.gpu_share import card_budget_gib
 from search_spaces.layout import Layout
 from search_spaces.loading import load_space, space_from_dict
 from search_spaces.space import SearchSpace
@@ -214,8 +214,8 @@ def _automatic_budget(run: dict[str, Any]) -> str:
     if not has_gpu():
         return str(BudgetSpec().memory)
     card_bytes = smallest_card_bytes()
-    tenths = 10 * card_budget_bytes(card_bytes or 0) // GIB
-    if tenths < 1:
+    room_gib = card_budget_gib(card_bytes or 0)
+    if not room_gib:
         known = f"of {gib(card_bytes)} GiB has no room" if card_bytes else "does not tell its size"
         raise SpecError(f"budget.memory must be a size: the GPU {known}; got 'auto'")
-    return f"{tenths / 10:g}GiB"
+    return f"{room_gib:g}GiB"

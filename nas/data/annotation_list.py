@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.data.box_table import Box, BoxTable
 from nas.data.ids import MOST_ID, NO_ID, as_id
 
 NOTHING = (0, 0, (math.nan, math.nan, math.nan, math.nan))  # of one that is not plain
@@ -60,26 +61,18 @@ class _PlainEntry(msgspec.Struct, gc=False):
     iscrowd: int | bool | None = 0
 
 
-class Columns(NamedTuple):
+class StatedNumbers(NamedTuple):
     """The numbers of annotations as their file states them.
 
     Args:
         plain: [N], bool: all values have the types that COCO's have. Of the others the ids alone
             are given.
-        ids: [N], int64, from 1 to `MOST_ID`; `NO_ID` where it is no such number.
-        image_ids, category_ids: [N], int64.
-        bboxes: [N, 4], float64.
-        areas: [N], float64; not a number where there is none.
-        crowds: [N], bool.
+        boxes: of all; ids from 1 to `MOST_ID`, `NO_ID` where it is no such number; areas not a
+            number where there is none. They have no masks.
     """
 
     plain: NDArray[np.bool_]
-    ids: NDArray[np.int64]
-    image_ids: NDArray[np.int64]
-    category_ids: NDArray[np.int64]
-    bboxes: NDArray[np.float64]
-    areas: NDArray[np.float64]
-    crowds: NDArray[np.bool_]
+    boxes: BoxTable
 
 
 class AnnotationList(Sequence[Any]):
@@ -88,15 +81,15 @@ class AnnotationList(Sequence[Any]):
 
     Args:
         written: each as its file has it, JSON in UTF-8.
-        columns: their numbers; None: they are read.
+        stated: their numbers; None: they are read.
 
     Raises:
         ValueError: one of them is no object.
     """
 
-    def __init__(self, written: Sequence[msgspec.Raw], columns: Columns | None = None) -> None:
+    def __init__(self, written: Sequence[msgspec.Raw], stated: StatedNumbers | None = None) -> None:
         self._written = written
-        self.columns = columns or _columns(map(_plain_or_other, written))
+        self.stated = stated or _stated(map(_plain_or_other, written))
 
     def __len__(self) -> int:
         return len(self._written)
@@ -119,8 +112,9 @@ class AnnotationList(Sequence[Any]):
 
     def only(self, chosen: Sequence[bool]) -> AnnotationList:
         """The annotations for which `chosen` is true, of [N]."""
-        columns = Columns(*(column[np.asarray(chosen, dtype=bool)] for column in self.columns))
-        return AnnotationList([*itertools.compress(self._written, chosen)], columns)
+        rows = np.asarray(chosen, dtype=bool)
+        stated = StatedNumbers(self.stated.plain[rows], self.stated.boxes.select(rows))
+        return AnnotationList([*itertools.compress(self._written, chosen)], stated)
 
 
 def only(entries: Sequence[Any], chosen: Iterable[bool]) -> Sequence[Any]:
@@ -130,9 +124,9 @@ def only(entries: Sequence[Any], chosen: Iterable[bool]) -> Sequence[Any]:
     return [*itertools.compress(entries, chosen)]
 
 
-def columns_of(entries: Sequence[Any]) -> Columns:
+def stated_numbers(entries: Sequence[Any]) -> StatedNumbers:
     """The numbers of annotations; of a list of dictionaries none counts as plain."""
-    return entries.columns if isinstance(entries, AnnotationList) else _columns(entries)
+    return entries.stated if isinstance(entries, AnnotationList) else _stated(entries)
 
 
 class _Mask(msgspec.Struct, gc=False):
@@ -161,20 +155,20 @@ def _plain_or_other(written: msgspec.Raw) -> Any:
     return entry
 
 
-def _columns(entries: Iterable[Any]) -> Columns:
+def _stated(entries: Iterable[Any]) -> StatedNumbers:
     """Plain entries, and others."""
-    plain, whole, floats = array("b"), array("q"), array("d")
-    for entry in entries:
-        row = entry if type(entry) is _PlainEntry else _PlainEntry(_usable_id(entry), *NOTHING)
-        plain.append(row is entry)
-        whole.extend((row.id, row.image_id, row.category_id, bool(row.iscrowd)))
-        floats.extend((*row.bbox, math.nan if row.area is None else row.area))
-    rows = np.frombuffer(whole, dtype=np.int64).reshape(-1, 4)
-    numbers = np.frombuffer(floats, dtype=np.float64).reshape(-1, 5)
-    ids, image_ids, category_ids, crowds = (column.copy() for column in rows.T)
-    boxes, areas = np.ascontiguousarray(numbers[:, :4]), numbers[:, 4].copy()
-    is_plain = np.array(plain, dtype=bool)
-    return Columns(is_plain, ids, image_ids, category_ids, boxes, areas, crowds > 0)
+    plain = array("b")
+
+    def boxes() -> Iterator[Box]:
+        for entry in entries:
+            row = entry if type(entry) is _PlainEntry else _PlainEntry(_usable_id(entry), *NOTHING)
+            plain.append(row is entry)
+            area = math.nan if row.area is None else row.area
+            crowd = int(bool(row.iscrowd))
+            yield Box(row.id, row.image_id, row.category_id, row.bbox, area, crowd)
+
+    table = BoxTable.of(boxes())
+    return StatedNumbers(np.array(plain, dtype=bool), table)
 
 
 def _usable_id(entry: Any) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from nas.data.annotation_check import AnnotationCheck, Entry, finite_numbers
-from nas.data.annotation_list import AnnotationList, Columns, columns_of
+from nas.data.annotation_list import AnnotationList, StatedNumbers, stated_numbers
 from nas.data.annotation_numbers import AnnotationNumbers
 from nas.data.box_form import StatedBoxes, suspected_form
 from nas.data.box_table import BoxTable
@@ -42,8 +42,8 @@ def read_boxes(
         The boxes that can be used, in the order of `entries`, each with an id of its own; none at
         all where their numbers are not x, y, width and height in pixels.
     """
-    columns, kinds = columns_of(entries), set(categories)
-    stated = _stated(entries, columns, images)
+    numbers, kinds = stated_numbers(entries), set(categories)
+    stated = _stated(entries, numbers, images)
     if form := suspected_form(stated):
         detail = f"they look {form}; COCO's are x, y, width, height in pixels"
         findings.lost("boxes in another form", source, detail=detail)
@@ -52,8 +52,8 @@ def read_boxes(
     plain, sound = BoxTable.of([]), np.zeros(len(entries), dtype=bool)
     if isinstance(entries, AnnotationList):
         plain, sound = plain_boxes(entries, images, kinds, trust_area=not constant, masks=masks)
-    numbers = AnnotationNumbers(int(columns.ids.max(initial=0)))
-    check = AnnotationCheck(images, kinds, source, findings, not constant, masks, numbers)
+    own = AnnotationNumbers(int(numbers.boxes.ids.max(initial=0)))
+    check = AnnotationCheck(images, kinds, source, findings, not constant, masks, own)
     others, rows = check.boxes(entries, np.flatnonzero(~sound).tolist())
     order = np.argsort([*np.flatnonzero(sound), *rows])
     boxes = _without_copies(plain.joined(others).select(order), images, findings)
@@ -80,12 +80,12 @@ def _without_copies(
 
 
 def _stated(
-    entries: Sequence[Entry], columns: Columns, images: dict[int, ImageRecord]
+    entries: Sequence[Entry], stated: StatedNumbers, images: dict[int, ImageRecord]
 ) -> StatedBoxes:
-    known, of_image = sizes_of(images, columns.image_ids)
-    plain = columns.plain & known
+    known, of_image = sizes_of(images, stated.boxes.image_ids)
+    plain = stated.plain & known
     numbers, sizes, areas = array("d"), array("d"), array("d")
-    for row in np.flatnonzero(~columns.plain).tolist():
+    for row in np.flatnonzero(~stated.plain).tolist():
         entry = entries[row]
         image, bbox = images.get(as_id(entry.get("image_id"))), finite_numbers(entry.get("bbox"))
         if image and bbox:
@@ -93,9 +93,9 @@ def _stated(
             sizes.extend((image.width, image.height))
             areas.append(_number(entry.get("area")))
     return StatedBoxes(
-        np.concatenate([columns.bboxes[plain], np.array(numbers).reshape(-1, 4)]),
+        np.concatenate([stated.boxes.bboxes[plain], np.array(numbers).reshape(-1, 4)]),
         np.concatenate([of_image[plain], np.array(sizes).reshape(-1, 2)]),
-        np.concatenate([columns.areas[plain], np.array(areas)]),
+        np.concatenate([stated.boxes.areas[plain], np.array(areas)]),
     )
 
 

@@ -56,9 +56,9 @@ def known_check(source: SplitSource, *, masks: bool = True) -> Check | None:
             split, more = read_split(file, masks=masks)
     except (OSError, ValueError, KeyError, BadZipFile):
         return None
-    if masks and not more["masks"]:
-        return None
     if more["state"] != _state(source, (image.file_name for image in split.images)):
+        return None
+    if masks and not more["masks"]:
         return None
     problems = tuple(DataIssue(**issue) for issue in more["problems"])
     return Check(split, problems, more["brightest"], more["digests"])

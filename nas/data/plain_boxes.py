@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -64,16 +65,16 @@ def plain_boxes(
         The boxes of those that have no fault, beyond the rounding of their corners; and [N], which
         those are.
     """
-    columns = entries.columns
-    known, sizes = sizes_of(images, columns.image_ids)
-    bboxes, beyond = _clipped(columns.bboxes, sizes)
-    sound = columns.plain & known & np.isin(columns.category_ids, [*categories])
-    sound &= (columns.bboxes[:, 2:] > 0).all(1) & (bboxes[:, 2:] > 0).all(1)
-    sound &= (beyond <= ROUNDING) & _single(columns.ids)
+    plain, stated = entries.stated
+    known, sizes = sizes_of(images, stated.image_ids)
+    bboxes, beyond = _clipped(stated.bboxes, sizes)
+    sound = plain & known & np.isin(stated.category_ids, [*categories])
+    sound &= (stated.bboxes[:, 2:] > 0).all(1) & (bboxes[:, 2:] > 0).all(1)
+    sound &= (beyond <= ROUNDING) & _single(stated.ids)
     with_mask, codes = _check_masks(entries, sound, REACH * sizes.max(1), masks)
-    areas = _areas(columns.areas, bboxes, trust_area & ((beyond <= 0) | with_mask))
-    stated = (columns.ids, columns.image_ids, columns.category_ids, bboxes, areas, columns.crowds)
-    return BoxTable.of_columns([column[sound] for column in stated], codes), sound
+    areas = _areas(stated.areas, bboxes, trust_area & ((beyond <= 0) | with_mask))
+    boxes = replace(stated, bboxes=bboxes, areas=areas).select(sound)
+    return BoxTable.of_columns(boxes.columns(), codes), sound
 
 
 def _clipped(stated: Numbers, sizes: Numbers) -> tuple[Numbers, Numbers]:

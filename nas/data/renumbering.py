@@ -57,7 +57,7 @@ def _with(entry: Any, key: str, value: object) -> Any:
 
 
 def _plain(entries: Entries, key: str) -> bool:
-    if isinstance(entries, AnnotationList) and entries.columns.plain.all():
+    if isinstance(entries, AnnotationList) and entries.stated.plain.all():
         return True
     return all(type(value := entry.get(key)) is int and abs(value) <= MOST_ID for entry in entries)
 

@@ -24,11 +24,12 @@ def card_share_bytes(budget_bytes: int) -> int:
     return cap_bytes(budget_bytes) + CONTEXT_BYTES
 
 
-def card_budget_bytes(card_bytes: int) -> int:
-    """The largest budget of which a candidate has a card to itself with room to spare: the inverse
-    of `card_share_bytes`; below 0 where a card has no room at all.
+def card_budget_gib(card_bytes: int) -> float:
+    """The largest budget that a candidate can have on a card with room to spare, the inverse of
+    `card_share_bytes`: GiB down to a tenth, 0 where the card has no room.
     """
-    return int((card_bytes - CONTEXT_BYTES - WORKSPACES_BYTES) / RESERVED_SHARE)
+    budget_bytes = (card_bytes - CONTEXT_BYTES - WORKSPACES_BYTES) / RESERVED_SHARE
+    return max(0, int(10 * budget_bytes / GIB)) / 10
 
 
 def check_share(budget_bytes: int, share_bytes: int, what: str) -> str:
@@ -47,8 +48,8 @@ def check_share(budget_bytes: int, share_bytes: int, what: str) -> str:
     """
     least_bytes = budget_bytes + WORKSPACES_BYTES + CONTEXT_BYTES
     needs = f"the budget of {gib(budget_bytes)} GiB takes {gib(least_bytes)} GiB of a GPU at least"
-    room_gib = int(10 * card_budget_bytes(share_bytes) / GIB) / 10
-    lower = f"budget.memory to {room_gib:g}GiB" if room_gib > 0 else "budget.memory"
+    room_gib = card_budget_gib(share_bytes)
+    lower = f"budget.memory to {room_gib:g}GiB" if room_gib else "budget.memory"
     if least_bytes > share_bytes:
         raise SpecError(
             f"{needs}, with CUDA's context and cuDNN's workspaces; {what} has {gib(share_bytes)} "

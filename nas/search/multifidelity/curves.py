@@ -48,25 +48,27 @@ def projected_scores(curves: Sequence[Curve], epochs: int) -> tuple[Array, Array
         before it, 0 for complete ones.
     """
     left = np.array([0.0 if each.complete else 1 - each.last / epochs for each in curves])
-    maps = _standard(_projected([each.scores for each in curves], [c.last for c in curves]))
+    maps = _standard(_projected([each.scores for each in curves], curves))
     losses = [{epoch: -loss for epoch, loss in each.losses.items()} for each in curves]
     if not losses or any(each.last not in each.losses for each in curves):
         return maps, np.maximum(left, 0.0)
     if _agreement(curves) < LEAST_AGREEMENT:
         return maps, np.maximum(left, 0.0)
-    by_loss = _standard(_projected(losses, [each.last for each in curves]))
+    by_loss = _standard(_projected(losses, curves))
     return (1 - LOSS_WEIGHT) * maps + LOSS_WEIGHT * by_loss, np.maximum(left, 0.0)
 
 
-def _projected(curves: Sequence[Mapping[int, float]], last: Sequence[int]) -> Array:
-    """The last value of each, and the median steps of others beyond it."""
-    final = max(last)
+def _projected(values: Sequence[Mapping[int, float]], curves: Sequence[Curve]) -> Array:
+    """The last value of each, and the median steps of others beyond it; of one that is complete,
+    perhaps before the last epoch, its own.
+    """
+    final = max(curve.last for curve in curves)
     steps = np.zeros(final + 1)
     for epoch in range(1, final + 1):
-        taken = [c[epoch] - c[epoch - 1] for c in curves if epoch in c and epoch - 1 in c]
+        taken = [v[epoch] - v[epoch - 1] for v in values if epoch in v and epoch - 1 in v]
         steps[epoch] = np.median(taken) if taken else 0.0
-    beyond = [steps[at + 1 :].sum() for at in last]
-    reached = [curve[at] for curve, at in zip(curves, last, strict=True)]
+    beyond = [0.0 if curve.complete else steps[curve.last + 1 :].sum() for curve in curves]
+    reached = [each[curve.last] for each, curve in zip(values, curves, strict=True)]
     projected: Array = np.array(reached) + np.array(beyond)
     return projected
 

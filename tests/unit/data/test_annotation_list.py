@@ -107,14 +107,14 @@ def test_columns_find_what_one_by_one_finds(tmp_path: Path, seed: int):
 
 def test_sound_annotations_are_checked_as_columns(tmp_path: Path):
     entries = read_entries(write(tmp_path, GOOD) / "instances_train.json")["annotations"]
-    assert entries.columns.plain.all()
+    assert entries.stated.plain.all()
     assert [entry.get("bbox") for entry in entries[1:]] == [
         entry["bbox"] for entry in GOOD["annotations"][1:]
     ]
     chosen = entries.only([False, True, True])
     assert len(chosen) == 2
     assert chosen[0].get("id") == GOOD["annotations"][1]["id"]
-    assert np.array_equal(chosen.columns.ids, entries.columns.ids[1:])
+    assert np.array_equal(chosen.stated.boxes.ids, entries.stated.boxes.ids[1:])
 
 
 def test_numbers_beyond_64_bits_and_lists_are_named_not_met_later(tmp_path: Path):

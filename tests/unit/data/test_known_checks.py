@@ -15,6 +15,7 @@ from PIL import Image
 
 from nas.data import known_images, validation
 from nas.data.fingerprint import fingerprint
+from nas.data.split_index import read_split, write_split
 from nas.data.validation import CheckedSplit, check_split, check_splits
 from nas.utils.paths import cache_folder
 
@@ -114,4 +115,19 @@ def test_masks_are_read_when_they_are_asked_for_first(root: Path, reads: list[st
     assert len(reads) == 1
     assert check_split(root, "train").split.boxes.segmentation(0) == [[5, 6, 25, 6.5, 15, 16]]
     bare()
+    assert len(reads) == 2
+
+
+def test_what_an_earlier_version_kept_is_as_good_as_none(
+    root: Path, reads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = check_split(root, "train")
+    (path,) = (cache_folder() / "checks").glob("*.npz")
+    with path.open("rb") as file:
+        split, more = read_split(file)
+    del more["masks"]
+    with path.open("wb") as file:
+        write_split(file, split, {**more, "state": "of other code"})
+    assert same(first, check_split(root, "train"))
     assert len(reads) == 2

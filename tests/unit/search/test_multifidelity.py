@@ -44,6 +44,14 @@ def test_unfinished_curves_are_projected_by_the_steps_of_others():
     assert scores == pytest.approx([-0.7071, -0.7071, 1.4142], abs=1e-3)
 
 
+def test_a_training_that_ended_early_is_not_projected():
+    whole = Curve({1: 0.1, 2: 0.3, 3: 0.5}, {}, complete=True)
+    ended = Curve({1: 0.2, 2: 0.5}, {}, complete=True)  # by its schedule
+    scores, left = projected_scores([whole, ended], epochs=3)
+    assert left.tolist() == [0, 0]
+    assert scores == pytest.approx([0, 0], abs=1e-6)
+
+
 def curves(losses: np.ndarray, maps: np.ndarray) -> list[Curve]:
     return [
         Curve({1: score / 2, 2: score}, {1: loss + 1, 2: loss})
