@@ -13,23 +13,22 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.memory import TINY, predicted_and_counted
 
 from nas.config.choices import Checkpointing, Precision
 from nas.config.sections import DetectorSpec
 from nas.models.activation_checkpointing import checkpoint_blocks
-from nas.models.detectors import DETECTORS, build_detector
+from nas.models.detectors import build_detector
 from nas.models.drop_path import set_drop_path_
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.head import bounded_loss
 from nas.profiling.memory.kernels import CpuKernels, CudaKernels
-from nas.profiling.memory.measurement import measure_memory
 from nas.profiling.memory.recorder import ACCUMULATED, RELEASED, Recorder
 from nas.profiling.memory.torch_internals import every_mask_full
 from search_spaces.layout import Layout
 
 MIB = 2**20
-TINY = {"channels": 64, "hidden": 256, "proposals": 50}
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -102,15 +101,6 @@ POINTS = [
 ]
 
 
-def predicted_and_counted(layout: str, spec: DetectorSpec, training: Training) -> tuple[int, int]:
-    """The prediction, and the count of a real step on the CPU."""
-    parsed = Layout.parse(layout)
-    predicted = predict_memory(parsed, spec, 3, training)
-    return predicted.peak_bytes, measure_memory(
-        parsed, spec, 3, training, torch.device("cpu")
-    ).peak_bytes
-
-
 def steps() -> Iterator[Any]:
     """Every point with every kind of checkpointing; in the long tests only `light`, but for FCOS
     and narrow layouts, and all but `none` of ATSS, which has FCOS's layers.
@@ -143,41 +133,6 @@ def test_channels_last(text: str, shape: tuple, size: dict, checkpointing: str):
     )
     predicted, counted = predicted_and_counted(text, DetectorSpec(name="fcos", **size), training)
     assert predicted == pytest.approx(counted, rel=0.012)
-
-
-def crowded() -> Iterator[Any]:
-    """Every detector with few and many boxes; in the long tests all but the many in the smaller
-    images, without checkpointing.
-    """
-    shapes = (("C1-C1-T2-T1@16", (2, 3, 160, 224)), ("C1-C1-C1-C1@16", (1, 3, 320, 512)))
-    counts, kept = (1000, 300, 20), ("none", "full")
-    for name, (text, shape), boxes, how in itertools.product(DETECTORS, shapes, counts, kept):
-        first = (shape, boxes, how) == (shapes[0][1], counts[0], kept[0])
-        yield pytest.param(
-            name,
-            text,
-            Training(shape, boxes, checkpointing=how, cuda=False),
-            id=f"{name}-{shape[2]}-{boxes}-{how}",
-            marks=[] if first else [pytest.mark.long],
-        )
-
-
-@pytest.mark.parametrize(("name", "text", "training"), list(crowded()))
-def test_many_boxes_an_image(name: Any, text: str, training: Training):
-    """What targets take grows with boxes times locations, but where parts of these are matched."""
-    spec = DetectorSpec(name=name, masks=False, **TINY)
-    predicted, counted = predicted_and_counted(text, spec, training)
-    assert predicted == pytest.approx(counted, rel=0.01)
-
-
-@pytest.mark.parametrize("name", ["faster_rcnn", "cascade_mask_rcnn"])
-def test_matching_by_parts_takes_the_same_for_any_number_of_boxes(name: Any):
-    spec, layout = DetectorSpec(name=name, masks=False), Layout.parse("C1-C1-C1-C1@16")
-    few, many = (
-        predict_memory(layout, spec, 80, Training((1, 3, 800, 1344), boxes)).peak_bytes
-        for boxes in (20, 1000)
-    )
-    assert few <= many <= 1.05 * few
 
 
 @pytest.mark.parametrize("checkpointing", get_args(Checkpointing))
