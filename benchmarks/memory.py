@@ -31,6 +31,7 @@ from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
 from nas.training.gpu_memory import free_memory
 from nas.utils.formatting import gib
+from nas.utils.gpu_presence import has_hopper
 from search_spaces.layout import Layout
 
 DETECTORS = ("fcos", "faster_rcnn")
@@ -50,12 +51,19 @@ def points(gpu: bool) -> Iterator[tuple[str, str, Training]]:
                     yield (
                         layout,
                         detector,
-                        Training(shape, 20, precision, checkpointing=checkpointing, cuda=gpu),
+                        Training(
+                            shape,
+                            20,
+                            precision,
+                            checkpointing=checkpointing,
+                            hopper=has_hopper(),
+                            cuda=gpu,
+                        ),
                     )
     if gpu:
         for layout in PAPER_LAYOUTS:
             for detector in DETECTORS:
-                yield layout, detector, Training(PAPER_SHAPE, 20)
+                yield layout, detector, Training(PAPER_SHAPE, 20, hopper=has_hopper())
 
 
 def compare(layout: str, detector: str, training: Training, device: torch.device) -> dict[str, Any]:
@@ -82,6 +90,16 @@ def compare(layout: str, detector: str, training: Training, device: torch.device
         "step_s": round(measured.step_s, 4),
         "fps": measured.fps and round(measured.fps, 2),
     }
+
+
+def line(row: dict[str, Any]) -> str:
+    """A point for people."""
+    kept = "" if row["checkpointing"] == "none" else f" {row['checkpointing']}"
+    return (
+        f"{row['layout']:18} {row['detector']:12} {row['precision']}{kept:6} "
+        f"{gib(row['predicted_bytes']):8.3f} predicted {gib(row['measured_bytes']):8.3f} measured "
+        f"GiB {100 * row['error']:+6.2f} %"
+    )
 
 
 def timings(size: int = 20) -> dict[str, float]:
@@ -133,16 +151,7 @@ def main() -> None:
     rows = []
     for layout, detector, training in points(device.type == "cuda"):
         rows.append(row := compare(layout, detector, training, device))
-        kept = "" if row["checkpointing"] == "none" else f" {row['checkpointing']}"
-        sizes = (
-            f"{gib(row['predicted_bytes']):8.3f} predicted {gib(row['measured_bytes']):8.3f} "
-            "measured GiB"
-        )
-        print(
-            f"{layout:18} {detector:12} {row['precision']}{kept:6} {sizes} "
-            f"{100 * row['error']:+6.2f} %",
-            flush=True,
-        )
+        print(line(row), flush=True)
     errors = [abs(row["error"]) for row in rows]
     summary = {
         "points": len(rows),

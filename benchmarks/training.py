@@ -38,12 +38,14 @@ from nas.models.compile import compile_blocks
 from nas.models.detectors import DETECTORS, build_detector
 from nas.models.detectors.faster_rcnn import ASPECT_RATIOS, STRIDES
 from nas.models.detectors.transform import BatchTransform
+from nas.models.memory_format import channels_last_
 from nas.models.necks.pyramid import make_neck
 from nas.models.weights import load_backbone_weights
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.measurement import highest_bytes, random_target
 from nas.profiling.memory.recorder import Recorder
 from nas.training.gpu_memory import free_memory
+from nas.utils.device import default_device, tf32
 from nas.utils.formatting import gib
 from search_spaces.layout import Layout
 
@@ -202,11 +204,13 @@ def networks(
     layout = Layout.parse(SWIN_T if backbone == "swin" else RESNET_50)
     spec = DetectorSpec(name=detector)
 
-    def ours(kept: str, *, compiled: bool = False) -> nn.Module:
+    def ours(kept: str, *, compiled: bool = False, channels_last: bool = False) -> nn.Module:
         network = build_detector(layout, spec, CLASSES)
         checkpoint_blocks(network, kept)
         if compiled:
             compile_blocks(network)
+        if channels_last:
+            channels_last_(network)
         return network
 
     widths = list(layout.widths)
@@ -217,6 +221,7 @@ def networks(
     }
     if torch.cuda.is_available():  # what compiled code holds on the CPU cannot be counted
         made["ours, compiled"] = lambda: ours("none", compiled=True)
+        made["ours, channels last"] = lambda: ours("none", channels_last=True)
     if backbone == "swin":
         made["torchvision"] = lambda: theirs(Swin(), detector, widths)
         made["timm"] = lambda: theirs(TimmSwin(size), detector, widths)
@@ -226,10 +231,31 @@ def networks(
 
 
 def compare(
-    detector: str, backbone: str, shape: tuple[int, int, int], steps: int, *, bf16: bool
+    detector: str, backbone: str, shape: tuple[int, int, int], steps: int, *, precision: str
 ) -> list[dict[str, Any]]:
-    """All networks of one detector and one kind of backbone, in turns."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """All networks of one detector and one kind of backbone, in turns.
+
+    Args:
+        detector: `fcos` or `faster_rcnn`.
+        backbone: `swin` or `resnet`.
+        shape: images, height and width of the batch.
+        steps: of each that are timed.
+        precision: `fp32`, `tf32` or `bf16`.
+    """
+    device = torch.device(default_device())
+    with tf32(precision == "tf32", device):
+        return _compare(detector, backbone, shape, steps, precision, device)
+
+
+def _compare(
+    detector: str,
+    backbone: str,
+    shape: tuple[int, int, int],
+    steps: int,
+    precision: str,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    bf16 = precision == "bf16"
     count, *size = shape
     torch.manual_seed(0)
     images = [torch.rand(3, *size, device=device) for _ in range(count)]
@@ -274,7 +300,7 @@ def compare(
                 "backbone": backbone,
                 "network": name,
                 "shape": [count, 3, *size],
-                "precision": "bf16" if bf16 else "fp32",
+                "precision": precision,
                 "first_loss": round(losses[name], 5),
                 "images_per_s": round(speed, 3),
                 "peak_gib": gib(peaks[name]),
@@ -285,6 +311,15 @@ def compare(
         row["speed_ratio"] = round(row["images_per_s"] / base["images_per_s"], 3)
         row["memory_ratio"] = round(row["peak_gib"] / base["peak_gib"], 3)
     return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row for people."""
+    return (
+        f"{row['detector']:12} {row['backbone']:7} {row['precision']} {row['network']:20} loss "
+        f"{row['first_loss']:8.4f} {row['images_per_s']:7.3f} images/s ({row['speed_ratio']:.2f}) "
+        f"{row['peak_gib']:7.3f} GiB ({row['memory_ratio']:.2f})"
+    )
 
 
 def main() -> None:
@@ -306,7 +341,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the results here, as JSON")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for bf16 in (False, True) if gpu else (False,):
+    for precision in ("fp32", "tf32", "bf16") if gpu else ("fp32",):
         for detector in arguments.detectors:
             for backbone in arguments.backbones:
                 for row in compare(
@@ -314,17 +349,10 @@ def main() -> None:
                     backbone,
                     (arguments.images, *arguments.size),
                     arguments.steps,
-                    bf16=bf16,
+                    precision=precision,
                 ):
                     rows.append(row)
-                    print(
-                        f"{detector:12} {backbone:7} {row['precision']} {row['network']:14} loss "
-                        f"{row['first_loss']:8.4f} "
-                        f"{row['images_per_s']:7.3f} images/s ({row['speed_ratio']:.2f}) "
-                        f"{row['peak_gib']:7.3f} GiB "
-                        f"({row['memory_ratio']:.2f})",
-                        flush=True,
-                    )
+                    print(line(row), flush=True)
     if arguments.out:
         content = {
             "command": " ".join(["python", *sys.argv]),

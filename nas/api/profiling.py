@@ -13,7 +13,7 @@ from nas.profiling.flops import PAPER_RULE, RULE, count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
 from nas.utils.formatting import gib
-from nas.utils.gpu_share import CONTEXT_BYTES
+from nas.utils.gpu_share import card_share_bytes
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ class LayoutProfile:
         batch_shape: images, channels, height and width of the training batch.
         precision, optimizer, checkpointing: of the training step.
         memory_predicted_gib: allocated at the peak of a training step, GiB.
-        memory_reserved_gib: with what the allocator keeps, GiB.
-        memory_card_gib: with CUDA's context, GiB.
+        memory_reserved_gib: with what the allocator keeps where all batches have one shape, GiB.
+        memory_card_gib: what a search books of a card for it (`nas.utils.gpu_share`), which batches
+            of all shapes hold within, GiB.
         memory_by_part_gib: `memory_predicted_gib` divided among the parts of the detector.
         memory_peak_moment: when the peak is: `forward`, `backward` or `update`.
         measured: the same on this machine's GPU; None where there is none.
@@ -135,7 +136,7 @@ def profile_layout(
         checkpointing=training.checkpointing,
         memory_predicted_gib=gib(memory.peak_bytes),
         memory_reserved_gib=gib(memory.reserved_bytes),
-        memory_card_gib=gib(memory.reserved_bytes + CONTEXT_BYTES),
+        memory_card_gib=gib(card_share_bytes(memory.peak_bytes)),
         memory_by_part_gib={part: gib(size) for part, size in memory.parts().items()},
         memory_peak_moment=memory.moment,
         measured=_measure(layout, detector, classes, training),

@@ -46,7 +46,13 @@ def paper_tables(
     missing.
     """
     from nas.cli.progress import ImageProgress
-    from nas.profiling.paper_tables import TABLES, measured_memory, paper_rows
+    from nas.profiling.paper_tables import (
+        MEMORY_NOTE,
+        MEMORY_TABLE,
+        TABLES,
+        measured_memory,
+        paper_rows,
+    )
 
     measurements = measured_memory(measured) if measured else None
     with ImageProgress() as progress:
@@ -61,6 +67,8 @@ def paper_tables(
             print(_markdown(title, of_table))
         else:
             _print(title, of_table)
+        if number == MEMORY_TABLE:
+            print(MEMORY_NOTE)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

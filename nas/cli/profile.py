@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PREDICTED = {
     "memory_predicted_gib": "allocated at the peak",
     "memory_reserved_gib": "reserved",
-    "memory_card_gib": "of the card, with the context",
+    "memory_card_gib": "of a card, as a search books it",
 }
 MEASURED = {
     "memory_peak_gib": "measured: allocated",
@@ -67,8 +67,10 @@ def profile(
     spec = _detector_spec(given({"detector.name": detector}) | parse_settings(settings or []))
     from nas.api.profiling import count_modules, padded_size, profile_layout
     from nas.profiling.memory import Training
+    from nas.utils.gpu_presence import has_hopper
 
-    training = Training((images, 3, *padded_size(image_size)), **choices)
+    shape = (images, 3, *padded_size(image_size))
+    training = Training(shape, **choices, hopper=has_hopper())
     profiles = [profile_layout(layout, spec, classes, training) for layout in parsed]
     counts = [count_modules(layout, spec, classes, training) for layout in parsed if modules]
     if as_json:
@@ -124,7 +126,8 @@ def _print(profiles: list[LayoutProfile]) -> None:
     print(f"GMAC: {first.flops_rule}; one image.\npaper G: {first.paper_flops_rule}; one image.")
     print(
         "Memory: whatever the data decides (proposals, positives, boxes) counts with its "
-        "configured limit."
+        "configured limit.\nOf a card: a quarter more for batches of other shapes, 0.5 GiB for "
+        "cuDNN's workspaces, 0.75 GiB for CUDA's context."
     )
 
 

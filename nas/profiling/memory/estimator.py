@@ -20,10 +20,11 @@ from nas.reports import MemoryEstimate
 from nas.utils.disk_cache import DiskCache
 from search_spaces.layout import Layout
 
-# cuBLAS takes 8 MiB + 128 KiB from the allocator for each of the threads that run forward and
-# backward passes (PyTorch's default CUBLAS_WORKSPACE_CONFIG, :4096:2:16:8); 32 MiB each on Hopper.
-# cuDNN's workspaces come and go and are left out.
-WORKSPACE_BYTES = 8 * 2**20 + 128 * 2**10
+# What cuBLAS takes from the allocator for each of the two threads that run forward and backward
+# passes: PyTorch's default CUBLAS_WORKSPACE_CONFIG is :4096:2:16:8, 8 MiB + 128 KiB; from Hopper on
+# :4096:8 (aten/src/ATen/cuda/CublasHandlePool.cpp). cuDNN's workspaces come and go and are left
+# out: docs/memory-budget.md.
+WORKSPACE_BYTES, HOPPER_WORKSPACE_BYTES = 8 * 2**20 + 128 * 2**10, 32 * 2**20
 ESTIMATES = DiskCache("memory-estimates", SOURCES)
 _OTHER_PARTS = (
     "parameters",
@@ -77,7 +78,7 @@ def _predict(
         "optimizer": _states(parameters, training.optimizer),
         "inputs": [image_bytes, mask_bytes] * images  # as loaded, and as one batch
         + ([] if training.frozen_stages else [training.batch_bytes]),
-        "workspace": [WORKSPACE_BYTES] * (2 if training.cuda else 0),
+        "workspace": _workspaces(training),
         GRADIENTS: parameters if training.accumulates else [],
     }
     peak, moment = highest_moment(step, base)
@@ -154,6 +155,13 @@ def _reserved(step: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
         for storage in alive:
             allocator.release(storage)
     return allocator.reserved_bytes
+
+
+def _workspaces(training: Training) -> list[int]:
+    """Bytes of cuBLAS's buffers."""
+    if not training.cuda:
+        return []
+    return [HOPPER_WORKSPACE_BYTES if training.hopper else WORKSPACE_BYTES] * 2
 
 
 def _states(parameters: list[int], optimizer: str) -> list[int]:

@@ -42,6 +42,7 @@ class Training:
         average: a moving average of the weights is kept beside them.
         drop_path: branches of the backbone are left out of some images.
         frozen_stages: stages, with the stem, that are not trained.
+        hopper: count cuBLAS's workspaces of NVIDIA's Hopper generation and later ones.
         cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
             there.
     """
@@ -56,6 +57,7 @@ class Training:
     average: bool = False
     drop_path: bool = False
     frozen_stages: int = 0
+    hopper: bool = False
     cuda: bool = True
 
     @property

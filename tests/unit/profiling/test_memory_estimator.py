@@ -374,6 +374,16 @@ def test_parts_add_up_and_states_have_their_size(detector: str):
     assert estimate.parameters_bytes == sum(state.nbytes for state in everything)
 
 
+@pytest.mark.parametrize(("hopper", "kib"), [(False, 2 * 4096 + 8 * 16), (True, 8 * 4096)])
+def test_cublas_takes_what_its_configuration_says_for_each_of_two_threads(hopper: bool, kib: int):
+    """CUBLAS_WORKSPACE_CONFIG is :4096:2:16:8, from Hopper on :4096:8, each :KiB:COUNT."""
+    training = Training((1, 3, 64, 64), hopper=hopper)
+    estimate = predict_memory(
+        Layout.parse("C1-C1-C1-T1@16"), DetectorSpec(name="fcos", **TINY), 3, training
+    )
+    assert estimate.workspace_bytes == 2 * kib * 1024
+
+
 def test_everything_that_costs_memory_does():
     def peak(text: str = "C1-T1-T2-T1@16", shape: tuple = (2, 3, 96, 128), **how: Any) -> int:
         return predict_memory(

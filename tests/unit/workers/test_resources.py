@@ -8,7 +8,7 @@ from nas.config.sections import RunSpec
 from nas.config.spec import load_spec
 from nas.errors import SpecError
 from nas.utils.formatting import GIB
-from nas.utils.gpu_presence import smallest_card_bytes
+from nas.utils.gpu_presence import has_hopper, smallest_card_bytes
 from workers.resources import Node, TrialResources, plan, this_process
 
 
@@ -133,6 +133,23 @@ def test_the_smallest_card_is_asked_of_nvidia_smi(monkeypatch: pytest.MonkeyPatc
     assert smallest_card_bytes() == 24564 * 2**20
     tool.write_text("#!/bin/sh\necho 'No devices were found'; exit 6\n")
     assert smallest_card_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "hopper"), [("8.9", False), ("7.5\n9.0", True), ("12.0", True), ("[N/A]", False)]
+)
+def test_the_generation_is_asked_of_nvidia_smi(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, hopper: bool
+):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("nas.utils.gpu_presence.has_gpu", lambda: True)
+    asked = has_hopper.__wrapped__
+    assert asked() is hopper
+    monkeypatch.setattr("nas.utils.gpu_presence.has_gpu", lambda: False)
+    assert not asked()
 
 
 def test_more_gpu_trials_than_gpus_is_refused():
