@@ -15,6 +15,7 @@ from nas.cli.export import export
 from nas.cli.listing import list_studies, status
 from nas.cli.paper import paper_tables
 from nas.cli.plan import plan
+from nas.cli.predict import predict
 from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
 from nas.cli.proxy import proxy_check
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "pretrain": pretrain,
     "evaluate": evaluate,
+    "predict": predict,
     "verify": verify,
     "reproduce": reproduce,
     "profile": profile,

@@ -35,6 +35,7 @@ _SUFFIXES = {
 }
 ONE_PICTURE = {"MPO"}  # of a camera: a photograph, with a preview or a second view behind it
 MISSING = "is missing"
+DEEP = "has values of more than 8 bits"
 LARGEST_PIXELS = 2**29  # of an image that is trained on, 1.5 GiB as RGB
 LARGE_PIXELS = 2**26  # larger images must have bytes for them
 DENSEST = 10_000  # pixels a byte: a black PNG of 1 bit has 8,000
@@ -172,7 +173,7 @@ def broken_image_as_data_error(path: Path) -> Iterator[None]:
 
 
 def read_rgb(
-    path: Path, expected: tuple[int, int] | None, white_level: int = DEEPEST
+    path: Path, expected: tuple[int, int] | None, white_level: int | None = DEEPEST
 ) -> Image.Image:
     """Read an image as 8-bit RGB, upright.
 
@@ -180,7 +181,8 @@ def read_rgb(
         path: the image file.
         expected: (width, height) by the annotation file, to decide whether EXIF orientation
             applies; None: it does.
-        white_level: value of an image of more than 8 bits that becomes 255.
+        white_level: value of an image of more than 8 bits that becomes 255; None: such an image
+            is refused.
 
     Raises:
         BrokenImage: the file cannot be decoded.
@@ -188,7 +190,9 @@ def read_rgb(
     with _opened(path) as image:
         turned = _is_turned(image, expected)
         deep = deep_values(image, path)
-        rgb = to_rgb(image) if deep is None else as_eight_bits(deep, white_level)
+        if deep is not None and white_level is None:
+            raise ValueError(f"{DEEP}, up to {deep.max()}: --white-level says which is white")
+        rgb = to_rgb(image) if deep is None else as_eight_bits(deep, white_level or DEEPEST)
         orientation = _orientation(image)
     if not turned:
         return rgb

@@ -22,7 +22,8 @@ from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.masks import rasterize
 from nas.data.segmentation import Segmentation
-from nas.utils.files import atomic_write
+from nas.evaluation.detections import ImageDetections, file_names
+from nas.utils.files import atomic_write, os_errors_as_output_error
 
 SHOWN_SCORE = 0.3  # detections below are not drawn
 SAMPLES = 8  # images of a split that stand for it
@@ -85,6 +86,42 @@ def write_drawings(
         picture = functional.to_pil_image(_side_by_side(*sides))
         atomic_write(paths[-1], _png_writer(picture))
     return paths
+
+
+def write_pictures(
+    folder: Path, found: Sequence[ImageDetections], white_level: int | None = None
+) -> list[Path]:
+    """Draw what was found into image files, into a PNG of each.
+
+    Args:
+        folder: is made where it is not there.
+        found: of each file, whose path is its name.
+        white_level: of files with more than 8 bits, see `read_rgb`.
+
+    Raises:
+        DataError: an image has become unreadable.
+        OutputError: the disk is full or away.
+    """
+    with os_errors_as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, each in zip(file_names(found), found, strict=True):
+        with broken_image_as_data_error(Path(each.name)):
+            pixels = functional.pil_to_tensor(read_rgb(Path(each.name), None, white_level))
+        picture = functional.to_pil_image(draw(pixels, _marks(each)))
+        paths.append(folder / f"{name}.png")
+        atomic_write(paths[-1], _png_writer(picture))
+    return paths
+
+
+def _marks(found: ImageDetections) -> list[Mark]:
+    """The surest last, so that it lies above the others."""
+    masks = found.masks or [None] * len(found)
+    rows = zip(found.to_coco(0), found.names, masks, strict=True)
+    return [
+        Mark(row["bbox"], row["category_id"], f"{name} {row['score']:.2f}", mask)
+        for row, name, mask in rows
+    ][::-1]
 
 
 def draw_truth(split: CocoSplit) -> Iterator[tuple[str, Tensor]]:
