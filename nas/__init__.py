@@ -1,5 +1,69 @@
-"""What one candidate costs and scores, the study that remembers it, the bundle that takes it
-home.
+"""Architecture search for object detectors trained from scratch.
+
+    import nas
+
+    study = nas.search("digits", space="tiny", detector="fcos", trials=6)
+    best = study.export("best")
+    best.predict(["photo.jpg"])
+
+What is imported here is light: PyTorch and Ray are imported when something is first called.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nas.api.public import (
+        check_data,
+        evaluate,
+        export,
+        load,
+        load_study,
+        plan,
+        predict,
+        profile,
+        search,
+        train,
+    )
+
+__all__ = [
+    "check_data",
+    "evaluate",
+    "export",
+    "load",
+    "load_study",
+    "plan",
+    "predict",
+    "profile",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'nas' has no attribute {name!r}")
+    return getattr(import_module("nas.api.public"), name)
+
+
+class _CalledPackage(ModuleType):
+    """A package that, when it is called, is the function of its name: importing anything of
+    `nas.search` puts the package where users call `nas.search(...)`.
+    """
+
+    def __call__(self, *arguments: Any, **keys: Any) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(import_module("nas.api.public"), name)(*arguments, **keys)
+
+
+for _name in ("export", "search"):  # both empty themselves
+    import_module(f"{__name__}.{_name}").__class__ = _CalledPackage
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
