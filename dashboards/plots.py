@@ -42,7 +42,11 @@ PLOTS = (
         memory_and_map,
     ),
     Plot(
-        "pareto", "Pareto front", "Candidates that no other beats in both mAP and memory.", pareto
+        "pareto",
+        "Pareto front",
+        "Candidates that no other beats in both mAP and memory, or latency where the search looks "
+        "at it.",
+        pareto,
     ),
     Plot(
         "epochs",

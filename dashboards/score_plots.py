@@ -22,7 +22,7 @@ from dashboards.study_view import STATES, StudyView, pattern
 from nas.study.optuna_internals import CandidateStudy, storage_of
 from nas.utils.formatting import in_percent
 
-MEMORY, SCORE = "memory per GPU, GiB", "validation mAP, %"
+MEMORY, LATENCY, SCORE = "memory per GPU, GiB", "latency, ms", "validation mAP, %"
 FEWEST_FOR_IMPORTANCES = 4
 
 
@@ -51,24 +51,26 @@ def memory_and_map(view: StudyView) -> go.Figure:
 
 def pareto(view: StudyView) -> go.Figure:
     """Feasible, completed candidates, and the line of those that no other beats in both mAP and
-    memory.
+    memory or, where the search looks at it, latency.
     """
+    timed = any(row.latency_ms is not None for row in view.board)
+    costs = [row.latency_ms if timed else row.memory_gib for row in view.board]
     points = [
-        (row.memory_gib, 100 * row.map, label_of(row))
-        for row in view.board
-        if row.memory_gib and row.map is not None
+        (cost, 100 * row.map, label_of(row))
+        for cost, row in zip(costs, view.board, strict=True)
+        if cost and row.map is not None
     ]
     if not points:
         return empty_figure("no candidate is complete yet")
-    figure = new_figure(MEMORY, SCORE)
+    figure = new_figure(LATENCY if timed else MEMORY, SCORE)
     add_points(figure, "COMPLETE", points)
     front: list[tuple[float, float, str]] = []
     for point in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or point[1] > front[-1][1]:
             front.append(point)
-    memory, score, labels = zip(*front, strict=True)
+    cheapest, score, labels = zip(*front, strict=True)
     figure.add_scatter(
-        x=memory,
+        x=cheapest,
         y=score,
         hovertext=labels,
         hoverinfo="text",

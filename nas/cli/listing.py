@@ -47,7 +47,8 @@ def list_studies(
             row[name]
             for name in ("study", "space", "detector", "complete", "running", "failed", "trials")
         ]
-        table.add_row(*map(str, cells), percent(row["map"]), str(row["layout"] or "-"))
+        texts = ["-" if cell is None else str(cell) for cell in cells]  # of another program
+        table.add_row(*texts, percent(row["map"]), str(row["layout"] or "-"))
     print_table(table)
 
 

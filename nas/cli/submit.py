@@ -30,7 +30,7 @@ SEARCH_FLAGS = (
         "objectives",
         Annotated[
             str | None,
-            typer.Option(help="map, or map with memory, flops, params, fps: map,memory."),
+            typer.Option(help="map, or map with memory, flops, params, fps, latency: map,memory."),
         ],
         "search.objectives",
         parse=lambda names: [name.strip() for name in names.split(",")],

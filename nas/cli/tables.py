@@ -50,14 +50,16 @@ def print_findings(findings: SearchFindings) -> None:
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
-    """Completed candidates, best first; columns of replicates and of the Pareto front only where a
-    row has them.
+    """Completed candidates, best first; columns of replicates, latency and the Pareto front only
+    where a row has them.
     """
     again = any(row.within_noise is not None for row in rows)
     front = any(row.pareto is not None for row in rows)
     scores = [metric.heading for metric in BOX_PRECISIONS]
     scores[1:1] = ["again", "noise"] if again else []
     names = ["#", "trial", "layout", *scores, "params M", "GMAC", "GiB", "train s"]
+    timed = any(row.latency_ms is not None for row in rows)
+    names += ["ms"] if timed else []
     names += ["FPS", "front"] if front else []
     table = _table(title, names, left=("layout", "noise"))
     for rank, row in enumerate(rows, start=1):
@@ -69,6 +71,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
             gib_text(row.memory_gib),
             scaled_text(row.train_s, 1, 0),
         ]
+        cells += [scaled_text(row.latency_ms, 1, 1)] if timed else []
         cells += [scaled_text(row.fps, 1, 1), "yes" if row.pareto else ""] if front else []
         table.add_row(str(rank), str(row.number), row.layout, *cells)
     return table

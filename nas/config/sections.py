@@ -16,6 +16,7 @@ from nas.config.choices import (
     DetectorName,
     EqualizedBy,
     InputStatistics,
+    LatencyTarget,
     Neck,
     Objective,
     PruneAt,
@@ -26,7 +27,7 @@ from nas.config.choices import (
 from nas.config.detections import LARGEST_IOU, DetectionLimits, detection_limits
 from nas.config.identity import Since
 from nas.config.parsing import ConfigModel
-from nas.config.sizes import CacheSize, MemorySize
+from nas.config.sizes import CacheSize, Count, Duration, MemorySize
 from search_spaces.layout import Layout
 
 
@@ -143,7 +144,8 @@ class DetectorSpec(ConfigModel):
 
 
 class BudgetSpec(ConfigModel):
-    """Peak of allocated memory of one GPU during training, which no candidate may pass.
+    """What no candidate may pass: the peak of allocated memory of one GPU during training and,
+    where they are given, multiply-adds, parameters and latency.
 
     Args:
         memory: the budget: a number and a unit (KiB, MiB, GiB, TiB, KB, MB, GB, TB), for example
@@ -156,6 +158,14 @@ class BudgetSpec(ConfigModel):
             the convolutional stages.
         tolerance: how far below the budget a layout of `equalize` may stay, as a fraction of the
             budget.
+        flops: the most multiply-adds for one image of the largest batch, of the whole detector: a
+            number and a unit (K, M, G, T), for example `50G`. Default: any.
+        params: the most parameters of the whole detector, for example `30M`. Default: any.
+        latency: the most time that the backbone takes for one image of the largest batch, measured
+            before a candidate is trained: a number and a unit (ms, s), for example `20ms`. Default:
+            any.
+        latency_on: where latency is measured: `cpu`, by ONNX Runtime on one core of the machine
+            that `nas-submit` runs on, or `gpu`, by PyTorch on its GPU.
     """
 
     memory: MemorySize = MemorySize("16GiB")
@@ -163,6 +173,10 @@ class BudgetSpec(ConfigModel):
     mode: BudgetMode = Field(default="cap", title="budget.mode")
     vary: EqualizedBy = Field(default="depth", title="budget.vary")
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    flops: Annotated[Count | None, Since("0.2.0")] = None
+    params: Annotated[Count | None, Since("0.2.0")] = None
+    latency: Annotated[Duration | None, Since("0.2.0")] = None
+    latency_on: Annotated[LatencyTarget, Field(title="budget.latency_on"), Since("0.2.0")] = "cpu"
 
     @field_validator("like")
     @classmethod
@@ -219,7 +233,8 @@ class SearchSettings(ConfigModel):
         prune_at: where the pruner compares candidates: after equal `epochs`, or at equal `cost` in
             multiply-adds (epochs x FLOPs of the layout).
         objectives: what to optimize: `map` (validation mAP, maximized), alone or followed by
-            others: `memory` (peak of a training step), `flops` and `params`, minimized, and `fps`
+            others: `memory` (peak of a training step), `flops`, `params` and `latency` (see
+            `budget.latency_on`), minimized, and `fps`
             (images a second), maximized. With several, the result is a Pareto front instead of one
             best candidate, and `pruner` must be `none`.
         try: layouts to train before those that the sampler suggests, as text: `C2-C2-T12-T4`.
@@ -277,7 +292,8 @@ class RunSpec(ConfigModel):
         cpus_per_trial: CPU cores of one candidate; `auto`: all cores, divided among the candidates.
         output: folder or URL of checkpoints, weights and metrics; it has a folder for each study.
         retries: how often a layout whose training failed is trained again.
-        keep_best: candidates whose weights are kept, the best ones by mAP; those of others are
+        keep_best: candidates whose weights are kept, the best ones by mAP and, with several
+            objectives, all of the Pareto front; those of others are
             deleted.
         cluster: address of a Ray cluster's Jobs API that the search is sent to, `http://head:8265`.
             Default: this machine.

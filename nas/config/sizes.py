@@ -1,9 +1,10 @@
-"""Sizes of memory and disk, `16GiB` in a request: bytes to compute with, text to show."""
+"""Quantities of a request, `16GiB`, `20ms`, `5G`: numbers to compute with, text to show."""
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from pydantic import ByteSize, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
@@ -15,11 +16,33 @@ _SIZE = re.compile(rf"\s*[0-9]+(?:\.[0-9]+)?\s*(?:{'|'.join(UNITS)})\s*", re.IGN
 _BYTES: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 
 
-class MemorySize(int):
+class _Written:
+    """What is printed and stored as it was written. In a pydantic model it takes a text, or a
+    number, and dumps the text.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (self.text,)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        made: Any = cls
+        return core_schema.no_info_plain_validator_function(
+            lambda value: made(str(value)),
+            serialization=core_schema.to_string_ser_schema(when_used="always"),
+            json_schema_input_schema=core_schema.str_schema(),
+        )
+
+
+class MemorySize(_Written, int):
     """A number of bytes above 0 that is printed and stored as it was written.
 
-    Sizes are compared as bytes: `MemorySize("1GiB") == MemorySize("1024MiB")`. In a pydantic model
-    it takes a text and dumps that text.
+    Sizes are compared as bytes: `MemorySize("1GiB") == MemorySize("1024MiB")`.
 
     Args:
         text: a number and one of `UNITS`, in any case: `16GiB`, `16 gb`, `1.5TiB`.
@@ -28,9 +51,7 @@ class MemorySize(int):
         SpecError: no unit, an unknown unit, or nothing left.
     """
 
-    text: str
-
-    def __new__(cls, text: str) -> MemorySize:
+    def __new__(cls, text: str) -> Self:
         size = super().__new__(cls, cls._parse(text))
         size.text = text
         return size
@@ -47,20 +68,6 @@ class MemorySize(int):
             raise SpecError(f"a size of memory must be above 0; got {text!r}")
         return size
 
-    def __str__(self) -> str:
-        return self.text
-
-    def __reduce__(self) -> tuple[type[MemorySize], tuple[str]]:
-        return type(self), (self.text,)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            lambda value: cls(str(value)),
-            serialization=core_schema.to_string_ser_schema(when_used="always"),
-            json_schema_input_schema=core_schema.str_schema(),
-        )
-
 
 class CacheSize(MemorySize):
     """A `MemorySize` that may also be 0, written without a unit: nothing is kept."""
@@ -68,3 +75,42 @@ class CacheSize(MemorySize):
     @classmethod
     def _parse(cls, text: str) -> int:
         return 0 if text == "0" else super()._parse(text)
+
+
+class _Quantity(_Written, float):
+    """A number above 0 with a unit.
+
+    Args:
+        text: a number and one of `UNITS`, for example `EXAMPLE`.
+
+    Raises:
+        SpecError: no unit, an unknown unit, or nothing above 0.
+    """
+
+    WHAT: ClassVar[str]
+    UNITS: ClassVar[dict[str, float]]  # by their names what they are multiplied by
+    EXAMPLE: ClassVar[str]
+
+    def __new__(cls, text: str) -> Self:
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", text)
+        unit = cls.UNITS.get(found[2]) if found else None
+        if not found or unit is None or not 0 < float(found[1]) * unit < math.inf:
+            raise SpecError(
+                f"{cls.WHAT} is a number above 0 and a unit ({', '.join(cls.UNITS)}), for example "
+                f"{cls.EXAMPLE}; got {text!r}"
+            )
+        value = super().__new__(cls, float(found[1]) * unit)
+        value.text = text
+        return value
+
+
+class Duration(_Quantity):
+    """Seconds, written `20ms` or `0.5s`."""
+
+    WHAT, UNITS, EXAMPLE = "a time", {"ms": 1e-3, "s": 1.0}, "20ms"
+
+
+class Count(_Quantity):
+    """A number of something, written `25M` or `5G`."""
+
+    WHAT, UNITS, EXAMPLE = "a count", {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}, "5G"

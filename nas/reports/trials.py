@@ -107,6 +107,12 @@ class TrialRow:
         return self.scores.get("map")
 
     @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds of the backbone for one image; None where the search does not look at it."""
+        found: float | None = self.attributes.get("latency_ms")
+        return found
+
+    @property
     def memory_gib(self) -> float | None:
         """Peak of a training step in GiB: measured where it was measured, else predicted."""
         return measured_or_predicted_gib(self.attributes)

@@ -11,8 +11,10 @@ from nas.profiling.flops import Cost, count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.correction import Correction, fit_correction
 from nas.reports import DatasetSummary, MemoryEstimate
+from nas.search.caps import Caps
 from nas.search.equalizer import Equalizer
 from nas.utils.formatting import GIB, gib
+from nas.utils.gpu_presence import has_hopper
 from search_spaces.layout import Layout
 
 SAMPLED = 100  # layouts, where a space is known by a random sample
@@ -36,6 +38,7 @@ class Budget:
 
     Attributes:
         space: the search space.
+        caps: limits beside memory.
         correction: what measured trials put on the predictions; None before any.
         equalizer: solves layouts for the limit, in mode `equalize`; else None.
     """
@@ -46,6 +49,8 @@ class Budget:
         self.spec, self.facts = spec, facts
         self.space = spec.search_space()
         self.training = training_of(spec.recipe, facts)
+        height, width = facts.batch_shape[2:]
+        self.caps = Caps(spec, self.cost, (height, width))
         self.correction: Correction | None = None
         self._limit_bytes = self._decide_limit(recorded_gib)
         self.equalizer = self._equalizer()
@@ -85,6 +90,7 @@ class Budget:
             "flops": cost.flops,
             "memory_predicted_gib": gib(self.predicted_bytes(layout)),
             "memory_parts_gib": self.parts_gib(layout),
+            **self.caps.figures(layout),
         }
 
     def parts_gib(self, layout: Layout) -> dict[str, float]:
@@ -112,7 +118,8 @@ class Budget:
         """Say the budget in words: `the budget is 16.0 GiB`."""
         like = f" (that of {self.spec.budget.like})" if self.spec.budget.like else ""
         least = f"{gib(self.equalizer.least_bytes)} to " if self.equalizer else ""
-        return f"the budget is {least}{gib(self.limit_bytes)} GiB{like}"
+        memory = f"the budget is {least}{gib(self.limit_bytes)} GiB{like}"
+        return ", ".join([memory, *self.caps.limits()])
 
     def _traced_bytes(self, layout: Layout) -> int:
         return self._traced(layout).peak_bytes
@@ -143,7 +150,9 @@ class Budget:
 
 
 def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
-    """Collect what the memory of a training step depends on, of a recipe and a data set."""
+    """Collect what the memory of a training step depends on, of a recipe and a data set, and of
+    this machine's GPU.
+    """
     return Training(
         batch_shape=facts.batch_shape,
         boxes_per_image=facts.max_boxes_per_image,
@@ -155,4 +164,5 @@ def training_of(recipe: Recipe, facts: DatasetSummary) -> Training:
         drop_path=recipe.drop_path > 0,
         frozen_stages=recipe.frozen_stages,
         accumulates=recipe.batch > recipe.micro_batch_size,
+        hopper=has_hopper(),
     )

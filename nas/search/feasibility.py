@@ -24,6 +24,7 @@ def check_feasible(budget: Budget) -> list[PatternFit]:
         StudyError: nothing in the space meets the budget, or a layout of `search.try` does not.
     """
     _check_tried(budget)
+    _check_caps(budget)
     if budget.equalizer:
         return _check_patterns(budget, budget.equalizer)
     _check_smallest(budget)
@@ -34,10 +35,20 @@ def _check_tried(budget: Budget) -> None:
     layout_filter = LayoutFilter(budget, set)
     for text in budget.spec.search.try_first:
         if layout_filter.resolve(layout := Layout.parse(text)) != layout:
-            raise StudyError(
-                f"search.try: {text} needs {gib(budget.predicted_bytes(layout))} GiB, "
-                f"{budget.describe()}"
-            )
+            needs = f"needs {gib(budget.predicted_bytes(layout))} GiB, {budget.describe()}"
+            raise StudyError(f"search.try: {text} {budget.caps.excess(layout) or needs}")
+
+
+def _check_caps(budget: Budget) -> None:
+    """The shallowest layouts pass the limits beside memory, if any does."""
+    shallowest = list(budget.space.shallowest())
+    if any(map(budget.caps.met, shallowest)):
+        return
+    nearest = min(shallowest, key=lambda layout: budget.cost(layout).flops)
+    raise StudyError(
+        f"no layout of space {budget.space.name!r} is within the limits beside memory: {nearest} "
+        f"{budget.caps.excess(nearest)}"
+    )
 
 
 def _check_smallest(budget: Budget) -> None:

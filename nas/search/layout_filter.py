@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from nas.search.caps import Caps
 from nas.search.equalizer import Equalizer
 from nas.utils.formatting import gib
 from search_spaces.layout import Layout
@@ -26,6 +27,10 @@ class BudgetLike(Protocol):
     @property
     def equalizer(self) -> Equalizer | None:
         """Solves layouts for the limit, in mode `equalize`."""
+
+    @property
+    def caps(self) -> Caps:
+        """Limits beside memory."""
 
     def predicted_bytes(self, layout: Layout) -> int:
         """Predict the peak memory of a layout's training, in bytes."""
@@ -53,6 +58,7 @@ class LayoutFilter:
         self.trained_layout_ids = trained_layout_ids
         self.over_budget = self.unequal = self.repeated = 0
         self.nearest: tuple[int, str] | None = None
+        self._too_slow: set[Layout] = set()  # as measured, where the prediction said otherwise
         self._spare: Layout | None = (
             None  # one that may still be suggested, when somebody last looked
         )
@@ -79,25 +85,43 @@ class LayoutFilter:
 
     def resolve(self, layout: Layout) -> Layout | None:
         """Find what is trained for a suggestion: the layout itself or, in mode `equalize`, the one
-        that the equalizer makes of it; None where it does not meet the budget.
+        that the equalizer makes of it; None where it does not meet the budget and the limits beside
+        it.
         """
+        chosen = self._of_memory(layout)
+        if chosen is None or chosen in self._too_slow or not self.budget.caps.met(chosen):
+            return None
+        return chosen
+
+    def _of_memory(self, layout: Layout) -> Layout | None:
         if self.budget.equalizer:
             return self.budget.equalizer.solve(layout)
         return layout if self.fits(layout) else None
 
+    def confirm(self, chosen: Layout) -> bool:
+        """Whether what is about to be trained is within the limit of latency as measured, too; what
+        is not is never suggested again.
+        """
+        if self.budget.caps.confirmed(chosen):
+            return True
+        self._too_slow.add(chosen)
+        self.over_budget += 1
+        return False
+
     def accept(self, layout: Layout) -> Layout | None:
-        """Find what is trained for a suggestion, as `resolve` does, unless it was trained already;
-        None is a refusal, which is counted.
+        """Find what is trained for a suggestion, as `resolve` does, unless it was trained already
+        or is measured to be too slow; None is a refusal, which is counted.
         """
         chosen = self.resolve(layout)
-        if chosen is None and self.budget.equalizer:
+        if chosen is None and self.budget.equalizer and not self._of_memory(layout):
             self.unequal += 1
         elif chosen is None:
             self.over_budget += 1
         elif chosen.layout_id in self.trained_layout_ids():
             self.repeated += 1
-            return None
-        return chosen
+        elif self.confirm(chosen):
+            return chosen
+        return None
 
     def parameters_of(self, suggestion: Layout, chosen: Layout) -> dict[str, Any]:
         """Find the parameters that a trial records: those of the layout `chosen`, which is trained,
@@ -123,11 +147,20 @@ class LayoutFilter:
         """Whether nothing is left to suggest."""
         trained = self.trained_layout_ids()
         if self._spare is None or self._spare.layout_id in trained or not self.resolve(self._spare):
-            parameters = next(self.remaining(seed=0), None)
-            self._spare = (
-                None if parameters is None else self.resolve(self.space.decode(parameters))
-            )
+            self._spare = next(map(self._trained, self.confirmed(seed=0)), None)
         return self._spare is None
+
+    def confirmed(self, seed: int | None) -> Iterator[dict[str, Any]]:
+        """Yield of `remaining` what is within the limit of latency as measured, too."""
+        for parameters in self.remaining(seed):
+            if self.confirm(self._trained(parameters)):
+                yield parameters
+
+    def _trained(self, parameters: dict[str, Any]) -> Layout:
+        """What is trained for parameters that may be suggested."""
+        layout = self.resolve(self.space.decode(parameters))
+        assert layout
+        return layout
 
     def refusals(self) -> dict[str, Any]:
         """Count what was refused, by the names that `nas_refusals` has in `nas.study.schema`."""

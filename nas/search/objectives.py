@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from nas.reports.trials import measured_or_predicted_gib
 
-MAXIMIZED = ("map", "fps")  # all others, memory, flops and params, are minimized
+MAXIMIZED = ("map", "fps")  # all others, memory, flops, params and latency, are minimized
 
 
 def directions(objectives: Sequence[str]) -> list[Literal["maximize", "minimize"]]:
@@ -24,8 +24,10 @@ def objective_values(objectives: Sequence[str], attributes: Mapping[str, Any]) -
 
     Returns:
         One value for each objective. `map` is a fraction, 0 where nothing could be scored; `memory`
-        is in GiB, measured where there is a GPU and predicted elsewhere.
+        is in GiB, measured where there is a GPU and predicted elsewhere; `latency` is in
+        milliseconds.
     """
     memory_gib = measured_or_predicted_gib(attributes)
     values = {**attributes, "map": attributes["map"] or 0.0, "memory": memory_gib}
+    values["latency"] = attributes.get("latency_ms")
     return [float(values[name]) for name in objectives]

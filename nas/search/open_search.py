@@ -84,6 +84,8 @@ def open_search(
     lock = lock_of(opened, spec.study)
     with lock.exclusive():
         match_or_describe(study, bool(table.trials), spec, facts, budget.limit_bytes)
+    if latency := budget.caps.describe():
+        study.set_user_attr("nas_latency", latency)
     study_uuid = study.user_attrs["nas_uuid"]
     lease = lease_of(lock, spec.study, study_uuid)
     files = TrialFiles(spec.run.output, spec.study, study_uuid, lease.token)

@@ -15,7 +15,7 @@ from nas.utils.progress import CountProgress
 def preview(budget: Budget, on_layout: CountProgress) -> dict[str, Any]:
     """Describe the space of a search, and from a random sample of its layouts the share that fits
     and the memory needed; in mode `equalize` also, for each pattern, the layout nearest to the
-    budget.
+    budget. Latency, which takes time to measure, is left out of the share.
 
     Args:
         budget: the budget of the search, with its request, data and space.
@@ -29,9 +29,9 @@ def preview(budget: Budget, on_layout: CountProgress) -> dict[str, Any]:
     sizes, usable = [], 0
     for done, layout in enumerate(sampled, start=1):
         sizes.append(budget.predicted_bytes(layout))
-        usable += (
-            equalizer.solve(layout) is not None if equalizer else sizes[-1] <= budget.limit_bytes
-        )
+        fits = layout if sizes[-1] <= budget.limit_bytes else None
+        settled = equalizer.solve(layout) if equalizer else fits
+        usable += settled is not None and not budget.caps.counted_excess(settled)
         on_layout("layouts", done, len(sampled))
     patterns = equalizer.patterns() if equalizer else []
     return {

@@ -56,12 +56,16 @@ class BudgetedSampler(BaseSampler):
             layout = self.first.pop(0)
             if chosen := self.allowed.accept(layout):
                 return self.allowed.parameters_of(layout, chosen)
-        return self.choose(study, trial)
+        while True:
+            parameters = self.choose(study, trial)
+            trained = self.allowed.resolve(self.allowed.space.decode(parameters))
+            if trained and self.allowed.confirm(trained):
+                return parameters
 
     def choose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         """Parameters of the layout to train next, when those of `first` are through."""
         if self.in_order:
-            return next(self.allowed.remaining(seed=None))
+            return next(self.allowed.confirmed(seed=None))
         refused: list[Layout] = []
         for _ in range(RESAMPLES):
             layout = self.allowed.space.decode(self._suggest(study, trial))
@@ -70,7 +74,7 @@ class BudgetedSampler(BaseSampler):
             refused.append(layout)
             if refused.count(layout) == INSISTED:
                 break
-        return next(self.allowed.remaining(seed=trial.number))
+        return next(self.allowed.confirmed(seed=trial.number))
 
     def _suggest(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         study = unwrap_bracket(study)

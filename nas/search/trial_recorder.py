@@ -14,7 +14,7 @@ from nas.search.objectives import objective_values
 from nas.search.parts import SearchParts
 from nas.search.running import RunningTrial
 from nas.study.events import note
-from nas.study.leaderboard import TOP, ranked
+from nas.study.leaderboard import TOP, pareto_front, ranked
 from nas.utils.formatting import gib
 from nas.utils.paths import to_path
 
@@ -184,10 +184,13 @@ class TrialRecorder:
         self.running.remove(number)
 
     def _drop_files(self, number: int) -> None:
-        """Keep checkpoints of running trials, and weights and drawn detections of the best few."""
+        """Keep checkpoints of running trials, and weights and drawn detections of the best few and
+        of the Pareto front.
+        """
         self.files.drop_checkpoints(number)
         kept = max(self.spec.run.keep_best, TOP if self.spec.search.replicates > 1 else 1)
-        dropped = ranked(self.table.trained)[kept:]
+        front = set() if self._single_objective else pareto_front(self.study)
+        dropped = [t for t in ranked(self.table.trained)[kept:] if t.number not in front]
         if self.running[number].attributes.get("replicate"):
             dropped.append(self.table[number])
         for trial in dropped:

@@ -114,11 +114,13 @@ def _copy(
     objectives: Sequence[str],
 ) -> FrozenTrial:
     origin = f"{earlier.study_name} trial {trial.number}"
+    layout = Layout.parse(trial.user_attrs["layout"])
+    attributes = {**trial.user_attrs, **layout_filter.budget.caps.figures(layout)}
     return optuna.trial.create_trial(
         params=parameters,
         distributions=distributions(layout_filter.space),
-        values=objective_values(objectives, trial.user_attrs),
-        user_attrs={**trial.user_attrs, "role": TAKEN_OVER, "origin": origin},
+        values=objective_values(objectives, attributes),
+        user_attrs={**attributes, "role": TAKEN_OVER, "origin": origin},
         intermediate_values=trial.intermediate_values if len(objectives) == 1 else {},
         constraints={"taken_over": 0.0},  # within the budget: the filter has just said so
     )

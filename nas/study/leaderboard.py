@@ -108,6 +108,23 @@ def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     return chosen
 
 
+def find_front(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials of the Pareto front, in the order of the leaderboard.
+
+    Raises:
+        StudyError: the study has one objective, or nothing is complete.
+    """
+    if len(study.directions) == 1:
+        raise StudyError(
+            f"study {study.study_name!r} has one objective and no Pareto front: --objectives "
+            "map,latency makes a search that has one"
+        )
+    front = pareto_front(study)
+    if not front:
+        raise StudyError(f"study {study.study_name!r} has no completed trial yet")
+    return [trial for trial in leaderboard(study) if trial.number in front]
+
+
 def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.Study:
     """A study of a database.
 

@@ -39,6 +39,9 @@ TRIAL: dict[str, str] = {
     "test_map_50": "mAP on the test split at IoU 0.50",
     "test_map_segm": "mAP of instance masks on the test split, where the detector learns masks",
     "test_map_segm_50": "mAP of instance masks on the test split at IoU 0.50",
+    "latency_ms": "milliseconds that the backbone takes for one image of the largest batch, "
+    "measured before the candidate is trained, on what `nas_latency` of the study says; only where "
+    "the search looks at latency",
     "fps": "images a second of the detector alone, in evaluation",
     "epochs": "how many epochs have been trained",
     "losses": "mean training loss of each epoch, by its number",
@@ -68,6 +71,7 @@ EXPORTED = (
     "flops",
     "memory_predicted_gib",
     "memory_peak_gib",
+    "latency_ms",
     "fps",
     "epochs",
     "kept_epoch",
@@ -82,6 +86,8 @@ STUDY: dict[str, str] = {
     "nas_data": "the data set in a few figures: fingerprint, categories, numbers of images and "
     "boxes, largest batch shape, what was repaired or left out",
     "nas_budget_gib": "the memory budget, GiB",
+    "nas_latency": "what latency is measured on: device, version of the runtime, image_size "
+    "(height and width in pixels); only where the search looks at latency",
     "nas_baselines": "the published backbones that are trained beside the candidates: name, layout "
     "at the memory of the search, memory_predicted_gib",
     "nas_memory_correction": "how measured trials correct the prediction of memory: scale, "

@@ -40,6 +40,14 @@ def scaled_text(value: float | None, unit: float, decimals: int) -> str:
     return "-" if value is None else f"{value / unit:.{decimals}f}"
 
 
+def si_text(value: float) -> str:
+    """A number with three digits and K, M, G or T: `3.14G`."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if value >= unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
 def duration_text(seconds: float) -> str:
     """A time in seconds (below 100 s), minutes (below 100 min) or hours, with two digits."""
     value, unit = (

@@ -132,7 +132,7 @@ REFUSED = [
     ),
     (
         "nas-submit --data {digits} --objectives map,speed",
-        "one of map, memory, flops, params, fps; got 'speed'",
+        "one of map, memory, flops, params, fps, latency; got 'speed'",
     ),
     (
         "nas-submit --data {digits} --objectives map,fps --pruner median",

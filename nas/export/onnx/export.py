@@ -78,21 +78,59 @@ def add_backbone(graph: Any, backbone: HybridBackbone, images: str) -> list[str]
         Names of the four maps in `graph`.
     """
     backbone.eval()
-    values, rows = {IMAGES: images}, {}  # rows: T stages' outputs as they make them, channels last
+    steps = _Steps(graph, backbone, {IMAGES: images})
     for node in backbone.graph:
-        inputs = [values[name] for name in node.inputs]
-        stage = backbone.stages[node.stage]
+        steps.add(node)
+    return [steps.values[node.name] for node in backbone.graph if node.kind == "norm"]
+
+
+def step_onnx(backbone: HybridBackbone, node: Node) -> bytes:
+    """Write one step of a backbone, a stage with the norm behind it, as an ONNX model with the
+    input `x` [B, C, H, W] and one output, for any B, H and W.
+
+    Args:
+        backbone: put into evaluation mode.
+        node: of its graph, with one input.
+
+    Raises:
+        MissingDependency, BundleError: as from `backbone_onnx`.
+    """
+    need("onnx", *WRITERS)
+    from onnx import TensorProto
+
+    from nas.export.onnx.graph import OnnxGraph
+
+    graph = OnnxGraph("x", channels=node.in_widths[0])
+    backbone.eval()
+    steps = _Steps(graph, backbone, {node.inputs[0]: "x"})
+    behind = [each for each in backbone.graph if each.kind == "norm" and node.name in each.inputs]
+    for each in (node, *behind):
+        steps.add(each)
+    shape: list[int | str] = ["batch", node.width, "out_height", "out_width"]
+    value = steps.values[(behind or [node])[0].name]
+    return graph.finished({"map": (value, TensorProto.FLOAT, shape)})
+
+
+class _Steps:
+    """Steps of a backbone in a graph, by name of a node the name of its value."""
+
+    def __init__(self, graph: Any, backbone: HybridBackbone, values: dict[str, str]) -> None:
+        self.graph, self.backbone, self.values = graph, backbone, values
+        self.rows: dict[str, str] = {}  # T stages' outputs as they make them, channels last
+
+    def add(self, node: Node) -> None:
+        graph, inputs = self.graph, [self.values[name] for name in node.inputs]
+        stage = self.backbone.stages[node.stage]
         if node.kind == "stage" and isinstance(stage, AttentionStage):
-            rows[node.name] = _add_attention(graph, stage, node, inputs[0])
-            values[node.name] = graph.transpose(rows[node.name], (0, 3, 1, 2))
+            self.rows[node.name] = _add_attention(graph, stage, node, inputs[0])
+            value = graph.transpose(self.rows[node.name], (0, 3, 1, 2))
         elif node.kind == "norm":
-            values[node.name] = inputs[0]
-            if node.inputs[0] in rows:
-                values[node.name] = _add_norm(graph, backbone, node, rows[node.inputs[0]])
+            rows = self.rows.get(node.inputs[0])
+            value = _add_norm(graph, self.backbone, node, rows) if rows else inputs[0]
         else:
-            parts = {"stem": backbone.stem, "stage": stage, "join": backbone.join}
-            (values[node.name],) = graph.add(parts[node.kind], node.name, inputs, _examples(node))
-    return [values[node.name] for node in backbone.graph if node.kind == "norm"]
+            parts = {"stem": self.backbone.stem, "stage": stage, "join": self.backbone.join}
+            (value,) = graph.add(parts[node.kind], node.name, inputs, _examples(node))
+        self.values[node.name] = value
 
 
 def _examples(node: Node) -> list[Tensor]:
@@ -127,18 +165,20 @@ class OnnxModel:
 
     Args:
         content: of the file, or its path.
+        threads: that share the work of one operator; 0: as many as the machine has cores.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
     """
 
-    def __init__(self, content: bytes | Path) -> None:
+    def __init__(self, content: bytes | Path, threads: int = 0) -> None:
         need("onnx", *READERS)
         import onnxruntime
 
         source = content if isinstance(content, bytes) else str(content)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"]
         )

@@ -30,9 +30,10 @@ class OnnxGraph:
     """A graph that grows piece by piece; values have names.
 
     Args:
-        image: name of the input, float [B, 3, H, W]; with `batch` 1 one image, else any number of
+        image: name of the input, float [B, C, H, W]; with `batch` 1 one image, else any number of
             them.
         templates: pieces that another graph of the same network has traced.
+        channels: C of the input.
     """
 
     def __init__(
@@ -41,10 +42,13 @@ class OnnxGraph:
         batch: int | str = "batch",
         *,
         templates: dict[str, ModelProto] | None = None,
+        channels: int = 3,
     ) -> None:
         self._graph = onnx.GraphProto(name="scratch-nas")
         self._graph.input.append(
-            helper.make_tensor_value_info(image, TensorProto.FLOAT, [batch, 3, "height", "width"])
+            helper.make_tensor_value_info(
+                image, TensorProto.FLOAT, [batch, channels, "height", "width"]
+            )
         )
         self._templates = {} if templates is None else templates
 

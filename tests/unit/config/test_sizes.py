@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 
 from nas.config.sections import BudgetSpec, RunSpec
-from nas.config.sizes import CacheSize, MemorySize
+from nas.config.sizes import CacheSize, Count, Duration, MemorySize
 from nas.errors import SpecError
 
 
@@ -54,3 +54,32 @@ def test_a_cache_may_have_nothing():
     assert RunSpec.model_validate({"image_cache": "1KB"}).model_dump()["image_cache"] == "1KB"
     with pytest.raises(SpecError, match="must be above 0"):
         CacheSize("0GiB")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Duration, "20ms", 0.02),
+        (Duration, "0.5 s", 0.5),
+        (Count, "25M", 25e6),
+        (Count, "1.5G", 1.5e9),
+    ],
+)
+def test_quantities(kind: type, text: str, value: float):
+    quantity = pickle.loads(pickle.dumps(kind(text)))
+    assert quantity == pytest.approx(value)
+    assert str(quantity) == text
+
+
+@pytest.mark.parametrize("text", ["20", "ms", "0ms", "-1ms", "20 minutes", "20MS", "1e3ms", ""])
+def test_what_is_no_time(text: str):
+    with pytest.raises(SpecError, match=r"a time is a number above 0 and a unit \(ms, s\)"):
+        Duration(text)
+
+
+def test_quantities_in_a_request():
+    budget = BudgetSpec.model_validate({"latency": "20ms", "flops": "5G"})
+    assert (budget.latency, budget.flops, budget.params) == (0.02, 5e9, None)
+    written = budget.model_dump(mode="json")
+    assert (written["latency"], written["flops"], written["params"]) == ("20ms", "5G", None)
+    assert BudgetSpec.model_validate(written) == budget

@@ -204,8 +204,8 @@ def test_refusals(flags: dict, words: str):
         (
             "search.objectives",
             ["map", "speed"],
-            "search.objectives.1: an objective must be one of map, memory, flops, params, fps; "
-            "got 'speed'",
+            "search.objectives.1: an objective must be one of map, memory, flops, params, fps, "
+            "latency; got 'speed'",
         ),
         (
             "calibration.scope",

@@ -31,7 +31,8 @@ def test_a_model_card_states_these_attributes_in_this_order():
         *("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_per_class"),
         *("map_segm", "map_segm_50", "map_segm_75"),
         *("test_map", "test_map_50", "test_map_segm", "test_map_segm_50"),
-        *("params", "flops", "memory_predicted_gib", "memory_peak_gib", "fps", "epochs"),
+        *("params", "flops", "memory_predicted_gib", "memory_peak_gib"),
+        *("latency_ms", "fps", "epochs"),
         *("kept_epoch", "train_s", "gpu_s", "device"),
     ) == EXPORTED
     assert set(EXPORTED) <= set(TRIAL)
