@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nas.api.evaluation import BundleScore, score_bundle
 from nas.api.prediction import Predictor
 from nas.api.requests import check_bundle
-from nas.api.study import html_table
 from nas.export.bundle import read_description
+from nas.utils.html_table import html_table
 
 if TYPE_CHECKING:
     from nas.evaluation.detections import ImageDetections
@@ -77,4 +77,4 @@ class Bundle:
             for name, value in self.figures.items()
             if isinstance(value, (int, float, str))
         }
-        return html_table(str(self.folder), ("", ""), [*known.items(), *plain.items()])
+        return html_table(("", ""), [*known.items(), *plain.items()], str(self.folder))

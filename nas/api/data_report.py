@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torchvision.transforms.v2 import functional
@@ -18,6 +18,7 @@ from nas.evaluation.data_charts import charts
 from nas.evaluation.visualization import draw_truth, sample
 from nas.planning.adaptation import plan_of
 from nas.planning.plan import Plan
+from nas.utils.html_table import html_table
 
 SAMPLES = 12  # images shown of a split
 SHOWN_SIDE = 420  # pixels
@@ -49,7 +50,9 @@ def data_report(data: str, checked: Sequence[CheckedSplit]) -> str:
         [
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
             f"<style>{STYLE}</style><h1>{title}</h1>",
-            _table(["split", "read from", "images", "boxes", "classes"], map(_split_row, checked)),
+            html_table(
+                ["split", "read from", "images", "boxes", "classes"], map(_split_row, checked)
+            ),
             "<h2>What was found</h2>" + _findings(checked),
             f"<h2>Sizes and numbers of {html.escape(checked[0].name)}</h2>" + _charts(train),
             *(f"<h2>Images of {html.escape(each.name)}</h2>" + _samples(each) for each in checked),
@@ -73,7 +76,7 @@ def _findings(checked: Sequence[CheckedSplit]) -> str:
             first = next(issue for issue in each.problems if issue.kind == kind)
             rows.append([each.name, str(count), kind, done, f"{first.where}: {first.detail}"])
     header = ["split", "number", "kind", "what is done", "for example"]
-    return _table(header, rows) if rows else "<p>Nothing.</p>"
+    return html_table(header, rows) if rows else "<p>Nothing.</p>"
 
 
 def _charts(split: CocoSplit) -> str:
@@ -97,15 +100,7 @@ def _samples(checked: CheckedSplit) -> str:
 def _plan(plan: Plan) -> str:
     rows = [[decision.key, str(decision.value), decision.reason] for decision in plan.decisions]
     warnings = [f"<p class=warning>{html.escape(each)}.</p>" for each in plan.warnings]
-    return "".join(warnings) + _table(["key", "value", "why"], rows)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    ]
-    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+    return "".join(warnings) + html_table(["key", "value", "why"], rows)
 
 
 def _inline(content: bytes, kind: str) -> str:

@@ -41,15 +41,24 @@ class Predictor:
             machine's GPU, or CPU.
         tile: cut larger images into tiles of so many pixels, which overlap by a fifth, and merge
             what is found in them; None: whole images.
+        white_level: value of a file of more than 8 bits that becomes 255; without it such a file is
+            refused, for its data set decides that.
 
     Raises:
         SpecError, BundleError: there is no bundle, it is damaged, or it has no ONNX.
     """
 
-    def __init__(self, bundle: str | Path, *, onnx: bool = False, tile: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: str | Path,
+        *,
+        onnx: bool = False,
+        tile: int | None = None,
+        white_level: int | None = None,
+    ) -> None:
         if tile is not None and tile < 1:
             raise SpecError(f"--tile must be a number of pixels, at least 1; got {tile}")
-        folder, self.tile = Path(bundle), tile
+        folder, self.tile, self.white_level = Path(bundle), tile, white_level
         self.device = torch.device("cpu" if onnx else default_device())
         self.trained, self._network = _onnx(folder) if onnx else _torch(folder, self.device)
 
@@ -75,25 +84,28 @@ class Predictor:
         found: list[ImageDetections] = []
         for start in range(0, len(images), AT_ONCE):
             group = slice(start, start + AT_ONCE)
-            found += self._detect([as_rgb(image) for image in images[group]], names[group])
+            pictures = [as_rgb(image, self.white_level) for image in images[group]]
+            found += self._detect(pictures, names[group])
         return found
 
     def _detect(
         self, pictures: Sequence[Image.Image], names: Sequence[str]
     ) -> list[ImageDetections]:
         parts = [self._parts(picture) for picture in pictures]
-        outputs = self._outputs([part for each in parts for _, part in each])
+        outputs = iter(self._outputs([part for each in parts for _, part in each]))
         return [
             self._joined(picture, [(window, next(outputs)) for window, _ in each], name)
             for picture, each, name in zip(pictures, parts, names, strict=True)
         ]
 
-    def _outputs(self, pictures: Sequence[Image.Image]) -> Iterator[dict[str, Tensor]]:
+    def _outputs(self, pictures: Sequence[Image.Image]) -> list[dict[str, Tensor]]:
         """What the network says of each picture, a few at a time."""
-        for start in range(0, len(pictures), AT_ONCE):
-            tensors = [self._tensor(each) for each in pictures[start : start + AT_ONCE]]
-            with torch.inference_mode(), tf32(self.trained.recipe.tf32, self.device):
-                yield from self._network(tensors)
+        found: list[dict[str, Tensor]] = []
+        with torch.inference_mode(), tf32(self.trained.recipe.tf32, self.device):
+            for start in range(0, len(pictures), AT_ONCE):
+                tensors = [self._tensor(each) for each in pictures[start : start + AT_ONCE]]
+                found += self._network(tensors)
+        return found
 
     def _parts(self, picture: Image.Image) -> list[tuple[Window, Image.Image]]:
         width, height = picture.size
@@ -151,13 +163,11 @@ def _codes(grids: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[dict[st
     return tuple(encode_masks(grids, boxes.float(), size))
 
 
-def as_rgb(image: Any, white_level: int | None = None) -> Image.Image:
+def as_rgb(image: Any, white_level: int | None) -> Image.Image:
     """Make an 8-bit RGB image of a path, an image of Pillow, or an array.
 
     Args:
-        image: see `Predictor`.
-        white_level: value of a file of more than 8 bits that becomes 255; without it such a file is
-            refused, for its data set decides that.
+        image, white_level: see `Predictor`.
 
     Raises:
         BrokenImage: a file cannot be decoded.
@@ -179,11 +189,7 @@ def as_rgb(image: Any, white_level: int | None = None) -> Image.Image:
 
 
 def predict_files(
-    predictor: Predictor,
-    paths: Sequence[Path],
-    *,
-    batch: int,
-    white_level: int | None = None,
+    predictor: Predictor, paths: Sequence[Path], batch: int
 ) -> Iterator[ImageDetections | BrokenImage]:
     """Find objects in files, `batch` at a time.
 
@@ -192,7 +198,7 @@ def predict_files(
     """
     for start in range(0, len(paths), batch):
         group = paths[start : start + batch]
-        opened = [_opened(path, white_level) for path in group]
+        opened = [_opened(path, predictor.white_level) for path in group]
         sound = [(path, image) for path, image in zip(group, opened, strict=True) if _sound(image)]
         found = iter(
             predictor([image for _, image in sound], names=[str(path) for path, _ in sound])

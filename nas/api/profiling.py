@@ -13,6 +13,7 @@ from nas.profiling.flops import PAPER_RULE, RULE, count_cost
 from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.measurement import measure_memory
 from nas.utils.formatting import gib
+from nas.utils.gpu_presence import has_hopper
 from nas.utils.gpu_share import card_share_bytes
 from search_spaces.layout import Layout
 
@@ -101,6 +102,17 @@ def padded_size(short_side: int) -> tuple[int, int]:
         for side in (short_side, int(short_side * ASPECT_LIMIT))
     )
     return height, width
+
+
+def profiled_training(images: int, image_size: int, **choices: Any) -> Training:
+    """Describe the training step of a profile, on this machine's GPU.
+
+    Args:
+        images: of one step.
+        image_size: short side, pixels; see `padded_size`.
+        choices: other fields of `Training`.
+    """
+    return Training((images, 3, *padded_size(image_size)), **choices, hopper=has_hopper())
 
 
 def profile_layout(

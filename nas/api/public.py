@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from nas.api.requests import checked_spec, training_request
+from nas.data.split_source import GUESSED, Places, split_names
+from nas.utils.paths import localize
+from nas.utils.progress import CountProgress
 
 if TYPE_CHECKING:
     from nas.api.bundle import Bundle
@@ -247,15 +250,13 @@ def profile(
     Raises:
         UserError: there is no such layout or detector.
     """
-    from nas.api.profiling import padded_size, profile_layout
+    from nas.api.profiling import profile_layout, profiled_training
     from nas.config.parsing import parse_model
     from nas.config.sections import DetectorSpec
-    from nas.profiling.memory import Training
-    from nas.utils.gpu_presence import has_hopper
     from search_spaces.layout import Layout
 
     spec = parse_model(DetectorSpec, {"name": detector, **(settings or {})})
-    training = Training((images, 3, *padded_size(image_size)), hopper=has_hopper())
+    training = profiled_training(images, image_size)
     return profile_layout(Layout.parse(layout), spec, classes, training)
 
 
@@ -281,11 +282,23 @@ def plan(
     return plan_request(spec, lambda *_: None)
 
 
-def check_data(data: str | Path) -> list[CheckedSplit]:
+def check_data(
+    data: str | Path,
+    splits: Sequence[str] | None = None,
+    *,
+    places: Places = GUESSED,
+    on_image: CountProgress | None = None,
+) -> list[CheckedSplit]:
     """Look into every image and every box of a data set.
 
     Example:
         >>> [split.lost for split in nas.check_data("digits")]  # doctest: +SKIP
+
+    Args:
+        data: folder or zip file of a data set, or its URL.
+        splits: their names; None for all there are.
+        places: where files are that would not be found.
+        on_image: told of every image that is checked.
 
     Returns:
         Of each split its images and boxes, and what was found: `problems`, of which `lost` could
@@ -294,12 +307,10 @@ def check_data(data: str | Path) -> list[CheckedSplit]:
     Raises:
         DataError: a folder or file that cannot be read at all.
     """
-    from nas.data.split_source import GUESSED, split_names
     from nas.data.validation import check_splits
-    from nas.utils.paths import localize
 
     root = localize(str(data))
-    return check_splits(root, split_names(root, GUESSED), None, GUESSED)
+    return check_splits(root, splits or split_names(root, places), on_image, places)
 
 
 def _flags(data: str | Path, keys: Mapping[str, Any], settings: Settings | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from nas.study.leaderboard import find_trial, load_study, pareto_front, trial_ro
 from nas.study.significance import board_rows
 from nas.study.storage import open_storage
 from nas.utils.formatting import gib_text, percent, scaled_text
+from nas.utils.html_table import html_table
 
 if TYPE_CHECKING:
     from nas.api.bundle import Bundle
@@ -74,13 +74,9 @@ class Study:
             BundleError: its weights are gone, or the folder has other files.
         """
         from nas.api.bundle import Bundle
-        from nas.export.bundle import write_bundle
-        from nas.export.from_study import trained_in_study
-        from nas.utils.paths import to_path
+        from nas.export.from_study import write_trial
 
-        chosen = find_trial(self._study, trial)
-        weights = to_path(chosen.user_attrs["checkpoint"])
-        write_bundle(Path(out), trained_in_study(self._study, chosen), weights, onnx=onnx)
+        write_trial(Path(out), self._study, find_trial(self._study, trial), onnx=onnx)
         return Bundle(out)
 
     def _trials(self) -> Sequence[optuna.trial.FrozenTrial]:
@@ -107,13 +103,4 @@ class Study:
             )
             for rank, row in enumerate(self.leaderboard(), start=1)
         ]
-        return html_table(f"Study {self.name}", header, rows)
-
-
-def html_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a notebook; every text is escaped."""
-    heads = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = [
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    ]
-    return f"<table><caption>{html.escape(title)}</caption><tr>{heads}</tr>{''.join(lines)}</table>"
+        return html_table(header, rows, f"Study {self.name}")

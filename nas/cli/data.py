@@ -127,15 +127,13 @@ def make_data(
 def _checked(
     data: str, split: list[str] | None, annotations: str | None, images: str | None
 ) -> list[CheckedSplit]:
+    import nas
     from nas.cli.progress import ImageProgress
-    from nas.data.split_source import Places, split_names
-    from nas.data.validation import check_splits
-    from nas.utils.paths import localize
+    from nas.data.split_source import Places
 
-    root, places = localize(data), Places(annotations, images)
-    names = split or split_names(root, places)
+    places = Places(annotations, images)
     with ImageProgress() as progress:
-        return check_splits(root, names, progress.on_image, places)
+        return nas.check_data(data, split, places=places, on_image=progress.on_image)
 
 
 def _usable(

@@ -56,16 +56,13 @@ def _write(
     out: Path, study: Study, trial: FrozenTrial, push_to: str | None, *, onnx: bool, quiet: bool
 ) -> dict[str, Any]:
     """Write one bundle, and say so; what `--json` prints of it."""
-    from nas.export.bundle import write_bundle
-    from nas.export.from_study import trained_in_study
+    from nas.export.from_study import write_trial
     from nas.export.push import push, push_target
     from nas.study.leaderboard import trial_row
     from nas.utils.formatting import percent
-    from nas.utils.paths import to_path
 
     target = push_target(push_to) if push_to else None
-    weights = to_path(trial.user_attrs["checkpoint"])
-    left_out = write_bundle(out, trained_in_study(study, trial), weights, onnx=onnx)
+    left_out = write_trial(out, study, trial, onnx=onnx)
     said = [*left_out] if onnx else []
     if target:
         push(out, target)

@@ -65,14 +65,15 @@ def predict(
     paths, started = image_paths(images), time.perf_counter()
     from nas.api.prediction import Predictor, predict_files
 
-    predictor = Predictor(bundle, onnx=onnx, tile=tile)
-    outcomes = predict_files(predictor, paths, batch=batch, white_level=white_level)
-    found = list(_sound(outcomes, score, quiet=as_json))
+    predictor = Predictor(bundle, onnx=onnx, tile=tile, white_level=white_level)
+    found = list(_sound(predict_files(predictor, paths, batch), score, quiet=as_json))
     elapsed_s, broken = time.perf_counter() - started, len(paths) - len(found)
     if out:
         write_detections(out, found)
     if draw:
-        _draw(draw, found, white_level)
+        from nas.evaluation.visualization import write_pictures
+
+        write_pictures(draw, found, white_level)
     if as_json:
         print_json(coco_content(found))
     else:
@@ -101,10 +102,3 @@ def _total(found: list[ImageDetections], broken: int, elapsed_s: float) -> str:
     speed = len(found) / max(elapsed_s, 1e-9)
     left_out = f", {broken} left out" if broken else ""
     return f"{len(found)} images, {sum(map(len, found))} objects, {speed:.1f} images/s{left_out}"
-
-
-def _draw(folder: Path, found: list[ImageDetections], white_level: int | None) -> None:
-    """Images again, each with its boxes."""
-    from nas.evaluation.visualization import write_pictures
-
-    write_pictures(folder, found, white_level)

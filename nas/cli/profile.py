@@ -65,12 +65,9 @@ def profile(
     parsed = [Layout.parse(text) for text in layouts]
     choices = _choices(precision, optimizer, checkpointing)
     spec = _detector_spec(given({"detector.name": detector}) | parse_settings(settings or []))
-    from nas.api.profiling import count_modules, padded_size, profile_layout
-    from nas.profiling.memory import Training
-    from nas.utils.gpu_presence import has_hopper
+    from nas.api.profiling import count_modules, profile_layout, profiled_training
 
-    shape = (images, 3, *padded_size(image_size))
-    training = Training(shape, **choices, hopper=has_hopper())
+    training = profiled_training(images, image_size, **choices)
     profiles = [profile_layout(layout, spec, classes, training) for layout in parsed]
     counts = [count_modules(layout, spec, classes, training) for layout in parsed if modules]
     if as_json:

@@ -31,7 +31,7 @@ SamplerName = Literal["gp", "multifidelity", "tpe", "nsga2", "random", "grid"]
 PrunerName = Literal["none", "multifidelity", "median", "hyperband"]
 PruneAt = Literal["epochs", "cost"]
 Objective = Literal["map", "memory", "flops", "params", "fps", "latency"]
-LatencyTarget = Literal["cpu", "gpu"]
+LatencyDevice = Literal["cpu", "gpu"]
 
 # The neck of a detector as it was published, where that is not the first of `Neck`.
 PUBLISHED_NECK: dict[str, Neck] = {"reppoints_v2": "bifpn"}

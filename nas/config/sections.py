@@ -16,7 +16,7 @@ from nas.config.choices import (
     DetectorName,
     EqualizedBy,
     InputStatistics,
-    LatencyTarget,
+    LatencyDevice,
     Neck,
     Objective,
     PruneAt,
@@ -176,7 +176,7 @@ class BudgetSpec(ConfigModel):
     flops: Annotated[Count | None, Since("0.2.0")] = None
     params: Annotated[Count | None, Since("0.2.0")] = None
     latency: Annotated[Duration | None, Since("0.2.0")] = None
-    latency_on: Annotated[LatencyTarget, Field(title="budget.latency_on"), Since("0.2.0")] = "cpu"
+    latency_on: Annotated[LatencyDevice, Field(title="budget.latency_on"), Since("0.2.0")] = "cpu"
 
     @field_validator("like")
     @classmethod

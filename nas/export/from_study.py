@@ -10,11 +10,32 @@ from optuna.trial import FrozenTrial
 
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
+from nas.export.bundle import write_bundle
 from nas.export.description import Trained, make_origin
 from nas.study.schema import EXPORTED
 from nas.study.significance import against_baselines, board_rows
 from nas.utils.formatting import interval_text, percent, signed
+from nas.utils.paths import to_path
 from search_spaces.layout import Layout
+
+
+def write_trial(
+    out: Path, study: optuna.Study, trial: FrozenTrial, *, onnx: bool = True
+) -> list[str]:
+    """Write the candidate that a completed trial trained as a bundle.
+
+    Args:
+        out, onnx: as `write_bundle` takes them.
+        study, trial: see `trained_in_study`.
+
+    Returns:
+        Sentences on the files that were left out, and why.
+
+    Raises:
+        BundleError: its weights are gone, or the folder holds other files.
+    """
+    weights = to_path(trial.user_attrs["checkpoint"])
+    return write_bundle(out, trained_in_study(study, trial), weights, onnx=onnx)
 
 
 def trained_in_study(study: optuna.Study, trial: FrozenTrial) -> Trained:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.config.spec import SearchSpec
 from nas.profiling.flops import Cost
 from nas.utils.formatting import si_text
 from search_spaces.layout import Layout
+
+if TYPE_CHECKING:
+    from nas.profiling.latency import LatencyMeter
 
 MS = 1000
 
@@ -43,8 +46,8 @@ class Caps:
         return [f"{limit} {what}" for limit, what in named if limit is not None]
 
     @cached_property
-    def meter(self) -> Any:
-        """Measures latency: a `LatencyMeter`.
+    def meter(self) -> LatencyMeter:
+        """Measures latency.
 
         Raises:
             MissingDependency, SpecError: this machine cannot.

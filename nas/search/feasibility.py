@@ -40,7 +40,10 @@ def _check_tried(budget: Budget) -> None:
 
 
 def _check_caps(budget: Budget) -> None:
-    """The shallowest layouts pass the limits beside memory, if any does."""
+    """The shallowest layouts pass the limits beside memory, if any does. Where latency is looked
+    at, this machine must be able to measure it.
+    """
+    budget.caps.describe()
     shallowest = list(budget.space.shallowest())
     if any(map(budget.caps.met, shallowest)):
         return

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from nas.config.choices import LatencyTarget as TargetName
+from nas.config.choices import LatencyDevice
 from nas.errors import SpecError, need
 from nas.export.onnx.export import WRITERS, OnnxModel, backbone_onnx, step_onnx
 from nas.models.backbones import HybridBackbone
@@ -103,7 +103,7 @@ class TorchGpu(LatencyTarget):
         return shortest_s(run)
 
 
-def latency_target(name: TargetName) -> LatencyTarget:
+def latency_target(name: LatencyDevice) -> LatencyTarget:
     """Open the target of a name.
 
     Raises:

@@ -54,7 +54,15 @@ class MultiFidelitySampler(BudgetedSampler):
         self.designed = designed(trials)
 
     def choose(self, study: Study, trial: FrozenTrial) -> Parameters:
-        """Parameters of the layout to train next."""
+        """Parameters of the layout to train next: the most promising that is fast enough as
+        measured, too.
+        """
+        while True:
+            parameters = self._promising(study, trial)
+            if self.allowed.confirm(self._trained(parameters)):
+                return parameters
+
+    def _promising(self, study: Study, trial: FrozenTrial) -> Parameters:
         seen = Observations.of(unwrap_bracket(study), self.epochs)
         pool = self._pool(seen, seed=self.seed + trial.number)
         known = [*seen.trials, *seen.pending]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.config.choices import LatencyTarget as TargetName
+from nas.config.choices import LatencyDevice
 from nas.errors import SpecError
 from nas.export.onnx.export import OnnxModel, step_onnx
 from nas.models.backbones import HybridBackbone, build_backbone
@@ -127,7 +127,7 @@ GPU = [
 @pytest.mark.parametrize(
     ("name", "device"), [("cpu", "one core"), pytest.param("gpu", "", marks=GPU)]
 )
-def test_the_target_of_this_machine(name: TargetName, device: str):
+def test_the_target_of_this_machine(name: LatencyDevice, device: str):
     target = latency_target(name)
     assert device in target.describe()["device"]
     backbone = build_backbone(Layout.parse("C1-C1-C1-T1@8"))
