@@ -107,6 +107,7 @@ def test_a_search_and_its_continuation(tmp_path: Path, digits: Path, backend: st
         assert set(trial.user_attrs) == set(attributes.TRIAL) - absent - {
             "fail_reason",
             "infeasible_reason",
+            "latency_ms",  # nobody asked for it
             "origin",
         }
         assert Path(trial.user_attrs["checkpoint"]).name == WEIGHTS
