@@ -78,6 +78,19 @@ def train(root: Path, plan: dict[str, Any], key: Key) -> dict[str, Any]:
     }
 
 
+def train_all(arguments: argparse.Namespace, plan: dict[str, Any], left: list[Key]) -> None:
+    """Each as it ends, a line of the file; the first that fails ends them all."""
+    pool = ProcessPoolExecutor(arguments.workers)
+    try:
+        jobs = [pool.submit(train, arguments.data, plan, key) for key in left]
+        for number, job in enumerate(as_completed(jobs), start=1):
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(job.result()) + "\n")
+            print(f"{number} of {len(left)}: {job.result()['run']}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def results(out: Path) -> dict[Key, dict[str, Any]]:
     """What has been done."""
     lines = out.read_text().splitlines() if out.exists() else []
@@ -144,14 +157,12 @@ def main() -> None:
     plan["base"] |= dict(pair.split("=", 1) for pair in arguments.set)
     done = results(arguments.out)
     if not arguments.report:
+        missing = [name for name in plan["data"] if not (arguments.data / name).is_dir()]
+        if missing:
+            parser.error(f"--data {arguments.data}: no folder {', '.join(missing)}")
         arms = arguments.arms.split(",") if arguments.arms else [*plan["arms"]]
         left = [key for key in runs_of(plan) if key not in done and key[2] in arms]
-        with ProcessPoolExecutor(arguments.workers) as pool, arguments.out.open("a") as file:
-            jobs = [pool.submit(train, arguments.data, plan, key) for key in left]
-            for number, job in enumerate(as_completed(jobs), start=1):
-                file.write(json.dumps(job.result()) + "\n")
-                file.flush()
-                print(f"{number} of {len(left)}: {job.result()['run']}", flush=True)
+        train_all(arguments, plan, left)
     print("\n".join(report(plan, results(arguments.out))))
 
 
