@@ -19,6 +19,7 @@ from nas.data.ids import as_id
 from nas.data.plain_boxes import plain_boxes, sizes_of
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers that no box of an image has
 def read_boxes(
     entries: Sequence[Entry],
     images: dict[int, ImageRecord],
@@ -43,23 +44,22 @@ def read_boxes(
         all where their numbers are not x, y, width and height in pixels.
     """
     numbers, kinds = stated_numbers(entries), set(categories)
-    stated = _stated(entries, numbers, images)
-    if form := suspected_form(stated):
+    form, constant = _habits(_stated(entries, numbers, images))
+    if form:
         detail = f"they look {form}; COCO's are x, y, width, height in pixels"
         findings.lost("boxes in another form", source, detail=detail)
         return BoxTable.of([])
-    constant = _constant(stated)
+    trust = constant is None
     plain, sound = BoxTable.of([]), np.zeros(len(entries), dtype=bool)
     if isinstance(entries, AnnotationList):
-        plain, sound = plain_boxes(entries, images, kinds, trust_area=not constant, masks=masks)
+        plain, sound = plain_boxes(entries, images, kinds, trust_area=trust, masks=masks)
     own = AnnotationNumbers(int(numbers.boxes.ids.max(initial=0)))
-    check = AnnotationCheck(images, kinds, source, findings, not constant, masks, own)
+    check = AnnotationCheck(images, kinds, source, findings, trust, masks, own)
     others, rows = check.boxes(entries, np.flatnonzero(~sound).tolist())
-    order = np.argsort([*np.flatnonzero(sound), *rows])
+    order = np.argsort(np.concatenate([np.flatnonzero(sound), np.array(rows, dtype=np.int64)]))
     boxes = _without_copies(plain.joined(others).select(order), images, findings)
-    if constant and len(boxes):
-        area = stated.areas[~np.isnan(stated.areas)][0]
-        detail = f"{len(boxes)} of {area:g}; width times height is used"
+    if constant is not None and len(boxes):
+        detail = f"{len(boxes)} of {constant:g}; width times height is used"
         findings.repaired("one area for all boxes", source, detail=detail)
     return boxes
 
@@ -69,14 +69,14 @@ def _without_copies(
 ) -> BoxTable:
     """The boxes that are not drawn a second time: same image, category, corners, and crowd."""
     parts = (boxes.image_ids, boxes.category_ids, boxes.crowds, *boxes.bboxes.T)
-    drawn = np.column_stack([column.astype(np.float64) for column in parts])
-    _, first = np.unique(drawn, axis=0, return_index=True)
-    if len(first) == len(boxes):
+    order = np.lexsort(parts)  # stable: of equal boxes the first comes first
+    alike = [np.diff(part[order]) == 0 for part in parts]
+    copies = np.sort(order[1:][np.logical_and.reduce(alike)])
+    if not len(copies):
         return boxes
-    copies = np.setdiff1d(np.arange(len(boxes)), first)
     for box in boxes.select(copies):
         findings.repaired("box listed twice", images[box.image_id].file_name, box.id, "left out")
-    return boxes.select(np.sort(first))
+    return boxes.select(np.delete(np.arange(len(boxes)), copies))
 
 
 def _stated(
@@ -107,7 +107,10 @@ def _number(area: object) -> float:
         return math.nan
 
 
-def _constant(stated: StatedBoxes) -> bool:
-    """Whether all areas are the same though the boxes are not."""
+def _habits(stated: StatedBoxes) -> tuple[str | None, float | None]:
+    """The form that boxes look to have if not COCO's; and the area that all state though they
+    differ in size.
+    """
     areas = np.unique(stated.areas[~np.isnan(stated.areas)])
-    return len(areas) == 1 and len(np.unique(stated.bboxes[:, 2:].prod(axis=1).round(3))) > 1
+    constant = len(areas) == 1 and len(np.unique(stated.bboxes[:, 2:].prod(axis=1).round(3))) > 1
+    return suspected_form(stated), float(areas[0]) if constant else None

@@ -203,7 +203,7 @@ def read_rgb(
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no disk has a file of such a name
         raise BrokenImage(_reason(error, path)) from None
 
 

@@ -101,7 +101,8 @@ def _state(source: SplitSource, names: Iterable[str]) -> str | None:
     """
     if source.form != "COCO":
         return None
-    files = (os.path.join(source.images, name) for name in names)
+    folder = str(source.images)
+    files = (os.path.join(folder, name) for name in names)
     states = [state_of(source.annotations), *map(state_of, files)]
     if None in states:
         return None

@@ -102,7 +102,7 @@ def damaged(rng: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("times", [200, pytest.param(25_000, marks=pytest.mark.long)])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 5, 6])
 @pytest.mark.parametrize("mutate", [changed, damaged])
 def test_any_file_is_read_or_refused_in_a_line(
     tmp_path: Path,
