@@ -22,11 +22,17 @@ def verify(
         str | None,
         typer.Option(help="Score it on the validation images there, and compare the mAP."),
     ] = None,
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-code", help="Also run its Python files, which can do whatever you can."
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check a bundle: every byte, that everything loads, that all forms give the same outputs.
+    """Check a bundle: every byte, that everything loads, that all forms are the same network.
 
-    Hashes prove that it is what was exported, not who exported it.
+    No code of it is run. Hashes prove that it is what was exported, not who exported it.
     """
     from nas.api.requests import check_bundle
 
@@ -35,7 +41,7 @@ def verify(
     from nas.cli.progress import ImageProgress
 
     with ImageProgress() as progress:
-        trained, checks = verify_bundle(bundle, data, progress.on_image)
+        trained, checks = verify_bundle(bundle, data, progress.on_image, run_code=run_code)
     if as_json:
         rows = [
             {"name": check.name, "passed": check.passed, "said": check.detail} for check in checks

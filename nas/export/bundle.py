@@ -28,11 +28,9 @@ from nas.config.parsing import parse_model, read_yaml
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, UserError
-from nas.export.backbone_source import backbone_source
+from nas.export.code_files import CODE_FILES, code_files, writer
 from nas.export.description import Trained
 from nas.export.manifest import FORMAT, MANIFEST, write_manifest
-from nas.export.mmdetection import MODULE as MMDET_MODULE
-from nas.export.mmdetection import mmdetection_config
 from nas.export.model_card import model_card
 from nas.export.onnx.writer import write_onnx
 from nas.models.backbones import backbone_dims
@@ -43,13 +41,11 @@ from search_spaces.layout import Layout
 
 FILES = (
     "backbone.yaml",
-    "backbone.py",
     "backbone.safetensors",
     "detector.safetensors",
     "detector.yaml",
     "README.md",
-    "mmdet_config.py",
-    "mmdet_backbone.py",
+    *CODE_FILES,
     MANIFEST,
 )
 ONNX_FILES = (
@@ -83,11 +79,10 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         statistics = _write_weights(partial, _read_weights(weights))
         if (last := weights.parent / LAST_WEIGHTS).exists():
             (partial / LAST_WEIGHTS).write_bytes(save(_read_weights(last)))
-        (partial / "backbone.py").write_text(backbone_source(trained.layout))
         _write_yaml(partial / "backbone.yaml", _backbone_description(trained, statistics))
         _write_yaml(partial / "detector.yaml", _detector_description(trained))
-        (partial / "mmdet_config.py").write_text(mmdetection_config(trained, statistics))
-        (partial / "mmdet_backbone.py").write_text(MMDET_MODULE)
+        for name, text in code_files(trained, statistics).items():
+            (partial / name).write_text(text)
         left_out = ["ONNX was not asked for."]
         if onnx:
             left_out = write_onnx(partial, read_bundle(partial)[1])
@@ -190,6 +185,7 @@ def _detector_description(trained: Trained) -> dict[str, Any]:
     }
     return {
         "format": FORMAT,
+        "written_by": writer(),
         "layout": trained.layout.to_dict(),
         **sections,
         "categories": list(trained.categories),

@@ -8,12 +8,14 @@ weights travel: heads have other names there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pprint import pformat
 from typing import Any
 
 from nas.config.detections import DetectionLimits
 from nas.export.description import Trained
+from nas.export.quoting import python_text
 from nas.models.detectors.transform import ImageStatistics
 
 MODULE = '''"""The backbone for mmdetection 3. Put this folder on PYTHONPATH; `mmdet_config.py` imports this module."""
@@ -81,9 +83,13 @@ def mmdetection_config(trained: Trained, statistics: ImageStatistics) -> str:
     return _CONFIG.format(
         title=f"{trained.layout} in mmdetection.",
         note=note,
-        classes=pformat(trained.categories, width=100),
+        classes=_classes(trained.categories),
         model=pformat(model, sort_dicts=False, width=100),
     )
+
+
+def _classes(names: Sequence[str]) -> str:
+    return "(\n" + "".join(f"    {python_text(name)},\n" for name in names) + ")"
 
 
 def _common(trained: Trained, statistics: ImageStatistics, *, first: int) -> dict[str, Any]:

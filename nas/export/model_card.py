@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nas.export.description import Trained
+from nas.export.quoting import markdown_text
 from nas.models.detectors.transform import ImageStatistics
 
 _CARD = """# {layout}
@@ -83,7 +84,8 @@ at most.
 ## Where it comes from
 
 The hashes in `manifest.json` prove that the files are those that were exported. They do not prove who exported them, and
-`backbone.py`, `mmdet_config.py` and `mmdet_backbone.py` are code: run those of a bundle whose origin you know.
+`backbone.py`, `mmdet_config.py` and `mmdet_backbone.py` are code: `nas verify` runs none of it, and says whether it is what its
+version of scratch-nas writes. Run that of a bundle whose origin you know.
 
 {origin}
 """
@@ -122,21 +124,21 @@ def model_card(trained: Trained, statistics: ImageStatistics, left_out: Sequence
     return _CARD.format(
         layout=layout,
         pattern=layout.pattern,
-        start=f"from the weights in {PurePath(recipe.weights).name}"
+        start=f"from the weights in {_cell(PurePath(recipe.weights).name)}"
         if recipe.weights
         else "from scratch",
         detector=trained.detector.name,
-        data=trained.origin.get("data", "unknown data"),
+        data=_cell(trained.origin.get("data", "unknown data")),
         stages="\n".join(stages),
         figures="\n".join(
-            f"| {name} | {_cell(value)} |" for name, value in trained.figures.items()
+            f"| {_cell(name)} | {_cell(value)} |" for name, value in trained.figures.items()
         ),
         mean=statistics.mean,
         std=statistics.std,
         widths=", ".join(map(str, layout.widths)),
         classes=1 + len(trained.categories),
         onnx="\n\n".join([_ONNX, *left_out]),
-        categories=", ".join(trained.categories),
+        categories=", ".join(map(_cell, trained.categories)),
         image_size=recipe.image_size,
         long_side=recipe.long_side,
         recipe=_list({**recipe.model_dump(mode="json"), "calibration": calibration}),
@@ -145,12 +147,12 @@ def model_card(trained: Trained, statistics: ImageStatistics, left_out: Sequence
 
 
 def _list(values: dict[str, Any]) -> str:
-    return "\n".join(f"- {name}: {_cell(value)}" for name, value in values.items())
+    return "\n".join(f"- {_cell(name)}: {_cell(value)}" for name, value in values.items())
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_cell(inner)}" for name, inner in value.items())
-    return "-" if value is None else str(value)
+        return ", ".join(f"{_cell(name)} {_cell(inner)}" for name, inner in value.items())
+    return "-" if value is None else markdown_text(str(value))

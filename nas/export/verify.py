@@ -1,61 +1,30 @@
 """Check that a bundle is what was exported, and that all its forms are the same network.
 
-Hashes come first: nothing is loaded, let alone run, before every byte is the one that was exported.
+Hashes come first, and nothing of a bundle is run: its code is compared with what this version
+writes for its description, and its weights are loaded into this package's own network.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from nas.artifacts.paths import LAST_WEIGHTS
+from nas.config.parsing import read_yaml
 from nas.errors import BundleError
-from nas.export.bundle import backbone_weights, read_bundle
+from nas.export.bundle import FILES, OPTIONAL_FILES, backbone_weights, read_bundle
+from nas.export.code_files import code_files, writer
+from nas.export.code_runs import compare_code
 from nas.export.description import Trained
 from nas.export.manifest import check_manifest
 from nas.export.onnx.export import READERS, missing
-from nas.export.onnx.writer import (
-    BACKBONE,
-    DETECTOR,
-    compare_backbone,
-    compare_detector,
-    random_images,
-    same,
-)
+from nas.export.onnx.writer import BACKBONE, DETECTOR, compare_backbone, compare_detector
 from nas.models.detectors import Detector
-
-# What a stranger's interpreter does: our packages cannot be imported, nothing is written beside the
-# code.
-_LOADED = """
-import sys
-sys.path.insert(0, sys.argv[1])
-sys.modules.update(dict.fromkeys(("nas", "search_spaces", "workers", "dashboards")))
-import torch
-from safetensors.torch import load_file, save_file
-{build}
-batches = load_file(sys.argv[2])
-with torch.no_grad():
-    maps = {{f"{{name}}.{{i}}": x.contiguous() for name, images in batches.items() for i, x in enumerate(network(images))}}
-save_file(maps, sys.argv[3])
-"""
-_BACKBONE = """
-from backbone import load_features
-features = load_features(sys.argv[1] + "/backbone.safetensors").eval()
-network = lambda images: [*features.backbone(images), *features(images)]"""
-_MMENGINE = """
-from mmengine.config import Config
-from mmengine.registry import MODELS
-backbone = Config.fromfile(sys.argv[1] + '/mmdet_config.py').model.backbone
-network = MODELS.build({**backbone, "out_indices": (0, 1, 2, 3)}).eval()"""
+from nas.models.detectors.transform import IMAGENET, ImageStatistics
 
 
 @dataclass(frozen=True)
@@ -73,12 +42,14 @@ class Check:
     detail: str
 
 
-def verify(folder: Path) -> tuple[Trained, Detector, list[Check]]:
+def verify(folder: Path, *, run_code: bool = False) -> tuple[Trained, Detector, list[Check]]:
     """Check everything of a bundle that needs no data set: its hashes first, then that each form
-    loads and gives the detector's outputs.
+    is, or computes, what the detector does.
 
     Args:
         folder: that of the bundle.
+        run_code: also run its Python files, in a process of their own, and compare what they
+            compute. They can do whatever you can.
 
     Returns:
         What the bundle says of itself, its detector, and the checks in the order in which they were
@@ -88,16 +59,22 @@ def verify(folder: Path) -> tuple[Trained, Detector, list[Check]]:
         BundleError: something is wrong; the text names it.
     """
     names = check_manifest(folder)
+    if strange := sorted({*names} - {*FILES, *OPTIONAL_FILES}):
+        raise BundleError(f"bundle {str(folder)!r}: {strange[0]} is no file of a bundle")
     trained, detector = read_bundle(folder)
     checks = [
         Check("hashes", True, f"{len(names)} files as exported"),
         Check("detector.safetensors", True, "loads"),
+        *_weights(folder, names, detector),
+        *_code(folder, names, trained, detector),
     ]
-    return trained, detector, [*checks, *_forms(folder, names, detector)]
+    if run_code:
+        for name, skipped in compare_code(folder, detector):
+            checks.append(Check(name, not skipped, skipped or "run: same outputs"))
+    return trained, detector, [*checks, *_onnx(folder, names, detector)]
 
 
-def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
-    """Each form of the bundle in turn, compared with the detector."""
+def _weights(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
     weights = load_file(folder / "backbone.safetensors")
     expected = backbone_weights(detector.state_dict())
     if set(weights) != set(expected) or not all(
@@ -109,11 +86,22 @@ def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check
         if set(load_file(folder / LAST_WEIGHTS)) != set(detector.state_dict()):
             raise BundleError(f"{LAST_WEIGHTS} has other tensors than detector.safetensors")
         yield Check(LAST_WEIGHTS, True, "the detector's tensors")
-    yield _same_elsewhere(folder, detector, "backbone.py", _BACKBONE, times=2)
-    if find_spec("mmengine"):
-        yield _same_elsewhere(folder, detector, "mmdet_config.py", _MMENGINE)
-    else:
-        yield Check("mmdet_config.py", False, "mmengine is not installed")
+
+
+def _code(folder: Path, names: list[str], trained: Trained, detector: Detector) -> Iterator[Check]:
+    """Each Python file beside what this version writes, which another version's differs from."""
+    written_by = read_yaml(folder / "detector.yaml").get("written_by")
+    statistics = ImageStatistics.of_weights(detector.state_dict()) or IMAGENET
+    for name, text in code_files(trained, statistics).items():
+        if name in names and (folder / name).read_bytes() == text.encode():
+            yield Check(name, True, "as this version writes it")
+        elif written_by == writer():
+            raise BundleError(f"{name} is not what this version writes for detector.yaml")
+        else:
+            yield Check(name, False, "of another version, or changed: neither compared nor run")
+
+
+def _onnx(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
     compared: tuple[tuple[str, Callable[[Path, Detector], None]], ...] = (
         (BACKBONE, compare_backbone),
         (DETECTOR, compare_detector),
@@ -128,59 +116,3 @@ def _forms(folder: Path, names: list[str], detector: Detector) -> Iterator[Check
         else:
             compare(folder / name, detector)
             yield Check(name, True, "same outputs, in onnxruntime")
-
-
-def _same_elsewhere(
-    folder: Path, detector: Detector, name: str, build: str, times: int = 1
-) -> Check:
-    """Compare the backbone's maps with those that a fresh interpreter without our packages gets,
-    which gives each `times` over.
-
-    Raises:
-        BundleError: it fails there, or gives other maps.
-    """
-    batches = {str(number): images for number, images in enumerate(random_images())}
-    outputs = run_elsewhere(folder, build, batches, name)
-    for number, images in batches.items():
-        with torch.no_grad():
-            maps = times * detector.backbone.backbone(images)
-        theirs = [outputs.get(f"{number}.{i}", torch.zeros(0)) for i in range(len(maps))]
-        same(name, theirs, maps)
-    return Check(name, True, "same outputs, in an interpreter without scratch-nas")
-
-
-def run_elsewhere(
-    folder: Path, build: str, batches: dict[str, Tensor], name: str
-) -> dict[str, Tensor]:
-    """Run a file of a bundle in a fresh interpreter that cannot import our packages.
-
-    Args:
-        folder: that of the bundle; its modules can be imported there.
-        build: lines that make a callable `network`, images to a list of maps.
-        batches: images [B, 3, H, W], normalised, each by a name.
-        name: the file that is tried, for the error.
-
-    Returns:
-        Maps [B, C, H, W] of each batch: `NAME.0` is the first one of the batch `NAME`.
-
-    Raises:
-        BundleError: it fails there.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        images, maps = f"{scratch}/images.safetensors", f"{scratch}/maps.safetensors"
-        save_file(batches, images)
-        command = [
-            sys.executable,
-            "-I",
-            "-B",
-            "-c",
-            _LOADED.format(build=build),
-            str(folder.resolve()),
-            images,
-            maps,
-        ]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=scratch)
-        if ran.returncode:
-            last = ran.stderr.strip().splitlines()[-1:] or ["no word"]
-            raise BundleError(f"{name} does not load: {last[0]}")
-        return load_file(maps)

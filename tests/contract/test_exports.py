@@ -31,7 +31,7 @@ from nas.export.onnx.detector import why_not
 from nas.export.onnx.export import OnnxModel, backbone_onnx
 from nas.export.onnx.graph import traced
 from nas.export.onnx.writer import TOLERANCE, compare_detector, matched_share, same, write_onnx
-from nas.export.verify import Check, verify
+from nas.export.verify import verify
 from nas.models.backbones import build_backbone
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.transform import ImageStatistics
@@ -320,11 +320,9 @@ def test_without_its_packages_onnx_is_left_out_and_skipped(
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(MissingDependency, match=r"pip install 'scratch-nas\[onnx\]'"):
             backbone_onnx(network.backbone.backbone)
-        patch.setattr("nas.export.verify.find_spec", lambda package: None)
-        patch.setattr(
-            "nas.export.verify._same_elsewhere", lambda *_, **__: Check("backbone.py", True, "")
-        )
-        _, _, checks = verify(bundle)
+        patch.setattr("nas.export.code_runs.find_spec", lambda package: None)
+        patch.setattr("nas.export.code_runs._compare", lambda *_, **__: None)
+        _, _, checks = verify(bundle, run_code=True)
     said = {check.name: check.detail for check in checks if not check.passed}
     assert said["mmdet_config.py"] == "mmengine is not installed"
     assert said["backbone.onnx"] == "onnxruntime is not installed: pip install 'scratch-nas[onnx]'"

@@ -16,6 +16,7 @@ from helpers.commands import Run, run_here
 from nas.api.reproduction import differences
 from nas.errors import BundleError, OutputError
 from nas.export.bundle import read_description
+from nas.export.code_files import CODE_FILES
 from nas.export.manifest import MANIFEST, check_manifest, write_manifest
 from nas.export.push import push, push_target
 from nas.utils.paths import to_path
@@ -74,6 +75,60 @@ def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: R
     code, _, err = nas("verify", claims, "--data", digits)
     assert code == 2
     assert "the bundle says 0.9" in err
+
+
+def test_a_score_that_is_no_number_is_not_as_the_bundle_says(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run
+):
+    nan = rewritten(bundle, tmp_path / "nan", lambda said: said["figures"].update(map=float("nan")))
+    (nan / MANIFEST).unlink()
+    write_manifest(nan)
+    code, _, err = nas("verify", nan, "--data", digits)
+    assert code == 2
+    assert "the bundle says nan" in err
+
+
+def with_a_line(bundle: Path, out: Path, mark: Path, **said: str) -> Path:
+    """A copy of which every Python file leaves a mark where it is run, with a manifest to it."""
+    rewritten(bundle, out, lambda description: description.update(said))
+    for name in CODE_FILES:
+        (out / name).write_text(f"{(out / name).read_text()}\nopen({str(mark)!r}, 'w').close()\n")
+    (out / MANIFEST).unlink()
+    write_manifest(out)
+    return out
+
+
+def test_code_that_this_version_does_not_write_is_refused(bundle: Path, tmp_path: Path, nas: Run):
+    changed = with_a_line(bundle, tmp_path / "changed", tmp_path / "ran")
+    code, out, err = nas("verify", changed)
+    assert (code, out) == (2, "")
+    assert err == "nas: backbone.py is not what this version writes for detector.yaml\n"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_another_version_runs_only_where_asked_for(bundle: Path, tmp_path: Path, nas: Run):
+    old = with_a_line(bundle, tmp_path / "old", tmp_path / "ran", written_by="0.0.1")
+    code, said, _ = nas("verify", old, "--json")
+    skipped = {each["name"] for each in json.loads(said)["checks"] if not each["passed"]}
+    assert code == 0
+    assert skipped >= {*CODE_FILES}
+    assert not (tmp_path / "ran").exists()
+    code, said, _ = nas("verify", old, "--run-code", "--json")
+    assert code == 0
+    assert (tmp_path / "ran").exists()
+    rows = [each for each in json.loads(said)["checks"] if each["name"] == "backbone.py"]
+    assert [row["passed"] for row in rows] == [False, True]
+
+
+def test_a_file_that_no_bundle_has_is_refused(bundle: Path, tmp_path: Path, nas: Run):
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    (copy / "torch.py").write_text("import os")
+    (copy / MANIFEST).unlink()
+    write_manifest(copy)
+    code, _, err = nas("verify", copy)
+    assert code == 2
+    assert "torch.py is no file of a bundle" in err
 
 
 def test_provenance_is_complete(bundle: Path):
