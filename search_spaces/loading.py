@@ -30,6 +30,7 @@ from search_spaces.choices import KINDS, STEMS
 from search_spaces.errors import SpaceError, UserError, one_of
 from search_spaces.layout import DEFAULT_CHANNELS, STAGES
 from search_spaces.space import SearchSpace
+from search_spaces.yaml_text import parse_yaml
 
 _SHARED = ("head_dim", "window", "mlp_ratio", "norm", "stem_width", "dense")
 _KEYS = ("name", "stages", "channels", "stems", "conditions", "layout", "defaults")
@@ -147,7 +148,7 @@ def _whole_numbers(values: object, key: str, source: str) -> tuple[int, ...]:
 
 def _parse_yaml(text: str, source: str) -> object:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         raise SpaceError(f"space {source!r} is not YAML: {' '.join(str(error).split())}") from None
 

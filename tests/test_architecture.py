@@ -202,6 +202,23 @@ def test_private_interfaces_have_one_module_each():
     assert MODULES.keys() >= ADAPTERS
 
 
+# Reading what somebody else may have made: one module for each kind, which says what it refuses.
+DOORS = {
+    "Image.open": "nas.data.image_files",
+    "yaml.load": "search_spaces.yaml_text",
+    "yaml.safe_load": "search_spaces.yaml_text",
+}
+
+
+def test_nothing_goes_round_the_doors():
+    for module in MODULES:
+        used = {
+            ast.unparse(node) for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)
+        }
+        for name in used & DOORS.keys():
+            assert module == DOORS[name], f"{module} must use {DOORS[name]} in place of {name}"
+
+
 def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> int:
     """Lines of a function or class, its own docstring not counted."""
     first = node.body[0]

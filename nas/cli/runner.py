@@ -14,6 +14,7 @@ import yaml
 
 from nas.errors import CandidateError
 from search_spaces.errors import UserError
+from search_spaces.yaml_text import parse_yaml
 
 INTERRUPTED = 130  # as shells say it
 _PASSWORD, _QUERY = re.compile(r"(://[^:/@]*):[^@]*@"), re.compile(r"(://[^?]*)\?.*")  # of a URL
@@ -108,7 +109,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
                 f"--set takes key.path=value, for example recipe.lr=0.001; got {setting!r}"
             )
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
+            parsed[key.strip()] = parse_yaml(value)
         except yaml.YAMLError:
             raise UserError(f"--set {key}: the value must be YAML; got {value!r}") from None
     return parsed

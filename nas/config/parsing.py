@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from nas.errors import SpecError, one_of
+from nas.utils.regular_files import read_regular
+from search_spaces.yaml_text import parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,7 +30,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: the file cannot be read, is not YAML, or holds something else than a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise SpecError(f"file {str(path)!r} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

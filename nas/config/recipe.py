@@ -7,7 +7,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from nas.config.choices import (
@@ -23,6 +22,7 @@ from nas.config.choices import (
 from nas.config.identity import Since
 from nas.config.parsing import ConfigModel, read_yaml
 from nas.errors import SpecError, one_of
+from search_spaces.yaml_text import parse_yaml
 
 LARGEST_STRIDE = 32
 CALIBRATION = "calibration"  # section of a recipe file that is no part of the recipe itself
@@ -317,4 +317,4 @@ def _recipe_file(reference: str, folder: str) -> dict[str, Any]:
     if reference not in (names := recipe_names(folder)):
         raise SpecError(f"{one_of('recipe', reference, names)}; or name a YAML file (mine.yaml)")
     text = (resources.files("nas.config") / folder / f"{reference}.yaml").read_text()
-    return {**yaml.safe_load(text), "name": reference}
+    return {**parse_yaml(text), "name": reference}

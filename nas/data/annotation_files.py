@@ -13,6 +13,7 @@ import msgspec
 
 from nas.data.findings import Findings
 from nas.errors import DataError
+from nas.utils.regular_files import read_regular
 
 ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -83,7 +84,7 @@ def read_text(path: Path) -> str:
 def read_utf8(path: Path) -> bytes:
     """Read a file of annotations as `read_text` does, as UTF-8 without a mark."""
     try:
-        written = path.read_bytes()
+        written = read_regular(path)
         marks = (code for mark, code in ENCODINGS.items() if written.startswith(mark))
         if code := next(marks, None):
             return written.decode(code).encode()

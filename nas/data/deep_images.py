@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas.data.image_files import opened_image
+
 DEPTHS = (8, 10, 12, 14, 16)  # bits
 DEEPEST = 2**16 - 1
 _BIT_DEPTH = 24  # byte of a PNG file that says it (PNG specification, section 11.2.1)
@@ -68,7 +70,7 @@ def _bytes(path: Path, order: str) -> NDArray[Any]:
     """The upper byte of each value [H, W, 3] if the file's order is `B`, big-endian, which it is;
     taken for little-endian, `L`, the lower one.
     """
-    with Image.open(path) as image:
+    with opened_image(path) as image:
         image.tile = [
             tile._replace(args=str(tile.args).replace("16B", f"16{order}")) for tile in image.tile
         ]

@@ -9,7 +9,6 @@ the white level of their data set (`nas.data.deep_images`).
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import warnings
@@ -23,7 +22,9 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.deep_images import DEEPEST, as_eight_bits, deep_values
+from nas.data.image_files import opened_image, unread_format
 from nas.errors import DataError
+from nas.utils.regular_files import read_regular
 
 _ORIENTATION = 0x0112
 _SUFFIXES = {
@@ -40,7 +41,6 @@ LARGEST_PIXELS = 2**29  # of an image that is trained on, 1.5 GiB as RGB
 LARGE_PIXELS = 2**26  # larger images must have bytes for them
 DENSEST = 10_000  # pixels a byte: a black PNG of 1 bit has 8,000
 SCENE_BYTES = 8  # memory for each pixel of one that is cut into tiles: RGB, and a decoder's own
-_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")  # from the fifth byte on
 
 
 _TOO_LARGE = "has {} x {} pixels, more than the {:,} that are read: cut it into tiles (nas tile)"
@@ -202,7 +202,7 @@ def read_rgb(
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except (OSError, ValueError) as error:  # ValueError: no disk has a file of such a name
         raise BrokenImage(_reason(error, path)) from None
 
@@ -213,7 +213,7 @@ def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     broken.
     """
     try:
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
+        with opened_image(path if content is None else content) as image:
             _check_pixels(image, path.stat().st_size if content is None else len(content))
             yield image
     except Exception as error:
@@ -268,6 +268,4 @@ def _unidentified(path: Path) -> str:
     """Why Pillow does not know a file."""
     with path.open("rb") as file:
         beginning = file.read(12)
-    if beginning[4:].startswith(_HEIC):
-        return "is HEIC, which is not read: convert it to JPEG or PNG"
-    return "is not an image" if beginning else "is empty"
+    return unread_format(beginning) or ("is not an image" if beginning else "is empty")

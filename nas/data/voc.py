@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 from nas.data.annotation_files import read_text
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
 from nas.errors import DataError
+from nas.utils.regular_files import read_regular
 
 Entries = list[dict[str, Any]]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -151,7 +152,7 @@ def _parse(path: Path, folder: Path) -> ElementTree.Element:
     if not path.exists() and any((folder / f"{path.stem}{s}").is_file() for s in IMAGE_SUFFIXES):
         return ElementTree.Element("annotation")
     try:
-        return ElementTree.parse(path).getroot()
+        return ElementTree.fromstring(read_regular(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     except ElementTree.ParseError as error:

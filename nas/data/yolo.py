@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 
 from nas.data.annotation_files import read_text
+from nas.data.image_files import opened_image
 from nas.data.segmentation import extent
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
 from nas.errors import DataError
+from search_spaces.yaml_text import parse_yaml
 
 Entries = list[dict[str, Any]]
 BOX, LEAST_POLYGON = 4, 6  # numbers after the class
@@ -182,7 +183,7 @@ def _below(folder: Path) -> list[Path]:
 def _size(path: Path) -> tuple[int, int]:
     """Width and height; of a file that cannot be opened, which is a finding later, any."""
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             return image.size
     except Exception:
         return 1, 1
@@ -196,7 +197,7 @@ def _read(file: Path) -> dict[str, Any]:
             return {"names": _lines(text)}
         if file.suffix == DARKNET:
             return _of_darknet(file, text)
-        content = yaml.safe_load(text)
+        content = parse_yaml(text)
     except (DataError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

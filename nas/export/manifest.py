@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from nas.errors import BundleError
+from nas.utils.regular_files import read_regular
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -30,7 +31,7 @@ def check_manifest(folder: Path) -> list[str]:
         BundleError: a file is missing, strange or changed; the text names it.
     """
     try:
-        written = (folder / MANIFEST).read_bytes()
+        written = read_regular(folder / MANIFEST)
         files = json.loads(written)["files"]
         expected = _text(dict(files)).encode()
     except FileNotFoundError:

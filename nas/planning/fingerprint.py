@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from nas.data.coco import CocoSplit, ImageRecord
+from nas.data.image_files import opened_image
 
 PERCENTILES = (5, 25, 50, 75, 95)
 FEW = 10  # objects of a class, of fewer the median says little
@@ -111,6 +111,6 @@ def _gray_share(split: CocoSplit) -> float:
     step = max(1, len(split.images) // OPENED)
     modes = []
     for record in itertools.islice(split.images, 0, None, step):
-        with Image.open(split.folder / record.file_name) as image:
+        with opened_image(split.folder / record.file_name) as image:
             modes.append(image.mode)
     return round(sum(mode in GRAY_MODES for mode in modes) / max(1, len(modes)), 4)

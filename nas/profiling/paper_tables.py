@@ -13,8 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from nas.config.choices import DetectorName
 from nas.config.sections import DetectorSpec
 from nas.errors import SpecError
@@ -23,6 +21,7 @@ from nas.profiling.memory import Training, predict_memory
 from nas.utils.formatting import gib
 from nas.utils.progress import CountProgress
 from search_spaces.layout import Layout
+from search_spaces.yaml_text import parse_yaml
 
 SWIN_T = "T2-T2-T6-T2"
 TABLES = (1, 2, 3, 4, 5)
@@ -52,7 +51,7 @@ def paper_rows(
     (`measured_memory`).
     """
     text = (resources.files("nas.profiling") / "paper_tables.yaml").read_text()
-    known = {number: table for number, table in yaml.safe_load(text).items() if number in tables}
+    known = {number: table for number, table in parse_yaml(text).items() if number in tables}
     chosen = [
         (number, table["title"], row) for number, table in known.items() for row in table["rows"]
     ]

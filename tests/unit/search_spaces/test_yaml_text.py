@@ -1,0 +1,59 @@
+"""YAML that is read: values of a size that the text shows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas.config.parsing import read_yaml
+from nas.errors import SpecError
+from search_spaces.yaml_text import MOST_DEPTH, parse_yaml
+
+GROWING = "study: [&b0 [l,l,l,l,l,l,l,l,l,l], " + ", ".join(
+    f"&b{n} [{', '.join([f'*b{n - 1}'] * 10)}]" for n in range(1, 11)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: 1\nb: [x, 2.5, true, null]", {"a": 1, "b": ["x", 2.5, True, None]}),
+        ("study: 2024-02-30", {"study": "2024-02-30"}),
+        ("study: 2024-02-20 10:00:00", {"study": "2024-02-20 10:00:00"}),
+        ("", None),
+    ],
+)
+def test_values(text: str, value: object):
+    assert parse_yaml(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GROWING + "]", "an alias "),
+        ("[" * 20_000, f"more than {MOST_DEPTH} levels"),
+        ("n: " + "7" * 5000, "a value that cannot be read"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+        ("a: &x 1\nb: *x", "write the value out"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, text: str, said: str):
+    started = time.process_time()
+    with pytest.raises(yaml.YAMLError, match=said):
+        parse_yaml(text)
+    assert time.process_time() - started < 5
+    path = tmp_path / "request.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=r"request\.yaml' is not YAML: "):
+        read_yaml(path)
+
+
+def test_the_same_as_safe_yaml_of_our_own_files():
+    root = Path(__file__).parents[3]
+    files = [*root.glob("examples/**/*.yaml"), *root.glob("nas/**/*.yaml")]
+    assert len(files) > 5
+    for path in files:
+        assert parse_yaml(path.read_text()) == yaml.safe_load(path.read_text())
