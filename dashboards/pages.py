@@ -162,7 +162,7 @@ def trial_context(view: StudyView, study_id: int, number: int) -> TrialContext:
         row=trial_cells(row),
         drawing=drawing(row),
         attributes=attributes_of(row),
-        weights=weights_of(row),
+        weights=weights_of(row, folder),
         curves=figure_json(curves(reports_of(folder))),
         pictures=[name for name in files if name.endswith(PICTURES)],
         files=[

@@ -15,12 +15,12 @@ from plotly.subplots import make_subplots
 from dashboards.plot_style import BLUE, GREEN, ORANGE, empty_figure, new_figure
 from dashboards.study_view import StudyView
 from nas.artifacts.history import read_reports
-from nas.artifacts.paths import DETECTIONS, study_folder, study_folder_of, trial_folders
+from nas.artifacts.paths import DETECTIONS, WEIGHTS, study_folder, study_folder_of, trial_folders
 from nas.errors import UserError
 from nas.reports import EpochReport, TrialRow
 from nas.reports.metrics import METRIC
 from nas.utils.formatting import in_percent, percent
-from nas.utils.paths import is_remote, to_path
+from nas.utils.paths import is_remote
 from search_spaces.layout import Layout
 
 PICTURES = ".png"
@@ -211,12 +211,14 @@ def attributes_of(row: TrialRow) -> dict[str, str]:
     return plain | nested
 
 
-def weights_of(row: TrialRow) -> str | None:
-    """Path or URL of the weights of a trial; None where they are not there: those of all but the
-    best few trials are removed.
+def weights_of(row: TrialRow, folder: Path | None) -> str | None:
+    """Path or URL of the weights of a trial, as the study has it; None where they are not in its
+    folder any more: those of all but the best few trials are removed. Behind a URL nobody looks.
+
+    Args:
+        row: the trial.
+        folder: that of the trial, see `folder_of`.
     """
-    try:
-        is_there = row.checkpoint is not None and to_path(row.checkpoint).exists()
-        return row.checkpoint if is_there else None
-    except (UserError, OSError):
-        return None
+    if row.checkpoint and is_remote(row.checkpoint):
+        return row.checkpoint
+    return row.checkpoint if folder and (folder / WEIGHTS).is_file() else None

@@ -207,6 +207,7 @@ DOORS = {
     "Image.open": "nas.data.image_files",
     "yaml.load": "search_spaces.yaml_text",
     "yaml.safe_load": "search_spaces.yaml_text",
+    "shutil.rmtree": "nas.utils.folders",
 }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import torch.distributed as dist
@@ -27,7 +25,8 @@ from nas.training.launch import started_by_torchrun
 from nas.training.pretraining import Pretraining, pretrain
 from nas.utils.device import default_device
 from nas.utils.distributed import World
-from nas.utils.files import check_file, ensure_writable
+from nas.utils.files import check_file
+from nas.utils.folders import claim_folder, remove_claimed
 from nas.utils.paths import localize
 from search_spaces.layout import Layout
 
@@ -71,7 +70,7 @@ def pretrain_weights(
         check_file("recipe.weights", spec.recipe.weights)
         callback.on_weights(weights_summary(layout, spec.recipe))
     splits, work = [read_split(root, name, classes) for name in SPLITS], work_folder(out)
-    ensure_writable(work)
+    claim_folder(work)
     world, device = started_by_torchrun(default_device())
     told = callback if world.first else TrainingCallback()
     _check(splits, world, work, told)
@@ -90,7 +89,7 @@ def pretrain_weights(
     report = _train(pretraining, splits, world, told)
     if not world.first:
         return None
-    shutil.rmtree(work, ignore_errors=True)
+    remove_claimed(work)
     return report
 
 
@@ -105,9 +104,9 @@ def _check(
     try:
         for images in splits:
             check_images(images.share(world.rank, world.size), callback.on_image)
-    finally:
-        with suppress(OSError):  # not empty
-            work.rmdir()
+    except BaseException:
+        remove_claimed(work)
+        raise
 
 
 def _train(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from nas.training.candidate import Candidate, train_candidate
 from nas.training.network import load_weights
 from nas.utils.device import default_device, tf32
 from nas.utils.files import ensure_writable
+from nas.utils.folders import claim_folder, remove_claimed
 from nas.utils.formatting import gib
 from search_spaces.layout import Layout
 
@@ -65,15 +65,16 @@ def train_bundle(
         CandidateError: the training diverged or does not fit into memory.
     """
     check_target(out)
+    work, curves = out.with_name(out.name + ".training"), curves_folder(out)
+    claim_folder(work)
     callback.on_begin(layout, spec.recipe.epochs)
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
         callback.on_weights(weights_summary(layout, spec.recipe))
-    work, curves = out.with_name(out.name + ".training"), curves_folder(out)
     trained, val = _train(layout, spec, work, curves, callback, fingerprint)
     callback.on_trained()
     left_out = write_bundle(out, trained, work / WEIGHTS, onnx=onnx)
     _draw_samples(out, val, curves)
-    shutil.rmtree(work, ignore_errors=True)
+    remove_claimed(work)
     return trained, left_out
 
 
@@ -103,7 +104,7 @@ def _train(
     on.
     """
     spec, splits, facts = _read_data(layout, spec, callback, fingerprint)
-    ensure_writable(curves)
+    claim_folder(curves)
     if not read_reports(work):  # curves of another run
         clear_curves(curves)
     candidate = Candidate.from_spec(layout, spec, facts, work, device=default_device())

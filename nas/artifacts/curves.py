@@ -16,7 +16,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.reports import EpochReport
 from nas.reports.metrics import METRIC, METRICS
 from nas.utils.files import atomic_write, os_errors_as_output_error
+from nas.utils.folders import remove_claimed
 from nas.utils.formatting import in_percent
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def clear_curves(folder: Path) -> None:
     with os_errors_as_output_error(folder):
         for name in (CURVES, CALIBRATION, PLOT, EVENTS):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / DETECTIONS, ignore_errors=True)
+        remove_claimed(folder, DETECTIONS)
 
 
 def calibration_changes(calibration: dict[str, Any] | None) -> list[Change]:

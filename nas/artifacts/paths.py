@@ -2,6 +2,7 @@
 
 ```
 RUN.OUTPUT/STUDY-UUID/            a study
+    database.txt                  the database that it is in
     trial-NUMBER-TOKEN/           a trial in the hands of one driver
         reports.jsonl             its epochs as JSON lines
         curves.csv                its epochs as a table
@@ -29,6 +30,7 @@ CALIBRATION = "calibration.csv"
 PLOT = "curves.png"
 EVENTS = "events.out.tfevents.curves"
 DETECTIONS = "detections"
+OWNER = "database.txt"
 
 
 def study_folder(output: str, study_name: str, study_uuid: str) -> Path:

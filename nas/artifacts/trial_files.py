@@ -12,6 +12,7 @@ from nas.artifacts.paths import (
     CHECKPOINT,
     DETECTIONS,
     LAST_WEIGHTS,
+    OWNER,
     REPORTS,
     WEIGHTS,
     study_folder,
@@ -31,11 +32,19 @@ class TrialFiles:
         study_name: for people.
         study_uuid: so that a name that is used again finds no old files.
         token: the driver's, so that a worker of a dead driver writes nowhere else.
+        database: name of the database that the study is in. The first one to be named here owns the
+            files; of a copy of it, only what its own driver has made is removed.
+
+    Raises:
+        StudyError: the folder cannot be written.
     """
 
-    def __init__(self, output: str, study_name: str, study_uuid: str, token: str) -> None:
+    def __init__(
+        self, output: str, study_name: str, study_uuid: str, token: str, database: str = ""
+    ) -> None:
         self.study_uuid = study_uuid
         self.root, self.token = study_folder(output, study_name, study_uuid), token
+        self._is_original = bool(database) and self._first(database) == database
 
     def folder(self, number: int, token: str | None = None) -> Path:
         """Folder of a trial, in the hands of this driver or of the one with a token."""
@@ -44,6 +53,13 @@ class TrialFiles:
     def weights(self, number: int) -> Path:
         """Path of the weights that a completed trial leaves."""
         return self.folder(number) / WEIGHTS
+
+    def _first(self, database: str) -> str:
+        owner = self.root / OWNER
+        ensure_writable(self.root, f"run.output {str(self.root.parent)!r}", StudyError)
+        if not owner.exists():
+            atomic_write(owner, lambda file: file.write(database.encode()))
+        return owner.read_text()
 
     def inherit(self, number: int, before: str) -> None:
         """Copy the checkpoint that a trial's former driver left, and what was recorded of its
@@ -66,7 +82,7 @@ class TrialFiles:
         """Remove the checkpoints of a trial that has ended, and the folders of its former drivers
         where these are empty then.
         """
-        for folder in trial_folders(self.root, number):
+        for folder in self._own(number):
             (folder / CHECKPOINT).unlink(missing_ok=True)
             if folder != self.folder(number):
                 for weights in (WEIGHTS, LAST_WEIGHTS):
@@ -74,17 +90,22 @@ class TrialFiles:
                 with suppress(OSError):  # not empty, or gone with its last file
                     folder.rmdir()
 
+    def drop_result(self, number: int) -> None:
+        """Remove the weights of a trial, those of its last epoch too, and the detections drawn with
+        them; its reports and curves stay. What the study says of paths does not count.
+        """
+        for folder in self._own(number):
+            _drop_result(folder)
 
-def drop_result(weights: Path) -> None:
-    """Remove the weights of a completed trial, those of its last epoch too, and the detections
-    drawn with them; its reports and curves stay.
+    def _own(self, number: int) -> list[Path]:
+        """Folders of a trial that are this study's to clear up."""
+        return trial_folders(self.root, number) if self._is_original else [self.folder(number)]
 
-    Args:
-        weights: path of the weights, in the trial's folder.
-    """
-    for path in (weights, weights.parent / LAST_WEIGHTS):
+
+def _drop_result(folder: Path) -> None:
+    for path in (folder / WEIGHTS, folder / LAST_WEIGHTS):
         path.unlink(missing_ok=True)
-    drawn = weights.parent / DETECTIONS
+    drawn = folder / DETECTIONS
     for picture in list(drawn.iterdir()) if drawn.is_dir() else []:
         picture.unlink(missing_ok=True)
     with suppress(OSError):  # not there

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from nas.data.coco import CocoSplit
 from nas.errors import OutputError
-from nas.utils.files import atomic_folder, os_errors_as_output_error
+from nas.utils.files import os_errors_as_output_error
+from nas.utils.folders import atomic_folder
 from nas.utils.progress import CountProgress
 
 

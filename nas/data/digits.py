@@ -7,7 +7,6 @@ apart in the same way: the left part is for training, the right part for validat
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nas.errors import DataError, MissingDependency
+from nas.utils.folders import atomic_folder
 
 PER_IMAGE = (2, 5)  # digits, both ends included
 SIDE = (0.2, 0.45)  # of a digit, as a share of the image's side
@@ -41,22 +41,16 @@ def make_digits(root: Path, *, train: int, val: int, size: int, seed: int) -> No
         raise DataError(f"{str(root)!r} exists already: choose a new folder")
     digits, labels, photographs = _material()
     border = int(len(digits) * TRAIN_SHARE)
-    partial = root.with_name(root.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for split, count, chosen in (
-        ("train", train, slice(0, border)),
-        ("val", val, slice(border, None)),
-    ):
-        rng = np.random.default_rng([seed, split == "val"])
-        grounds = [_part(photograph, split) for photograph in photographs]
-        (partial / split).mkdir(parents=True)
-        coco = _write_split(
-            partial / split, rng, count, size, digits[chosen], labels[chosen], grounds
-        )
-        (partial / f"instances_{split}.json").write_text(json.dumps(coco))
-    if root.exists():
-        root.rmdir()
-    partial.rename(root)
+    chosen = {"train": (train, slice(0, border)), "val": (val, slice(border, None))}
+    with atomic_folder(root) as partial:
+        for split, (count, rows) in chosen.items():
+            rng = np.random.default_rng([seed, split == "val"])
+            grounds = [_part(photograph, split) for photograph in photographs]
+            (partial / split).mkdir()
+            coco = _write_split(
+                partial / split, rng, count, size, digits[rows], labels[rows], grounds
+            )
+            (partial / f"instances_{split}.json").write_text(json.dumps(coco))
 
 
 def _material() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

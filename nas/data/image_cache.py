@@ -32,6 +32,7 @@ from nas.data.coco import CocoSplit
 from nas.data.image_io import BrokenImage, broken_image_as_data_error, read_rgb
 from nas.utils.paths import cache_folder
 
+_FILES = ("in_use", "table", "pixels")  # of one cache
 _ENTRY = np.dtype([("checksum", "<u4"), ("mtime_ns", "<i8"), ("file_bytes", "<i8")])
 _FORMAT = 2
 _FREE_SHARE = 2  # a cache takes at most 1 / this of the free disk: checkpoints need some of it
@@ -218,11 +219,16 @@ def _taken_bytes(folder: Path) -> int:
 
 
 def _remove_unused(folder: Path) -> bool:
-    """Remove a cache unless a process has it open."""
+    """Remove a cache unless a process has it open, or something else is in it."""
+    if {file.name for file in folder.iterdir()} - {*_FILES}:
+        return False
     with (folder / "in_use").open("w") as in_use:
         try:
             fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            for name in _FILES:
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
     return True

@@ -24,7 +24,8 @@ from nas.data.dataset import LEAST_VISIBLE
 from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.segmentation import Segmentation, extent
 from nas.errors import SpecError
-from nas.utils.files import atomic_folder, os_errors_as_output_error
+from nas.utils.files import os_errors_as_output_error
+from nas.utils.folders import atomic_folder
 from nas.utils.progress import CountProgress
 
 JPEG_QUALITY = 95  # of tiles of a JPEG; all others are PNG

@@ -30,13 +30,13 @@ from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.errors import BundleError, UserError
 from nas.export.code_files import CODE_FILES, code_files, writer
 from nas.export.description import Trained
-from nas.export.manifest import FORMAT, MANIFEST, write_manifest
+from nas.export.manifest import FORMAT, MANIFEST, check_manifest, write_manifest
 from nas.export.model_card import model_card
 from nas.export.onnx.writer import write_onnx
 from nas.models.backbones import backbone_dims
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.transform import IMAGENET, ImageStatistics
-from nas.utils.files import atomic_folder
+from nas.utils.folders import atomic_folder
 from search_spaces.layout import Layout
 
 FILES = (
@@ -61,7 +61,8 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     """Write the files of a bundle; the folder appears whole or not at all.
 
     Args:
-        folder: a new or empty folder, or that of an older bundle, which is replaced.
+        folder: a new or empty folder, or that of an older bundle, which is replaced: of one whose
+            files are all as its manifest has them.
         trained: the candidate.
         weights: safetensors file with the weights of the detector; those of its last epoch lie
             beside it where they were kept too.
@@ -75,7 +76,7 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         BundleError: the folder holds other files, or the weights are not there.
     """
     check_target(folder)
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, last=MANIFEST) as partial:
         statistics = _write_weights(partial, _read_weights(weights))
         if (last := weights.parent / LAST_WEIGHTS).exists():
             (partial / LAST_WEIGHTS).write_bytes(save(_read_weights(last)))
@@ -99,19 +100,23 @@ def check_target(folder: Path, flag: str = "--out") -> None:
         flag: what named the folder, for the error.
 
     Raises:
-        BundleError: it is a file, or holds files that no bundle has.
+        BundleError: it is a file, or holds files other than a bundle's as it was exported.
     """
     if folder.exists() and not folder.is_dir():
         raise BundleError(f"{flag} {str(folder)!r} is a file; name a folder")
-    strangers = (
-        sorted({entry.name for entry in folder.iterdir()} - {*FILES, *OPTIONAL_FILES})
-        if folder.exists()
-        else []
-    )
-    if strangers:
+    inside = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if strangers := [name for name in inside if name not in {*FILES, *OPTIONAL_FILES}]:
         raise BundleError(
             f"{flag} {str(folder)!r} holds other files ({strangers[0]}); name a new folder"
         )
+    if inside:
+        try:
+            check_manifest(folder)
+        except BundleError as error:
+            raise BundleError(
+                f"{flag} {str(folder)!r} holds files that are no bundle as it was exported "
+                f"({error}); name a new folder"
+            ) from None
 
 
 def read_description(folder: Path) -> Trained:

@@ -7,7 +7,7 @@ from pathlib import Path
 from nas.errors import OutputError
 from nas.export.bundle import check_target
 from nas.export.manifest import MANIFEST
-from nas.utils.files import atomic_folder
+from nas.utils.folders import atomic_folder
 from nas.utils.paths import to_path
 
 
@@ -53,7 +53,7 @@ def push(bundle: Path, target: Path) -> None:
             target.mkdir(parents=True, exist_ok=True)
             _copy(bundle, target)
         else:
-            with atomic_folder(target) as partial:
+            with atomic_folder(target, last=MANIFEST) as partial:
                 _copy(bundle, partial)
     except Exception as error:  # file systems behind URLs have errors of their own
         left = target if remote else target.with_name(target.name + ".partial")

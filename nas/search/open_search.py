@@ -33,7 +33,7 @@ from nas.study.lease import lease_of
 from nas.study.lock import lock_of
 from nas.study.optuna_internals import CandidateStudy, Storage
 from nas.study.provenance import match_or_describe, recorded_budget_gib
-from nas.study.storage import open_storage
+from nas.study.storage import database_name, open_storage
 from nas.study.trials import TrialTable
 from search_spaces.layout import Layout
 
@@ -88,7 +88,8 @@ def open_search(
         study.set_user_attr("nas_latency", latency)
     study_uuid = study.user_attrs["nas_uuid"]
     lease = lease_of(lock, spec.study, study_uuid)
-    files = TrialFiles(spec.run.output, spec.study, study_uuid, lease.token)
+    database = "" if storage else database_name(spec.storage)
+    files = TrialFiles(spec.run.output, spec.study, study_uuid, lease.token, database)
     layout_filter = _layout_filter(budget, table)
     study.sampler = search_sampler(budget, layout_filter, len(table.candidates))
     parts = SearchParts(

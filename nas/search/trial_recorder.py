@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from nas.artifacts.trial_files import drop_result
 from nas.reports import EpochReport, calibration_warning
 from nas.search.memory_correction import correct_predictions
 from nas.search.objectives import objective_values
@@ -15,10 +17,37 @@ from nas.search.parts import SearchParts
 from nas.search.running import RunningTrial
 from nas.study.events import note
 from nas.study.leaderboard import TOP, pareto_front, ranked
+from nas.study.lease import LostTrialError
 from nas.utils.formatting import gib
-from nas.utils.paths import to_path
 
 FAILS_IN_A_ROW = 10
+
+
+Given = ParamSpec("Given")
+
+
+def _of_own_trial(
+    method: Callable[Concatenate[TrialRecorder, int, Given], bool | None],
+) -> Callable[Concatenate[TrialRecorder, int, Given], bool]:
+    """Decorate a method that writes of the trial with a number, so that nothing is written of one
+    that another driver has, or has ended: from the first look on until the last transaction. It is
+    false then, and where the method returns nothing.
+    """
+
+    @wraps(method)
+    def guarded(
+        self: TrialRecorder, number: int, /, *args: Given.args, **kwargs: Given.kwargs
+    ) -> bool:
+        if self.is_lost(number):
+            return False
+        try:
+            with self.lease.fenced(number):
+                return bool(method(self, number, *args, **kwargs))
+        except (LostTrialError, UpdateFinishedTrialError):
+            self.lose(number)
+            return False
+
+    return guarded
 
 
 class TrialRecorder:
@@ -43,12 +72,11 @@ class TrialRecorder:
         self._worker_deaths: Counter[int] = Counter()
         self._warned = False
 
+    @_of_own_trial
     def report(self, number: int, report: EpochReport, *, gpus: float) -> bool:
         """Write an epoch's results, and end the trial where that was its last; returns whether it
         goes on. See `Search.report`.
         """
-        if self._is_lost(number):
-            return False
         running = self.running[number]
         self._report_score(running, report)
         peak_bytes = report.memory_peak_bytes
@@ -69,20 +97,19 @@ class TrialRecorder:
             self.callback.on_event(running.event("pruned"))
         return number in self.running
 
+    @_of_own_trial
     def fail(self, number: int, reason: str) -> None:
         """End a trial by an error; see `Search.fail`."""
-        if not self._is_lost(number):
-            self._fail(number, reason)
+        self._fail(number, reason)
 
+    @_of_own_trial
     def infeasible(self, number: int, reason: str, peak_bytes: int) -> None:
         """End a trial that needs more than the budget; see `Search.infeasible`."""
-        if not self._is_lost(number):
-            self._end_infeasible(number, reason, peak_bytes)
+        self._end_infeasible(number, reason, peak_bytes)
 
+    @_of_own_trial
     def requeue(self, number: int, reason: str) -> None:
         """Put a trial down whose worker died, to be handed out again; see `Search.requeue`."""
-        if self._is_lost(number):
-            return
         self._worker_deaths[number] += 1
         if self._worker_deaths[number] > self.spec.run.retries:
             self._fail(number, f"{reason}, {self._worker_deaths[number]} times")
@@ -94,15 +121,20 @@ class TrialRecorder:
         self.halted_reason = reason
         self.callback.on_event(self.running.remove(number).event("halted", reason=reason))
 
-    def _is_lost(self, number: int) -> bool:
+    def is_lost(self, number: int) -> bool:
         """Whether another driver has the trial: this one was taken for dead."""
         if number not in self.running:
             return True
         if self.lease.owns(number):
             return False
-        lost = self.running.remove(number)
-        self.callback.on_event(lost.event("lost", reason="taken over by another driver"))
+        self.lose(number)
         return True
+
+    def lose(self, number: int) -> None:
+        """Forget a trial that another driver has."""
+        if number in self.running:
+            lost = self.running.remove(number)
+            self.callback.on_event(lost.event("lost", reason="taken over by another driver"))
 
     @property
     def _single_objective(self) -> bool:
@@ -180,7 +212,7 @@ class TrialRecorder:
         self.table.read()
         self._drop_files(number)
         if state != TrialState.COMPLETE:
-            drop_result(self.files.weights(number))  # of its best epoch
+            self.files.drop_result(number)  # of its best epoch
         self.running.remove(number)
 
     def _drop_files(self, number: int) -> None:
@@ -194,5 +226,4 @@ class TrialRecorder:
         if self.running[number].attributes.get("replicate"):
             dropped.append(self.table[number])
         for trial in dropped:
-            if weights := trial.user_attrs.get("checkpoint"):
-                drop_result(to_path(weights))
+            self.files.drop_result(trial.number)

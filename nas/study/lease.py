@@ -15,12 +15,15 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from nas.errors import StudyError
 from nas.study.driver_process import driver_name, host_id, is_gone
@@ -52,6 +55,36 @@ OWNERS = sa.Table(
 )
 
 
+class LostTrialError(Exception):
+    """A trial is another driver's by now: nothing that was to be written of it has been."""
+
+
+class _UtcNow(FunctionElement[datetime]):
+    """The time of the database's clock in UTC, whatever time zone a session has."""
+
+    type, inherit_cache = sa.DateTime(), True
+
+
+@compiles(_UtcNow)
+def _(element: _UtcNow, compiler: Any, **_: Any) -> str:
+    forms = {"postgresql": "timezone('utc', now())", "mysql": "utc_timestamp()"}
+    return forms.get(compiler.dialect.name, "CURRENT_TIMESTAMP")
+
+
+_FENCE: ContextVar[tuple[str, int, str] | None] = ContextVar("trial that is written", default=None)
+
+
+def _check_fence(connection: Connection) -> None:
+    """Undo a transaction that is about to write of a trial which its driver has lost."""
+    if not (fence := _FENCE.get()):
+        return
+    study_uuid, number, token = fence
+    this = sa.and_(OWNERS.c.study_uuid == study_uuid, OWNERS.c.number == number)
+    owner = connection.execute(sa.select(OWNERS.c.token).where(this).with_for_update())
+    if owner.scalar_one_or_none() != token:
+        raise LostTrialError
+
+
 class Lease:
     """One driver's place at a study in a database.
 
@@ -71,6 +104,8 @@ class Lease:
         self.lock, self.study_name, self.study_uuid = lock, study_name, study_uuid
         self.engine, self.token = lock.engine, str(uuid.uuid4())
         make_tables(self.engine, _METADATA)
+        if not sa.event.contains(self.engine, "commit", _check_fence):
+            sa.event.listen(self.engine, "commit", _check_fence)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Let one driver of the study at a time into a block."""
@@ -85,18 +120,17 @@ class Lease:
         Raises:
             StudyError: the database serves one driver, and another one lives.
         """
+        self._refuse_beside(self.others())
+        with self.lock.sole_driver():
+            yield from self._held()
+
+    def _held(self) -> Iterator[None]:
         with self.exclusive(), self.engine.begin() as connection:
             self._register(
                 connection
             )  # before the look: of two that come at once, SQLite makes the second wait here
             others = self._living(connection)
-            if others and not self.lock.shared:
-                where = driver_name(others[0].pid, others[0].host)
-                raise StudyError(
-                    f"study {self.study_name!r} is being run by {where}; stop it, or wait "
-                    f"{LEASE_S} s if it died. SQLite "
-                    "serves one driver; several need PostgreSQL or MySQL"
-                )
+            self._refuse_beside([driver_name(row.pid, row.host) for row in others])
             alive = [self.token, *(row.token for row in others)]
             dead = sa.and_(DRIVERS.c.study_uuid == self.study_uuid, DRIVERS.c.token.not_in(alive))
             connection.execute(sa.delete(DRIVERS).where(dead))
@@ -114,6 +148,14 @@ class Lease:
                 self.engine.begin() as connection,
             ):  # away: the lease ends by itself
                 connection.execute(sa.delete(DRIVERS).where(DRIVERS.c.token == self.token))
+
+    def _refuse_beside(self, others: list[str]) -> None:
+        if others and not self.lock.shared:
+            raise StudyError(
+                f"study {self.study_name!r} is being run by {others[0]}; stop it, or wait "
+                f"{LEASE_S} s if it died. SQLite serves one driver; several need PostgreSQL or "
+                "MySQL"
+            )
 
     def others(self) -> list[str]:
         """List the other living drivers of the study, as `process PID on HOST`."""
@@ -143,6 +185,20 @@ class Lease:
                 )
             )
         return before
+
+    @contextmanager
+    def fenced(self, number: int) -> Iterator[None]:
+        """In the block no transaction with the database is committed once a trial is another
+        driver's: each looks, with the row of the owner locked, before it ends.
+
+        Raises:
+            LostTrialError: it is.
+        """
+        before = _FENCE.set((self.study_uuid, number, self.token))
+        try:
+            yield
+        finally:
+            _FENCE.reset(before)
 
     def owns(self, number: int) -> bool:
         """Whether a trial is still this driver's: one that slept through its lease may have lost
@@ -174,7 +230,7 @@ class Lease:
             "pid": os.getpid(),
         }
         connection.execute(
-            sa.insert(DRIVERS).values(**values, renewed_at=sa.func.now(), asked_to_stop=False)
+            sa.insert(DRIVERS).values(**values, renewed_at=_UtcNow(), asked_to_stop=False)
         )
 
     def _renew(self, stop: threading.Event) -> None:
@@ -191,9 +247,7 @@ class Lease:
     def _renew_once(self) -> None:
         with self.engine.begin() as connection:
             mine = (
-                sa.update(DRIVERS)
-                .where(DRIVERS.c.token == self.token)
-                .values(renewed_at=sa.func.now())
+                sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=_UtcNow())
             )
             if not connection.execute(mine).rowcount:  # taken for dead meanwhile
                 self._register(connection)
@@ -222,7 +276,7 @@ def living_drivers(engine: Engine, study_uuid: str) -> list[str]:
 
 
 def _living(connection: Connection, study_uuid: str) -> list[Any]:
-    asked = sa.select(DRIVERS, sa.func.now().label("now")).where(DRIVERS.c.study_uuid == study_uuid)
+    asked = sa.select(DRIVERS, _UtcNow().label("now")).where(DRIVERS.c.study_uuid == study_uuid)
     return [row for row in connection.execute(asked) if _alive(row)]
 
 
@@ -246,6 +300,10 @@ class SoleLease:
         """Do nothing: every trial is this driver's. Returns None, as no driver had it before."""
         return None
 
+    def fenced(self, number: int) -> AbstractContextManager[None]:
+        """Do nothing: no trial is lost."""
+        return nullcontext()
+
     def owns(self, number: int) -> bool:
         """Whether a trial is this driver's: always."""
         return True
@@ -267,4 +325,6 @@ def _alive(driver: Any) -> bool:
     now = (
         driver.now if isinstance(driver.now, datetime) else datetime.fromisoformat(str(driver.now))
     )
-    return now.replace(tzinfo=None) - renewed_at < timedelta(seconds=LEASE_S)
+    # A time ahead is of a clock that was set back.
+    age = now.replace(tzinfo=None) - renewed_at
+    return abs(age) < timedelta(seconds=LEASE_S)

@@ -1,5 +1,5 @@
 """One driver of a study at a time: a row of ours in the study's own database, which a driver locks
-while it decides what is next.
+while it decides what is next. SQLite locks no rows: there it is a file beside the database.
 """
 
 from __future__ import annotations
@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import sqlalchemy as sa
+from filelock import FileLock, Timeout
 from optuna.storages import InMemoryStorage
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from nas.errors import StudyError
 from nas.study.optuna_internals import Storage
-from nas.study.storage import make_tables
+from nas.study.storage import make_tables, sqlite_path
+
+WAIT_S = 60  # for a decision of another driver
 
 _METADATA = sa.MetaData()
 LOCKS = sa.Table(
@@ -23,8 +27,6 @@ LOCKS = sa.Table(
 
 class StudyLock:
     """The lock of one study.
-
-    SQLite serves one driver, which the lease sees to; there the lock does nothing.
 
     Args:
         engine: of the study's database.
@@ -45,13 +47,39 @@ class StudyLock:
     def exclusive(self) -> Iterator[None]:
         """Let one driver at a time into the block. A driver that dies there lets the others in."""
         if not self.shared:
-            yield
+            with self._file_lock("deciding", WAIT_S):
+                yield
             return
         with self.engine.begin() as connection:
             connection.execute(
                 sa.select(LOCKS).where(LOCKS.c.study_id == self.study_id).with_for_update()
             ).all()
             yield
+
+    def sole_driver(self) -> AbstractContextManager[object]:
+        """Let one process into the block while it lives, whatever the clocks say; with a database
+        that serves several drivers, everybody.
+
+        Raises:
+            StudyError: another process is there.
+        """
+        return nullcontext() if self.shared else self._file_lock("driver", 0)
+
+    @contextmanager
+    def _file_lock(self, name: str, wait_s: float) -> Iterator[None]:
+        """Files of a lock are never removed: whoever waits for one would wait for another's."""
+        if not (path := sqlite_path(self.engine.url)):
+            yield
+            return
+        lock = FileLock(path.with_name(f".{path.name}.{self.study_id}.{name}"))
+        try:
+            with lock.acquire(timeout=wait_s):
+                yield
+        except Timeout:
+            raise StudyError(
+                f"another process drives a study of {str(path)!r}; stop it. SQLite serves one "
+                "driver; several need PostgreSQL or MySQL"
+            ) from None
 
 
 class NoLock:

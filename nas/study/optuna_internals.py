@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudySummary
 from optuna.study._frozen import FrozenStudy
@@ -25,6 +26,8 @@ Storage = RDBStorage | InMemoryStorage  # what a search may be kept in
 _ATTRIBUTES = sa.table(
     "trial_user_attributes", sa.column("trial_id"), sa.column("key"), sa.column("value_json")
 )
+
+_TRIALS = sa.table("trials", sa.column("trial_id"), sa.column("state"))
 
 
 def id_in_storage(study: optuna.Study | FrozenStudy | StudySummary) -> int:
@@ -73,6 +76,9 @@ def set_attributes(storage: Storage, trial: Trial, values: Mapping[str, Any]) ->
         storage: of the trial's study.
         trial: running.
         values: JSON by name.
+
+    Raises:
+        optuna.exceptions.UpdateFinishedTrialError: the trial has ended; it stays as it is.
     """
     if isinstance(storage, InMemoryStorage):
         for key, value in values.items():
@@ -84,6 +90,9 @@ def set_attributes(storage: Storage, trial: Trial, values: Mapping[str, Any]) ->
         for key, value in values.items()
     ]
     with storage.engine.begin() as connection:
+        state = sa.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial._trial_id)
+        if TrialState[connection.execute(state.with_for_update()).scalar_one()].is_finished():
+            raise UpdateFinishedTrialError(f"trial {trial.number} has ended")
         connection.execute(
             sa.delete(_ATTRIBUTES).where(of_trial, _ATTRIBUTES.c.key.in_(list(values)))
         )

@@ -232,6 +232,20 @@ def sqlite_path(url: URL) -> Path | None:
     return Path(url.database) if url.database and url.database != ":memory:" else None
 
 
+def database_name(text: str) -> str:
+    """Name a database so that a copy of it has another: the file, or server and database; without
+    user and password.
+
+    Args:
+        text: storage URL.
+    """
+    url = parse_url(text)
+    if url.get_backend_name() == "sqlite":
+        path = sqlite_path(url)
+        return str(path.resolve()) if path else ""
+    return f"{url.get_backend_name()}://{url.host}:{url.port}/{url.database}"
+
+
 def _guarded(url: URL, act: Callable[[], Result]) -> Result:
     """Do something with a database; its errors become ours."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -100,21 +99,6 @@ def ensure_writable(
         raise error_type(
             f"{name or repr(str(folder))} cannot be written: {error.strerror or error}"
         ) from error
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder` to fill, on this machine, and put it in its place in the
-    end; what was there before is gone then. After an error `NAME.partial` is left, and `folder` as
-    it was.
-    """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, cast
 from filelock import FileLock
 
 from nas.errors import DataError, MissingDependency, SpecError
+from nas.utils.folders import scratch_folder
 
 ARCHIVE = ".zip"
 DEEPEST = 3  # folders in each other
@@ -159,8 +160,7 @@ def _once(state: object, fill: Callable[[Path], None], suffix: str = "") -> Path
     copy.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):  # one process copies, the others of this machine wait for it
         if not copy.exists():
-            partial = copy.with_name(f"{copy.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            fill(partial)
-            partial.rename(copy)
+            with scratch_folder(copy.parent, name) as made:
+                fill(made / "content")
+                (made / "content").rename(copy)
     return copy

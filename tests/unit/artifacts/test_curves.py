@@ -17,6 +17,7 @@ from nas.artifacts.curves import calibration_changes, clear_curves, write_curves
 from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.errors import OutputError
 from nas.reports import CalibrationReport, EpochReport
+from nas.utils.folders import MARK, claim_folder
 
 CALIBRATED = CalibrationReport(
     layers=3,
@@ -171,13 +172,14 @@ def test_a_score_that_is_not_defined_leaves_a_gap(tmp_path: Path):
 
 
 def test_clearing_removes_ours_only(tmp_path: Path):
+    claim_folder(tmp_path)
     write_curves(tmp_path, reports(1), "a layout")
     (tmp_path / DETECTIONS).mkdir()
     (tmp_path / DETECTIONS / "1-a.png").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("mine")
     clear_curves(tmp_path)
     clear_curves(tmp_path)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"notes.txt"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"notes.txt", MARK}
 
 
 def test_a_folder_that_is_not_there_is_an_error_of_output(tmp_path: Path):

@@ -67,7 +67,7 @@ def test_nothing_else_is_left(tmp_path: Path):
 
 def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
     dead, heir = (
-        TrialFiles(str(tmp_path), "cells", "0123456789", token)
+        TrialFiles(str(tmp_path), "cells", "0123456789", token, "sqlite:///nas.db")
         for token in ("dead-driver", "heir-of-it")
     )
     dead.folder(3).mkdir(parents=True)
@@ -89,3 +89,24 @@ def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
     assert not (dead.folder(3) / WEIGHTS).exists()
     assert not (dead.folder(3) / LAST_WEIGHTS).exists()
     assert (heir.folder(3) / WEIGHTS).read_bytes() == b"the best of all"
+
+
+def test_a_copy_of_a_database_removes_nothing_of_the_original(tmp_path: Path):
+    original, copy = (
+        TrialFiles(str(tmp_path), "cells", "0123456789", f"driver-of-{name}", f"sqlite:///{name}")
+        for name in ("a.db", "b.db")
+    )
+    for files in (original, copy):
+        files.folder(0).mkdir(parents=True)
+        (files.folder(0) / WEIGHTS).touch()
+        (files.folder(0) / CHECKPOINT).touch()
+    copy.drop_result(0)
+    copy.drop_checkpoints(0)
+    kept = [
+        (files.folder(0) / name).exists()
+        for files in (original, copy)
+        for name in (WEIGHTS, CHECKPOINT)
+    ]
+    assert kept == [True, True, False, False]
+    original.drop_result(0)
+    assert not (original.folder(0) / WEIGHTS).exists()

@@ -18,12 +18,14 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from helpers.commands import DEADLINE_S
+from optuna.exceptions import UpdateFinishedTrialError
 
 import nas.study.storage
 from nas.errors import StudyError
 from nas.study.driver_process import host_id
-from nas.study.lease import DRIVERS, LEASE_S, Lease
+from nas.study.lease import DRIVERS, LEASE_S, Lease, LostTrialError
 from nas.study.lock import StudyLock
+from nas.study.optuna_internals import set_attributes
 from nas.study.storage import (
     check_storage,
     driver_message,
@@ -143,7 +145,7 @@ def engine(tmp_path: Path) -> sa.Engine:
 
 
 def lease(engine: sa.Engine, study_uuid: str, name: str) -> AbstractContextManager[None]:
-    return Lease(StudyLock(engine, 1), name, study_uuid).held()
+    return Lease(StudyLock(engine, int(study_uuid[-1])), name, study_uuid).held()
 
 
 def held(engine: sa.Engine) -> list:
@@ -218,6 +220,61 @@ def leave_behind(engine: sa.Engine, **changes: object) -> None:
     }
     with engine.begin() as connection:
         connection.execute(sa.insert(DRIVERS).values({**values, **changes}))
+
+
+@pytest.mark.parametrize("ahead_s", [60, 3600, -60])
+def test_a_lease_of_another_time_is_over(engine: sa.Engine, ahead_s: int):
+    """Of a clock that was set back, or of a driver that is long gone."""
+    with engine.connect() as connection:
+        now = datetime.fromisoformat(str(connection.execute(sa.select(sa.func.now())).scalar_one()))
+    leave_behind(engine, host="elsewhere", renewed_at=now + timedelta(seconds=ahead_s + 5))
+    if ahead_s > 0:
+        with lease(engine, "uuid-1", "cells"):
+            assert len(held(engine)) == 1
+    else:
+        with pytest.raises(StudyError, match="on elsewhere;"), lease(engine, "uuid-1", "cells"):
+            pass
+
+
+def test_a_living_process_counts_whatever_its_clock_says(engine: sa.Engine):
+    with lease(engine, "uuid-1", "cells"):
+        with engine.begin() as connection:
+            connection.execute(sa.update(DRIVERS).values(renewed_at=datetime(2000, 1, 1)))
+        with (
+            pytest.raises(StudyError, match="another process drives a study of"),
+            lease(engine, "uuid-1", "cells"),
+        ):
+            pass
+
+
+def test_nothing_is_written_of_a_trial_that_was_lost(engine: sa.Engine):
+    """Taken between the look and the write: the transaction is undone, Optuna's own too."""
+    storage = optuna.storages.RDBStorage(str(engine.url))
+    study = optuna.create_study(storage=storage, study_name="cells")
+    trial = study.ask()
+    mine, theirs = (Lease(StudyLock(storage.engine, 1), "cells", "uuid-1") for _ in range(2))
+    mine.take(0)
+    with mine.fenced(0):
+        set_attributes(storage, trial, {"map": 0.1})
+        trial.report(0.1, 1)
+    theirs.take(0)
+    writes: list[Callable[[], object]] = [
+        lambda: set_attributes(storage, trial, {"map": 0.2}),
+        lambda: trial.report(0.2, 2),
+        lambda: study.tell(trial, 0.2),
+    ]
+    for write in writes:
+        with pytest.raises(LostTrialError), mine.fenced(0):
+            write()
+    (found,) = optuna.load_study(storage=str(engine.url), study_name="cells").trials
+    assert found.user_attrs == {"map": 0.1}
+    assert found.intermediate_values == {1: 0.1}
+    assert found.state == optuna.trial.TrialState.RUNNING
+    with theirs.fenced(0):
+        study.tell(trial, 0.3)
+    with pytest.raises(UpdateFinishedTrialError), theirs.fenced(0):
+        set_attributes(storage, trial, {"map": 0.4})
+    assert optuna.load_study(storage=str(engine.url), study_name="cells").trials[0].value == 0.3
 
 
 def test_a_dead_process_of_this_host_is_followed_at_once(engine: sa.Engine):
