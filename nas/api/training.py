@@ -66,7 +66,6 @@ def train_bundle(
     """
     check_target(out)
     work, curves = out.with_name(out.name + ".training"), curves_folder(out)
-    claim_folder(work)
     callback.on_begin(layout, spec.recipe.epochs)
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
         callback.on_weights(weights_summary(layout, spec.recipe))
@@ -105,6 +104,7 @@ def _train(
     """
     spec, splits, facts = _read_data(layout, spec, callback, fingerprint)
     claim_folder(curves)
+    claim_folder(work)
     if not read_reports(work):  # curves of another run
         clear_curves(curves)
     candidate = Candidate.from_spec(layout, spec, facts, work, device=default_device())

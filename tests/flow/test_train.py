@@ -24,6 +24,7 @@ from nas.config.recipe import CUSTOM, Recipe, load_recipe
 from nas.evaluation.visualization import colour_of
 from nas.export.bundle import read_description
 from nas.reports import EpochReport
+from nas.utils.folders import MARK
 from search_spaces.layout import Layout
 
 LAYOUT = "C1-C1-T1-T1@16"
@@ -86,7 +87,7 @@ def test_curves_of_an_interrupted_run_are_whole(
         patch.setattr(EpochProgress, "on_report", interrupt)
         assert nas(*command)[0] == 130
     assert [row["epoch"] for row in rows(curves)] == ["1"]
-    assert names(curves) == {CURVES, CALIBRATION, PLOT, EVENTS}
+    assert names(curves) == {CURVES, CALIBRATION, PLOT, EVENTS, MARK}
     code, said, _ = nas(*command, "--json")
     assert code == 0
     assert [row["epoch"] for row in rows(curves)] == ["1", "2", "3"]
@@ -153,7 +154,7 @@ def test_a_new_run_leaves_nothing_of_the_old_one(bundle: Path, digits: Path, nas
         )[0]
         == 0
     )
-    assert names(curves) == {CURVES, PLOT, EVENTS, DETECTIONS}
+    assert names(curves) == {CURVES, PLOT, EVENTS, DETECTIONS, MARK}
     assert len(names(curves / DETECTIONS)) == 8
     assert steps(curves) == [1]
 

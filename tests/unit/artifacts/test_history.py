@@ -93,8 +93,8 @@ def test_who_takes_over_a_trial_takes_over_its_epochs(tmp_path: Path):
 
 def test_a_copy_of_a_database_removes_nothing_of_the_original(tmp_path: Path):
     original, copy = (
-        TrialFiles(str(tmp_path), "cells", "0123456789", f"driver-of-{name}", f"sqlite:///{name}")
-        for name in ("a.db", "b.db")
+        TrialFiles(str(tmp_path), "cells", "0123456789", f"{name}-driver", f"sqlite:///{name}")
+        for name in ("first.db", "copy.db")
     )
     for files in (original, copy):
         files.folder(0).mkdir(parents=True)

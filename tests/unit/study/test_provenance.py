@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import optuna
 import pytest
+from helpers.untrained import FACTS, spec
 
-from nas.study.provenance import git_commit
+from nas.study.lock import lock_of
+from nas.study.provenance import git_commit, match_or_describe
+from nas.study.storage import open_storage
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -47,3 +54,26 @@ def test_a_package_in_no_repository_has_no_commit(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     (tmp_path / "provenance.py").touch()
     assert git_commit(tmp_path / "provenance.py") is None
+
+
+def test_of_drivers_that_make_one_study_at_once_one_describes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Forty times; that git takes its time lets the others come."""
+    monkeypatch.setattr("nas.study.provenance.git_commit", lambda: time.sleep(0.02))
+    request, facts = spec(tmp_path), FACTS
+
+    def come(name: str, start: threading.Barrier) -> str:
+        storage = open_storage(request.storage, create=True)
+        start.wait()
+        study = optuna.create_study(storage=storage, study_name=name, load_if_exists=True)
+        with lock_of(storage, name).exclusive():
+            match_or_describe(study, False, request, facts, 2**30)
+        return study.user_attrs["nas_uuid"]
+
+    open_storage(request.storage, create=True)
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(40):
+            start = threading.Barrier(3)
+            comers = [pool.submit(come, f"s{number}", start) for _ in range(3)]
+            assert len({comer.result() for comer in comers}) == 1
