@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli.runner import INTERRUPTED, print_json
+from nas.cli.runner import INTERRUPTED, print_json, say
 from nas.study.schema import STORAGE_VARIABLE
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
     if as_json:
         print_json({"study": spec.study, "cluster": url, "job": job_id})
         return
-    print(
+    say(
         f"Job {job_id} runs {spec.study!r} on {url}; nas status and nas stop reach it through its "
         "database.",
         file=sys.stderr,
@@ -42,7 +42,7 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
     try:
         succeeded = follow_job(url, job_id)
     except KeyboardInterrupt:
-        print("The search goes on without this terminal. nas stop ends it.", file=sys.stderr)
+        say("The search goes on without this terminal. nas stop ends it.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if not succeeded:
         raise typer.Exit(1)
@@ -68,7 +68,7 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
     if as_json:
         print_json({"study": spec.study, "pid": process.pid, "log": str(log)})
     else:
-        print(
+        say(
             f"Process {process.pid} runs {spec.study!r}; its log: {log}. nas stop ends it.",
             file=sys.stderr,
         )

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import options
+from nas.cli.runner import say
 
 STOP_S = 30  # a driver looks every two seconds and then ends its workers
 
@@ -31,7 +32,7 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
         StudyLock(opened.engine, id_in_storage(loaded)), loaded.study_name, search_uuid(loaded)
     )
     if not (drivers := lease.others()):
-        print(f"{loaded.study_name} is not running.")
+        say(f"{loaded.study_name} is not running.")
         return
     lease.ask_to_stop()
     deadline = time.monotonic() + STOP_S
@@ -42,7 +43,7 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
                 f"{STOP_S} s"
             )
         time.sleep(0.2)
-    print(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
+    say(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
 
 
 def logs(
@@ -64,7 +65,7 @@ def logs(
     while running:
         running = follow and bool(living_drivers(opened.engine, journal.study_uuid))
         for line in journal.read(after=last):
-            print(f"{line.at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
+            say(f"{line.at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
             last = line.id
         if running:
             time.sleep(WRITE_S)

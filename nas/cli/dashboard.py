@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.runner import new_app, run
+from nas.cli.runner import new_app, run, say
 from nas.errors import UserError, need
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def _announce(access: Access, host: str, port: int, token: str | None) -> None:
     """Where it is, and how to get in: a browser keeps what follows # to itself."""
     name = socket.gethostname() if host in EVERYWHERE else f"[{host}]" if ":" in host else host
     url = f"{'https' if access.encrypted else 'http'}://{name}:{port}{access.prefix}/"
-    print(f"{url}login#{token}" if token else url, " (Ctrl-C ends it)", flush=True)
+    say(f"{url}login#{token}" if token else url, " (Ctrl-C ends it)", flush=True)
     if host not in LOCAL and not access.encrypted:
-        print(
+        say(
             f"nas-dashboard: {host} can be reached by others, and the token travels there as it "
             "is: use --tls-cert, or "
             "127.0.0.1 behind a reverse proxy with TLS",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
+from nas.utils.shown_text import in_one_line
 
 if TYPE_CHECKING:
     from nas.data.coco import CocoSplit
@@ -121,7 +122,7 @@ def make_data(
     from nas.data.digits import make_digits
 
     make_digits(folder, train=train, val=val, size=size, seed=seed)
-    print(f"{folder}: {train} training and {val} validation images of {size} x {size} pixels")
+    say(f"{folder}: {train} training and {val} validation images of {size} x {size} pixels")
 
 
 def _checked(
@@ -159,7 +160,7 @@ def _print_written(out: Path, splits: list[tuple[str, CocoSplit]]) -> None:
     for name, split in splits:
         counts = f"{len(split.images)} images, {len(split.boxes)} boxes"
         file = out / f"instances_{name}.json"
-        print(f"{file}: {counts}, {len(split.categories)} categories")
+        say(f"{file}: {counts}, {len(split.categories)} categories")
 
 
 def _as_dict(checked: CheckedSplit) -> dict[str, Any]:
@@ -191,13 +192,15 @@ def _print(checked: CheckedSplit) -> None:
     facts = _as_dict(checked)
     of_boxes = f"{facts['crowd_boxes']} crowds, {facts['boxes_with_masks']} with masks"
     empty = facts["images_without_boxes"]
-    print(
+    say(
         f"{checked.name}, {checked.source}: {facts['images']} images ({empty} without boxes), "
         f"{facts['boxes']} boxes ({of_boxes}), {len(facts['boxes_per_category'])} categories"
     )
-    print(
+    say(
         "  boxes by category: "
-        + ", ".join(f"{name} {count}" for name, count in facts["boxes_per_category"].items())
+        + ", ".join(
+            f"{in_one_line(name)} {count}" for name, count in facts["boxes_per_category"].items()
+        )
     )
     _print_groups("repaired", [issue for issue in checked.problems if issue.done == "repaired"])
     _print_groups("warning", [issue for issue in checked.problems if issue.warning])
@@ -207,9 +210,10 @@ def _print(checked: CheckedSplit) -> None:
 def _print_groups(verb: str, problems: list[DataIssue]) -> None:
     """Each kind with its number and a few examples."""
     for kind, count in Counter(problem.kind for problem in problems).items():
-        print(f"  {verb}: {count} x {kind}")
+        say(f"  {verb}: {count} x {kind}")
         examples = [problem for problem in problems if problem.kind == kind][:EXAMPLES]
         for problem in examples:
-            print(f"    {problem.where}" + (f": {problem.detail}" if problem.detail else ""))
+            where, detail = in_one_line(problem.where), in_one_line(problem.detail or "")
+            say(f"    {where}" + (f": {detail}" if detail else ""))
         if count > EXAMPLES:
-            print(f"    and {count - EXAMPLES} more (--json has all)")
+            say(f"    and {count - EXAMPLES} more (--json has all)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli.runner import INTERRUPTED, print_json
+from nas.cli.runner import INTERRUPTED, print_json, say
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
@@ -68,12 +68,12 @@ def _show(study: Search, as_json: bool) -> None:
         print_json(findings.to_dict())
     elif findings.leaderboard:
         print_findings(findings)
-        print(
+        say(
             f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} "
             "--out best"
         )
     if not findings.leaderboard:
-        print(
+        say(
             f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.",
             file=sys.stderr,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import new_app, print_json, run
+from nas.cli.runner import new_app, print_json, run, say
 from nas.errors import SpecError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _write(
         f"(start with {out / 'README.md'})"
     )
     for line in [] if quiet else said:
-        print(line)
+        say(line)
     return {"out": str(out), "pushed_to": push_to, "left_out": left_out, **row.to_dict()}
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
+from nas.cli.tables import TextTable
 from nas.utils.formatting import duration_range_text, duration_text
 
 if TYPE_CHECKING:
     from nas.reports.forecast import SearchForecast
 
 
-def cost_table(cost: SearchForecast) -> Table:
+def cost_table(cost: SearchForecast) -> TextTable:
     """What a search will take, as a table of words and values."""
-    table = Table(title="What it will cost", show_header=False)
+    table = TextTable(title="What it will cost", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
     for name, value in _cost_rows(cost):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
 from nas.utils.formatting import percent
 
 
@@ -25,11 +25,10 @@ def list_studies(
     if as_json:
         print_json(rows)
         return
-    from rich.table import Table
 
-    from nas.cli.tables import print_table
+    from nas.cli.tables import TextTable, print_table
 
-    table = Table(title="Studies")
+    table = TextTable(title="Studies")
     for name in (
         "study",
         "space",
@@ -83,11 +82,11 @@ def status(
     print_table(trials_table(rows, f"Study {loaded.study_name}"))
     if baselines:
         print_table(baselines_table(baselines))
-    print(never_trained_text(loaded.user_attrs.get("nas_refusals", {})))
+    say(never_trained_text(loaded.user_attrs.get("nas_refusals", {})))
     if check := loaded.user_attrs.get("nas_proxy_check"):
-        print(check["text"])
+        say(check["text"])
     if line := cost_line(loaded.user_attrs, trials):
-        print(line)
+        say(line)
 
 
 def _summary(study: Any) -> dict[str, Any]:

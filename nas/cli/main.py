@@ -20,7 +20,7 @@ from nas.cli.pretrain import pretrain
 from nas.cli.profile import profile
 from nas.cli.proxy import proxy_check
 from nas.cli.report import report
-from nas.cli.runner import new_app, run
+from nas.cli.runner import new_app, run, say
 from nas.cli.submit import submit
 from nas.cli.train import evaluate, train
 from nas.cli.verify import reproduce, verify
@@ -54,7 +54,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def _version(requested: bool) -> None:
     if requested:
-        print(f"scratch-nas {nas.__version__}")
+        say(f"scratch-nas {nas.__version__}")
         raise typer.Exit
 
 

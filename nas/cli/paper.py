@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
 from nas.utils.formatting import gib_text, percent
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 COLUMNS = (
     "detector",
@@ -64,11 +61,11 @@ def paper_tables(
         of_table = [row for row in rows if row["table"] == number]
         title = f"Table {number}: {of_table[0]['title']}"
         if markdown:
-            print(_markdown(title, of_table))
+            say(_markdown(title, of_table))
         else:
             _print(title, of_table)
         if number == MEMORY_TABLE:
-            print(MEMORY_NOTE)
+            say(MEMORY_NOTE)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -97,11 +94,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.table import Table
+    from nas.cli.tables import TextTable, print_table
 
-    from nas.cli.tables import print_table
-
-    shown: Table = Table(title=title)
+    shown = TextTable(title=title)
     for name in COLUMNS:
         shown.add_column(name, justify="left" if name in TEXT_COLUMNS else "right")
     for row in rows:

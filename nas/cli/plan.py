@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from nas.cli.tables import TextTable
     from nas.planning.fingerprint import Fingerprint
     from nas.planning.plan import Plan
 
@@ -53,13 +52,13 @@ def print_plan(found: Plan) -> None:
         print_table(_decisions_table(found))
         print_table(_levels_table(found))
     for warning in found.warnings:
-        print(f"Warning: {warning}.")
+        say(f"Warning: {warning}.")
 
 
-def _data_table(data: Fingerprint) -> Table:
-    from rich.table import Table
+def _data_table(data: Fingerprint) -> TextTable:
+    from nas.cli.tables import TextTable
 
-    table = Table(title=f"{data.images} training images, {data.boxes} objects")
+    table = TextTable(title=f"{data.images} training images, {data.boxes} objects")
     table.add_column("")
     for name in ("5 %", "25 %", "half", "75 %", "95 %"):
         table.add_column(name, justify="right")
@@ -75,10 +74,10 @@ def _data_table(data: Fingerprint) -> Table:
     return table
 
 
-def _levels_table(found: Plan) -> Table:
-    from rich.table import Table
+def _levels_table(found: Plan) -> TextTable:
+    from nas.cli.tables import TextTable
 
-    table = Table(title="Objects by level of the pyramid")
+    table = TextTable(title="Objects by level of the pyramid")
     for name in ("stride, pixels", "objects", "side in cells, half"):
         table.add_column(name, justify="right")
     for level in found.levels:
@@ -87,10 +86,10 @@ def _levels_table(found: Plan) -> Table:
     return table
 
 
-def _decisions_table(found: Plan) -> Table:
-    from rich.table import Table
+def _decisions_table(found: Plan) -> TextTable:
+    from nas.cli.tables import TextTable
 
-    table = Table(title="Decided from them")
+    table = TextTable(title="Decided from them")
     for name in ("key", "value", "why"):
         table.add_column(name, overflow="fold")
     for decision in found.decisions:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
 
 if TYPE_CHECKING:
     from nas.data.image_io import BrokenImage
@@ -77,7 +77,7 @@ def predict(
     if as_json:
         print_json(coco_content(found))
     else:
-        print(_total(found, broken, elapsed_s))
+        say(_total(found, broken, elapsed_s))
     if broken:
         raise typer.Exit(1)
 
@@ -90,11 +90,11 @@ def _sound(
 
     for each in outcomes:
         if isinstance(each, BrokenImage):
-            print(f"left out: {each}", file=sys.stderr)
+            say(f"left out: {each}", file=sys.stderr)
             continue
         found = each.above(score)
         if not quiet:
-            print(f"{found.name}: {found.summary()}", flush=True)
+            say(f"{found.name}: {found.summary()}", flush=True)
         yield found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import INTERRUPTED, print_json
+from nas.cli.runner import INTERRUPTED, print_json, say
 from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
@@ -89,7 +89,7 @@ def pretrain(
             f"{error}; to begin anew with other settings remove {str(work_folder(out))!r}"
         ) from None
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where this one stopped.", file=sys.stderr)
+        say("Stopped. The same command goes on where this one stopped.", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if report:
         _show(parsed, out, report, as_json)
@@ -117,8 +117,8 @@ def _show(layout: Layout, out: Path, report: PretrainingReport, as_json: bool) -
             }
         )
         return
-    print(
+    say(
         f"{out}: {layout}, top-1 {percent(report.metrics.top1)}, top-5 "
         f"{percent(report.metrics.top5)}"
     )
-    print(f"fine-tune it: nas train {layout} --set recipe.weights={out} ...")
+    say(f"fine-tune it: nas train {layout} --set recipe.weights={out} ...")

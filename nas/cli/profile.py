@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from nas.cli import options
-from nas.cli.runner import given, parse_settings, print_json
+from nas.cli.runner import given, parse_settings, print_json, say
 from nas.config.choices import Checkpointing, OptimizerName, Precision
 from nas.errors import SpecError, one_of
 from nas.utils.formatting import gib_text
 from search_spaces.layout import Layout
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from nas.api.profiling import LayoutProfile
+    from nas.cli.tables import TextTable
     from nas.config.sections import DetectorSpec
     from nas.profiling.module_costs import ModuleCosts
 
@@ -76,7 +75,7 @@ def profile(
         return
     _print(profiles)
     for each, count in zip(profiles, counts, strict=False):
-        print(f"\n{each.layout}, by module\n{count.table()}\n{_agreement(each, count)}")
+        say(f"\n{each.layout}, by module\n{count.table()}\n{_agreement(each, count)}")
 
 
 def _modules(count: ModuleCosts | None) -> dict[str, Any]:
@@ -120,20 +119,22 @@ def _print(profiles: list[LayoutProfile]) -> None:
     first = profiles[0]
     print_table(_cost_table(profiles))
     print_table(_memory_table(profiles))
-    print(f"GMAC: {first.flops_rule}; one image.\npaper G: {first.paper_flops_rule}; one image.")
-    print(
+    say(f"GMAC: {first.flops_rule}; one image.\npaper G: {first.paper_flops_rule}; one image.")
+    say(
         "Memory: whatever the data decides (proposals, positives, boxes) counts with its "
         "configured limit.\nOf a card: a quarter more for batches of other shapes, 0.5 GiB for "
         "cuDNN's workspaces, 0.75 GiB for CUDA's context."
     )
 
 
-def _cost_table(profiles: list[LayoutProfile]) -> Table:
-    from rich.table import Table
+def _cost_table(profiles: list[LayoutProfile]) -> TextTable:
+    from nas.cli.tables import TextTable
 
     first = profiles[0]
     height, width = first.batch_shape[2:]
-    table = Table(title=f"{first.detector}, {first.classes} classes, one image of {height}x{width}")
+    table = TextTable(
+        title=f"{first.detector}, {first.classes} classes, one image of {height}x{width}"
+    )
     table.add_column("layout")
     for name in ("params M", "backbone M", "GMAC", "paper G"):
         table.add_column(name, justify="right")
@@ -147,15 +148,15 @@ def _cost_table(profiles: list[LayoutProfile]) -> Table:
     return table
 
 
-def _memory_table(profiles: list[LayoutProfile]) -> Table:
-    from rich.table import Table
+def _memory_table(profiles: list[LayoutProfile]) -> TextTable:
+    from nas.cli.tables import TextTable
 
     first = profiles[0]
     how = f"{first.precision}, {first.optimizer}"
     if first.checkpointing != "none":
         how += f", checkpointing {first.checkpointing}"
     shape = "x".join(map(str, first.batch_shape))
-    table = Table(title=f"GiB of one training step, batch {shape}, {how}")
+    table = TextTable(title=f"GiB of one training step, batch {shape}, {how}")
     table.add_column("")
     for row in profiles:
         table.add_column(row.layout, justify="right")

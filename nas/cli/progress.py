@@ -19,15 +19,17 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from nas.api.callbacks import TrainingCallback
+from nas.cli.runner import say
+from nas.cli.tables import TextTable
 from nas.reports import ClassificationMetrics, CocoMetrics, EpochReport, PretrainingReport
 from nas.search.callbacks import SearchCallback
 from nas.study.event_log import STATES, summary
 from nas.study.roles import CANDIDATE
 from nas.utils.formatting import gib, gib_text, percent
+from nas.utils.shown_text import in_one_line, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +86,7 @@ class EpochProgress(ImageProgress, TrainingCallback):
     def on_weights(self, summary: str) -> None:
         """Print what is taken of the file of weights, unless all that is wanted is JSON."""
         if not self.quiet:
-            print(f"weights: {summary}", file=sys.stderr)
+            say(f"weights: {summary}", file=sys.stderr)
 
     def on_note(self, text: str) -> None:
         """Print the sentence."""
@@ -118,7 +120,7 @@ class EpochProgress(ImageProgress, TrainingCallback):
 
     def say(self, text: str) -> None:
         """A line on stderr, above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bar.console.print(shown(text), highlight=False, markup=False)
 
 
 def _scores(metrics: CocoMetrics | ClassificationMetrics) -> str:
@@ -221,10 +223,10 @@ class SearchProgress(SearchCallback):
 
     def say(self, text: str) -> None:
         """A line on stderr, above the table."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(shown(text), highlight=False, markup=False, soft_wrap=True)
 
     def __rich__(self) -> Group:
-        table = Table()
+        table = TextTable()
         for name in ("trial", "layout", "epoch", "mAP", "mAP50", "GiB", "state"):
             table.add_column(name, justify="left" if name in ("layout", "state") else "right")
         latest = sorted(self.rows.items())[-SHOWN_ROWS:]
@@ -236,7 +238,7 @@ class SearchProgress(SearchCallback):
                 row.layout,
                 row.epoch,
                 *scores,
-                Text(state, overflow="ellipsis", no_wrap=True),
+                Text(in_one_line(state), overflow="ellipsis", no_wrap=True),
             )
         return Group(table, Text(self._summary()))
 

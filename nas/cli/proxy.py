@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import given, print_json
+from nas.cli.runner import given, print_json, say
 from nas.errors import SpecError
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def _show(study: str, check: ProxyCheck, stored: list[str]) -> None:
         proxy_table(agreement.pairs, f"{len(agreement.pairs)} layouts of {study} by both recipes")
     )
     for layout, reason in check.left_out.items():
-        print(f"Left out: {layout}, {reason}")
+        say(f"Left out: {layout}, {reason}")
     sides = (("proxy", check.proxy, agreement.proxy_s), ("full", check.full, agreement.full_s))
     for name, side, train_s in sides:
-        print(
+        say(
             f"{name}: recipe {side.recipe}, epochs {side.epochs}, {side.image_size} pixels; "
             f"{train_s:.0f} s in all"
         )
-    print(agreement.text)
-    print(f"The rule: {RULE}.")
-    print(f"Kept with the studies {', '.join(stored)}.")
+    say(agreement.text)
+    say(f"The rule: {RULE}.")
+    say(f"Kept with the studies {', '.join(stored)}.")

@@ -9,6 +9,7 @@ import typer
 
 from nas.cli import options
 from nas.cli.dashboard import WEB
+from nas.cli.runner import say
 from nas.errors import need
 
 
@@ -28,4 +29,4 @@ def report(
 
     html = report_html(loaded).encode()
     atomic_write(out, lambda file: file.write(html))
-    print(f"{out}: {loaded.study_name}, {len(html) / 1e6:.1f} MB, opens in any browser")
+    say(f"{out}: {loaded.study_name}, {len(html) / 1e6:.1f} MB, opens in any browser")

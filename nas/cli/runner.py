@@ -7,12 +7,13 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 import yaml
 
 from nas.errors import CandidateError
+from nas.utils.shown_text import shown
 from search_spaces.errors import UserError
 from search_spaces.yaml_text import parse_yaml
 
@@ -86,8 +87,13 @@ def _hide_passwords() -> None:
 
 
 def _fail(program: str, message: str, code: int = 2) -> NoReturn:
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    say(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def say(*parts: str, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print, as `print` does, what may hold text of others."""
+    print(*map(shown, parts), file=file, flush=flush)
 
 
 def print_json(content: Any) -> None:

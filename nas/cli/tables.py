@@ -5,18 +5,36 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nas.cli.runner import say
 from nas.reports import BaselineRow, LeaderboardRow, SearchFindings, TrialRow
 from nas.reports.metrics import BOX_PRECISIONS, METRIC
 from nas.study.refusals import never_trained_text
 from nas.study.roles import role_label
 from nas.utils.formatting import gib_text, interval_text, percent, scaled_text, signed
+from nas.utils.shown_text import in_one_line
 
 if TYPE_CHECKING:
     from nas.search.proxy.rank_correlation import Pair
+
+
+class TextTable(Table):
+    """A table whose cells and headings are text: nothing in them is markup."""
+
+    def add_column(self, header: RenderableType = "", *args: Any, **options: Any) -> None:
+        """Add a column, as Rich's own."""
+        super().add_column(_text(header), *args, **options)
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row, as Rich's own."""
+        super().add_row(*map(_text, cells), **options)
+
+
+def _text(cell: RenderableType | None) -> Any:
+    return Text(in_one_line(cell)) if isinstance(cell, str) else cell
 
 
 def print_table(table: Table) -> None:
@@ -28,7 +46,7 @@ def print_table(table: Table) -> None:
     if not console.is_terminal:
         console = Console(width=160)
     if table.title:
-        console.print(Text(str(table.title), style="italic"), soft_wrap=True)
+        console.print(Text(in_one_line(str(table.title)), style="italic"), soft_wrap=True)
         table.title = None
     console.print(table)
 
@@ -40,13 +58,13 @@ def print_findings(findings: SearchFindings) -> None:
     if findings.baselines:
         print_table(baselines_table(findings.baselines))
     if findings.baselines and not rows[0].replicates:
-        print(
+        say(
             "One seed each cannot tell a better backbone from a luckier one: --replicates 3 "
             "trains the best three again."
         )
-    print(never_trained_text(findings.refusals))
+    say(never_trained_text(findings.refusals))
     if findings.stop_reason:
-        print(f"The search ended early: {findings.stop_reason}.")
+        say(f"The search ended early: {findings.stop_reason}.")
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
@@ -79,7 +97,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
 
 def _table(title: str, names: Sequence[str], left: Collection[str]) -> Table:
     """An empty table; columns of numbers are aligned to the right."""
-    table = Table(title=title)
+    table = TextTable(title=title)
     for name in names:
         table.add_column(name, justify="left" if name in left else "right")
     return table
@@ -137,7 +155,7 @@ def metrics_table(metrics: dict[str, Any], title: str) -> Table:
         metrics: `CocoMetrics` as a dictionary.
         title: of the table.
     """
-    table = Table(title=title)
+    table = TextTable(title=title)
     table.add_column("figure")
     table.add_column("%", justify="right")
     for name, value in metrics.items():
@@ -154,7 +172,7 @@ def space_table(preview: dict[str, Any]) -> Table:
     Args:
         preview: see `nas.search.budget.preview`, with `baselines`.
     """
-    table = Table(title=f"Search {preview['study']}", show_header=False)
+    table = TextTable(title=f"Search {preview['study']}", show_header=False)
     table.add_column("what")
     table.add_column("value", overflow="fold")
     low, middle, high = (
@@ -211,7 +229,9 @@ def patterns_table(rows: list[dict[str, Any]]) -> Table:
     Args:
         rows: `patterns` of `nas.search.budget.preview`.
     """
-    table = Table(title="At equal memory, the layout of each pattern that is nearest to the budget")
+    table = TextTable(
+        title="At equal memory, the layout of each pattern that is nearest to the budget"
+    )
     for name in ("pattern", "layout", "GiB", "deviation", ""):
         table.add_column(name, justify="right" if name in ("GiB", "deviation") else "left")
     for row in rows:

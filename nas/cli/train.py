@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
 from nas.utils.formatting import percent
 
 
@@ -46,11 +46,9 @@ def train(
         )
         return
     for line in [] if no_onnx else left_out:
-        print(line)
-    print(
-        f"{out}: {layout}, mAP {percent(trained.figures['map'])} (start with {out / 'README.md'})"
-    )
-    print(f"{curves}: its curves and sample detections")
+        say(line)
+    say(f"{out}: {layout}, mAP {percent(trained.figures['map'])} (start with {out / 'README.md'})")
+    say(f"{curves}: its curves and sample detections")
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.runner import print_json
+from nas.cli.runner import print_json, say
 
 if TYPE_CHECKING:
     from nas.api.reproduction import Reproduction
@@ -49,7 +49,7 @@ def verify(
         print_json({"bundle": str(bundle), "layout": str(trained.layout), "checks": rows})
         return
     for check in checks:
-        print(f"{'ok' if check.passed else 'skipped':8}{check.name:22}{check.detail}")
+        say(f"{'ok' if check.passed else 'skipped':8}{check.name:22}{check.detail}")
 
 
 def reproduce(
@@ -100,10 +100,10 @@ def reproduce(
 
 def _print(again: Reproduction) -> None:
     for line in again.differing:
-        print(line)
+        say(line)
     scores = f"mAP {100 * again.map:.4f}, before {100 * again.map_before:.4f}"
     if again.map == again.map_before:
-        print(f"{again.layout}: {scores}, equal to the digit")
+        say(f"{again.layout}: {scores}, equal to the digit")
         return
     verdict = "within" if again.same else "not within"
-    print(f"{again.layout}: {scores}, {verdict} the tolerance of {100 * again.tolerance:g}")
+    say(f"{again.layout}: {scores}, {verdict} the tolerance of {100 * again.tolerance:g}")

@@ -1,0 +1,28 @@
+"""Text of others as a terminal may show it: nothing in it moves the cursor, colours, or turns the
+order of what is read.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_KEPT = "\n\t"
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))  # controls, marks, halves of characters
+
+
+def shown(text: str) -> str:
+    """Write controls and invisible marks of a text by their numbers, as Python does; ends of lines
+    and tabs stay.
+    """
+    return "".join(map(_shown, text))
+
+
+def in_one_line(text: str) -> str:
+    """The same, ends of lines and tabs too."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _shown(character: str) -> str:
+    if character in _KEPT or unicodedata.category(character) not in _HIDDEN:
+        return character
+    return character.encode("unicode_escape").decode()
