@@ -14,7 +14,7 @@ from nas.config.spec import SearchSpec, load_spec
 from nas.data.split_source import Places, find_splits
 from nas.errors import SpecError, UserError
 from nas.utils.files import check_file
-from nas.utils.paths import localize, to_path
+from nas.utils.paths import absolute, localize
 from search_spaces.layout import Layout
 
 
@@ -38,9 +38,9 @@ def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -
 
 def with_absolute_paths(spec: SearchSpec) -> SearchSpec:
     """Make the paths of a request absolute, so that it can be resumed from another folder."""
-    data = spec.data.model_copy(update={"root": str(to_path(spec.data.root))})
-    run = spec.run.model_copy(update={"output": str(to_path(spec.run.output))})
-    weights = spec.recipe.weights and str(to_path(spec.recipe.weights))
+    data = spec.data.model_copy(update={"root": absolute(spec.data.root)})
+    run = spec.run.model_copy(update={"output": absolute(spec.run.output)})
+    weights = spec.recipe.weights and absolute(spec.recipe.weights)
     recipe = spec.recipe.model_copy(update={"weights": weights})
     return spec.model_copy(update={"data": data, "run": run, "recipe": recipe})
 

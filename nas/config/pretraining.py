@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nas.config.choices import Augmentation
 from nas.config.parsing import deep_merge, parse_model, set_key
 from nas.config.recipe import Recipe, load_recipe
+from nas.utils.url_secrets import check_no_secret
 from search_spaces.layout import largest_divisor
 
 RECIPES = "recipes/pretraining"
@@ -96,6 +97,7 @@ def load_pretraining(flags: Mapping[str, Any], processes: int = 1) -> Pretrainin
     keys = keys if isinstance(keys, dict) else {"name": keys}
     base = load_recipe(keys.pop("name", "swin"), RECIPES)
     limit = base.pop("images_per_gpu", None)
+    check_no_secret("data", str(written.get("data", "")))
     spec = parse_model(PretrainingSpec, {**written, "recipe": deep_merge(base, keys)})
     recipe, changes = spec.recipe, {}
     if "lr" not in keys and "batch" in base:

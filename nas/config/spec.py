@@ -30,6 +30,7 @@ from nas.errors import SpecError
 from nas.utils.formatting import gib
 from nas.utils.gpu_presence import has_gpu, smallest_card_bytes
 from nas.utils.gpu_share import card_budget_gib
+from nas.utils.url_secrets import check_no_secret
 from search_spaces.layout import Layout
 from search_spaces.loading import load_space, space_from_dict
 from search_spaces.space import SearchSpace
@@ -162,10 +163,19 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
     if _section(written, "budget").get("memory") == AUTO:
         written["budget"]["memory"] = _automatic_budget(_section(written, "run"))
+    _check_locations(written)
     spec = parse_model(SearchSpec, written)
     for text in spec.search.try_first:
         space.encode(Layout.parse(text))
     return spec
+
+
+def _check_locations(written: dict[str, Any]) -> None:
+    """Before anything else looks at URLs, whose errors would repeat what they hold."""
+    for key in ("data.root", "run.output", "recipe.weights"):
+        section, _, name = key.partition(".")
+        if isinstance(location := _section(written, section).get(name), str):
+            check_no_secret(key, location, named=key != "run.output")
 
 
 def _is_set(written: dict[str, Any], key: str) -> bool:

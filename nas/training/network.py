@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from nas.config.recipe import Recipe
+from nas.errors import SpecError
 from nas.models.activation_checkpointing import checkpoint_blocks
 from nas.models.backbones import HybridBackbone
 from nas.models.drop_path import set_drop_path_
@@ -13,6 +14,7 @@ from nas.models.memory_format import channels_last_
 from nas.models.weights import WeightsReport, load_backbone_weights
 from nas.utils.distributed import Network, World, synchronised
 from nas.utils.paths import to_path
+from nas.utils.url_secrets import without_secrets
 
 
 def prepare_network(
@@ -51,6 +53,10 @@ def load_weights(backbone: HybridBackbone, recipe: Recipe) -> WeightsReport:
     Raises:
         SpecError: the file cannot be used, or lacks something that is not to be trained.
     """
-    report = load_backbone_weights(backbone, to_path(recipe.weights or ""))
+    location = recipe.weights or ""
+    try:
+        report = load_backbone_weights(backbone, to_path(location))
+    except SpecError as error:
+        raise SpecError(without_secrets(str(error), location)) from None
     check_loaded(report, recipe.frozen_stages, norm_eval=recipe.norm_eval)
     return report

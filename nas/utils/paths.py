@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from nas.errors import DataError, MissingDependency, SpecError
 from nas.utils.folders import scratch_folder
+from nas.utils.url_secrets import with_secrets, without_secrets
 
 ARCHIVE = ".zip"
 DEEPEST = 3  # folders in each other
@@ -33,10 +34,11 @@ def is_remote(location: str) -> bool:
 
 
 def to_path(location: str) -> Path:
-    """Make a location a path: `pathlib`'s, or for a URL one that behaves like it.
+    """Make a location a path: `pathlib`'s, or for a URL one that behaves like it, with the values
+    of the environment variables that it names (`nas.utils.url_secrets`).
 
     Raises:
-        SpecError: a URL of an unknown kind.
+        SpecError: a URL of an unknown kind, or a variable that is not set.
         MissingDependency: its file system needs a package that is not installed.
     """
     if not is_remote(location):
@@ -44,7 +46,7 @@ def to_path(location: str) -> Path:
     from upath import UPath
 
     try:
-        path = UPath(location)
+        path = UPath(with_secrets(location))
         path.fs  # noqa: B018  (imports the file system)
     except ImportError as error:
         raise MissingDependency(
@@ -53,6 +55,11 @@ def to_path(location: str) -> Path:
     except ValueError as error:
         raise SpecError(f"{location!r} is no URL that fsspec knows: {error}") from None
     return cast(Path, path)
+
+
+def absolute(location: str) -> str:
+    """Make a path absolute; a URL stays as it is."""
+    return location if is_remote(location) else str(to_path(location))
 
 
 def cache_folder() -> Path:
@@ -97,7 +104,8 @@ def _copied(root: str) -> Path:
     try:
         files = remote.fs.find(remote.path, detail=True)
     except OSError as error:
-        raise DataError(f"data set {root!r} cannot be read: {error}") from None
+        said = without_secrets(str(error), root)
+        raise DataError(f"data set {root!r} cannot be read: {said}") from None
     if not files:
         raise DataError(f"data set {root!r} is empty or not there")
     listing = sorted(
@@ -112,8 +120,9 @@ def _copied(root: str) -> Path:
             else:
                 remote.fs.get(remote.path.rstrip("/") + "/", f"{partial}/", recursive=True)
         except OSError as error:
+            said = without_secrets(str(error), root)
             raise DataError(
-                f"data set {root!r} cannot be copied to {str(partial)!r}: {error}"
+                f"data set {root!r} cannot be copied to {str(partial)!r}: {said}"
             ) from None
 
     return _once((root, listing), copy, ARCHIVE if root.lower().endswith(ARCHIVE) else "")

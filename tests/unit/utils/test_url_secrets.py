@@ -1,0 +1,73 @@
+"""Passwords and tokens of URLs: named, not held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.untrained import spec
+
+from nas.api.requests import with_absolute_paths
+from nas.errors import DataError, SpecError
+from nas.utils.paths import localize, to_path
+from nas.utils.url_secrets import check_no_secret, with_secrets, without_secrets
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://me:SECRETPW@host/cells.zip",
+        "https://host/cells.zip?token=x",
+        "https://host/cells.zip?X-Amz-Signature=0123456789abcdef0123",
+        "https://host/cells.zip?sv=2024-11-04-and-a-long-one",
+        "https://host/cells.zip?0123456789abcdef0123",
+        "https://me:${A}B@host/cells.zip",
+    ],
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(tmp_path: Path, location: str):
+    with pytest.raises(SpecError, match="must hold no password or token") as refused:
+        check_no_secret("data.root", location)
+    assert not {"SECRETPW", "abcdef", "${A}B"} & set(str(refused.value).split())
+    for key in ("data.root", "recipe.weights", "run.output"):
+        with pytest.raises(SpecError, match=f"^{key} must "):
+            spec(tmp_path, **{key: location})
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "cells:with@odd?name=0123456789abcdef0123",
+        "s3://bucket/cells",
+        "https://me@host/cells.zip?dl=1",
+        "https://host/cells.zip?versionId=7&download=true",
+        "https://me:${DATA_PASSWORD}@host/cells.zip?${SIGNATURE}&sig=${SIGNATURE}",
+    ],
+)
+def test_others_pass(location: str):
+    check_no_secret("data.root", location)
+
+
+def test_a_variable_is_looked_up_where_the_url_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATA_PASSWORD", "SECRETPW")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    location = "memory://me:${DATA_PASSWORD}/cells"
+    assert with_secrets(location) == "memory://me:SECRETPW/cells"
+    assert "SECRETPW" in str(to_path(location))
+    assert with_secrets("a/${DATA_PASSWORD}") == "a/${DATA_PASSWORD}"
+    request = with_absolute_paths(spec(tmp_path, **{"data.root": location}))
+    assert request.data.root == location
+    assert "SECRETPW" not in str(request.to_dict())
+    with pytest.raises(DataError) as refused:
+        localize(location)
+    assert "SECRETPW" not in str(refused.value)
+    assert without_secrets("GET SECRETPW@h: 403", location) == "GET ${DATA_PASSWORD}@h: 403"
+    monkeypatch.delenv("DATA_PASSWORD")
+    with pytest.raises(SpecError, match="needs the environment variable DATA_PASSWORD"):
+        to_path(location)
+
+
+def test_an_output_names_no_variable(tmp_path: Path):
+    with pytest.raises(SpecError, match="^run.output must name no environment variable"):
+        spec(tmp_path, **{"run.output": "s3://${KEY}@bucket/runs"})
