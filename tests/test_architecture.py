@@ -220,6 +220,13 @@ def test_nothing_goes_round_the_doors():
             assert module == DOORS[name], f"{module} must use {DOORS[name]} in place of {name}"
 
 
+def test_tests_that_security_names_are_there():
+    named = re.findall(r"(test_\w+\.py)", (ROOT / "SECURITY.md").read_text())
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(named) > 10
+    assert not set(named) - there
+
+
 def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> int:
     """Lines of a function or class, its own docstring not counted."""
     first = node.body[0]

@@ -50,8 +50,8 @@ def deep_values(image: Image.Image, path: Path) -> NDArray[Any] | None:
 
 def as_eight_bits(values: NDArray[Any], white: int) -> Image.Image:
     """Scale values 0 to `white` to 0 to 255, as RGB; brighter ones are 255."""
-    scaled = np.minimum(values.astype(np.float64) / white, 1.0) * 255
-    return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+    scaled = np.minimum(np.arange(DEEPEST + 1) / white, 1.0) * 255
+    return Image.fromarray(scaled.round().astype(np.uint8)[values]).convert("RGB")
 
 
 def _is_deep_png(path: Path) -> bool:

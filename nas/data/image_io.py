@@ -23,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nas.data.deep_images import DEEPEST, as_eight_bits, deep_values
 from nas.data.image_files import opened_image, unread_format
+from nas.data.pixel_budget import PixelBudget
 from nas.errors import DataError
 from nas.utils.regular_files import read_regular
 
@@ -44,6 +45,7 @@ SCENE_BYTES = 8  # memory for each pixel of one that is cut into tiles: RGB, and
 
 
 _TOO_LARGE = "has {} x {} pixels, more than the {:,} that are read: cut it into tiles (nas tile)"
+_AT_ONCE = PixelBudget(LARGEST_PIXELS // 4)  # of images that are looked into
 _limit = ContextVar("largest image in pixels", default=LARGEST_PIXELS)
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, which is said with a way out
 # What matters of a file is a finding.
@@ -91,7 +93,10 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
         BrokenImage: the file cannot be decoded.
     """
     content = _content(path)
-    with _opened(path, content) as image:
+    with (
+        _opened(path, content) as image,
+        _AT_ONCE.taken(image.width * image.height),
+    ):
         size, mode, kind = image.size, image.mode, image.format or ""
         pages = 1 if kind in ONE_PICTURE else getattr(image, "n_frames", 1)
         turned = _is_turned(image, expected)
