@@ -76,7 +76,9 @@ class ProposalNetwork(RegionProposalNetwork):
 
 
 class BoxHeads(PartwiseRegions):
-    """torchvision's box head, whose losses are sums over images."""
+    """torchvision's box head, whose losses are sums over images, and which detects in one image
+    after the other.
+    """
 
     def forward(
         self,
@@ -86,11 +88,29 @@ class BoxHeads(PartwiseRegions):
         targets: list[dict[str, Tensor]] | None = None,
     ) -> Any:
         if not self.training:
-            return super().forward(features, proposals, image_shapes, targets)
+            return self._detections(features, proposals, image_shapes), {}
         regions, _, labels, offsets = self.select_training_samples(proposals, targets)
         pooled = self.box_head(self.box_roi_pool(features, regions, image_shapes))
         logits, predicted = self.box_predictor(pooled)
         return [], box_losses(logits, predicted, labels, offsets)
+
+
+    def _detections(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[dict[str, Tensor]]:
+        """Of one image after the other: the regions of a whole batch, twice as many of an image as
+        in training, would take more memory than a training step on small images.
+        """
+        if len(proposals) == 1:
+            return super().forward(features, proposals, image_shapes)[0]
+        found = []
+        for index, (regions, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
+            maps = {name: level[index : index + 1] for name, level in features.items()}
+            found += super().forward(maps, [regions], [shape])[0]
+        return found
 
 
 def box_losses(

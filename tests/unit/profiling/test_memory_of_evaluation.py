@@ -48,9 +48,7 @@ def test_a_thousand_detections_of_an_image_take_less_than_a_training_step(
     if name == "faster_rcnn":
         with torch.no_grad():
             network.roi_heads.box_predictor.cls_score.bias[1:16] = 20.0
-    # Of smaller images a thousand regions of Faster R-CNN take the most.
-    height, width = (480, 640) if name == "faster_rcnn" else (160, 224)
-    images, shape = [torch.rand(3, height, width) for _ in range(2)], (2, 3, height, width)
+    images, shape = [torch.rand(3, 160, 224) for _ in range(2)], (2, 3, 160, 224)
     training = Training(shape, 20, checkpointing=checkpointing, cuda=False)
     predicted = predict_memory(LAYOUT, spec, 80, training)
     assert counted(network, images, states=2) <= predicted.peak_bytes
