@@ -6,8 +6,11 @@ inside.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +19,8 @@ from pathlib import Path
 from nas.errors import OutputError
 
 MARK = ".scratch-nas"
+SCRATCH = ".scratch-nas-"  # in the names of folders that are gone in the end
+FRESH_S = 60  # younger ones may not be locked yet by who makes them
 
 
 def claim_folder(folder: Path) -> None:
@@ -54,19 +59,36 @@ def remove_claimed(folder: Path, below: str = "") -> None:
 @contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """Give an empty folder of a name that nobody had, and remove it in the end if it is still
-    there.
+    there; what processes that were killed have left of that name is removed before.
 
     Args:
         parent: the folder that it lies in, made where it is not there.
         name: what its own name begins with, behind a dot.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / f".{name}.{uuid.uuid4().hex[:12]}"
+    for left in parent.glob(f".{glob.escape(name)}{SCRATCH}*"):
+        _remove_if_left(left)
+    folder = parent / f".{name}{SCRATCH}{uuid.uuid4().hex[:12]}"
     folder.mkdir()
+    held = os.open(folder, os.O_RDONLY)  # as long as this process lives
     try:
+        fcntl.flock(held, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def _remove_if_left(folder: Path) -> None:
+    with suppress(OSError):  # in use, or gone meanwhile
+        if time.time() - folder.lstat().st_mtime < FRESH_S:
+            return
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(held)
 
 
 @contextmanager

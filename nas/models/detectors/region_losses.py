@@ -94,7 +94,6 @@ class BoxHeads(PartwiseRegions):
         logits, predicted = self.box_predictor(pooled)
         return [], box_losses(logits, predicted, labels, offsets)
 
-
     def _detections(
         self,
         features: dict[str, Tensor],
@@ -104,9 +103,10 @@ class BoxHeads(PartwiseRegions):
         """Of one image after the other: the regions of a whole batch, twice as many of an image as
         in training, would take more memory than a training step on small images.
         """
+        found: list[dict[str, Tensor]] = []
         if len(proposals) == 1:
-            return super().forward(features, proposals, image_shapes)[0]
-        found = []
+            found += super().forward(features, proposals, image_shapes)[0]
+            return found
         for index, (regions, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
             maps = {name: level[index : index + 1] for name, level in features.items()}
             found += super().forward(maps, [regions], [shape])[0]

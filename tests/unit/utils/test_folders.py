@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from nas.errors import OutputError
-from nas.utils.folders import atomic_folder, claim_folder, remove_claimed, scratch_folder
+from nas.utils.folders import (
+    FRESH_S,
+    SCRATCH,
+    atomic_folder,
+    claim_folder,
+    remove_claimed,
+    scratch_folder,
+)
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -134,3 +143,18 @@ def test_a_scratch_folder_is_gone_in_the_end(tmp_path: Path):
         (folder / "a").write_text("a")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_the_next_time(tmp_path: Path):
+    left, used, young = (tmp_path / f".x{SCRATCH}{name}" for name in ("left", "used", "young"))
+    for folder in (left, used, young):
+        folder.mkdir()
+        (folder / "a").write_text("a")
+    long_ago = time.time() - 2 * FRESH_S
+    for folder in (left, used):
+        os.utime(folder, (long_ago, long_ago))
+    held = os.open(used, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with scratch_folder(tmp_path, "x"):
+        assert [folder.exists() for folder in (left, used, young)] == [False, True, True]
+    os.close(held)
