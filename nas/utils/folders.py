@@ -20,6 +20,7 @@ from nas.errors import OutputError
 
 MARK = ".scratch-nas"
 SCRATCH = ".scratch-nas-"  # in the names of folders that are gone in the end
+BEFORE = "before"  # in them: what was in the place that is to be filled
 FRESH_S = 60  # younger ones may not be locked yet by who makes them
 
 
@@ -67,7 +68,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f".{glob.escape(name)}{SCRATCH}*"):
-        _remove_if_left(left)
+        _remove_if_left(left, parent / name)
     folder = parent / f".{name}{SCRATCH}{uuid.uuid4().hex[:12]}"
     folder.mkdir()
     held = os.open(folder, os.O_RDONLY)  # as long as this process lives
@@ -79,13 +80,16 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
         os.close(held)
 
 
-def _remove_if_left(folder: Path) -> None:
+def _remove_if_left(folder: Path, place: Path) -> None:
+    """What was in the place goes back, where the process was killed between two renames."""
     with suppress(OSError):  # in use, or gone meanwhile
         if time.time() - folder.lstat().st_mtime < FRESH_S:
             return
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (folder / BEFORE).is_dir() and not place.exists():
+                (folder / BEFORE).rename(place)
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(held)
@@ -114,7 +118,7 @@ def atomic_folder(folder: Path, last: str = "") -> Iterator[Path]:
         yield content
         if _state(place, made) != before:
             raise OutputError(f"{str(folder)!r} was changed by somebody meanwhile: it stays so")
-        if not _moved(content, place, made / "before"):
+        if not _moved(content, place, made / BEFORE):
             _moved_in(content, place, made, last)
 
 

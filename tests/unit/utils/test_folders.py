@@ -158,3 +158,13 @@ def test_what_a_killed_process_left_is_removed_the_next_time(tmp_path: Path):
     with scratch_folder(tmp_path, "x"):
         assert [folder.exists() for folder in (left, used, young)] == [False, True, True]
     os.close(held)
+
+
+def test_a_folder_of_a_killed_process_goes_back_to_its_place(tmp_path: Path):
+    left = tmp_path / f".bundle{SCRATCH}left"
+    (left / "before").mkdir(parents=True)
+    (left / "before" / "a").write_text("mine")
+    os.utime(left, (time.time() - 2 * FRESH_S,) * 2)
+    with suppress(KeyError), atomic_folder(tmp_path / "bundle"):
+        raise KeyError
+    assert contents(tmp_path) == {"bundle/a": "mine"}
