@@ -95,7 +95,7 @@ def test_curves_of_an_interrupted_run_are_whole(
     assert float(rows(curves)[-1]["map"]) == json.loads(said)["map"]
     assert json.loads(said)["curves"] == str(curves)
     assert names(tmp_path) == {"mine", "mine.curves"}
-    assert names(curves) == {CURVES, CALIBRATION, PLOT, EVENTS, DETECTIONS}
+    assert names(curves) == {CURVES, CALIBRATION, PLOT, EVENTS, DETECTIONS, MARK}
     assert len(names(curves / DETECTIONS)) == 8
     for picture in [curves / PLOT, *(curves / DETECTIONS).iterdir()]:
         with Image.open(picture) as image:
