@@ -88,7 +88,9 @@ def test_a_step_is_measured_once_whatever_layout_has_it():
         assert len(other.target.asked) == 6
 
 
-@pytest.mark.parametrize("text", LAYOUTS)
+@pytest.mark.parametrize(
+    "text", [LAYOUTS[-1], *(pytest.param(text, marks=pytest.mark.long) for text in LAYOUTS[:-1])]
+)
 def test_a_step_as_onnx_gives_what_the_step_gives(text: str):
     backbone = build_backbone(Layout.parse(text)).eval()
     for node in backbone.graph:
