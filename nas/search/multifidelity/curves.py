@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 Array = NDArray[np.float64]
 LOSS_WEIGHT = 0.7  # of the training loss in a score; the rest is of the mAP
@@ -86,6 +85,8 @@ def _standard(values: Array) -> Array:
 
 def _agreement(curves: Sequence[Curve]) -> float:
     """Rank correlation of loss and mAP among trainings at equal epochs; 1 while there are few."""
+    from scipy.stats import spearmanr  # takes a second, which a search that begins need not wait
+
     pairs: list[tuple[float, float]] = []
     for epoch in sorted({epoch for each in curves for epoch in each.scores}):
         here = [c for c in curves if epoch in c.scores and epoch in c.losses]
