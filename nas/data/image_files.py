@@ -48,7 +48,7 @@ def _known() -> list[str]:
 
 
 def unread_format(beginning: bytes) -> str | None:
-    """Say what a file is that `open_image` does not know, by its first 12 bytes; None of any that
+    """Say what a file is that `opened_image` does not know, by its first 12 bytes; None of any that
     is not known either.
     """
     if beginning[4:].startswith(_HEIC):

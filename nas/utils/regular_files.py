@@ -1,4 +1,4 @@
-"""Reading files that somebody else may have made: regular ones, of a size."""
+"""Reading files that somebody else may have made: regular ones alone."""
 
 from __future__ import annotations
 

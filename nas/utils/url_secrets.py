@@ -1,18 +1,21 @@
 """URLs that need a password or a token: it stays in the environment, and the URL names it.
 
-`https://me:${DATA_PASSWORD}@host/cells.zip` is what is stored, shown and sent to other machines;
-the variable is looked up where the URL is opened.
+`https://me:${NAS_SECRET_DATA_EXAMPLE_ORG}@data.example.org/cells.zip` is what is stored, shown and
+sent to other machines; the variable is looked up where the URL is opened. Its name is that of the
+host: whoever sends a request or a bundle, or writes to the database, can send no secret elsewhere.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from nas.errors import SpecError
 
+PREFIX = "NAS_SECRET_"
 _NAMED = re.compile(r"\$\{(\w+)\}")
+_AUTHORITY = re.compile(r"[\w.~:${}@%+\[\]-]*")  # nothing that libraries read in different ways
 _SECRET_NAMES = re.compile(r"token|key|sig|secret|pass|credential|auth", re.IGNORECASE)
 LONGEST = 16  # characters of a value in a query that is no secret
 
@@ -23,7 +26,7 @@ def check_no_secret(key: str, location: str, *, named: bool = True) -> None:
     Args:
         key: the key or flag that it is of, for the error.
         location: a path, or a URL.
-        named: it may name environment variables.
+        named: it may name the variable of its host.
 
     Raises:
         SpecError: it has a password, or a query with what looks like a token; or names a variable
@@ -38,38 +41,49 @@ def check_no_secret(key: str, location: str, *, named: bool = True) -> None:
         )
     try:
         parts = urlsplit(location)
+        variable = _variable(parts)
         query = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
         raise SpecError(f"{key} must be a path or a URL; got one that cannot be parsed") from None
     values = [parts.password or "", *(value for _, value in query if len(value) > LONGEST)]
     values += [value for name, value in query if _SECRET_NAMES.search(name)]
     values += [name for name, value in query if not value and len(name) > LONGEST]
-    if any(_NAMED.sub("", value) for value in values):
+    others = set(_NAMED.findall(location)) - {variable}
+    if others or any(_NAMED.sub("", value) for value in values):
         raise SpecError(
             f"{key} must hold no password or token, which would be stored and shown: put it into "
-            "an environment variable, and write ${NAME} in its place in the URL"
+            f"the environment variable {variable}, and write ${{{variable}}} in its place"
         )
 
 
 def with_secrets(location: str) -> str:
-    """Put the values of environment variables in the place of their names in a URL; a path stays.
+    """Put the value of its host's environment variable in the place of its name in a URL; a path,
+    and a URL that names none, stay.
 
     Raises:
-        SpecError: a variable is not set.
+        SpecError: the variable is not set, or is another than the host's.
     """
-    if "://" not in location:
+    if "://" not in location or not _NAMED.search(location):
         return location
+    check_no_secret("a URL", location)
     return _NAMED.sub(lambda named: _value(named[1], location), location)
 
 
 def without_secrets(text: str, location: str) -> str:
-    """Put the names of a URL's environment variables in the place of their values in a text, an
-    error of a library for example.
+    """Put the name of a URL's environment variable in the place of its value in a text, an error of
+    a library for example.
     """
     for name in _NAMED.findall(location):
         if value := os.environ.get(name):
             text = text.replace(value, f"${{{name}}}")
     return text
+
+
+def _variable(parts: SplitResult) -> str:
+    """Name of the variable that a URL may name."""
+    if not _AUTHORITY.fullmatch(parts.netloc):
+        raise ValueError(parts.netloc)
+    return PREFIX + re.sub(r"\W", "_", parts.hostname or "").upper()
 
 
 def _value(name: str, location: str) -> str:

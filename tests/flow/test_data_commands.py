@@ -6,8 +6,10 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.coco_files import changed_copy
 from helpers.commands import Json, Run
 
 
@@ -74,12 +76,9 @@ def test_the_report_opens_without_anything_else(digits: Path, nas: Run, tmp_path
 
 
 def test_the_report_quotes_names(digits: Path, nas: Run, tmp_path: Path):
-    root = tmp_path / "data"
-    shutil.copytree(digits, root)
-    for split in ("train", "val"):
-        path = root / f"instances_{split}.json"
-        content = json.loads(path.read_text())
+    def change(content: dict[str, Any]) -> None:
         content["categories"][0]["name"] = "<script>alert(1)</script>"
-        path.write_text(json.dumps(content))
+
+    root = changed_copy(digits, tmp_path / "data", change)
     assert nas("check-data", root, "--report", tmp_path / "r.html")[0] == 0
     assert "<script" not in (tmp_path / "r.html").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,13 @@ def written(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     coco = copy.deepcopy(GOOD)
     change(coco)
     return write(folder, coco)
+
+
+def changed_copy(source: Path, root: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a data set whose annotation files are changed."""
+    shutil.copytree(source, root)
+    for file in sorted(root.glob("instances_*.json")):
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content))
+    return root

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-import json
-import shutil
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers.coco_files import changed_copy
 from helpers.commands import run_here
 from rich.console import Console
 
@@ -47,14 +47,11 @@ def test_cells_are_no_markup():
 
 @pytest.mark.parametrize("name", [HOSTILE, "a\nb: 7 images"])
 def test_names_of_a_data_set(digits: Path, tmp_path: Path, name: str):
-    root = tmp_path / "data"
-    shutil.copytree(digits, root)
-    for split in ("train", "val"):
-        file = root / f"instances_{split}.json"
-        content = json.loads(file.read_text())
+    def change(content: dict[str, Any]) -> None:
         content["categories"][0]["name"] = name
         content["images"][0]["file_name"] += name
-        file.write_text(json.dumps(content))
+
+    root = changed_copy(digits, tmp_path / "data", change)
     ran = run_here("nas", "check-data", root)
     said = ran.out + ran.err
     assert in_one_line(name) in said

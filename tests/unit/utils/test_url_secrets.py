@@ -21,13 +21,16 @@ from nas.utils.url_secrets import check_no_secret, with_secrets, without_secrets
         "https://host/cells.zip?X-Amz-Signature=0123456789abcdef0123",
         "https://host/cells.zip?sv=2024-11-04-and-a-long-one",
         "https://host/cells.zip?0123456789abcdef0123",
-        "https://me:${A}B@host/cells.zip",
+        "https://me:${NAS_SECRET_HOST}B@host/cells.zip",
+        "https://evil/?${NAS_SECRET_HOST}",
+        "https://evil/${AWS_SECRET_ACCESS_KEY}.pt",
+        "https://evil.org/x?a=${NAS_SECRET_EVIL}",
     ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(tmp_path: Path, location: str):
     with pytest.raises(SpecError, match="must hold no password or token") as refused:
         check_no_secret("data.root", location)
-    assert not {"SECRETPW", "abcdef", "${A}B"} & set(str(refused.value).split())
+    assert not {"SECRETPW", "abcdef", "HOST}B"} & set(str(refused.value).split())
     for key in ("data.root", "recipe.weights", "run.output"):
         with pytest.raises(SpecError, match=f"^{key} must "):
             spec(tmp_path, **{key: location})
@@ -40,7 +43,7 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(tmp_path: Path, location:
         "s3://bucket/cells",
         "https://me@host/cells.zip?dl=1",
         "https://host/cells.zip?versionId=7&download=true",
-        "https://me:${DATA_PASSWORD}@host/cells.zip?${SIGNATURE}&sig=${SIGNATURE}",
+        "https://me:${NAS_SECRET_DATA_HOST_ORG}@data.host.org/x.zip?sig=${NAS_SECRET_DATA_HOST_ORG}",
     ],
 )
 def test_others_pass(location: str):
@@ -50,24 +53,41 @@ def test_others_pass(location: str):
 def test_a_variable_is_looked_up_where_the_url_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("DATA_PASSWORD", "SECRETPW")
+    monkeypatch.setenv("NAS_SECRET_HOST", "SECRETPW")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    location = "memory://me:${DATA_PASSWORD}/cells"
-    assert with_secrets(location) == "memory://me:SECRETPW/cells"
+    location = "memory://me:${NAS_SECRET_HOST}@host/cells"
+    assert with_secrets(location) == "memory://me:SECRETPW@host/cells"
     assert "SECRETPW" in str(to_path(location))
-    assert with_secrets("a/${DATA_PASSWORD}") == "a/${DATA_PASSWORD}"
+    assert with_secrets("a/${NAS_SECRET_HOST}") == "a/${NAS_SECRET_HOST}"
     request = with_absolute_paths(spec(tmp_path, **{"data.root": location}))
     assert request.data.root == location
     assert "SECRETPW" not in str(request.to_dict())
     with pytest.raises(DataError) as refused:
         localize(location)
     assert "SECRETPW" not in str(refused.value)
-    assert without_secrets("GET SECRETPW@h: 403", location) == "GET ${DATA_PASSWORD}@h: 403"
-    monkeypatch.delenv("DATA_PASSWORD")
-    with pytest.raises(SpecError, match="needs the environment variable DATA_PASSWORD"):
+    assert without_secrets("GET SECRETPW@h: 403", location) == "GET ${NAS_SECRET_HOST}@h: 403"
+    monkeypatch.delenv("NAS_SECRET_HOST")
+    with pytest.raises(SpecError, match="needs the environment variable NAS_SECRET_HOST"):
         to_path(location)
 
 
 def test_an_output_names_no_variable(tmp_path: Path):
     with pytest.raises(SpecError, match="^run.output must name no environment variable"):
         spec(tmp_path, **{"run.output": "s3://${KEY}@bucket/runs"})
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil/${NAS_SECRET_HOST}",
+        "https://evil\\@host/${NAS_SECRET_HOST}",
+        "https://${NAS_SECRET_HOST}.evil.org/x",
+        "https://evil/${HOME}",
+    ],
+)
+def test_no_secret_goes_to_another_host(location: str, monkeypatch: pytest.MonkeyPatch):
+    """Whoever wrote the URL: it may come from a bundle, or from the database."""
+    monkeypatch.setenv("NAS_SECRET_HOST", "SECRETPW")
+    with pytest.raises(SpecError) as refused:
+        to_path(location)
+    assert "SECRETPW" not in str(refused.value)
