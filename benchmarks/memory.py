@@ -27,7 +27,7 @@ import torchvision
 
 from nas.config.choices import Checkpointing
 from nas.config.sections import DetectorSpec
-from nas.profiling.memory import Training, predict_memory
+from nas.profiling.memory import Training, predict_memory, predict_reserved_bytes
 from nas.profiling.memory.measurement import measure_memory
 from nas.training.gpu_memory import free_memory
 from nas.utils.formatting import gib
@@ -70,6 +70,7 @@ def compare(layout: str, detector: str, training: Training, device: torch.device
     """One point: predicted, measured and the relative error."""
     spec, parsed = DetectorSpec(name=detector), Layout.parse(layout)
     predicted = predict_memory(parsed, spec, CLASSES, training)
+    predicted_reserved = predict_reserved_bytes(parsed, spec, CLASSES, training)
     free_memory()
     measured = measure_memory(parsed, spec, CLASSES, training, device)
     reserved = measured.reserved_bytes
@@ -84,9 +85,9 @@ def compare(layout: str, detector: str, training: Training, device: torch.device
         "measured_bytes": measured.peak_bytes,
         "moment": predicted.moment,
         "error": round(predicted.peak_bytes / measured.peak_bytes - 1, 5),
-        "predicted_reserved_bytes": predicted.reserved_bytes,
+        "predicted_reserved_bytes": predicted_reserved,
         "measured_reserved_bytes": reserved,
-        "reserved_error": round(predicted.reserved_bytes / reserved - 1, 5) if reserved else None,
+        "reserved_error": round(predicted_reserved / reserved - 1, 5) if reserved else None,
         "step_s": round(measured.step_s, 4),
         "fps": measured.fps and round(measured.fps, 2),
     }

@@ -10,7 +10,7 @@ import torch
 from nas.config.recipe import ASPECT_LIMIT, LARGEST_STRIDE
 from nas.config.sections import DetectorSpec
 from nas.profiling.flops import PAPER_RULE, RULE, count_cost
-from nas.profiling.memory import Training, predict_memory
+from nas.profiling.memory import Training, predict_memory, predict_reserved_bytes
 from nas.profiling.memory.measurement import measure_memory
 from nas.utils.formatting import gib
 from nas.utils.gpu_presence import has_hopper
@@ -147,7 +147,7 @@ def profile_layout(
         optimizer=training.optimizer,
         checkpointing=training.checkpointing,
         memory_predicted_gib=gib(memory.peak_bytes),
-        memory_reserved_gib=gib(memory.reserved_bytes),
+        memory_reserved_gib=gib(predict_reserved_bytes(layout, detector, classes, training)),
         memory_card_gib=gib(card_share_bytes(memory.peak_bytes)),
         memory_by_part_gib={part: gib(size) for part, size in memory.parts().items()},
         memory_peak_moment=memory.moment,

@@ -11,7 +11,6 @@ class MemoryEstimate:
 
     Args:
         peak_bytes: highest sum of allocated blocks.
-        reserved_bytes: what the caching allocator takes from the GPU for that.
         parameters_bytes: weights.
         average_bytes: moving average of the weights.
         optimizer_bytes: state of the optimizer.
@@ -26,7 +25,6 @@ class MemoryEstimate:
     """
 
     peak_bytes: int
-    reserved_bytes: int
     parameters_bytes: int
     average_bytes: int
     optimizer_bytes: int

@@ -2,12 +2,12 @@
 
 The segments of the network (blocks, norms, neck, heads) are traced one by one on meta tensors
 (`tracer`), each distinct one once; a step of the whole is put together from their traces
-(`training_step`, `step_simulator`), summed (`estimator`), and replayed in the caching allocator
-(`allocator`).
+(`training_step`, `step_simulator`), summed (`estimator`), and, for what is reserved, replayed in
+the caching allocator (`allocator`).
 """
 
-from nas.profiling.memory.estimator import predict_memory
+from nas.profiling.memory.estimator import predict_memory, predict_reserved_bytes
 from nas.profiling.memory.recorder import Recorder
 from nas.profiling.memory.training_step import Training
 
-__all__ = ["Recorder", "Training", "predict_memory"]
+__all__ = ["Recorder", "Training", "predict_memory", "predict_reserved_bytes"]

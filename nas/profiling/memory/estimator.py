@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 
@@ -15,6 +15,7 @@ from nas.config.sections import DetectorSpec
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
 from nas.profiling.memory.recorder import RELEASED
 from nas.profiling.memory.step_simulator import GRADIENTS, TRANSIENTS, StepSimulator
+from nas.profiling.memory.tracer import SegmentTrace
 from nas.profiling.memory.training_step import SOURCES, Training, simulate_step
 from nas.reports import MemoryEstimate
 from nas.utils.disk_cache import DiskCache
@@ -44,9 +45,9 @@ def predict_memory(
 ) -> MemoryEstimate:
     """Predict the peak memory of one training step.
 
-    `peak_bytes` is what `torch.cuda.max_memory_allocated` would say, `reserved_bytes` what
-    `max_memory_reserved` would. Whatever data decides counts with its configured limit
-    (`Detector.worst_case_losses`). Not counted are cuDNN's workspaces, which come and go.
+    `peak_bytes` is what `torch.cuda.max_memory_allocated` would say. Whatever data decides counts
+    with its configured limit (`Detector.worst_case_losses`). Not counted are cuDNN's workspaces,
+    which come and go.
 
     Args:
         layout: of the backbone.
@@ -61,18 +62,50 @@ def predict_memory(
     return MemoryEstimate(**fields)
 
 
+def predict_reserved_bytes(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
+) -> int:
+    """Predict what `torch.cuda.max_memory_reserved` would say after two training steps of one
+    shape: what the caching allocator takes from the card for the peak of `predict_memory`, whose
+    arguments these are.
+
+    The allocator is replayed block by block, which takes as long as the rest of a prediction.
+    """
+    step, traces = simulate_step(layout, detector, num_classes, training)
+    return _reserved_bytes(step, _constant(detector, training, traces))
+
+
 def _predict(
     layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
 ) -> MemoryEstimate:
     step, traces = simulate_step(layout, detector, num_classes, training)
+    base = _constant(detector, training, traces)
+    peak, moment = highest_moment(step, base)
+    gradients = [size for trace in traces for size in trace.parameters]
+    update = _sums({**base, GRADIENTS: gradients})
+    if update.total() > peak.total():
+        peak, moment = update, "update"
+    activations = {part: size for part, size in peak.items() if part not in _OTHER_PARTS}
+    return MemoryEstimate(
+        peak_bytes=peak.total(),
+        moment=moment,
+        activations_bytes=activations,
+        **{f"{part}_bytes": peak[part] for part in _OTHER_PARTS},
+    )
+
+
+def _constant(
+    detector: DetectorSpec, training: Training, traces: Sequence[SegmentTrace]
+) -> dict[str, list[int]]:
+    """Bytes of each tensor that is there during the whole step, by part of the estimate."""
     parameters = [size for trace in traces for size in trace.parameters]
+    weights = parameters + [size for trace in traces for size in trace.fixed]
     images, *plane = training.batch_shape
     image_bytes = math.prod(plane) * 4
     mask_bytes = (
         training.boxes_per_image * math.prod(plane[1:]) if detector.learns_masks else 0
     )  # 8 bits a pixel
-    weights = parameters + [size for trace in traces for size in trace.fixed]
-    base = {
+    return {
         "parameters": weights,
         "average": weights if training.average else [],
         "optimizer": _states(parameters, training.optimizer),
@@ -81,18 +114,6 @@ def _predict(
         "workspace": _workspaces(training),
         GRADIENTS: parameters if training.accumulates else [],
     }
-    peak, moment = highest_moment(step, base)
-    update = _sums({**base, GRADIENTS: parameters})
-    if update.total() > peak.total():
-        peak, moment = update, "update"
-    activations = {part: size for part, size in peak.items() if part not in _OTHER_PARTS}
-    return MemoryEstimate(
-        peak_bytes=peak.total(),
-        reserved_bytes=_reserved(step, base),
-        moment=moment,
-        activations_bytes=activations,
-        **{f"{part}_bytes": peak[part] for part in _OTHER_PARTS},
-    )
 
 
 def highest_moment(
@@ -108,28 +129,36 @@ def highest_moment(
         Bytes by part, with what rounding to the allocator's blocks adds as `rounding`; and
         `forward` or `backward`, in which pass it is.
     """
-    parts = _sums(base)
-    live, peak = parts.total(), parts.copy()
-    highest, moment = live, "forward"
-    known: dict[int, tuple[int, str]] = {}
-    for position, (storage, size, part) in enumerate(step.events):
+    known: dict[int, int] = {}
+    live = highest = 0
+    moment = 0  # the number of events that have happened then
+    for count, (storage, size, _) in enumerate(step.events, start=1):
         if size == RELEASED:
-            size, part = known.pop(storage)
-            sign = -1
-        else:
-            known[storage] = (size, part)
-            sign = 1
-        taken = rounded_bytes(size)
-        parts[part] += sign * size
-        parts["rounding"] += sign * (taken - size)
-        live += sign * taken
+            live -= known.pop(storage)
+            continue
+        known[storage] = taken = rounded_bytes(size)
+        live += taken
         if live > highest:
-            highest, peak = live, parts.copy()
-            moment = "forward" if position < step.backward_from else "backward"
-    return peak, moment
+            highest, moment = live, count
+    parts = _sums(base)
+    for size, part in _alive(step, moment):
+        parts[part] += size
+        parts["rounding"] += rounded_bytes(size) - size
+    return parts, "forward" if moment <= step.backward_from else "backward"
 
 
-def _reserved(step: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
+def _alive(step: StepSimulator, moment: int) -> Iterable[tuple[int, str]]:
+    """Bytes and part of what the first `moment` events have left."""
+    alive: dict[int, tuple[int, str]] = {}
+    for storage, size, part in step.events[:moment]:
+        if size == RELEASED:
+            del alive[storage]
+        else:
+            alive[storage] = size, part
+    return alive.values()
+
+
+def _reserved_bytes(step: StepSimulator, base: Mapping[str, Sequence[int]]) -> int:
     """What the allocator reserves after two steps: the optimizer's states come into being at the
     end of the first.
     """

@@ -50,7 +50,7 @@ class TensorSpec:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TensorSpec:
-        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
+        """Inverse of `vars`, also after a way through JSON."""
         return cls(**{name: _tuples(value) for name, value in fields.items()})
 
     def empty(self) -> Tensor:
@@ -94,9 +94,13 @@ class SegmentTrace:
         """Slots of the inputs that the forward pass lets go of itself."""
         return {slot for slot, size in self.forward if size == RELEASED and slot < self.inputs}
 
+    def to_dict(self) -> dict[str, Any]:
+        """Content that JSON takes; events are not copied."""
+        return {**vars(self), "outputs": [(slot, vars(spec)) for slot, spec in self.outputs]}
+
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SegmentTrace:
-        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
+        """Inverse of `to_dict`, also after a way through JSON."""
         outputs = tuple((slot, TensorSpec.from_dict(spec)) for slot, spec in fields["outputs"])
         plain = {
             name: _tuples(value)

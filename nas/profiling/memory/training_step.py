@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -162,8 +162,8 @@ class TracedStep:
 def _trace(
     segment: Segment, inputs: tuple[TensorSpec, ...], checkpointing: str, cuda: bool, autocast: bool
 ) -> SegmentTrace:
-    key = [segment.key, [asdict(spec) for spec in inputs], checkpointing, cuda, autocast]
+    key = [segment.key, [vars(spec) for spec in inputs], checkpointing, cuda, autocast]
     how: dict[str, Any] = {"checkpointing": checkpointing, "cuda": cuda, "autocast": autocast}
     return SegmentTrace.from_dict(
-        TRACES.get_or_make(key, lambda: asdict(trace(segment.build, inputs, **how)))
+        TRACES.get_or_make(key, lambda: trace(segment.build, inputs, **how).to_dict())
     )

@@ -8,7 +8,10 @@ import random
 
 import pytest
 
+from nas.config.sections import DetectorSpec
+from nas.profiling.memory import Training, predict_memory, predict_reserved_bytes
 from nas.profiling.memory.allocator import MIB, CachingAllocator
+from search_spaces.layout import Layout
 
 
 def reserved(*sizes: int) -> int:
@@ -129,3 +132,10 @@ def test_random_programs_against_a_slow_allocator(seed: int):
             slow.allocate(storage, size)
             alive.append(storage)
         assert fast.reserved_bytes == slow.reserved_bytes
+
+
+@pytest.mark.parametrize("text", ["C1-C1-T2-T1@16", "C1-C1-C1-C1@32", "T1-T1-T1-T1@16"])
+def test_what_a_step_reserves_holds_its_peak(text: str):
+    asked = Layout.parse(text), DetectorSpec(channels=64), 3, Training((2, 3, 160, 224))
+    peak_bytes, reserved_bytes = predict_memory(*asked).peak_bytes, predict_reserved_bytes(*asked)
+    assert peak_bytes <= reserved_bytes <= 1.5 * peak_bytes + 22 * MIB  # a segment of each kind
