@@ -20,6 +20,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from search_spaces.choices import KINDS, NORMS, STEMS
@@ -161,12 +162,12 @@ class Layout:
         """Blocks of the four stages."""
         return tuple(stage.depth for stage in self.stages)
 
-    @property
+    @cached_property
     def pattern(self) -> str:
         """The kinds of the four stages: `C-C-T-T`."""
         return "-".join(stage.kind for stage in self.stages)
 
-    @property
+    @cached_property
     def layout_id(self) -> str:
         """Twelve hexadecimal digits, equal for equal networks, stable when layouts learn new
         options.

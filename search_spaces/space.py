@@ -10,7 +10,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from search_spaces.errors import LayoutError, SpaceError, one_of
@@ -65,11 +65,12 @@ class SearchSpace:
             )
         try:
             for head in self._depth_families:
-                self._build(*head, depths=tuple(choices[0] for choices in self.depths))
+                depths = tuple(choices[0] for choices in self.depths)
+                _layout(*head, depths, self._shared)
         except LayoutError as error:
             raise SpaceError(f"space {self.name!r}: {error}") from None
 
-    @property
+    @cached_property
     def patterns(self) -> tuple[str, ...]:
         """Every allowed sequence of kinds, as `C-C-T-T`."""
         rules = [CONDITIONS[condition] for condition in self.conditions]
@@ -82,6 +83,10 @@ class SearchSpace:
         `pattern`, `depth_1` to `depth_4`, `channels` and `stem`; one with a single choice is left
         out.
         """
+        return dict(self._parameters)
+
+    @cached_property
+    def _parameters(self) -> dict[str, tuple[Any, ...]]:
         choices: dict[str, tuple[Any, ...]] = {"pattern": self.patterns}
         choices |= {f"depth_{stage + 1}": depths for stage, depths in enumerate(self.depths)}
         choices |= {"channels": self.channels, "stem": self.stems}
@@ -204,21 +209,36 @@ class SearchSpace:
         networks once.
         """
         groups: dict[Layout, tuple[str, int, str]] = {}
-        for pattern, channels, stem in itertools.product(self.patterns, self.channels, self.stems):
-            groups.setdefault(
-                self._build(pattern, channels, stem, depths=(1, 1, 1, 1)), (pattern, channels, stem)
-            )
+        for head in itertools.product(self.patterns, self.channels, self.stems):
+            groups.setdefault(_layout(*head, (1, 1, 1, 1), self._shared), head)
         return list(groups.values())
 
+    @cached_property
+    def _shared(self) -> tuple[tuple[str, Any], ...]:
+        return tuple(self.layout_defaults.items())
+
     def _build(self, pattern: str, channels: int, stem: str, *, depths: tuple[int, ...]) -> Layout:
-        kinds = pattern.split("-")
-        stages = tuple(
-            Stage(k, d, w) for k, d, w in zip(kinds, depths, doubled(channels), strict=True)
-        )
-        shared = dict(self.layout_defaults)
-        if stages[0].kind != "C" or stem in ("patch", "dsod"):
-            shared.pop("stem_width", None)
-        return Layout(stages, stem=stem, **shared)
+        return _known_layout(pattern, channels, stem, depths, self._shared)
+
+
+def _layout(
+    pattern: str,
+    channels: int,
+    stem: str,
+    depths: tuple[int, ...],
+    shared: tuple[tuple[str, Any], ...],
+) -> Layout:
+    stages = tuple(
+        Stage(kind, depth, width)
+        for kind, depth, width in zip(pattern.split("-"), depths, doubled(channels), strict=True)
+    )
+    fields = dict(shared)
+    if stages[0].kind != "C" or stem in ("patch", "dsod"):
+        fields.pop("stem_width", None)
+    return Layout(stages, stem=stem, **fields)
+
+
+_known_layout = lru_cache(maxsize=100_000)(_layout)  # samplers ask for the same ones again
 
 
 def _span(choices: tuple[int, ...]) -> str:
