@@ -20,7 +20,7 @@ import gzip
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import optuna
 import optuna_dashboard
@@ -33,6 +33,8 @@ from nas.errors import StudyError
 from nas.study.roles import is_candidate
 
 _BUNDLE = Path(optuna_dashboard.__file__).parent / "public" / "bundle.js"
+DIGITS = 18  # of a number in a path; a database takes nothing above 2^63
+_BAD = "400 Bad Request"
 _PATHS = {
     'url_prefix:"/dashboard"': 'url_prefix:"{}/dashboard"',
     ".baseURL}}/api/": ".baseURL}}{}/api/",
@@ -59,6 +61,9 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
+        if refused := _refused(path, environ.get("QUERY_STRING", "")):
+            start_response(refused, [("Content-Type", "text/plain"), ("Content-Length", "0")])
+            return []
         if script is not None and path == "/static/bundle.js":
             start_response(
                 "200 OK",
@@ -75,6 +80,14 @@ def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
         return response
 
     return answer
+
+
+def _refused(path: str, query: str) -> str | None:
+    """The status of a request whose numbers the dashboard does not look at before it uses them."""
+    if any(part.isdecimal() and len(part) > DIGITS for part in path.split("/")):
+        return "404 Not Found"
+    after = parse_qs(query).get("after", ["0"])
+    return None if all(text.isdecimal() and len(text) <= DIGITS for text in after) else _BAD
 
 
 def candidates_only(storage: BaseStorage) -> BaseStorage:

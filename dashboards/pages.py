@@ -4,7 +4,8 @@ nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,9 @@ from dashboards.trial_view import (
 from nas.reports import TrialRow
 from nas.study.optuna_internals import id_in_storage
 
+CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+MOST_ID = 2**63 - 1  # what a database takes for a number
 SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 
@@ -93,11 +97,13 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
 
 def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str) -> None:
     def study(study_id: int) -> str:
-        return page("study.html", prefix, shown=study_context(_view(storage, study_id)))
+        with _readable():
+            return page("study.html", prefix, shown=study_context(_view(storage, study_id)))
 
     def trial(study_id: int, number: int) -> str:
-        context = trial_context(_view(storage, study_id), study_id, number)
-        return page("trial.html", prefix, shown=context)
+        with _readable():
+            context = trial_context(_view(storage, study_id), study_id, number)
+            return page("trial.html", prefix, shown=context)
 
     def send_file(study_id: int, number: int, name: str) -> HTTPResponse:
         view = _view(storage, study_id)
@@ -115,10 +121,18 @@ def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str) -> None:
 def _studies_page(storage: BaseStorage, prefix: str) -> str:
     """All studies, the latest first."""
     studies = [
-        StudyCard(id_in_storage(entry), entry.study_name, summary(_read(storage, entry.study_name)))
+        StudyCard(id_in_storage(entry), entry.study_name, _line(storage, entry.study_name))
         for entry in reversed(storage.get_all_studies())
     ]
     return page("studies.html", prefix, studies=studies)
+
+
+def _line(storage: BaseStorage, name: str) -> str:
+    """A study that cannot be shown takes nothing but its own line away."""
+    try:
+        return summary(_read(storage, name))
+    except UNREADABLE as error:
+        return f"{CANNOT_BE_SHOWN}: {type(error).__name__}"
 
 
 def _send_asset(name: str) -> HTTPResponse | str:
@@ -135,7 +149,17 @@ def _read(storage: BaseStorage, name: str) -> StudyView:
     return StudyView.read(optuna.load_study(study_name=name, storage=storage))
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        raise HTTPError(422, f"the study {CANNOT_BE_SHOWN}: {type(error).__name__}") from None
+
+
 def _view(storage: BaseStorage, study_id: int) -> StudyView:
+    if not 0 <= study_id <= MOST_ID:
+        raise HTTPError(404, "there is no such study")
     try:
         return _read(storage, storage.get_study_name_from_id(study_id))
     except KeyError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -12,19 +13,23 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.storages import RDBStorage
 
-from dashboards.auth.middleware import Access, Guard, WsgiApp
+from dashboards.auth.middleware import READING, Access, Guard, WsgiApp
+from dashboards.connections import Connections
 from dashboards.optuna_dashboard import optuna_app
 from dashboards.pages import SECTIONS, pages_app
 from nas.errors import StudyError, UserError
 
 HOST = "127.0.0.1"
-IDLE_S = 30  # a client that says nothing for so long is dropped
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = 256
     tls: ssl.SSLContext | None = None
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        self.connections = Connections()
+        super().__init__(*arguments, **more)
 
     def get_request(self) -> tuple[Any, Any]:
         """The handshake comes with the first read, in the request's own thread: a slow client
@@ -35,7 +40,17 @@ class _Server(ThreadingMixIn, WSGIServer):
             connection = self.tls.wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )
+        self.connections.open(connection, address[0])
         return connection, address
+
+    def service_actions(self) -> None:
+        """Every half second."""
+        super().service_actions()
+        self.connections.close_late()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.forget(request)
+        super().shutdown_request(request)
 
     def setup_environ(self) -> None:
         super().setup_environ()
@@ -51,7 +66,14 @@ class _Server6(_Server):
 
 
 class _QuietHandler(WSGIRequestHandler):
-    timeout = IDLE_S
+    server: _Server
+
+    def parse_request(self) -> bool:
+        """Whoever has asked for a page waits for us now, not we for them."""
+        whole = super().parse_request()
+        if whole and self.command in READING:
+            self.server.connections.answering(self.connection)
+        return whole
 
     def log_message(self, *args: Any) -> None:
         """Nothing: the page asks for news every few seconds."""
@@ -78,7 +100,7 @@ def make_dashboard(
             prefix.
     """
     server_class: type[_Server] = _Server6 if ":" in host else _Server
-    app = Guard(dashboard_app(storage, access), access)
+    app = dashboard_app(storage, access)
     try:
         server = make_server(
             host, port, app, server_class=server_class, handler_class=_QuietHandler
@@ -87,6 +109,8 @@ def make_dashboard(
         raise StudyError(
             f"port {port} of {host} cannot be used: {getattr(error, 'strerror', None) or error}"
         ) from None
+    cookie = f"{access.cookie}-{server.server_port}"
+    server.set_app(Guard(app, replace(access, cookie=cookie)))
     server.tls = tls
     server.setup_environ()
     return server

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nas.reports import BaselineRow, LeaderboardRow, TrialRow
+from nas.study.attributes import study_attributes, study_trials
 from nas.study.leaderboard import trial_row
 from nas.study.roles import CANDIDATE
 from nas.study.significance import against_baselines, board_rows
@@ -29,7 +30,7 @@ class StudyView:
     Args:
         study: the study.
         trials: all its trials, in the order of their numbers.
-        attributes: user attributes of the study, see `nas.study.schema.STUDY`.
+        attributes: user attributes of the study as `nas.study.attributes` reads them.
     """
 
     study: optuna.Study
@@ -39,7 +40,7 @@ class StudyView:
     @classmethod
     def read(cls, study: optuna.Study) -> StudyView:
         """Read what the database has now."""
-        return cls(study, study.get_trials(deepcopy=False), study.user_attrs)
+        return cls(study, study_trials(study), study_attributes(study))
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ that changes a study; everything that does is refused by its method.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -47,7 +48,8 @@ class Access:
 
     Args:
         sessions: checks the token.
-        cookie: name of the session's cookie; one for each port, which cookies do not tell apart.
+        cookie: name of the session's cookie; the server adds its port, which cookies do not tell
+            apart.
         hosts: names that browsers may know this server by, beside addresses, which nobody can make
             point elsewhere.
         prefix: path that all pages are below, `/nas`, or nothing; a reverse proxy may cut it off or
@@ -154,11 +156,17 @@ class Guard:
         return name in self.access.hosts or _is_address(name)
 
     def _same_origin(self, origin: str, host: str) -> bool:
-        """A proxy may have changed the host on the way: then a name that is ours counts."""
-        there = urlsplit(origin).netloc
-        return there == host or (urlsplit(origin).hostname or "") in self.access.hosts - {
-            "localhost"
-        }
+        """A proxy may have changed the host on the way: then a name that we are published under
+        counts, but none of this machine's, where others may listen on other ports.
+        """
+        try:
+            there = urlsplit(origin)
+        except ValueError:
+            return False
+        name = there.hostname or ""
+        of_machine = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
+        published = name in self.access.hosts - of_machine and not _is_address(name)
+        return there.netloc == host or published
 
     def _session(self, environ: dict[str, Any]) -> str:
         pairs = (part.strip().partition("=") for part in environ.get("HTTP_COOKIE", "").split(";"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from nas.reports import LeaderboardRow, TrialRow
+from nas.study.attributes import study_attributes, study_trials
 from nas.study.leaderboard import find_trial, load_study, pareto_front, trial_row
 from nas.study.significance import board_rows
 from nas.study.storage import open_storage
@@ -41,7 +42,7 @@ class Study:
     @property
     def request(self) -> dict[str, Any]:
         """What the search was asked for, as plain JSON."""
-        return dict(self._study.user_attrs["nas_spec"])
+        return dict(study_attributes(self._study)["nas_spec"])
 
     def leaderboard(self) -> list[LeaderboardRow]:
         """Completed candidates within the budget, the best first."""
@@ -80,7 +81,7 @@ class Study:
         return Bundle(out)
 
     def _trials(self) -> Sequence[optuna.trial.FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        return study_trials(self._study)
 
     def __repr__(self) -> str:
         board = self.leaderboard()

@@ -68,7 +68,6 @@ def dashboard(
     tls = tls_context(tls_cert, tls_key) if tls_cert else None
     access = Access(
         Sessions(token),
-        cookie=f"nas-session-{port}",
         hosts=_host_names(host, allow_host or []),
         prefix=prefix,
         allow_edit=allow_edit,

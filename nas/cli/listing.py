@@ -58,20 +58,21 @@ def status(
 ) -> None:
     """Show every trial of a study."""
     from nas.search.forecast.actuals import cost_line
+    from nas.study.attributes import study_attributes, study_trials
     from nas.study.leaderboard import load_study, trial_row
     from nas.study.refusals import never_trained_text
     from nas.study.significance import against_baselines
     from nas.study.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False), study)
-    trials = loaded.get_trials(deepcopy=False)
+    known, trials = study_attributes(loaded), study_trials(loaded)
     rows = [trial_row(trial) for trial in trials]
-    baselines = against_baselines(loaded.user_attrs, trials)
+    baselines = against_baselines(known, trials)
     if as_json:
         print_json(
             {
                 "study": loaded.study_name,
-                **_attributes(loaded),
+                **{name: value for name, value in known.items() if name.startswith("nas_")},
                 "baselines": [row.to_dict() for row in baselines],
                 "trials": [row.to_dict() for row in rows],
             }
@@ -82,25 +83,25 @@ def status(
     print_table(trials_table(rows, f"Study {loaded.study_name}"))
     if baselines:
         print_table(baselines_table(baselines))
-    say(never_trained_text(loaded.user_attrs.get("nas_refusals", {})))
-    if check := loaded.user_attrs.get("nas_proxy_check"):
+    say(never_trained_text(known.get("nas_refusals", {})))
+    if check := known.get("nas_proxy_check"):
         say(check["text"])
-    if line := cost_line(loaded.user_attrs, trials):
+    if line := cost_line(known, trials):
         say(line)
 
 
 def _summary(study: Any) -> dict[str, Any]:
     from collections import Counter
 
-    from nas.study.leaderboard import leaderboard
+    from nas.study.attributes import study_attributes, study_trials
+    from nas.study.leaderboard import ranked
     from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, TAKEN_OVER, role_of
 
-    spec = study.user_attrs.get("nas_spec", {})
-    trials = study.get_trials(deepcopy=False)
+    spec, trials = study_attributes(study).get("nas_spec", {}), study_trials(study)
     states = Counter(trial.state.name for trial in trials if role_of(trial) == CANDIDATE)
     roles = Counter(map(role_of, trials))
     # The values of another program's study are no mAP.
-    best = next(iter(leaderboard(study)), None) if spec else None
+    best = next(iter(ranked(trials)), None) if spec else None
     return {
         "study": study.study_name,
         "space": spec.get("space", {}).get("name"),
@@ -114,7 +115,3 @@ def _summary(study: Any) -> dict[str, Any]:
         "map": best.values[0] if best else None,
         "layout": best.user_attrs.get("layout") if best else None,
     }
-
-
-def _attributes(study: Any) -> dict[str, Any]:
-    return {name: value for name, value in study.user_attrs.items() if name.startswith("nas_")}

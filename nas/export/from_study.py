@@ -12,6 +12,7 @@ from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.export.bundle import write_bundle
 from nas.export.description import Trained, make_origin
+from nas.study.attributes import study_attributes, study_trials
 from nas.study.schema import EXPORTED
 from nas.study.significance import against_baselines, board_rows
 from nas.utils.formatting import interval_text, percent, signed
@@ -68,7 +69,7 @@ def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
     """What other seeds say of a trial and, of the best candidate, how it stands against the
     baselines; sentences with points of mAP.
     """
-    trials = study.get_trials(deepcopy=False)
+    trials = study_trials(study)
     board = board_rows(trials)
     sentences: dict[str, str] = {}
     row = next((row for row in board if row.number == trial.number), None)
@@ -77,7 +78,7 @@ def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
             f"{percent(row.map_again)} %, mean with other seeds, trainings: {row.replicates}"
         )
     if row and row is board[0]:
-        for baseline in against_baselines(study.user_attrs, trials):
+        for baseline in against_baselines(study_attributes(study), trials):
             interval = interval_text(baseline.difference_low, baseline.difference_high)
             sentences[f"against {baseline.name}"] = (
                 f"{signed(baseline.difference)} ({interval}), {baseline.layout}: {baseline.verdict}"

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
 from nas.reports import TrialRow
+from nas.study.attributes import study_attributes, study_trials
 from nas.study.optuna_internals import CandidateStudy, storage_of
 from nas.study.roles import is_candidate
 
@@ -20,7 +21,7 @@ TOP = 3  # candidates that replicates are for
 
 def leaderboard(study: optuna.Study) -> list[FrozenTrial]:
     """The COMPLETE candidates of a study that are within the budget, in the order of `ranked`."""
-    return ranked(study.get_trials(deepcopy=False))
+    return ranked(study_trials(study))
 
 
 def ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -96,7 +97,7 @@ def find_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
         if not (board := leaderboard(study)):
             raise StudyError(f"study {study.study_name!r} has no completed trial yet")
         return board[0]
-    trials = study.get_trials(deepcopy=False)
+    trials = study_trials(study)
     chosen = next((trial for trial in trials if trial.number == number), None)
     if chosen is None or chosen.state != TrialState.COMPLETE:
         complete = (
@@ -158,6 +159,6 @@ def search_uuid(study: optuna.Study) -> str:
     Raises:
         StudyError: the study was not made by a search.
     """
-    if "nas_uuid" not in study.user_attrs:
+    if "nas_uuid" not in (known := study_attributes(study)):
         raise StudyError(f"study {study.study_name!r} is not a search")
-    return str(study.user_attrs["nas_uuid"])
+    return str(known["nas_uuid"])

@@ -23,8 +23,9 @@ from helpers.untrained import Driver
 
 from dashboards.auth.middleware import Access
 from dashboards.auth.sessions import Sessions
+from dashboards.connections import ASK_S
 from dashboards.optuna_dashboard import rewrite_paths
-from dashboards.server import IDLE_S, make_dashboard, tls_context
+from dashboards.server import make_dashboard, tls_context
 from nas.cli.dashboard import checked_prefix
 from nas.errors import StudyError, UserError
 from nas.study.storage import open_storage
@@ -251,7 +252,7 @@ def encrypted(searched: Driver, certificate: tuple[Path, Path]) -> Iterator[int]
 
 def test_tls_and_a_slow_client_that_delays_nobody(encrypted: int, certificate: tuple[Path, Path]):
     context = ssl.create_default_context(cafile=certificate[0])
-    in_time = IDLE_S - 5  # before the one that says nothing is dropped
+    in_time = ASK_S - 5  # before the one that says nothing is dropped
     with socket.create_connection(("127.0.0.1", encrypted)):  # says nothing
         with urllib.request.urlopen(
             f"https://localhost:{encrypted}/healthz", context=context, timeout=in_time

@@ -1,0 +1,186 @@
+"""Attributes of studies and trials as they must be for this program to read them.
+
+Whoever has the URL of a database may write any there, and other programs keep studies beside ours.
+What is not of the form of `nas.study.schema` is as good as not there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any
+
+import optuna
+from optuna.trial import FrozenTrial
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, TypeAdapter
+from pydantic import ValidationError as PydanticError
+
+from nas.study import schema
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Plain = dict[StrictStr, Any]
+_TEXTS = ("layout", "layout_id", "role", "detector", "device", "checkpoint", "origin")
+_COUNTS = ("replicate", "params", "flops", "epochs", "kept_epoch")
+_PLAIN = ("hardware", "calibration")
+
+
+class _Named(BaseModel):
+    name: StrictStr
+
+
+class _Detector(_Named):
+    pass
+
+
+class _Recipe(_Named):
+    epochs: Count
+    image_size: Count
+    batch: Count
+    optimizer: StrictStr
+    lr: Number
+    precision: StrictStr
+
+
+class _Data(BaseModel):
+    root: StrictStr
+
+
+class _Search(BaseModel):
+    objectives: list[StrictStr]
+    trials: Count
+    sampler: StrictStr
+    pruner: StrictStr
+
+
+class _Calibration(BaseModel):
+    enabled: StrictBool
+
+
+class _Request(BaseModel):
+    """What is read of a request; keys that are not named here may be there."""
+
+    storage: StrictStr
+    space: _Named
+    detector: _Detector
+    recipe: _Recipe
+    data: _Data
+    search: _Search
+    calibration: _Calibration
+    budget: Plain
+
+
+class _Facts(BaseModel):
+    fingerprint: StrictStr
+    categories: list[StrictStr]
+    train_images: Count
+    train_boxes: Count
+    val_images: Count
+    val_boxes: Count
+
+
+class _Baseline(BaseModel):
+    name: StrictStr
+    layout: StrictStr
+    memory_predicted_gib: Number
+
+
+class _Cost(BaseModel):
+    trials: Count
+    train_s_low: Number
+    train_s_high: Number
+    wall_s_low: Number
+    wall_s_high: Number
+
+
+class _Check(BaseModel):
+    text: StrictStr
+
+
+class _Refusals(BaseModel):
+    over_budget: Count = 0
+    unequal: Count = 0
+    repeated: Count = 0
+
+
+TRIAL: dict[str, Any] = {
+    **dict.fromkeys(schema.TRIAL, Number | None),  # unless it is named below
+    **dict.fromkeys(_TEXTS, StrictStr | None),
+    **dict.fromkeys(("fail_reason", "infeasible_reason"), StrictStr),
+    **dict.fromkeys(_COUNTS, Count | None),
+    **dict.fromkeys(_PLAIN, Plain | None),
+    "seed": StrictInt | None,
+    "memory_parts_gib": dict[StrictStr, Number],
+    "map_per_class": dict[StrictStr, Number | None] | None,
+    "losses": dict[StrictStr, Number | None],
+}
+STUDY: dict[str, Any] = {
+    **dict.fromkeys(schema.STUDY, Plain | None),
+    "nas_uuid": StrictStr,
+    "nas_spec": _Request,
+    "nas_data": _Facts,
+    "nas_budget_gib": Number,
+    "nas_baselines": list[_Baseline],
+    "nas_cost_predicted": _Cost,
+    "nas_versions": dict[StrictStr, StrictStr],
+    "nas_git_commit": StrictStr | None,
+    "nas_refusals": _Refusals,
+    "nas_proxy_check": _Check,
+}
+SEARCH = ("nas_uuid", "nas_spec", "nas_data", "nas_budget_gib")  # that no search is without
+
+
+def study_attributes(study: optuna.Study) -> dict[str, Any]:
+    """User attributes of a study, without those that this program cannot have written. Where one of
+    `SEARCH` is missing, there is none of them: the study is no search.
+    """
+    known = readable(study.user_attrs, STUDY)
+    if all(name in known for name in SEARCH):
+        return known
+    return {name: value for name, value in known.items() if name not in SEARCH}
+
+
+def study_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials of a study in the order of their numbers, without attributes that this program
+    cannot have written.
+    """
+    return [readable_trial(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def readable_trial(trial: FrozenTrial) -> FrozenTrial:
+    """The trial itself, or a copy of it without what cannot be read."""
+    known = readable(trial.user_attrs, TRIAL)
+    if len(known) == len(trial.user_attrs):
+        return trial
+    other = copy.copy(trial)
+    other.user_attrs = known
+    return other
+
+
+def readable(attributes: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out attributes that are not of their kind.
+
+    Args:
+        attributes: by name; unknown ones stay.
+        kinds: what each must be, in the terms of pydantic.
+    """
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name not in kinds or _is_of(value, name, kinds)
+    }
+
+
+def _is_of(value: Any, name: str, kinds: Mapping[str, Any]) -> bool:
+    try:
+        _adapter(name, kinds is STUDY).validate_python(value)
+    except PydanticError:
+        return False
+    return True
+
+
+@cache
+def _adapter(name: str, of_study: bool) -> TypeAdapter[Any]:
+    kind = (STUDY if of_study else TRIAL)[name]
+    return TypeAdapter(kind)
