@@ -34,11 +34,12 @@ from dashboards.trial_view import (
     reports_of,
     weights_of,
 )
+from nas.errors import UserError
 from nas.reports import TrialRow
 from nas.study.optuna_internals import id_in_storage
 
 CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UserError)
 MOST_ID = 2**63 - 1  # what a database takes for a number
 SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
 _KINDS = {"css": "text/css", "js": "text/javascript"}

@@ -7,9 +7,11 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from dashboards.study_view import STATES, StudyView
+from nas.errors import StudyError
 from nas.search.forecast.actuals import cost_line
 from nas.study.refusals import refused_by_prediction
 from nas.study.roles import BASELINE, REPLICATE, TAKEN_OVER
+from nas.study.storage import storage_words
 from nas.utils.formatting import gib_text, percent
 
 EXPORTED = "best"
@@ -57,16 +59,11 @@ def export_command(view: StudyView) -> str | None:
     """Command line that exports the best candidate; None where nothing is complete."""
     if not view.spec or not view.board:
         return None
-    words = [
-        "nas-export",
-        "--study",
-        view.name,
-        "--storage",
-        str(view.spec.get("storage")),
-        "--out",
-        EXPORTED,
-    ]
-    return shlex.join(words)
+    try:
+        words = storage_words(view.spec["storage"])
+    except StudyError:  # no URL: somebody else has written it
+        words = []
+    return shlex.join(["nas-export", "--study", view.name, *words, "--out", EXPORTED])
 
 
 def provenance(view: StudyView) -> dict[str, str]:

@@ -46,24 +46,30 @@ def preset_names() -> list[str]:
     )
 
 
-def load_space(reference: str) -> SearchSpace:
+def load_space(reference: str, *, allow_code: bool = True) -> SearchSpace:
     """Load a space.
 
     Args:
         reference: name of a preset (`paper`), path of a YAML file, or `module:function`, which is
             called without arguments and returns a `SearchSpace`.
+        allow_code: such a function may be run.
 
     Raises:
-        SpaceError: nothing by that name, a file that is not YAML, or a space that is not well
-            formed.
+        SpaceError: nothing by that name, a file that is not YAML, a function that may not be run,
+            or a space that is not well formed.
     """
     if reference in preset_names():
         text = (resources.files("search_spaces") / "presets" / f"{reference}.yaml").read_text()
         return space_from_dict(_parse_yaml(text, reference), reference)
     if reference.endswith((".yaml", ".yml")):
         return _from_file(Path(reference))
-    if ":" in reference:
+    if ":" in reference and allow_code:
         return _from_function(reference)
+    if ":" in reference:
+        raise SpaceError(
+            f"space {reference!r} is a function of Python code, which would be run: --allow-code "
+            "where you trust it"
+        )
     choices = one_of("space", reference, preset_names())
     raise SpaceError(f"{choices}; or name a YAML file (mine.yaml) or module:function")
 
@@ -171,7 +177,7 @@ def _from_function(reference: str) -> SearchSpace:
         space = getattr(importlib.import_module(module_name), name)()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpaceError(f"space {reference!r}: {type(error).__name__}: {error}") from None
     if not isinstance(space, SearchSpace):
         raise SpaceError(

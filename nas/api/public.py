@@ -95,7 +95,7 @@ def search(
         UserError: what was asked for cannot be done; nothing has been trained.
         StudyError: the search stopped before its end, and says why; the same call continues.
     """
-    spec = checked_spec(None, _flags(data, keys, settings) | {"storage": storage})
+    spec = checked_spec(None, _flags(data, keys, settings) | {"storage": storage}, allow_code=True)
     from nas.api.study import Study
     from workers.driver import run_search
 
@@ -276,7 +276,7 @@ def plan(
     Raises:
         DataError: the data set cannot be read, or has faults that cannot be repaired.
     """
-    spec = checked_spec(None, _flags(data, keys, settings))
+    spec = checked_spec(None, _flags(data, keys, settings), allow_code=True)
     from nas.api.planning import plan_request
 
     return plan_request(spec, lambda *_: None)

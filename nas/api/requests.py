@@ -18,12 +18,15 @@ from nas.utils.paths import absolute, localize
 from search_spaces.layout import Layout
 
 
-def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -> SearchSpec:
+def checked_spec(
+    request: Path | dict[str, Any] | None, flags: dict[str, Any], *, allow_code: bool = False
+) -> SearchSpec:
     """Complete a request and find the files that it names; takes milliseconds.
 
     Args:
         request: a YAML file, its content, or None.
         flags: dotted key to value; they count before the request's keys.
+        allow_code: the space may be a function of Python code, `module:function`, which is run.
 
     Returns:
         The request; its paths are absolute unless it is for a cluster, whose paths are its own.
@@ -31,7 +34,7 @@ def checked_spec(request: Path | dict[str, Any] | None, flags: dict[str, Any]) -
     Raises:
         UserError: something in it cannot be.
     """
-    spec = load_spec(request, flags)
+    spec = load_spec(request, flags, allow_code=allow_code)
     check_files(spec)
     return spec if spec.run.cluster else with_absolute_paths(spec)
 

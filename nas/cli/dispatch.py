@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -68,10 +69,7 @@ def _show(study: Search, as_json: bool) -> None:
         print_json(findings.to_dict())
     elif findings.leaderboard:
         print_findings(findings)
-        say(
-            f"Export the best: nas-export --study {study.spec.study} --storage {_storage(study)} "
-            "--out best"
-        )
+        say(f"Export the best: {export_line(study.spec.study, study.spec.storage)}")
     if not findings.leaderboard:
         say(
             f"No candidate completed{f': {study.stop_reason}' if study.stop_reason else ''}.",
@@ -80,7 +78,11 @@ def _show(study: Search, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _storage(study: Search) -> str:
-    from nas.study.storage import parse_url, redacted
+def export_line(study: str, storage: str) -> str:
+    """A command line that exports the best candidate of a study, as it can be pasted."""
+    from nas.study.schema import STORAGE_VARIABLE
+    from nas.study.storage import storage_words
 
-    return redacted(parse_url(study.spec.storage))
+    words = storage_words(storage)
+    line = shlex.join(["nas-export", "--study", study, *words, "--out", "best"])
+    return line if words else f"{line} (with the database's URL in {STORAGE_VARIABLE})"

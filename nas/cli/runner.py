@@ -18,7 +18,7 @@ from search_spaces.errors import UserError
 from search_spaces.yaml_text import parse_yaml
 
 INTERRUPTED = 130  # as shells say it
-_PASSWORD, _QUERY = re.compile(r"(://[^:/@]*):[^@]*@"), re.compile(r"(://[^?]*)\?.*")  # of a URL
+_PASSWORD, _QUERY = re.compile(r"(://[^:/]*):[^@]*@"), re.compile(r"(://[^?]*)\?.*")  # of a URL
 
 
 def new_app(**options: Any) -> typer.Typer:

@@ -105,6 +105,9 @@ def submit(
     ] = None,
     local: options.Local = False,
     detach: options.Detach = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run the function that --space module:function is.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the space, what fits and what it will cost.")
     ] = False,
@@ -119,7 +122,7 @@ def submit(
     """
     from nas.api.requests import checked_spec
 
-    request = checked_spec(spec, given({"run.cluster": cluster}) | flags)
+    request = checked_spec(spec, given({"run.cluster": cluster}) | flags, allow_code=allow_code)
     if dry_run:
         _show_dry_run(request, local=local, timing=timing, as_json=as_json)
     else:

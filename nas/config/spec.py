@@ -35,6 +35,8 @@ from search_spaces.layout import Layout
 from search_spaces.loading import load_space, space_from_dict
 from search_spaces.space import SearchSpace
 
+LONGEST_NAME = 200  # bytes; file systems take 255 for the name of a folder that begins so
+
 
 class SearchSpec(ConfigModel):
     """A complete search request: every key has a value, and nothing can be changed.
@@ -66,9 +68,15 @@ class SearchSpec(ConfigModel):
     @field_validator("study")
     @classmethod
     def _name(cls, value: str) -> str:
-        if not value or value.strip(". ") != value or any(c in value for c in "/\\\0\n"):
+        plain = value.isprintable() and not any(c in value for c in "/\\")
+        if not value or value.strip(". ") != value or not plain:
             raise ValueError(
                 f"the name of a study is one word or a few, without '/'; got {value!r}"
+            )
+        if (size := len(value.encode(errors="replace"))) > LONGEST_NAME:
+            raise ValueError(
+                f"the name of a study, of which folders are named, takes at most {LONGEST_NAME} "
+                f"bytes; got {size}"
             )
         return value
 
@@ -123,12 +131,15 @@ PLANNED = (
 _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
 
 
-def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]) -> SearchSpec:
+def load_spec(
+    request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any], *, allow_code: bool = True
+) -> SearchSpec:
     """Build a search request.
 
     Args:
         request: a YAML file, or the mapping that it would hold; None: flags alone.
         flags: values by dotted key, `{"recipe.epochs": 3}`, which come before the file's.
+        allow_code: the space may be a function of Python code, `module:function`, which is run.
 
     Raises:
         SpecError: the file or a value is wrong; the text names the key.
@@ -144,7 +155,7 @@ def load_spec(request: Path | Mapping[str, Any] | None, flags: Mapping[str, Any]
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
-    space = _space_of(written.pop("space", AUTO))
+    space = _space_of(written.pop("space", AUTO), allow_code)
     written = deep_merge(_expand(dict(space.defaults)), written)
     recipe = _section(written, "recipe")
     reference = recipe.setdefault("name", AUTO)
@@ -183,13 +194,15 @@ def _is_set(written: dict[str, Any], key: str) -> bool:
     return name in _section(written, section)
 
 
-def _space_of(written: object) -> SearchSpace:
+def _space_of(written: object, allow_code: bool) -> SearchSpace:
     """The space of a request; `auto`: networks that this machine can train, the paper's on a GPU,
     small ones without.
     """
     if written == AUTO:
         return load_space("paper") if has_gpu() else _without_recipe(load_space("tiny"))
-    return load_space(written) if isinstance(written, str) else space_from_dict(written, "space")
+    if isinstance(written, str):
+        return load_space(written, allow_code=allow_code)
+    return space_from_dict(written, "space")
 
 
 def _without_recipe(space: SearchSpace) -> SearchSpace:

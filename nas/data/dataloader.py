@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -14,15 +16,43 @@ from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, DetectionDataset, DetectionItem, Item
 from nas.data.transforms import TransformSampler
 from nas.errors import DataError
+from nas.utils.formatting import MIB
+
+SHARED_MEMORY = Path("/dev/shm")
+IN_FLIGHT = 2 * 3  # batches of a process: two are ready, one is read; of training and of scoring
+WAIT_S = 600  # for a batch, before the loader is given up
 
 
 def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
     """Decide how many processes decode images: what the recipe says, or for `auto` up to `most`
-    beside a GPU and none on the CPU, where training needs the cores itself.
+    beside a GPU, as far as shared memory holds their batches, and none on the CPU, where training
+    needs the cores itself.
+
+    Raises:
+        DataError: shared memory does not hold the batches of as many as the recipe says.
     """
-    if recipe.loader_workers != "auto":
-        return recipe.loader_workers
-    return min(most, os.cpu_count() or 1) if device.type == "cuda" else 0
+    side, long_side = max(recipe.short_sides), recipe.long_side
+    of_one = IN_FLIGHT * recipe.images_at_once(1) * 3 * side * long_side  # 8 bits a channel
+    free_bytes = shared_memory_bytes()
+    if recipe.loader_workers == "auto":
+        wanted = min(most, os.cpu_count() or 1) if device.type == "cuda" else 0
+        return wanted if free_bytes is None else min(wanted, free_bytes // of_one)
+    if free_bytes is not None and recipe.loader_workers * of_one > free_bytes:
+        raise DataError(
+            f"recipe.loader_workers: the batches of {recipe.loader_workers} processes need "
+            f"{recipe.loader_workers * of_one // MIB} MiB of {SHARED_MEMORY}, which has "
+            f"{free_bytes // MIB} free: fewer processes, or a container with more "
+            "(docker run --shm-size)"
+        )
+    return recipe.loader_workers
+
+
+def shared_memory_bytes() -> int | None:
+    """What is free where processes hand tensors to each other; None where that is not a folder."""
+    try:
+        return shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return None
 
 
 def make_loader(
@@ -48,6 +78,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=workers > 0 and torch.cuda.is_available(),
+        timeout=WAIT_S if workers else 0,
     )
 
 

@@ -140,6 +140,7 @@ class Lease:
         try:
             with sigterm_as_interrupt():
                 yield
+            self.lock.file.check()
         finally:
             stop.set()
             renewer.join()

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from nas.errors import StudyError
 from nas.study.optuna_internals import Storage
-from nas.study.storage import make_tables, sqlite_path
+from nas.study.storage import DatabaseFile, make_tables, sqlite_path
 
 WAIT_S = 60  # for a decision of another driver
 
@@ -36,6 +36,7 @@ class StudyLock:
     def __init__(self, engine: Engine, study_id: int) -> None:
         self.engine, self.study_id = engine, study_id
         self.shared = engine.dialect.name != "sqlite"  # whether several drivers may come
+        self.file = DatabaseFile(engine)
         make_tables(engine, _METADATA)
         try:
             with engine.begin() as connection:
@@ -45,9 +46,14 @@ class StudyLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Let one driver at a time into the block. A driver that dies there lets the others in."""
+        """Let one driver at a time into the block. A driver that dies there lets the others in.
+
+        Raises:
+            StudyError: the file of the database has been removed or replaced.
+        """
         if not self.shared:
             with self._file_lock("deciding", WAIT_S):
+                self.file.check()
                 yield
             return
         with self.engine.begin() as connection:

@@ -16,6 +16,7 @@ from nas.errors import StudyError
 from nas.study.storage import driver_message
 from nas.utils.signals import defer_signals
 
+DAMAGED = ("malformed", "not a database", "database corruption")  # as SQLite says it
 AWAY = (StorageInternalError, OperationalError, InterfaceError)
 PAUSES_S = (
     1,
@@ -51,7 +52,7 @@ def retry_while_unreachable(
         method: must bear being repeated after it has been done in part.
 
     Raises:
-        StudyError: the database has been away for two minutes.
+        StudyError: the database has been away for two minutes, or its file is damaged.
     """
 
     @wraps(method)
@@ -61,6 +62,7 @@ def retry_while_unreachable(
                 with defer_signals():
                     return method(self, *args, **kwargs)
             except AWAY as error:
+                _refuse_damaged(error)
                 self.on_away(driver_message(error), pause_s)
                 time.sleep(pause_s)
         try:
@@ -73,3 +75,12 @@ def retry_while_unreachable(
             ) from error
 
     return repeated
+
+
+def _refuse_damaged(error: BaseException) -> None:
+    """No waiting mends a file."""
+    said = driver_message(error)
+    if any(sign in said for sign in DAMAGED):
+        raise StudyError(
+            f"the database is damaged ({said}): restore a copy of it, or begin in a new file"
+        ) from error

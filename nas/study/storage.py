@@ -51,6 +51,10 @@ _NETWORK = {
     "afs",
 }
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # commands say themselves what they do
+_HARMLESS = {  # of a query
+    *("host", "port", "unix_socket", "service", "charset", "sslmode", "sslrootcert", "ssl_ca"),
+    *("application_name", "connect_timeout", "target_session_attrs", "mode", "uri"),
+}
 _DRIVERS = {"mysql": ("MySQLdb", "pymysql"), "postgresql": ("psycopg2", "psycopg")}
 _EXTRAS = {"psycopg": "postgres", "psycopg2": "postgres", "pymysql": "mysql", "MySQLdb": "mysql"}
 
@@ -77,10 +81,21 @@ def _with_driver(url: URL) -> URL:
 
 
 def redacted(url: URL) -> str:
-    """Write a URL as it may be printed: without its password, and without its query, which may hold
-    one.
+    """Write a URL as it may be printed: without its password, and of its query, which may hold one,
+    what is known to hold none.
     """
-    return url.set(query={}).render_as_string(hide_password=True)
+    query = {name: value for name, value in url.query.items() if name in _HARMLESS}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def storage_words(text: str) -> list[str]:
+    """The words of a command that name a database; none where the URL holds what is not printed:
+    then the environment variable `NAS_STORAGE` has to name it.
+    """
+    url = parse_url(text)
+    shown = redacted(url)
+    whole = url.password is None and set(url.query) <= _HARMLESS
+    return ["--storage", shown] if whole else []
 
 
 def check_storage(text: str) -> None:
@@ -230,6 +245,42 @@ def _connect(text: str, arguments: dict[str, Any]) -> optuna.storages.RDBStorage
 def sqlite_path(url: URL) -> Path | None:
     """Find the file of an SQLite URL; None for a database in memory."""
     return Path(url.database) if url.database and url.database != ":memory:" else None
+
+
+class DatabaseFile:
+    """The file of an SQLite database as it is now, to find out later whether it still is that one.
+
+    Args:
+        engine: of the database; one without a file is always the same.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine) -> None:
+        sqlite = engine.dialect.name == "sqlite"
+        self.path = sqlite_path(engine.url) if sqlite else None
+        self._identity = self._look()
+
+    def check(self) -> None:
+        """Find out whether the file is still there: what is written into one that was removed is
+        lost.
+
+        Raises:
+            StudyError: it was removed, or another one is in its place.
+        """
+        if self._look() != self._identity:
+            raise StudyError(
+                f"the database {str(self.path)!r} was removed or replaced while the search ran, "
+                "and what the search has found since is in no file. The weights of its trials are "
+                "where run.output says; put the database back, and the same command goes on"
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        if self.path is None:
+            return None
+        try:
+            state = self.path.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
 
 
 def database_name(text: str) -> str:

@@ -184,3 +184,14 @@ def test_files_that_are_wrong_say_why(tmp_path: Path, change: str, words: str):
 def test_references_that_lead_nowhere(reference: str, words: str):
     with pytest.raises(SpaceError, match=words):
         load_space(reference)
+
+
+@pytest.mark.parametrize("reference", ["os:abort", "sys:exit", "my_space:make"])
+def test_a_function_is_run_only_where_that_is_allowed(reference: str):
+    with pytest.raises(SpaceError, match="would be run: --allow-code where you trust it"):
+        load_space(reference, allow_code=False)
+
+
+def test_a_function_that_ends_the_program_does_not():
+    with pytest.raises(SpaceError, match="SystemExit"):
+        load_space("sys:exit")

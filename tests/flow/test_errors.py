@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import PROGRAMS, Outcome, run_here
+from helpers.commands import PROGRAMS, Outcome, Run, run_here
 from helpers.image_folders import make_image_folder
 from safetensors.torch import save
 
@@ -383,3 +383,11 @@ def test_version(run: Callable):
     import nas
 
     assert run("nas --version")[:2] == (0, f"scratch-nas {nas.__version__}\n")
+
+
+def test_a_request_runs_no_function_unless_that_is_allowed(nas: Run, tmp_path: Path):
+    (tmp_path / "request.yaml").write_text("space: os:abort\ndata: nowhere\n")
+    for words in (["submit", tmp_path / "request.yaml"], ["submit", "--space", "os:abort"]):
+        refused = nas(*words, "--dry-run")
+        assert refused.code == 2
+        assert "space 'os:abort' is a function of Python code, which would be run" in refused.err

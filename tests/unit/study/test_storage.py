@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from helpers.commands import DEADLINE_S
+from helpers.untrained import Driver
 from optuna.exceptions import UpdateFinishedTrialError
 
 import nas.study.storage
@@ -26,6 +28,7 @@ from nas.study.driver_process import host_id
 from nas.study.lease import DRIVERS, LEASE_S, Lease, LostTrialError
 from nas.study.lock import StudyLock
 from nas.study.optuna_internals import set_attributes
+from nas.study.retry import retry_while_unreachable
 from nas.study.storage import (
     check_storage,
     driver_message,
@@ -33,6 +36,7 @@ from nas.study.storage import (
     open_storage,
     parse_url,
     redacted,
+    storage_words,
 )
 
 
@@ -137,6 +141,51 @@ def test_shown_urls_hide_passwords():
         redacted(parse_url("postgresql+psycopg://me:secret@host/db?password=secret"))
         == "postgresql+psycopg://me:***@host/db"
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///nas.db", ["--storage", "sqlite:///nas.db"]),
+        (
+            "postgresql+psycopg://postgres@/nas?host=/var/run/postgresql",
+            ["--storage", "postgresql+psycopg://postgres@/nas?host=%2Fvar%2Frun%2Fpostgresql"],
+        ),
+        ("postgresql+psycopg://me:secret@host/db", []),
+        ("postgresql+psycopg://me:***@host/db", []),
+        ("postgresql+psycopg://me@host/db?password=secret", []),
+    ],
+)
+def test_words_of_a_command_reach_the_database_or_are_not_there(url: str, words: list[str]):
+    assert storage_words(url) == words
+    if words:
+        assert parse_url(words[1]) == parse_url(url)
+
+
+def test_a_database_that_was_removed_or_replaced_takes_no_decision(tmp_path: Path):
+    driver = Driver(tmp_path)
+    driver.train()
+    copy = tmp_path / "copy.db"
+    shutil.copy(tmp_path / "nas.db", copy)
+    (tmp_path / "nas.db").unlink()
+    with pytest.raises(StudyError, match=r"nas.db' was removed or replaced while"):
+        driver.study.ask()
+    copy.rename(tmp_path / "nas.db")
+    with pytest.raises(StudyError, match="was removed or replaced"):
+        driver.study.ask()
+
+
+def test_a_damaged_database_is_not_waited_for(tmp_path: Path):
+    class Search:
+        def on_away(self, reason: str, pause_s: float) -> None:
+            raise AssertionError(reason)
+
+        @retry_while_unreachable
+        def ask(self) -> None:
+            raise sa.exc.OperationalError("", {}, Exception("database disk image is malformed"))
+
+    with pytest.raises(StudyError, match=r"damaged \(database disk image is malformed\)"):
+        Search().ask()
 
 
 @pytest.fixture
