@@ -105,6 +105,9 @@ def _runs_fault(code: dict[str, Any], height: int, width: int) -> str | None:
     return None
 
 
+MOST_BITS = 60  # of one run: no image has more pixels, and sums of longer numbers take long
+
+
 def _text_runs(text: str) -> list[int] | None:
     """Runs from pycocotools' text, None where it is none (`rleFrString` in its maskApi.c).
 
@@ -114,7 +117,7 @@ def _text_runs(text: str) -> list[int] | None:
     runs: list[int] = []
     value = shift = 0
     for code in (ord(character) - 48 for character in text):
-        if not 0 <= code < 64:
+        if not 0 <= code < 64 or shift > MOST_BITS:
             return None
         value |= (code & 31) << shift
         shift += 5

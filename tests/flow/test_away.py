@@ -23,6 +23,7 @@ from helpers.servers import PostgresServer, free_port
 from helpers.studies import trials_so_far
 from optuna.trial import TrialState
 
+RAY_TOKEN = "ab" * 32
 SMALL = ["--space", "tiny", "--detector", "fcos", "--image-size", "32", "--sampler", "random"]
 
 
@@ -85,7 +86,7 @@ def test_what_is_wrong_is_said_before_the_terminal_is_free(tmp_path: Path, digit
 
 @pytest.fixture
 def head() -> Iterator[str]:
-    """Address of the Jobs API of a cluster of one machine."""
+    """Address of the Jobs API of a cluster of one machine, which asks for a token."""
     pytest.importorskip("ray")
     pytest.importorskip("aiohttp", reason="needs ray[default]")
     port, dashboard = free_port(), free_port()
@@ -94,7 +95,7 @@ def head() -> Iterator[str]:
         **os.environ,
         "PATH": path,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_TOKEN": RAY_TOKEN,
         "OMP_NUM_THREADS": "1",
     }
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
@@ -133,14 +134,21 @@ def test_as_a_job_on_a_cluster(
     command += ["--output", tmp_path / "runs", *SMALL]
     command += ["--epochs", "2", "--no-baselines", "--trials", "2"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("workers.ray_tune.jobs.STARTING_S", DEADLINE_S)
+
+    # Processes of their own: Ray reads its token once.
+    known = {"env": {**os.environ, "RAY_AUTH_TOKEN": RAY_TOKEN}}
+    wrong = {"env": {**os.environ, "RAY_AUTH_TOKEN": "cd" * 32}}
     try:
-        followed = run_here(*command)
+        refused = run_program(*command, **wrong)
+        assert refused.code == 2
+        assert "the cluster's token belongs into the variable RAY_AUTH_TOKEN" in refused.err
+        assert "Traceback" not in refused.err
+        followed = run_program(*command, **known)
         assert followed.code == 0, followed.out + followed.err
         assert "Leaderboard of digits" in followed.out
         assert [row["state"] for row in status(*storage)] == ["COMPLETE"] * 2
         resume = ["resume", *storage, "--trials", "3", "--detach", "--json"]
-        detached = run_here("nas", *resume)
+        detached = run_program("nas", *resume, **known)
         assert detached.json["cluster"] == head
         wait_until(
             lambda: (

@@ -19,11 +19,11 @@ from optuna.trial import TrialState
 from nas.study.leaderboard import leaderboard, load_study
 from nas.study.storage import open_storage
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "RAY_AUTH_TOKEN": "ab" * 32}
 
 
 class Cluster:
-    """A head with one core and a second node with one core."""
+    """A head with one core and a second node with one core, which ask for a token."""
 
     def __init__(self, folder: Path) -> None:
         pytest.importorskip("ray")
@@ -54,7 +54,7 @@ class Cluster:
         before = set(raylets())
         done = subprocess.run(
             [BIN / "ray", "start", *words],
-            env=self.environment,
+            env={**self.environment, "RAY_AUTH_MODE": "token"},
             capture_output=True,
             text=True,
             check=False,

@@ -17,6 +17,8 @@ from nas.config.spec import SearchSpec
 from nas.errors import MissingDependency, SpecError, StudyError
 from nas.study.storage import parse_url
 from nas.utils.paths import is_remote
+from workers.ray_tune.authentication import WHERE, use_token
+from workers.ray_tune.nodes import first_line
 from workers.ray_tune.session import package_folders
 
 REQUEST = "request.json"  # in the working directory of the job
@@ -109,11 +111,19 @@ def follow_job(url: str, job_id: str) -> bool:
 
 
 def _client(url: str) -> Any:
+    use_token()
     try:
+        from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
-
+    except ImportError:
+        raise MissingDependency("ray[default]", "cluster") from None
+    try:
         logging.getLogger("ray").setLevel(logging.WARNING)  # it talks of uploads and sockets
         return JobSubmissionClient(url)
+    except AuthenticationError as error:
+        raise StudyError(
+            f"run.cluster {url!r}: {first_line(error)}: the cluster's token belongs into {WHERE}"
+        ) from None
     except (ImportError, RuntimeError) as error:
         if isinstance(error, ImportError) or "ray[default]" in str(error):
             raise MissingDependency("ray[default]", "cluster") from None

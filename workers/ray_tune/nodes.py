@@ -22,7 +22,7 @@ from nas.utils.paths import localize, to_path
 from workers.resources import Node
 
 LOOK_S = 5
-PROBE_S = 120  # torch is imported there, perhaps from a slow disk
+PROBE_S = 300  # torch is imported there, perhaps from a slow disk or beside other work
 
 
 class NodeMonitor:

@@ -15,6 +15,7 @@ from nas.config.spec import SearchSpec
 from nas.errors import SpecError, StudyError
 from nas.study.schema import STORAGE_VARIABLE
 from nas.utils.gpu_presence import smallest_card_bytes
+from workers.ray_tune.authentication import WHERE, keep_token_private, use_token
 from workers.ray_tune.nodes import first_line, look_at_nodes
 from workers.ray_tune.ray_internals import is_job_driver
 from workers.resources import Node, TrialResources, plan
@@ -57,9 +58,10 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
     )  # has been read; workers, whose environment Ray keeps, need no database
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    use_token() if address else keep_token_private()
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
             _join(address)
@@ -134,9 +136,15 @@ def _join(address: str) -> None:
         ray.init(
             address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped
         )
+    except ray.exceptions.AuthenticationError as error:
+        raise StudyError(
+            f"RAY_ADDRESS {address!r}: {first_line(error)}: the cluster's token belongs into "
+            f"{WHERE}"
+        ) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise StudyError(
-            f"RAY_ADDRESS {address!r}: no Ray cluster answers there: {first_line(error)}"
+            f"RAY_ADDRESS {address!r}: no Ray cluster answers there, or its token is another "
+            f"({WHERE}): {first_line(error)}"
         ) from None
 
 
