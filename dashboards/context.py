@@ -4,7 +4,7 @@ templates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -12,15 +12,21 @@ import yaml
 from markupsafe import Markup
 
 from dashboards.plots import PLOTS
-from dashboards.study_view import StudyView
+from dashboards.study_view import MOST_CURVES, MOST_DRAWN, StudyView
 from dashboards.summary import Paragraph, export_command, provenance, summary_paragraphs
 from dashboards.templating import script_json
+from dashboards.trial_list import PAGE_ROWS, TrialList
 from dashboards.trial_view import StageBlock, memory_of_other_parts, stage_blocks
 from nas.reports import BaselineRow, LeaderboardRow, TrialRow
 from nas.reports.metrics import BOX_PRECISIONS, Metric
 from nas.study.optuna_internals import id_in_storage
 from nas.study.roles import role_label
 from nas.utils.formatting import scaled_text
+
+THINNED = (
+    f"Of many trials {MOST_DRAWN} are drawn, {MOST_CURVES} where each has a curve: the best, and "
+    "an even sample of the others."
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,12 @@ class StudyContext:
         export: command that exports the best candidate; None where nothing is complete.
         best: drawing of the best candidate; None where nothing is complete.
         metrics: columns of scores in the leaderboard, as in `TrialCells.scores`.
-        board: the leaderboard.
+        board: the leaderboard, or its beginning.
+        ranked: how many rows the whole of it has.
         again: some layout was trained with several seeds, so that noise is known.
         baselines: published backbones beside the best candidate.
-        trials: all trials.
+        trials: rows of the table of trials, and which of all they are.
+        cells: those rows as tables show them.
         plots: all plots.
         provenance: name and value of what the results depend on.
         request: the whole request as YAML; None for a study that is no search.
@@ -103,16 +111,26 @@ class StudyContext:
     best: Drawing | None
     metrics: Sequence[Metric]
     board: Sequence[TrialCells]
+    ranked: int
     again: bool
     baselines: Sequence[BaselineRow]
-    trials: Sequence[TrialCells]
+    trials: TrialList
+    cells: Sequence[TrialCells]
     plots: Sequence[PlotView]
     provenance: dict[str, str]
     request: str | None
 
 
-def study_context(view: StudyView) -> StudyContext:
-    """Read everything that a page about a study shows."""
+def study_context(view: StudyView, query: Mapping[str, str] | None = None) -> StudyContext:
+    """Read everything that a page about a study shows.
+
+    Args:
+        view: the study.
+        query: of the page's address, which trials it lists; None for all of them, in a file.
+    """
+    whole = query is None
+    trials = TrialList.whole(view.rows) if query is None else TrialList.asked(view.rows, query)
+    thinned = f" {THINNED}" if view.is_thinned else ""
     return StudyContext(
         id=id_in_storage(view.study),
         name=view.name,
@@ -120,12 +138,14 @@ def study_context(view: StudyView) -> StudyContext:
         export=export_command(view),
         best=drawing(view.board[0]) if view.board else None,
         metrics=BOX_PRECISIONS,
-        board=[trial_cells(row) for row in view.board],
+        board=[trial_cells(row) for row in (view.board if whole else view.board[:PAGE_ROWS])],
+        ranked=len(view.board),
         again=any(row.within_noise is not None for row in view.board),
         baselines=view.baselines,
-        trials=[trial_cells(row) for row in view.rows],
+        trials=trials,
+        cells=[trial_cells(row) for row in trials.rows],
         plots=[
-            PlotView(plot.name, plot.title, plot.caption, figure_json(plot.draw(view)))
+            PlotView(plot.name, plot.title, plot.caption + thinned, figure_json(plot.draw(view)))
             for plot in PLOTS
         ],
         provenance=provenance(view),

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
-from bottle import Bottle, HTTPError, HTTPResponse, response, static_file
+from bottle import Bottle, HTTPError, HTTPResponse, request, response, static_file
 from markupsafe import Markup
 from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import Engine
 
 from dashboards.context import (
     Drawing,
@@ -36,7 +37,8 @@ from dashboards.trial_view import (
 )
 from nas.errors import UserError
 from nas.reports import TrialRow
-from nas.study.optuna_internals import id_in_storage
+from nas.study.optuna_internals import id_in_storage, without_reports
+from nas.study.trial_reading import read_reports
 
 CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UserError)
@@ -89,17 +91,20 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
         prefix: path that all links begin with, empty or with a slash at its start.
     """
     app = Bottle()
-    cached = optuna.storages.get_storage(storage)  # finished trials are read once
+    cached = without_reports(storage)
     app.get("/")(lambda: _studies_page(cached, prefix))
     app.get("/assets/<name:re:[a-z]+[.](css|js)>")(_send_asset)
-    _add_study_routes(app, cached, prefix)
+    _add_study_routes(app, cached, prefix, storage.engine)
     return app
 
 
-def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str) -> None:
+def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str, engine: Engine) -> None:
     def study(study_id: int) -> str:
         with _readable():
-            return page("study.html", prefix, shown=study_context(_view(storage, study_id)))
+            view = _view(storage, study_id)
+            curves = read_reports(engine, study_id, [row.number for row in view.drawn_curves])
+            shown = study_context(replace(view, curves=curves), dict(request.query))
+            return page("study.html", prefix, shown=shown)
 
     def trial(study_id: int, number: int) -> str:
         with _readable():

@@ -19,6 +19,7 @@ from dashboards.plot_style import (
     new_figure,
 )
 from dashboards.study_view import STATES, StudyView, pattern
+from nas.reports import TrialRow
 from nas.study.optuna_internals import CandidateStudy, storage_of
 from nas.utils.formatting import in_percent
 
@@ -32,7 +33,7 @@ def memory_and_map(view: StudyView) -> go.Figure:
     """
     rows = [
         row
-        for row in view.rows
+        for row in view.drawn
         if row.memory_gib is not None and (row.map is not None or row.state == "INFEASIBLE")
     ]
     if not rows:
@@ -56,19 +57,19 @@ def pareto(view: StudyView) -> go.Figure:
     timed = any(row.latency_ms is not None for row in view.board)
     costs = [row.latency_ms if timed else row.memory_gib for row in view.board]
     points = [
-        (cost, 100 * row.map, label_of(row))
+        (cost, 100 * row.map, label_of(row), row.number)
         for cost, row in zip(costs, view.board, strict=True)
         if cost and row.map is not None
     ]
     if not points:
         return empty_figure("no candidate is complete yet")
-    figure = new_figure(LATENCY if timed else MEMORY, SCORE)
-    add_points(figure, "COMPLETE", points)
-    front: list[tuple[float, float, str]] = []
+    figure, drawn = new_figure(LATENCY if timed else MEMORY, SCORE), _numbers(view.drawn)
+    add_points(figure, "COMPLETE", [point[:3] for point in points if point[3] in drawn])
+    front: list[tuple[float, float, str, int]] = []
     for point in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or point[1] > front[-1][1]:
             front.append(point)
-    cheapest, score, labels = zip(*front, strict=True)
+    cheapest, score, labels, _ = zip(*front, strict=True)
     figure.add_scatter(
         x=cheapest,
         y=score,
@@ -87,9 +88,9 @@ def epochs(view: StudyView) -> go.Figure:
     best is drawn thick.
     """
     courses = {
-        trial.number: sorted(trial.intermediate_values.items())
-        for trial in view.trials
-        if trial.intermediate_values
+        row.number: sorted(view.curves[row.number].items())
+        for row in view.drawn_curves
+        if view.curves.get(row.number)
     }
     if not courses:
         several = len(view.study.directions) > 1
@@ -123,8 +124,9 @@ def epochs(view: StudyView) -> go.Figure:
 def patterns(view: StudyView) -> go.Figure:
     """mAP by pattern of C and T stages, the best pattern first."""
     by_pattern: dict[str, list[tuple[float, str]]] = {}
+    drawn = _numbers(view.drawn)
     for row in view.board:
-        if (kinds := pattern(row.layout)) and row.map is not None:
+        if row.number in drawn and (kinds := pattern(row.layout)) and row.map is not None:
             by_pattern.setdefault(kinds, []).append((100 * row.map, label_of(row)))
     if not by_pattern:
         return empty_figure("no candidate is complete yet")
@@ -145,6 +147,10 @@ def patterns(view: StudyView) -> go.Figure:
             showlegend=False,
         )
     return figure
+
+
+def _numbers(rows: list[TrialRow]) -> set[int]:
+    return {row.number for row in rows}
 
 
 def importances(view: StudyView) -> go.Figure:

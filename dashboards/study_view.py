@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
 # The states of a `TrialRow`, in the order in which plots show them.
+MOST_DRAWN, MOST_CURVES = 600, 100  # of which a browser still draws plots at once
 STATES = ("COMPLETE", "PRUNED", "INFEASIBLE", "FAIL", "RUNNING", "WAITING")
 
 
@@ -31,16 +33,20 @@ class StudyView:
         study: the study.
         trials: all its trials, in the order of their numbers.
         attributes: user attributes of the study as `nas.study.attributes` reads them.
+        curves: by the number of a trial its scores by epoch, 0 to 1.
     """
 
     study: optuna.Study
     trials: list[FrozenTrial]
     attributes: dict[str, Any]
+    curves: Mapping[int, Mapping[int, float]]
 
     @classmethod
     def read(cls, study: optuna.Study) -> StudyView:
         """Read what the database has now."""
-        return cls(study, study_trials(study), study_attributes(study))
+        trials = study_trials(study)
+        curves = {trial.number: trial.intermediate_values for trial in trials}
+        return cls(study, trials, study_attributes(study), curves)
 
     @property
     def name(self) -> str:
@@ -65,6 +71,23 @@ class StudyView:
         return [trial_row(trial) for trial in self.trials]
 
     @cached_property
+    def drawn(self) -> list[TrialRow]:
+        """The trials that plots have a point of: all, or of more than `MOST_DRAWN` the best tenth
+        of that number and an even sample of the others, in the order of their numbers.
+        """
+        return _thinned(self.rows, MOST_DRAWN)
+
+    @cached_property
+    def drawn_curves(self) -> list[TrialRow]:
+        """Those that have a curve, likewise."""
+        return _thinned(self.rows, MOST_CURVES)
+
+    @property
+    def is_thinned(self) -> bool:
+        """Whether plots leave trials out."""
+        return len(self.rows) > MOST_CURVES
+
+    @cached_property
     def board(self) -> list[LeaderboardRow]:
         """The leaderboard, the best candidate first."""
         return board_rows(self.trials)
@@ -78,6 +101,16 @@ class StudyView:
     def states(self) -> Counter[str]:
         """Number of candidates trained here by state, and of all other trials by role."""
         return Counter(row.state if row.role in ("", CANDIDATE) else row.role for row in self.rows)
+
+
+def _thinned(rows: list[TrialRow], most: int) -> list[TrialRow]:
+    if len(rows) <= most:
+        return rows
+    by_score = sorted(rows, key=lambda row: (-(row.map or 0.0), row.number))
+    best, others = by_score[: most // 10], sorted(by_score[most // 10 :], key=lambda r: r.number)
+    step = len(others) / (most - len(best))
+    sample = [others[int(place * step)] for place in range(most - len(best))]
+    return sorted([*best, *sample], key=lambda row: row.number)
 
 
 def pattern(layout: str | None) -> str | None:

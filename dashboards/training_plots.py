@@ -21,7 +21,7 @@ from nas.utils.formatting import duration_text
 
 def calibration(view: StudyView) -> go.Figure:
     """Spread of the gradients over the layers before and after calibration, for each trial."""
-    rows = [row for row in view.rows if "spread_after" in (row.calibration or {})]
+    rows = [row for row in view.drawn if "spread_after" in (row.calibration or {})]
     if not rows:
         return empty_figure("no candidate's gradients were calibrated")
     figure = new_figure("trial", "spread of log C")
@@ -64,7 +64,7 @@ def predicted_and_measured(view: StudyView) -> go.Figure:
     """Measured against predicted memory; below the line the prediction was too high."""
     rows = [
         (row, row.memory_predicted_gib, row.memory_peak_gib)
-        for row in view.rows
+        for row in view.drawn
         if row.memory_predicted_gib and row.memory_peak_gib
     ]
     if not rows:

@@ -96,9 +96,15 @@ def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         data=Path(study_attrs["nas_spec"]["data"]["root"]).name,
         data_fingerprint=study_attrs["nas_data"]["fingerprint"],
         hardware=trial.user_attrs.get("hardware") or {"device": trial.user_attrs["device"]},
-        wall_s=round(trial.duration.total_seconds(), 1) if trial.duration else None,
+        wall_s=_wall_s(trial),
         budget_gib=study_attrs["nas_budget_gib"],
         versions=study_attrs["nas_versions"],
         git_commit=study_attrs["nas_git_commit"],
         finished=completed.isoformat(timespec="seconds") if completed else None,
     )
+
+
+def _wall_s(trial: FrozenTrial) -> float | None:
+    """Seconds from a trial's start to its end; None where the clock was set back in between."""
+    seconds = trial.duration.total_seconds() if trial.duration else -1.0
+    return round(seconds, 1) if seconds >= 0 else None

@@ -21,6 +21,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.study.roles import is_candidate
+from nas.study.trial_reading import read_trials
 
 Storage = RDBStorage | InMemoryStorage  # what a search may be kept in
 _ATTRIBUTES = sa.table(
@@ -40,6 +41,26 @@ def storage_of(study: optuna.Study) -> BaseStorage:
     trials.
     """
     return study._storage
+
+
+def without_reports(storage: RDBStorage) -> BaseStorage:
+    """A storage of the same database, for who reads alone: ended trials are read once, all of them
+    without their scores by epoch, which `nas.study.trial_reading` reads.
+    """
+    quick = object.__new__(RDBStorage)
+    quick.__dict__.update(storage.__dict__)
+
+    def get_trials(
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        trials = read_trials(storage.engine, study_id, included_trial_ids, trial_id_greater_than)
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    quick._get_trials = get_trials  # type: ignore[method-assign]
+    return optuna.storages.get_storage(quick)
 
 
 def all_trials(study: optuna.Study) -> list[FrozenTrial]:

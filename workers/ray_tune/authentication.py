@@ -25,7 +25,7 @@ def use_token() -> None:
 
 
 def keep_token_private() -> None:
-    """See to it that the token of this user can be read by nobody else: Ray writes one that
+    """Let nobody else read the token of this user, or a new one: Ray writes one that
     everybody can read.
     """
     if os.environ.get(MODE) == "disabled" or {TOKEN, TOKEN_FILE} & set(os.environ):
