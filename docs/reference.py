@@ -43,6 +43,8 @@ DEFAULT_TEXTS = {
     "space": AUTO,
     "data.root": "",
     "recipe.name": AUTO,
+    "search.sampler": "multifidelity",
+    "search.pruner": "multifidelity",
 }  # where the class has none, or another
 RECORDED = {"plan"}  # kept with a request, never written by hand
 NAMES = {

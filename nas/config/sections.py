@@ -216,6 +216,15 @@ class CalibrationSpec(ConfigModel):
     inputs: Annotated[InputStatistics, Field(title="inputs"), Since("0.2.0")] = "imagenet"
 
 
+def _sampler(known: dict[str, Any]) -> SamplerName:
+    return "gp" if len(known.get("objectives", ())) > 1 else "multifidelity"
+
+
+def _pruner(known: dict[str, Any]) -> PrunerName:
+    joined = known.get("sampler") == "multifidelity" and known.get("prune_at") == "epochs"
+    return "multifidelity" if joined else "none"
+
+
 class SearchSettings(ConfigModel):
     """How candidates are chosen, and which other trainings belong to the study.
 
@@ -226,10 +235,11 @@ class SearchSettings(ConfigModel):
             `multifidelity` (Gaussian process that learns from mAP and training loss of every epoch,
             of running and stopped candidates too), `tpe` (tree-structured Parzen estimator),
             `nsga2` (genetic algorithm); or regardless of them, `random` or `grid` (every layout of
-            the space in turn).
+            the space in turn). Default: `multifidelity`, with several objectives `gp`.
         pruner: what ends a candidate early, by its validation mAP after each epoch: `none`,
             `multifidelity` (unlikely to become the best, by the model of that sampler), `median`
-            (worse than the median of the others at that point) or `hyperband`.
+            (worse than the median of the others at that point) or `hyperband`. Default: that of
+            the sampler's name with `multifidelity`, else `none`.
         prune_at: where the pruner compares candidates: after equal `epochs`, or at equal `cost` in
             multiply-adds (epochs x FLOPs of the layout).
         objectives: what to optimize: `map` (validation mAP, maximized), alone or followed by
@@ -250,10 +260,10 @@ class SearchSettings(ConfigModel):
     """
 
     trials: Annotated[int, Field(ge=1)] = 40
-    sampler: SamplerName = Field(default="gp", title="sampler")
-    pruner: PrunerName = Field(default="none", title="pruner")
-    prune_at: PruneAt = Field(default="epochs", title="prune_at")
     objectives: tuple[Objective, ...] = Field(default=("map",), title="an objective")
+    sampler: SamplerName = Field(default_factory=_sampler, title="sampler")
+    prune_at: PruneAt = Field(default="epochs", title="prune_at")
+    pruner: PrunerName = Field(default_factory=_pruner, title="pruner")
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     try_only: bool = False
     baselines: bool = True

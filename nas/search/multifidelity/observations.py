@@ -15,6 +15,7 @@ from nas.search.multifidelity.features import Features, features_of
 from nas.search.multifidelity.gaussian_process import Posterior, posterior
 from search_spaces.layout import Layout
 
+MOST = 600  # trials that the model learns from: a suggestion takes a second beside so many
 SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -47,6 +48,7 @@ class Observations(NamedTuple):
         curves = [curve_of(trial, epochs) for trial in chosen]
         known = [(trial, curve) for trial, curve in zip(chosen, curves, strict=True) if curve]
         running = TrialState.RUNNING
+        known = _most_telling(known)
         pending = [t for t, c in zip(chosen, curves, strict=True) if not c and t.state == running]
         return cls([trial for trial, _ in known], [curve for _, curve in known], pending)
 
@@ -73,6 +75,16 @@ class Observations(NamedTuple):
         return posterior(
             features, rows, np.concatenate([scores, believed]), np.concatenate([left, none])
         )
+
+
+def _most_telling(known: list[tuple[FrozenTrial, Curve]]) -> list[tuple[FrozenTrial, Curve]]:
+    """The best half and the latest half of what is taken of very many."""
+    if len(known) <= MOST:
+        return known
+    latest = known[-MOST // 2 :]
+    earlier = known[: -MOST // 2]
+    earlier.sort(key=lambda pair: -pair[1].scores[pair[1].last])
+    return sorted([*earlier[: MOST // 2], *latest], key=lambda pair: pair[0].number)
 
 
 def curve_of(trial: FrozenTrial, epochs: int) -> Curve | None:

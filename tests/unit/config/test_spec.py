@@ -46,8 +46,8 @@ def test_defaults_are_those_of_the_design(
     )
     assert (spec.search.trials, spec.search.sampler, spec.search.pruner, spec.search.seed) == (
         40,
-        "gp",
-        "none",
+        "multifidelity",
+        "multifidelity",
         0,
     )
     assert (spec.run.output, spec.run.retries) == ("nas-runs", 2)
@@ -304,3 +304,20 @@ def test_no_candidate_is_judged_before_its_first_score_after_the_warmup(
     assert recipe.warmup_epochs(100) == warmup
     assert recipe.unjudged_epochs(100) == epochs
     assert recipe.scores(epochs + 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sampler", "pruner"),
+    [
+        ({}, "multifidelity", "multifidelity"),
+        ({"search.sampler": "tpe"}, "tpe", "none"),
+        ({"search.pruner": "none"}, "multifidelity", "none"),
+        ({"search.prune_at": "cost"}, "multifidelity", "none"),
+        ({"search.objectives": ["map", "memory"]}, "gp", "none"),
+        ({"search.objectives": ["map", "memory"], "search.sampler": "nsga2"}, "nsga2", "none"),
+    ],
+    ids=str,
+)
+def test_sampler_and_pruner_go_together(flags: dict, sampler: str, pruner: str):
+    search = load_spec(None, {"data.root": "cells", **flags}).search
+    assert (search.sampler, search.pruner) == (sampler, pruner)

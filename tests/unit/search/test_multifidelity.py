@@ -18,7 +18,7 @@ from nas.search.multifidelity.curves import Curve, projected_scores
 from nas.search.multifidelity.design import designed, most_balanced
 from nas.search.multifidelity.features import Features, features_of
 from nas.search.multifidelity.gaussian_process import Posterior, posterior
-from nas.search.multifidelity.observations import Observations
+from nas.search.multifidelity.observations import MOST, Observations
 from nas.search.multifidelity.pruner import MultiFidelityPruner
 from search_spaces.layout import Layout
 from search_spaces.loading import load_space
@@ -188,3 +188,22 @@ def test_a_trial_without_a_score_counts_as_expected():
     believed = seen.model(4, [], [])
     assert believed.mean[4] == pytest.approx(alone.mean[4], abs=0.05)
     assert believed.deviation[4] < alone.deviation[4]
+
+
+def test_of_very_many_trials_the_best_and_the_latest_are_learned_from():
+    study = optuna.create_study(direction="maximize")
+    best = [0, 7, 123]
+    for number in range(MOST + 400):
+        score = 0.9 if number in best else 0.5 - number * 1e-5
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE,
+                value=score,
+                user_attrs={"layout": "C1-C1-T2-T1@16", "flops": 100},
+                intermediate_values={1: score},
+            )
+        )
+    seen = [trial.number for trial in Observations.of(study, 1).trials]
+    assert len(seen) == MOST
+    assert seen == sorted(seen)
+    assert {*best, *range(MOST + 400 - MOST // 2, MOST + 400)} <= set(seen)
