@@ -8,8 +8,7 @@ All of it was checked with Optuna Dashboard 0.21.0 and Optuna 5.0.0:
   out with these changed, and refused where a later version does not have them any more;
 - its one HTML page, below `/dashboard`, names scripts by `src="/static/` and ends in `</body>`;
 - it looks at the header Accept-Encoding without asking whether it is there;
-- `optuna.storages.get_storage` wraps a database in a cache of its own, and the dashboard reads
-  trials through the method `get_all_trials` of what it is given.
+- the dashboard reads trials through the method `get_all_trials` of the storage that it is given.
 
 `tests/flow/test_dashboard.py` and `tests/flow/test_baselines.py` fail where a version differs.
 """
@@ -22,14 +21,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import optuna
 import optuna_dashboard
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 
 from dashboards.auth.middleware import WsgiApp
 from dashboards.templating import page
 from nas.errors import StudyError
+from nas.study.optuna_internals import quick_storage
 from nas.study.roles import is_candidate
 
 _BUNDLE = Path(optuna_dashboard.__file__).parent / "public" / "bundle.js"
@@ -43,7 +42,7 @@ _PATHS = {
 }
 
 
-def optuna_app(storage: BaseStorage, prefix: str) -> WsgiApp:
+def optuna_app(storage: RDBStorage, prefix: str) -> WsgiApp:
     """The dashboard of a database, without logins.
 
     Args:
@@ -90,7 +89,7 @@ def _refused(path: str, query: str) -> str | None:
     return None if all(text.isdecimal() and len(text) <= DIGITS for text in after) else _BAD
 
 
-def candidates_only(storage: BaseStorage) -> BaseStorage:
+def candidates_only(storage: RDBStorage) -> BaseStorage:
     """A storage that reads neither baselines nor replicates, which our own pages show.
 
     They have no parameters, and where one trial has none Optuna calls all parameters equally
@@ -99,7 +98,7 @@ def candidates_only(storage: BaseStorage) -> BaseStorage:
     Args:
         storage: the database; it stays as it is, the change is in a cache around it.
     """
-    cached = optuna.storages.get_storage(storage)
+    cached = quick_storage(storage, reports=True)
     read = cached.get_all_trials
 
     def get_all_trials(*arguments: Any, **more: Any) -> list[FrozenTrial]:

@@ -37,7 +37,7 @@ from dashboards.trial_view import (
 )
 from nas.errors import UserError
 from nas.reports import TrialRow
-from nas.study.optuna_internals import id_in_storage, without_reports
+from nas.study.optuna_internals import id_in_storage, quick_storage
 from nas.study.trial_reading import read_reports
 
 CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
@@ -91,7 +91,7 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
         prefix: path that all links begin with, empty or with a slash at its start.
     """
     app = Bottle()
-    cached = without_reports(storage)
+    cached = quick_storage(storage, reports=False)
     app.get("/")(lambda: _studies_page(cached, prefix))
     app.get("/assets/<name:re:[a-z]+[.](css|js)>")(_send_asset)
     _add_study_routes(app, cached, prefix, storage.engine)

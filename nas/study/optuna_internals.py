@@ -43,9 +43,13 @@ def storage_of(study: optuna.Study) -> BaseStorage:
     return study._storage
 
 
-def without_reports(storage: RDBStorage) -> BaseStorage:
-    """A storage of the same database, for who reads alone: ended trials are read once, all of them
-    without their scores by epoch, which `nas.study.trial_reading` reads.
+def quick_storage(storage: RDBStorage, *, reports: bool) -> BaseStorage:
+    """A storage of the same database that reads trials as `nas.study.trial_reading` does, ended
+    ones once.
+
+    Args:
+        storage: of the database.
+        reports: trials have their scores by epoch.
     """
     quick = object.__new__(RDBStorage)
     quick.__dict__.update(storage.__dict__)
@@ -56,7 +60,9 @@ def without_reports(storage: RDBStorage) -> BaseStorage:
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        trials = read_trials(storage.engine, study_id, included_trial_ids, trial_id_greater_than)
+        trials = read_trials(
+            storage.engine, study_id, included_trial_ids, trial_id_greater_than, reports=reports
+        )
         return [trial for trial in trials if states is None or trial.state in states]
 
     quick._get_trials = get_trials  # type: ignore[method-assign]

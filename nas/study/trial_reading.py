@@ -31,18 +31,24 @@ _Rows = dict[int, list[Any]]  # by trial id
 
 
 def read_trials(
-    engine: Engine, study_id: int, known: Collection[int] = (), above: int = -1
+    engine: Engine,
+    study_id: int,
+    known: Collection[int] = (),
+    above: int = -1,
+    *,
+    reports: bool = False,
 ) -> list[FrozenTrial]:
-    """Read trials without their scores by epoch.
+    """Read trials.
 
     Args:
         engine: of the database.
         study_id: Optuna's key of the study.
         known: keys of trials that are wanted.
         above: all with a larger key are wanted too.
+        reports: with their scores by epoch.
 
     Returns:
-        In the order of their keys; `intermediate_values` are empty.
+        In the order of their keys; without reports `intermediate_values` are empty.
     """
     wanted = sa.or_(_TRIALS.c.trial_id > above, _TRIALS.c.trial_id.in_(list(known)))
     which = sa.and_(_TRIALS.c.study_id == study_id, wanted)
@@ -54,8 +60,16 @@ def read_trials(
         system = _rows(connection, which, "trial_system_attributes", "key", "value_json")
         names = ("param_id", "param_name", "param_value", "distribution_json")
         params = _rows(connection, which, "trial_params", *names)
+        scores = _reports(connection, which) if reports else {}
     return [
-        _trial(row, *(each[row.trial_id] for each in (values, users, system, params)))
+        _trial(
+            row,
+            values[row.trial_id],
+            users[row.trial_id],
+            system[row.trial_id],
+            params[row.trial_id],
+            scores.get(row.trial_id, {}),
+        )
         for row in trials
     ]
 
@@ -65,14 +79,19 @@ def read_reports(
 ) -> dict[int, dict[int, float]]:
     """Read the scores by epoch of trials with these numbers; those that have none are left out."""
     which = sa.and_(_TRIALS.c.study_id == study_id, _TRIALS.c.number.in_(list(numbers)))
-    names = ("step", "intermediate_value", "intermediate_value_type")
     with engine.connect() as connection:
         of_key = sa.select(_TRIALS.c.trial_id, _TRIALS.c.number).where(which)
         number_of = dict(connection.execute(of_key).all())
-        rows = _rows(connection, which, "trial_intermediate_values", *names)
+        found = _reports(connection, which)
+    return {number_of[key]: scores for key, scores in found.items()}
+
+
+def _reports(connection: Connection, which: Any) -> dict[int, dict[int, float]]:
+    names = ("step", "intermediate_value", "intermediate_value_type")
+    rows = _rows(connection, which, "trial_intermediate_values", *names)
     return {
-        number_of[key]: {step: _number(value, kind) for _, step, value, kind in reports}
-        for key, reports in rows.items()
+        key: {step: _number(value, kind) for _, step, value, kind in scores}
+        for key, scores in rows.items()
     }
 
 
@@ -89,7 +108,12 @@ def _rows(connection: Connection, which: Any, table: str, *names: str) -> _Rows:
 
 
 def _trial(
-    row: Any, values: list[Any], users: list[Any], system: list[Any], params: list[Any]
+    row: Any,
+    values: list[Any],
+    users: list[Any],
+    system: list[Any],
+    params: list[Any],
+    scores: dict[int, float],
 ) -> FrozenTrial:
     by_name = {name: (value, _distribution(text)) for _, _, name, value, text in sorted(params)}
     return FrozenTrial(
@@ -103,7 +127,7 @@ def _trial(
         distributions={name: kind for name, (_, kind) in by_name.items()},
         user_attrs={key: json.loads(text) for _, key, text in users},
         system_attrs={key: json.loads(text) for _, key, text in system},
-        intermediate_values={},
+        intermediate_values=scores,
         trial_id=row.trial_id,
     )
 

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.study.optuna_internals import id_in_storage, without_reports
+from nas.study.optuna_internals import id_in_storage, quick_storage
 from nas.study.storage import open_storage
 from nas.study.trial_reading import read_reports, read_trials
 
@@ -59,7 +59,9 @@ def test_only_what_is_wanted_is_read(study: optuna.Study):
 
 
 def test_a_storage_without_reports_sees_what_changes(study: optuna.Study):
-    quick = optuna.load_study(study_name="mine", storage=without_reports(study._storage._backend))
+    quick = optuna.load_study(
+        study_name="mine", storage=quick_storage(study._storage._backend, reports=False)
+    )
     assert len(quick.trials) == 9
     running = next(t for t in study.get_trials() if t.state == TrialState.RUNNING)
     study.tell(running.number, (1.0, 2.0))
@@ -80,3 +82,4 @@ def test_reports_are_those_that_optuna_reads(tmp_path: Path):
     found = read_reports(storage.engine, id_in_storage(study), [0, 2, 3])
     theirs = {trial.number: trial.intermediate_values for trial in study.get_trials()}
     assert found == {number: theirs[number] for number in (0, 2)}
+    assert read_trials(storage.engine, id_in_storage(study), reports=True) == study.get_trials()
