@@ -55,8 +55,8 @@ def test_a_schedule_computed_by_hand(tmp_path: Path):
 
 def test_one_worker_takes_one_after_the_other(tmp_path: Path):
     table = table_of(scheduled)
-    request = spec_of(table, tmp_path, **{"search.trials": 5, "search.try": list(FIVE)})
-    simulation = simulate(request, table, workers=1)
+    flags = {"search.trials": 5, "search.try": list(FIVE), "search.pruner": "none"}
+    simulation = simulate(spec_of(table, tmp_path, **flags), table, workers=1)
     assert simulation.clock_s == simulation.busy_s == 40 + 80 + 20 + 40 + 80
     assert [moment.at_s for moment in simulation.moments if moment.event.kind == "started"] == [
         0,
