@@ -10,6 +10,7 @@ import optuna
 import pytest
 import sqlalchemy as sa
 from helpers.commands import Run
+from helpers.studies import KNOWN
 
 from nas.study import storage as storages
 from nas.study.storage import parse_url
@@ -72,7 +73,8 @@ def test_damaged_pages_are_one_line(nas: Run, other: object, url: str, tmp_path:
 
 
 def test_reading_logs_makes_nothing(nas: Run, other: optuna.Study, url: str):
-    other.set_user_attr("nas_uuid", "a-uuid")
+    for name, value in KNOWN.items():
+        other.set_user_attr(name, value)
     engine = sa.create_engine(url)
     before = set(sa.inspect(engine).get_table_names())
     for more in ([], ["--follow"]):
