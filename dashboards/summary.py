@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from dashboards.study_view import STATES, StudyView
-from nas.errors import StudyError
 from nas.search.forecast.actuals import cost_line
 from nas.study.refusals import refused_by_prediction
 from nas.study.roles import BASELINE, REPLICATE, TAKEN_OVER
-from nas.study.storage import storage_words
+from nas.study.storage import export_line
 from nas.utils.formatting import gib_text, percent
-
-EXPORTED = "best"
 
 
 class Paragraph(NamedTuple):
@@ -57,13 +53,7 @@ def summary_paragraphs(view: StudyView) -> list[Paragraph]:
 
 def export_command(view: StudyView) -> str | None:
     """Command line that exports the best candidate; None where nothing is complete."""
-    if not view.spec or not view.board:
-        return None
-    try:
-        words = storage_words(view.spec["storage"])
-    except StudyError:  # no URL: somebody else has written it
-        words = []
-    return shlex.join(["nas-export", "--study", view.name, *words, "--out", EXPORTED])
+    return export_line(view.name, view.spec["storage"]) if view.spec and view.board else None
 
 
 def provenance(view: StudyView) -> dict[str, str]:

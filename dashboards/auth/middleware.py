@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -164,8 +165,7 @@ class Guard:
         except ValueError:
             return False
         name = there.hostname or ""
-        of_machine = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()}
-        published = name in self.access.hosts - of_machine and not _is_address(name)
+        published = name in self.access.hosts - names_of_machine() and not _is_address(name)
         return there.netloc == host or published
 
     def _session(self, environ: dict[str, Any]) -> str:
@@ -263,6 +263,15 @@ class _Answer:
         ]
         self.guarded(status, about)
         return [] if self.environ["REQUEST_METHOD"] == "HEAD" else [content]
+
+
+@cache
+def names_of_machine() -> frozenset[str]:
+    """Names by which this machine knows itself, in lower case; asked for once, for a name server
+    may take seconds.
+    """
+    names = {"localhost", socket.gethostname(), socket.getfqdn()}
+    return frozenset(name.lower() for name in names)
 
 
 def _is_address(name: str) -> bool:

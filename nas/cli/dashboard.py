@@ -83,8 +83,9 @@ def dashboard(
 
 def _host_names(host: str, published: list[str]) -> frozenset[str]:
     """Names by which browsers may ask for the pages, in lower case."""
-    names = {"localhost", host, socket.gethostname(), socket.getfqdn(), *published}
-    return frozenset(name.lower() for name in names)
+    from dashboards.auth.middleware import names_of_machine
+
+    return names_of_machine() | {name.lower() for name in (host, *published)}
 
 
 def checked_prefix(prefix: str) -> str:

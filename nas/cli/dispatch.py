@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -56,6 +55,7 @@ def _show(study: Search, as_json: bool) -> None:
     from nas.reports import SearchFindings
     from nas.study.leaderboard import pareto_front
     from nas.study.significance import against_baselines, board_rows
+    from nas.study.storage import export_line
 
     findings = SearchFindings(
         study=study.spec.study,
@@ -76,13 +76,3 @@ def _show(study: Search, as_json: bool) -> None:
             file=sys.stderr,
         )
         raise typer.Exit(1)
-
-
-def export_line(study: str, storage: str) -> str:
-    """A command line that exports the best candidate of a study, as it can be pasted."""
-    from nas.study.schema import STORAGE_VARIABLE
-    from nas.study.storage import storage_words
-
-    words = storage_words(storage)
-    line = shlex.join(["nas-export", "--study", study, *words, "--out", "best"])
-    return line if words else f"{line} (with the database's URL in {STORAGE_VARIABLE})"

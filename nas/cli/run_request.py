@@ -15,8 +15,6 @@ from nas.cli.dispatch import run_to_end
 from nas.cli.runner import new_app, run
 from nas.study.schema import STORAGE_VARIABLE
 
-PACKAGES = ("nas", "search_spaces", "workers")
-
 
 def run_request(request: Path, local: bool = False) -> None:
     """Run the request in a file; NAS_STORAGE names the database where it is set."""
@@ -34,6 +32,7 @@ def leave_folder() -> None:
     that came with the job, before the search ends.
     """
     from workers.ray_tune.ray_internals import is_job_driver
+    from workers.ray_tune.session import PACKAGES
 
     if not is_job_driver():
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 Segmentation = list[list[float]] | dict[str, Any]
 MIN_NUMBERS = 6  # of a polygon: three points
+MOST_BITS = 60  # of one run: no image has more pixels, and sums of longer numbers take long
 # Largest coordinate over the longer side of the image: drawing a polygon walks along every edge.
 REACH = 2
 
@@ -103,9 +104,6 @@ def _runs_fault(code: dict[str, Any], height: int, width: int) -> str | None:
     if sum(runs) != height * width:
         return f"run-length code of {sum(runs)} pixels, image of {height * width}"
     return None
-
-
-MOST_BITS = 60  # of one run: no image has more pixels, and sums of longer numbers take long
 
 
 def _text_runs(text: str) -> list[int] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import cache
 from typing import Annotated, Any
 
 import optuna
@@ -28,10 +27,6 @@ _PLAIN = ("hardware", "calibration")
 
 class _Named(BaseModel):
     name: StrictStr
-
-
-class _Detector(_Named):
-    pass
 
 
 class _Recipe(_Named):
@@ -63,7 +58,7 @@ class _Request(BaseModel):
 
     storage: StrictStr
     space: _Named
-    detector: _Detector
+    detector: _Named
     recipe: _Recipe
     data: _Data
     search: _Search
@@ -104,29 +99,31 @@ class _Refusals(BaseModel):
     repeated: Count = 0
 
 
-TRIAL: dict[str, Any] = {
-    **dict.fromkeys(schema.TRIAL, Number | None),  # unless it is named below
-    **dict.fromkeys(_TEXTS, StrictStr | None),
-    **dict.fromkeys(("fail_reason", "infeasible_reason"), StrictStr),
-    **dict.fromkeys(_COUNTS, Count | None),
-    **dict.fromkeys(_PLAIN, Plain | None),
-    "seed": StrictInt | None,
-    "memory_parts_gib": dict[StrictStr, Number],
-    "map_per_class": dict[StrictStr, Number | None] | None,
-    "losses": dict[StrictStr, Number | None],
+Kinds = Mapping[str, TypeAdapter[Any]]  # what each attribute must be, by its name
+_PLAIN_OR_NONE: TypeAdapter[Any] = TypeAdapter(Plain | None)
+TRIAL: Kinds = {
+    **dict.fromkeys(schema.TRIAL, TypeAdapter(Number | None)),  # unless it is named below
+    **dict.fromkeys(_TEXTS, TypeAdapter(StrictStr | None)),
+    **dict.fromkeys(("fail_reason", "infeasible_reason"), TypeAdapter(StrictStr)),
+    **dict.fromkeys(_COUNTS, TypeAdapter(Count | None)),
+    **dict.fromkeys(_PLAIN, _PLAIN_OR_NONE),
+    "seed": TypeAdapter(StrictInt | None),
+    "memory_parts_gib": TypeAdapter(dict[StrictStr, Number]),
+    "map_per_class": TypeAdapter(dict[StrictStr, Number | None] | None),
+    "losses": TypeAdapter(dict[StrictStr, Number | None]),
 }
-STUDY: dict[str, Any] = {
-    **dict.fromkeys(schema.STUDY, Plain | None),
-    "nas_uuid": StrictStr,
-    "nas_spec": _Request,
-    "nas_data": _Facts,
-    "nas_budget_gib": Number,
-    "nas_baselines": list[_Baseline],
-    "nas_cost_predicted": _Cost,
-    "nas_versions": dict[StrictStr, StrictStr],
-    "nas_git_commit": StrictStr | None,
-    "nas_refusals": _Refusals,
-    "nas_proxy_check": _Check,
+STUDY: Kinds = {
+    **dict.fromkeys(schema.STUDY, _PLAIN_OR_NONE),
+    "nas_uuid": TypeAdapter(StrictStr),
+    "nas_spec": TypeAdapter(_Request),
+    "nas_data": TypeAdapter(_Facts),
+    "nas_budget_gib": TypeAdapter(Number),
+    "nas_baselines": TypeAdapter(list[_Baseline]),
+    "nas_cost_predicted": TypeAdapter(_Cost),
+    "nas_versions": TypeAdapter(dict[StrictStr, StrictStr]),
+    "nas_git_commit": TypeAdapter(StrictStr | None),
+    "nas_refusals": TypeAdapter(_Refusals),
+    "nas_proxy_check": TypeAdapter(_Check),
 }
 SEARCH = ("nas_uuid", "nas_spec", "nas_data", "nas_budget_gib")  # that no search is without
 
@@ -158,29 +155,18 @@ def readable_trial(trial: FrozenTrial) -> FrozenTrial:
     return other
 
 
-def readable(attributes: Mapping[str, Any], kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out attributes that are not of their kind.
-
-    Args:
-        attributes: by name; unknown ones stay.
-        kinds: what each must be, in the terms of pydantic.
-    """
+def readable(attributes: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
+    """Leave out attributes that are not of their kind; unknown ones stay."""
     return {
         name: value
         for name, value in attributes.items()
-        if name not in kinds or _is_of(value, name, kinds)
+        if name not in kinds or _is_of(value, kinds[name])
     }
 
 
-def _is_of(value: Any, name: str, kinds: Mapping[str, Any]) -> bool:
+def _is_of(value: Any, kind: TypeAdapter[Any]) -> bool:
     try:
-        _adapter(name, kinds is STUDY).validate_python(value)
+        kind.validate_python(value)
     except PydanticError:
         return False
     return True
-
-
-@cache
-def _adapter(name: str, of_study: bool) -> TypeAdapter[Any]:
-    kind = (STUDY if of_study else TRIAL)[name]
-    return TypeAdapter(kind)

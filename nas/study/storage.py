@@ -4,6 +4,7 @@ never a password.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,7 @@ from sqlalchemy.exc import (
 )
 
 from nas.errors import MissingDependency, StudyError
+from nas.study.schema import STORAGE_VARIABLE
 
 Result = TypeVar("Result")
 
@@ -93,9 +95,25 @@ def storage_words(text: str) -> list[str]:
     then the environment variable `NAS_STORAGE` has to name it.
     """
     url = parse_url(text)
-    shown = redacted(url)
     whole = url.password is None and set(url.query) <= _HARMLESS
-    return ["--storage", shown] if whole else []
+    return ["--storage", redacted(url)] if whole else []
+
+
+def export_line(study: str, storage: str) -> str:
+    """A command line that exports the best candidate of a study, to be pasted into a shell.
+
+    Args:
+        study: its name.
+        storage: URL of its database; with one that cannot be printed the line says in a comment
+            where it is taken from.
+    """
+    try:
+        words, comment = storage_words(storage), ""
+    except StudyError:  # no URL: whoever may write to a database may have put it there
+        words = []
+    if not words:
+        comment = f"  # {STORAGE_VARIABLE} has the database's URL"
+    return shlex.join(["nas-export", "--study", study, *words, "--out", "best"]) + comment
 
 
 def check_storage(text: str) -> None:

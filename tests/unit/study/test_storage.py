@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -32,6 +33,7 @@ from nas.study.retry import retry_while_unreachable
 from nas.study.storage import (
     check_storage,
     driver_message,
+    export_line,
     file_system,
     open_storage,
     parse_url,
@@ -158,6 +160,13 @@ def test_shown_urls_hide_passwords():
 )
 def test_words_of_a_command_reach_the_database_or_are_not_there(url: str, words: list[str]):
     assert storage_words(url) == words
+    line = export_line("my cells", url)
+    assert shlex.split(line, comments=True) == [
+        *("nas-export", "--study", "my cells"),
+        *words,
+        *("--out", "best"),
+    ]
+    assert ("NAS_STORAGE" in line) == (not words)
     if words:
         assert parse_url(words[1]) == parse_url(url)
 
