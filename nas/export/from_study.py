@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from nas.config.recipe import Recipe
 from nas.config.sections import CalibrationSpec, DetectorSpec
+from nas.errors import BundleError
 from nas.export.bundle import write_bundle
 from nas.export.description import Trained, make_origin
 from nas.study.attributes import study_attributes, study_trials
@@ -18,6 +19,8 @@ from nas.study.significance import against_baselines, board_rows
 from nas.utils.formatting import interval_text, percent, signed
 from nas.utils.paths import to_path
 from search_spaces.layout import Layout
+
+_NEEDED = ("layout", "checkpoint", "seed", "device")
 
 
 def write_trial(
@@ -33,8 +36,14 @@ def write_trial(
         Sentences on the files that were left out, and why.
 
     Raises:
-        BundleError: its weights are gone, or the folder holds other files.
+        BundleError: its weights are gone, the folder holds other files, or the trial has not what
+            every completed one has.
     """
+    if missing := [name for name in _NEEDED if trial.user_attrs.get(name) is None]:
+        raise BundleError(
+            f"trial {trial.number} of study {study.study_name!r} has no {', '.join(missing)}: "
+            "no search has completed it"
+        )
     weights = to_path(trial.user_attrs["checkpoint"])
     return write_bundle(out, trained_in_study(study, trial), weights, onnx=onnx)
 
@@ -50,7 +59,7 @@ def trained_in_study(study: optuna.Study, trial: FrozenTrial) -> Trained:
         Figures are the trial's attributes of `EXPORTED`, in that order, and `_compared` after them;
         the request is the study's.
     """
-    study_attrs, attributes = study.user_attrs, trial.user_attrs
+    study_attrs, attributes = study_attributes(study), trial.user_attrs
     request = study_attrs["nas_spec"]
     return Trained(
         layout=Layout.parse(attributes["layout"]),
@@ -87,7 +96,7 @@ def _compared(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
 
 
 def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-    study_attrs, completed = study.user_attrs, trial.datetime_complete
+    study_attrs, completed = study_attributes(study), trial.datetime_complete
     return make_origin(
         study=study.study_name,
         study_uuid=study_attrs["nas_uuid"],
@@ -98,8 +107,8 @@ def _origin(study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         hardware=trial.user_attrs.get("hardware") or {"device": trial.user_attrs["device"]},
         wall_s=_wall_s(trial),
         budget_gib=study_attrs["nas_budget_gib"],
-        versions=study_attrs["nas_versions"],
-        git_commit=study_attrs["nas_git_commit"],
+        versions=study_attrs.get("nas_versions", {}),
+        git_commit=study_attrs.get("nas_git_commit"),
         finished=completed.isoformat(timespec="seconds") if completed else None,
     )
 
