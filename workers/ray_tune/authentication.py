@@ -12,16 +12,17 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from workers.ray_tune.ray_internals import read_authentication_again
+
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 WHERE = f"the variable {TOKEN}, the file that {TOKEN_FILE} names, or ~/.ray/auth_token"
 
 
 def use_token() -> None:
-    """Show the token, where there is one, to the cluster that this process joins; to be called
-    before Ray is imported.
-    """
+    """Show the token, where there is one, to the cluster that this process joins."""
     if MODE not in os.environ and has_token():
         os.environ[MODE] = "token"
+        read_authentication_again()
 
 
 def keep_token_private() -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by the Jobs API for the driver that it starts
@@ -22,3 +23,12 @@ def is_job_driver() -> bool:
     cluster.
     """
     return _JOB_VARIABLE in os.environ
+
+
+def read_authentication_again() -> None:
+    """Let Ray look at `RAY_AUTH_MODE` and at the token once more, where it is imported already: it
+    keeps what it read at its import (`ray/_private/authentication/authentication_token_setup.py`).
+    """
+    if raylet := sys.modules.get("ray._raylet"):
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,27 @@ def test_without_a_home_nothing_fails(monkeypatch: pytest.MonkeyPatch):
     keep_token_private()
     use_token()
     assert MODE not in os.environ
+
+
+def test_a_process_that_knows_ray_already_shows_the_token(tmp_path: Path):
+    """A notebook joins a cluster, then searches on its own machine."""
+    token = tmp_path / "token"
+    token.write_text("ab" * 32)
+    script = (
+        "import os, ray\n"
+        "from ray._raylet import AuthenticationMode, get_authentication_mode\n"
+        "from workers.ray_tune.authentication import use_token\n"
+        "before = get_authentication_mode() == AuthenticationMode.TOKEN\n"
+        f"os.environ[{TOKEN_FILE!r}] = {str(token)!r}\n"
+        "use_token()\n"
+        "print(before, get_authentication_mode() == AuthenticationMode.TOKEN)\n"
+    )
+    known = {name: value for name, value in os.environ.items() if "RAY_AUTH" not in name}
+    said = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**known, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["False", "True"]
