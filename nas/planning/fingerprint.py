@@ -65,13 +65,12 @@ class Fingerprint:
 def fingerprint_of(split: CocoSplit) -> Fingerprint:
     """Take the fingerprint of a checked training split; of the images some headers are read."""
     boxes = split.boxes.objects
-    sides, images, kinds = boxes.bboxes[:, 2:], boxes.image_ids, boxes.category_ids
+    sides, kinds = boxes.bboxes[:, 2:], boxes.category_ids
     roots = np.sqrt(sides.prod(axis=1))
     shorts = boxes.by_image({image.id: _short(image) for image in split.images})
-    counts = Counter(images.tolist())
-    per_image = [counts[image.id] for image in split.images]
-    classes = Counter(kinds.tolist())
-    pairs = Counter(kind for _, kind in set(zip(images.tolist(), kinds.tolist(), strict=True)))
+    rows = boxes.by_image({image.id: row for row, image in enumerate(split.images)})
+    per_image = np.bincount(rows, minlength=len(split.images))
+    classes, pairs = _by_class(kinds, rows)
     return Fingerprint(
         images=len(split.images),
         boxes=len(boxes),
@@ -83,10 +82,23 @@ def fingerprint_of(split: CocoSplit) -> Fingerprint:
         small_share=_small_share(roots / shorts, kinds),
         aspect_ratios=_percentiles(sides[:, 1] / sides[:, 0]) if len(boxes) else (),
         objects_per_image=_percentiles(per_image),
-        most_objects=max(per_image, default=0),
+        most_objects=int(per_image.max(initial=0)),
         class_boxes={name: classes[number] for number, name in split.categories},
         class_images={name: pairs[number] for number, name in split.categories},
     )
+
+
+def _by_class(kinds: np.ndarray, rows: np.ndarray) -> tuple[Counter[int], Counter[int]]:
+    """How many objects each class has, and in how many images."""
+    known, of = np.unique(kinds, return_inverse=True)
+    both = np.sort(rows * len(known) + of)
+    once = both[np.diff(both, prepend=-1) > 0] % max(1, len(known))
+
+    def counted(of: np.ndarray) -> Counter[int]:
+        counts = np.bincount(of, minlength=len(known))
+        return Counter(dict(zip(known.tolist(), counts.tolist(), strict=True)))
+
+    return counted(of), counted(once)
 
 
 def _small_share(shares: np.ndarray, of: np.ndarray) -> float | None:

@@ -4,6 +4,7 @@ they span.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +98,13 @@ def _clipped(wanted: Array, levels: int) -> Indices:
 
 
 def _largest_overlap(sides: Array, anchor_sides: Array, detector: DetectorSpec) -> Indices:
-    ratios = np.array(RATIOS[detector.name])
-    shape = np.stack([1 / np.sqrt(ratios), np.sqrt(ratios)], axis=1)  # width, height
-    anchors = anchor_sides[:, None, None] * shape  # [levels, ratios, 2]
-    shared = np.minimum(sides[:, None, None], anchors).prod(axis=3)
-    union = sides.prod(axis=1)[:, None, None] + anchors.prod(axis=2) - shared
-    best: Indices = (shared / union).max(axis=2).argmax(axis=1)
+    """One anchor after another: all overlaps at once are gigabytes for a million objects."""
+    width, height = sides.T.astype(np.float32)
+    largest, best = np.full(len(sides), -1, np.float32), np.zeros(len(sides), np.intp)
+    for level, ratio in itertools.product(range(LEVELS), RATIOS[detector.name]):
+        across, down = anchor_sides[level] / np.sqrt(ratio), anchor_sides[level] * np.sqrt(ratio)
+        shared = np.minimum(width, across) * np.minimum(height, down)
+        overlap = shared / (width * height + across * down - shared)
+        closer = overlap > largest
+        largest[closer], best[closer] = overlap[closer], level
     return best
