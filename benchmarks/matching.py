@@ -25,8 +25,8 @@ from torchvision.ops import box_iou
 from nas.config.sections import DetectorSpec
 from nas.models.detectors import build_detector
 from nas.models.detectors.matching import match_boxes
-from nas.profiling.memory import Recorder
 from nas.profiling.memory.measurement import highest_bytes, random_target
+from nas.profiling.memory.recorder import Recorder
 from nas.utils.device import hardware
 from search_spaces.layout import Layout
 

@@ -287,8 +287,8 @@ LIGHT = {
     "nas.cli.main": TORCH
     | {"optuna", "numpy", "optuna_dashboard", "plotly", "jinja2", "matplotlib", "tensorboardX"}
     | {"onnx", "onnxscript", "onnxruntime"},
-    "workers.driver": {"ray"},
-    "workers.local": {"ray"},
+    "workers.driver": TORCH,
+    "workers.local": TORCH,
 }
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from nas.search.search import Search
-from nas.training.gpu_memory import free_memory
+from nas.utils.device import gpu_count
 from workers.backend import tell, until_end
 from workers.trial_config import TrialConfigBuilder, run_trial
 
@@ -17,7 +15,7 @@ def run_local(search: Search, configs: TrialConfigBuilder) -> None:
         search: open, with its lease held.
         configs: makes the configuration of each trial.
     """
-    gpus = 1.0 if torch.cuda.is_available() else 0.0
+    gpus = float(min(gpu_count(), 1))
     while not search.finished:
         assignment = search.ask()
         if assignment is None:
@@ -25,4 +23,6 @@ def run_local(search: Search, configs: TrialConfigBuilder) -> None:
         for message in until_end(run_trial(configs.build(assignment))):
             if not tell(search, assignment.number, message, gpus=gpus):
                 break
+        from nas.training.gpu_memory import free_memory  # has PyTorch, as the training has
+
         free_memory()

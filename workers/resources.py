@@ -6,15 +6,17 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from nas.config.sections import RunSpec
 from nas.config.spec import SearchSpec
 from nas.errors import SpecError
-from nas.search.forecast.forecast import Slots
+from nas.utils.device import gpu_count
 from nas.utils.gpu_presence import smallest_card_bytes
 from nas.utils.gpu_share import card_share_bytes, check_share
+
+if TYPE_CHECKING:
+    from nas.search.forecast.forecast import Slots
 
 EIGHTHS = 8  # shares of a GPU are multiples of 1/8, so that workers can be used again
 CPU_CONCURRENT = 4  # more at once leave the sampler little to learn from
@@ -124,10 +126,14 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
     Raises:
         SpecError: the request asks for more than there is.
     """
-    cores, gpus = os.cpu_count() or 1, float(torch.cuda.device_count())
+    from nas.search.forecast.forecast import Slots
+
+    cores, gpus = os.cpu_count() or 1, float(gpu_count())
     if local:
-        own = this_process(budget_bytes)
-        return Slots(1, own.cpus, own.cpus, own.gpus, 1, local=True, warning=own.warning)
+        import torch
+
+        own, threads = this_process(budget_bytes), torch.get_num_threads()
+        return Slots(1, threads, threads, own.gpus, 1, local=True, warning=own.warning)
     if runs_elsewhere(spec):
         concurrent = 1 if spec.run.concurrent == "auto" else spec.run.concurrent
         return Slots(concurrent, cores, cores, min(gpus, 1.0), 1, local=False)
@@ -150,16 +156,15 @@ def slots_of(spec: SearchSpec, budget_bytes: int, *, local: bool) -> Slots:
 
 
 def this_process(budget_bytes: int) -> TrialResources:
-    """What a candidate has that this process trains: PyTorch's threads, and a GPU where there is
-    one.
+    """What a candidate has that this process trains: all cores, and a GPU where there is one.
 
     Raises:
         SpecError: a budget that the GPU does not hold.
     """
-    gpus = min(1.0, float(torch.cuda.device_count()))
+    gpus = float(min(gpu_count(), 1))
     node = Node(1, gpus, smallest_card_bytes() if gpus else None)
     warning = _check_card([node], gpus, budget_bytes)
-    return TrialResources(1, torch.get_num_threads(), gpus, warning)
+    return TrialResources(1, os.cpu_count() or 1, gpus, warning)
 
 
 def runs_elsewhere(spec: SearchSpec) -> bool:

@@ -15,8 +15,6 @@ from nas.data.splits import Splits
 from nas.reports import EpochReport
 from nas.search.search import Search
 from nas.search.trial_queue import TrialAssignment
-from nas.training.candidate import Candidate
-from nas.training.launch import train_on
 from nas.utils.device import default_device
 from nas.utils.gpu_share import cap_bytes
 from nas.utils.paths import is_copied, localize, to_path
@@ -79,6 +77,9 @@ def run_trial(config: dict[str, Any]) -> Iterator[EpochReport]:
     Raises:
         Exception: whatever ends a training, see `nas.training.candidate.train_candidate`.
     """
+    from nas.training.candidate import Candidate  # with PyTorch, which a driver may never need
+    from nas.training.launch import train_on
+
     candidate = Candidate(
         layout=Layout.parse(config["layout"]),
         detector=DetectorSpec.model_validate(config["detector"]),

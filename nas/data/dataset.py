@@ -26,12 +26,12 @@ from nas.data.image_cache import PixelCache
 from nas.data.masks import rasterize
 from nas.data.packing import Form, pack, unpack
 from nas.data.sampled_transform import SampledTransform
+from nas.data.training_size import MIN_BOX_SIDE
 from nas.data.transforms import TransformSampler
 
 Target = dict[str, Tensor]
 Item = tuple[int, int]  # index of the image, seed of its augmentation
 DetectionItem = tuple[Tensor, Target, SampledTransform]
-MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 LEAST_VISIBLE = 0.3  # share of an object; of less nobody can say what it is
 
 

@@ -6,8 +6,9 @@ import numpy as np
 
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
-from nas.data.dataset import MIN_BOX_SIDE
 from nas.errors import DataError
+
+MIN_BOX_SIDE = 1.0  # pixels; in training narrower boxes are left out
 
 
 def vanishing_boxes(split: CocoSplit, recipe: Recipe) -> int:

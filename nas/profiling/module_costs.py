@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas.config.sections import DetectorSpec
 from nas.models.detectors import Detector, build_detector
-from nas.profiling.flops import SAMPLING
+from nas.profiling.flop_counter import SAMPLING
 from search_spaces.layout import Layout
 
 with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from nas.profiling.memory.kernels import attention_is_fused
+from nas.profiling.memory.fused_attention import attention_is_fused
 from nas.search.budget import Budget
 from nas.search.equalizer import largest_that_fits
 from nas.utils.formatting import gib

@@ -5,14 +5,38 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from nas.utils.gpu_presence import has_gpu
+
+if TYPE_CHECKING:
+    import torch
 
 
 def default_device() -> str:
     """Name PyTorch's device for work that names none: `cuda` where there is a GPU, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if gpu_count() else "cpu"
+
+
+def gpu_count() -> int:
+    """Count the GPUs that PyTorch can use; without a driver of one it is not imported."""
+    if not has_gpu():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def processor() -> str:
+    """Name the model of the CPU, as the system knows it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            models = [
+                line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+            ]
+    except OSError:
+        models = []
+    return models[0] if models else platform.machine()
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
@@ -22,23 +46,19 @@ def hardware(device: torch.device) -> dict[str, Any]:
         `device`, `cpu` or a GPU's name; `cpu`, the processor's model; `threads`, how many share a
         CPU's sums and so decide their order.
     """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    try:
-        with open("/proc/cpuinfo") as lines:
-            models = [
-                line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-            ]
-    except OSError:
-        models = []
+    import torch
+
     return {
-        "device": name,
-        "cpu": models[0] if models else platform.machine(),
+        "device": device_name(device),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
     }
 
 
 def device_name(device: torch.device) -> str:
     """Name a device as people know it: `cpu`, or the model of the GPU."""
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
@@ -47,6 +67,8 @@ def num_threads(count: int | None) -> Iterator[None]:
     """Let PyTorch compute with `count` threads inside, and with as many as before afterwards; None
     changes nothing. The count decides in which order a CPU sums.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -63,6 +85,8 @@ def tf32(allowed: bool | None, device: torch.device) -> Iterator[None]:
     if allowed is None or device.type != "cuda":
         yield
         return
+    import torch
+
     backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn]
     before = [backend.allow_tf32 for backend in backends]
     try:

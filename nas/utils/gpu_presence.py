@@ -9,7 +9,14 @@ from pathlib import Path
 from nas.utils.formatting import MIB
 
 HOPPER = 9.0  # compute capability of NVIDIA's generation of 2022
-DRIVERS = ("/proc/driver/nvidia/version", "/dev/kfd")  # of NVIDIA, of AMD
+# Of NVIDIA, also in a container, on a Jetson and under WSL; of AMD.
+DRIVERS = (
+    "/proc/driver/nvidia/version",
+    "/dev/nvidiactl",
+    "/dev/nvhost-ctrl-gpu",
+    "/dev/dxg",
+    "/dev/kfd",
+)
 
 
 def has_gpu() -> bool:

@@ -257,7 +257,7 @@ def test_the_measured_layouts_span_the_space(digits: Path, tmp_path: Path):
 def test_where_candidates_run(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("workers.resources.gpu_count", lambda: 0)
     slots = slots_of(request(digits, tmp_path, **{"run.concurrent": 2}), 2**30, local=False)
     assert (slots.concurrent, slots.cpus, slots.threads, slots.side_by_side, slots.per_gpu) == (
         2,
@@ -278,7 +278,7 @@ def test_where_candidates_run(digits: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_candidates_that_share_a_gpu(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.cpu_count", lambda: 16)
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("workers.resources.gpu_count", lambda: 2)
     monkeypatch.setattr("workers.resources.smallest_card_bytes", lambda: 80 * 2**30)
     slots = slots_of(request(digits, tmp_path), 16 * 2**30, local=False)
     assert (slots.gpus, slots.per_gpu, slots.concurrent, slots.side_by_side) == (0.375, 2, 4, 2)

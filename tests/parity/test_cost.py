@@ -10,7 +10,8 @@ import torch
 from nas.config.sections import DetectorSpec
 from nas.models.backbones import build_backbone
 from nas.models.detectors import DETECTORS, build_detector
-from nas.profiling.flops import BATCH, count_cost, count_network
+from nas.profiling.flop_counter import BATCH, count_network
+from nas.profiling.flops import count_cost
 from nas.profiling.module_costs import ModuleCosts
 from search_spaces.layout import Layout
 

@@ -19,7 +19,7 @@ from nas.models.detectors.reppoints import _detect
 from nas.models.detectors.reppoints_corners import largest_along, refine_corners
 from nas.models.detectors.reppoints_head import RepPointsHead
 from nas.models.detectors.reppoints_points import CornerTransform, MomentTransform, kernel_grid
-from nas.profiling.flops import _FVCORE, SAMPLING
+from nas.profiling.flop_counter import _FVCORE, SAMPLING
 from nas.profiling.memory.tracer import TensorSpec, contiguous, trace
 from search_spaces.layout import Layout
 

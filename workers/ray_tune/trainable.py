@@ -5,6 +5,7 @@ candidate.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 from ray import tune
 
 from nas.reports import EpochReport
-from nas.training.gpu_memory import free_memory
 from workers.backend import TrialEnd, until_end
 from workers.ray_tune.messages import encode
 from workers.trial_config import run_trial
@@ -26,6 +26,8 @@ class CandidateTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first candidate of this process."""
+        # with PyTorch, which the driver of this module may never need
+        importlib.import_module("nas.training.candidate")
         # what has been imported stays; to search it for garbage after every candidate takes 0.2 s
         gc.freeze()
         self._begin(config)
@@ -48,6 +50,8 @@ class CandidateTrainable(tune.Trainable):
 
     def cleanup(self) -> None:
         """Drop the candidate and what it has on the GPU."""
+        from nas.training.gpu_memory import free_memory
+
         self._messages: Iterator[EpochReport | TrialEnd] = iter(())
         free_memory()
 

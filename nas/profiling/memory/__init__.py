@@ -6,8 +6,6 @@ The segments of the network (blocks, norms, neck, heads) are traced one by one o
 the caching allocator (`allocator`).
 """
 
-from nas.profiling.memory.estimator import predict_memory, predict_reserved_bytes
-from nas.profiling.memory.recorder import Recorder
-from nas.profiling.memory.training_step import Training
+from nas.profiling.memory.prediction import Training, predict_memory, predict_reserved_bytes
 
-__all__ = ["Recorder", "Training", "predict_memory", "predict_reserved_bytes"]
+__all__ = ["Training", "predict_memory", "predict_reserved_bytes"]

@@ -8,17 +8,15 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from functools import lru_cache
 
 from nas.config.sections import DetectorSpec
 from nas.profiling.memory.allocator import CachingAllocator, rounded_bytes
+from nas.profiling.memory.prediction import Training
 from nas.profiling.memory.recorder import RELEASED
 from nas.profiling.memory.step_simulator import GRADIENTS, TRANSIENTS, StepSimulator
 from nas.profiling.memory.tracer import SegmentTrace
-from nas.profiling.memory.training_step import SOURCES, Training, simulate_step
+from nas.profiling.memory.training_step import simulate_step
 from nas.reports import MemoryEstimate
-from nas.utils.disk_cache import DiskCache
 from search_spaces.layout import Layout
 
 # What cuBLAS takes from the allocator for each of the two threads that run forward and backward
@@ -26,7 +24,6 @@ from search_spaces.layout import Layout
 # :4096:8 (aten/src/ATen/cuda/CublasHandlePool.cpp). cuDNN's workspaces come and go and are left
 # out: docs/memory-budget.md.
 WORKSPACE_BYTES, HOPPER_WORKSPACE_BYTES = 8 * 2**20 + 128 * 2**10, 32 * 2**20
-ESTIMATES = DiskCache("memory-estimates", SOURCES)
 _OTHER_PARTS = (
     "parameters",
     "average",
@@ -39,45 +36,10 @@ _OTHER_PARTS = (
 )
 
 
-@lru_cache(maxsize=4096)
-def predict_memory(
+def estimate_memory(
     layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
 ) -> MemoryEstimate:
-    """Predict the peak memory of one training step.
-
-    `peak_bytes` is what `torch.cuda.max_memory_allocated` would say. Whatever data decides counts
-    with its configured limit (`Detector.worst_case_losses`). Not counted are cuDNN's workspaces,
-    which come and go.
-
-    Args:
-        layout: of the backbone.
-        detector: around it.
-        num_classes: categories, without the background.
-        training: the rest of what decides about memory.
-    """
-    key = [str(layout), detector.model_dump(), num_classes, asdict(training)]
-    fields = ESTIMATES.get_or_make(
-        key, lambda: asdict(_predict(layout, detector, num_classes, training))
-    )
-    return MemoryEstimate(**fields)
-
-
-def predict_reserved_bytes(
-    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
-) -> int:
-    """Predict what `torch.cuda.max_memory_reserved` would say after two training steps of one
-    shape: what the caching allocator takes from the card for the peak of `predict_memory`, whose
-    arguments these are.
-
-    The allocator is replayed block by block, which takes as long as the rest of a prediction.
-    """
-    step, traces = simulate_step(layout, detector, num_classes, training)
-    return _reserved_bytes(step, _constant(detector, training, traces))
-
-
-def _predict(
-    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
-) -> MemoryEstimate:
+    """Predict what `nas.profiling.memory.predict_memory` gives, and takes from its cache."""
     step, traces = simulate_step(layout, detector, num_classes, training)
     base = _constant(detector, training, traces)
     peak, moment = highest_moment(step, base)
@@ -92,6 +54,14 @@ def _predict(
         activations_bytes=activations,
         **{f"{part}_bytes": peak[part] for part in _OTHER_PARTS},
     )
+
+
+def estimate_reserved_bytes(
+    layout: Layout, detector: DetectorSpec, num_classes: int, training: Training
+) -> int:
+    """Predict what `nas.profiling.memory.predict_reserved_bytes` gives."""
+    step, traces = simulate_step(layout, detector, num_classes, training)
+    return _reserved_bytes(step, _constant(detector, training, traces))
 
 
 def _constant(

@@ -24,9 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from nas.config.choices import Precision
+from nas.profiling.memory.fused_attention import HEAD_MULTIPLES
 from nas.profiling.memory.torch_internals import tree_map
-from search_spaces.layout import Layout
 
 # PyTorch's documentation, "CUDA Ops that can autocast to float16" (the same for bfloat16) and "...
 # to float32". RoI operators run in fp32 by torchvision's own registration, which gives their result
@@ -46,18 +45,6 @@ _FULL = """
 LOW_PRECISION, FULL_PRECISION = frozenset(_LOW.split()), frozenset(_FULL.split())
 MAX_PARALLEL_IMAGES = 32  # that a deformable convolution unfolds at once
 ROI_OPERATORS = frozenset(("roi_align", "roi_pool"))
-# Of the channels of a head, for the memory-efficient kernel on Ampere and later: 16 bytes (PyTorch,
-# sdp_utils.cpp, check_head_dim_size_mem_efficient).
-HEAD_MULTIPLES: dict[Precision, int] = {"fp32": 4, "bf16": 8}
-
-
-def attention_is_fused(layout: Layout, precision: Precision) -> bool:
-    """Whether CUDA's memory-efficient attention takes the heads of all T stages of a layout. Others
-    run as products and a softmax, slower, and keep their scores.
-    """
-    multiple = HEAD_MULTIPLES[precision]
-    stages = [index for index, stage in enumerate(layout.stages) if stage.kind == "T"]
-    return all(layout.head_width(index) % multiple == 0 for index in stages)
 
 
 class CudaKernels(TorchFunctionMode):

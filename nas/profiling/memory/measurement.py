@@ -16,8 +16,8 @@ from nas.config.sections import DetectorSpec
 from nas.data.dataset import Batch, Target
 from nas.models.detectors import Detector, build_detector
 from nas.profiling.memory.allocator import rounded_bytes
+from nas.profiling.memory.prediction import Training
 from nas.profiling.memory.recorder import RELEASED, Recorder
-from nas.profiling.memory.training_step import Training
 from nas.profiling.segments import ANY_SHARE
 from nas.training.loop import train_epoch
 from nas.training.network import prepare_network

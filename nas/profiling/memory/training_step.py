@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from nas.config.choices import Checkpointing, OptimizerName, Precision
 from nas.config.sections import DetectorSpec
 from nas.models.backbones import layout_graph
 from nas.models.backbones.graph import IMAGES
 from nas.models.detectors import DETECTORS
+from nas.profiling import SOURCES
 from nas.profiling.memory.head import head_segment
+from nas.profiling.memory.prediction import Training
 from nas.profiling.memory.step_simulator import StepSimulator, Value
 from nas.profiling.memory.tracer import SegmentTrace, TensorSpec, channels_last, contiguous, trace
 from nas.profiling.segments import Segment, backbone_segments, frozen, neck_segment
 from nas.utils.disk_cache import DiskCache
 from search_spaces.layout import Layout
 
-SOURCES = ("nas.profiling", "nas.models")  # what decides about a prediction of memory
 TRACES = DiskCache("memory-traces", SOURCES)
-
-
-@dataclass(frozen=True)
-class Training:
-    """The part of a recipe, and of its data, that decides about memory.
-
-    Args:
-        batch_shape: [B, 3, H, W] of the largest batch, H and W multiples of 32.
-        boxes_per_image: targets of one image; of a detector that learns masks, each has one as
-            large as the image.
-        precision: `fp32`, or `bf16` for autocast.
-        optimizer: `adamw` or `sgd`.
-        checkpointing: `none`, `light` or `full`: what runs again in the backward pass instead of
-            being kept.
-        channels_last: convolutions have their maps channels last.
-        accumulates: several batches make one step, so that gradients are there during the forward
-            pass.
-        average: a moving average of the weights is kept beside them.
-        drop_path: branches of the backbone are left out of some images.
-        frozen_stages: stages, with the stem, that are not trained.
-        hopper: count cuBLAS's workspaces of NVIDIA's Hopper generation and later ones.
-        cuda: count CUDA's kernels and workspaces; else the CPU's kernels, to compare with a run
-            there.
-    """
-
-    batch_shape: tuple[int, int, int, int]
-    boxes_per_image: int = 100
-    precision: Precision = "fp32"
-    optimizer: OptimizerName = "adamw"
-    checkpointing: Checkpointing = "none"
-    channels_last: bool = False
-    accumulates: bool = False
-    average: bool = False
-    drop_path: bool = False
-    frozen_stages: int = 0
-    hopper: bool = False
-    cuda: bool = True
-
-    @property
-    def batch_bytes(self) -> int:
-        """What the images take as one batch."""
-        return math.prod(self.batch_shape) * 4
 
 
 def simulate_step(

@@ -8,12 +8,11 @@ import os
 from typing import Any
 
 import optuna
-import torch
 
 from nas.config.spec import SearchSpec
 from nas.reports import DatasetSummary
 from nas.reports.forecast import SearchForecast
-from nas.utils.device import default_device, hardware
+from nas.utils.device import default_device, device_name, processor
 from nas.utils.disk_cache import DiskCache
 
 # A forecast is void when the code changes that was measured, or that reckons with it.
@@ -85,5 +84,12 @@ def machine() -> dict[str, Any]:
     """What forecasts on this machine hold for: `device` (`cpu` or the name of the GPU), `cpu` (name
     of the processor) and `cores`.
     """
-    known = hardware(torch.device(default_device()))
-    return {"device": known["device"], "cpu": known["cpu"], "cores": os.cpu_count()}
+    return {"device": _device(), "cpu": processor(), "cores": os.cpu_count()}
+
+
+def _device() -> str:
+    if default_device() == "cpu":
+        return "cpu"
+    import torch
+
+    return device_name(torch.device("cuda"))

@@ -10,9 +10,10 @@ from helpers.memory import TINY
 
 from nas.config.sections import DetectorSpec
 from nas.models.detectors import DETECTORS, Detector, build_detector
-from nas.profiling.memory import Recorder, Training, predict_memory
+from nas.profiling.memory import Training, predict_memory
 from nas.profiling.memory.allocator import rounded_bytes
 from nas.profiling.memory.measurement import highest_bytes
+from nas.profiling.memory.recorder import Recorder
 from search_spaces.layout import Layout
 
 LAYOUT = Layout.parse("C1-C1-T2-T1@16")

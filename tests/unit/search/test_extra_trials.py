@@ -12,7 +12,7 @@ from helpers.untrained import FACTS, Driver, report, spec
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from nas.profiling.memory.kernels import attention_is_fused
+from nas.profiling.memory.fused_attention import attention_is_fused
 from nas.search.baselines import CHANNELS, PUBLISHED, equalized
 from nas.search.budget import Budget
 from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, role_of

@@ -45,11 +45,15 @@ def test_tf32_stays_as_it_is_where_nothing_is_asked_or_there_is_no_gpu(
         assert allowed() == before
 
 
-def test_a_gpu_is_used_where_there_is_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert default_device() == "cuda"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert default_device() == "cpu"
+@pytest.mark.parametrize(
+    ("driver", "gpus", "device"), [(True, 1, "cuda"), (True, 0, "cpu"), (False, 1, "cpu")]
+)
+def test_a_gpu_is_used_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, driver: bool, gpus: int, device: str
+):
+    monkeypatch.setattr("nas.utils.device.has_gpu", lambda: driver)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    assert default_device() == device
 
 
 def test_the_hardware_of_a_cpu():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nas.profiling.memory.estimator import ESTIMATES
+from nas.profiling.memory.prediction import ESTIMATES
 from nas.profiling.memory.training_step import TRACES
 from nas.search.forecast.forecast_cache import FORECASTS
 from nas.utils.disk_cache import DiskCache

@@ -95,7 +95,7 @@ def test_a_part_of_a_card_holds_less():
 
 
 def test_a_local_search_is_held_against_the_card(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("workers.resources.gpu_count", lambda: 2)
     monkeypatch.setattr("workers.resources.smallest_card_bytes", lambda: 16 * GIB)
     assert this_process(4 * GIB).gpus == 1.0
     assert not this_process(4 * GIB).warning
