@@ -33,6 +33,8 @@ PruneAt = Literal["epochs", "cost"]
 Objective = Literal["map", "memory", "flops", "params", "fps", "latency"]
 LatencyDevice = Literal["cpu", "gpu"]
 
+# What `search.prior` has beside names of studies.
+BUILTIN_PRIOR = "builtin"
 # The neck of a detector as it was published, where that is not the first of `Neck`.
 PUBLISHED_NECK: dict[str, Neck] = {"reppoints_v2": "bifpn"}
 # Detectors that learn instance masks where the data set has them.

@@ -19,8 +19,10 @@ from nas.search.extra_trials import ExtraTrials
 from nas.search.feasibility import check_feasible
 from nas.search.layout_filter import LayoutFilter
 from nas.search.memory_correction import correct_predictions
+from nas.search.multifidelity.prior import Prior
 from nas.search.objectives import directions
 from nas.search.parts import SearchParts
+from nas.search.prior_studies import prior_of
 from nas.search.pruners import make_pruner
 from nas.search.running import RunningTrials
 from nas.search.search import Search
@@ -76,10 +78,10 @@ def open_search(
     """
     budget = budget or open_budget(spec, facts, storage)
     unsolved_patterns = check_feasible(budget)
-    earlier = earlier_studies(spec)
+    earlier, prior = earlier_studies(spec, "warm_start", storage), prior_of(budget, storage)
     check_output(spec.run.output)
     opened = storage or open_storage(spec.storage, create=True)
-    study = _create_or_load(spec, facts, budget, opened)
+    study = _create_or_load(spec, facts, budget, opened, prior)
     table = TrialTable(study, opened)
     lock = lock_of(opened, spec.study)
     with lock.exclusive():
@@ -91,7 +93,7 @@ def open_search(
     database = "" if storage else database_name(spec.storage)
     files = TrialFiles(spec.run.output, spec.study, study_uuid, lease.token, database)
     layout_filter = _layout_filter(budget, table)
-    study.sampler = search_sampler(budget, layout_filter, len(table.candidates))
+    study.sampler = search_sampler(budget, layout_filter, len(table.candidates), prior)
     parts = SearchParts(
         spec=spec,
         budget=budget,
@@ -109,11 +111,17 @@ def open_search(
     parts.callback.on_open(study_uuid, opened)
     correct_predictions(table, budget, layout_filter)
     _warm_start(parts, earlier, facts.fingerprint)
+    if prior:
+        parts.callback.on_event(note(prior.text))
     return Search(parts, facts=facts, storage=opened, queue=queue, recorder=recorder)
 
 
 def _create_or_load(
-    spec: SearchSpec, facts: DatasetSummary, budget: Budget, storage: Storage
+    spec: SearchSpec,
+    facts: DatasetSummary,
+    budget: Budget,
+    storage: Storage,
+    prior: Prior | None,
 ) -> optuna.Study:
     optuna.create_study(
         study_name=spec.study,
@@ -123,7 +131,7 @@ def _create_or_load(
     )
     warmup = spec.recipe.unjudged_epochs(facts.train_images)
     at_cost_in = budget if spec.search.prune_at == "cost" else None
-    pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in)
+    pruner = make_pruner(spec.search.pruner, warmup, spec.recipe.epochs, at_cost_in, prior)
     return CandidateStudy(spec.study, storage, pruner=pruner)
 
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 
 from nas.search.budget import Budget
 from nas.search.layout_sample import uniform_sample
+from nas.search.multifidelity.prior import Prior
 from nas.search.multifidelity.pruner import MultiFidelityPruner
 from nas.study.optuna_internals import MappedStudy
 
@@ -26,7 +27,11 @@ MEDIAN_STARTUP = 4  # candidates that the median pruner lets through to begin wi
 
 
 def make_pruner(
-    name: str, unjudged_epochs: int, epochs: int, at_cost_in: Budget | None = None
+    name: str,
+    unjudged_epochs: int,
+    epochs: int,
+    at_cost_in: Budget | None = None,
+    prior: Prior | None = None,
 ) -> BasePruner:
     """Make the Optuna pruner of a name.
 
@@ -36,6 +41,7 @@ def make_pruner(
             in which no candidate is stopped.
         epochs: that a candidate is trained for, at most.
         at_cost_in: compare at equal cost, in a search with this budget; None: at equal epochs.
+        prior: what earlier studies say, to `multifidelity` alone.
     """
     first = unjudged_epochs + 1
     if name == "hyperband":
@@ -46,7 +52,7 @@ def make_pruner(
             else HyperbandPruner(**resources)
         )
     if name == "multifidelity":
-        return MultiFidelityPruner(epochs, unjudged_epochs)
+        return MultiFidelityPruner(epochs, unjudged_epochs, prior)
     if name == "median":
         kind = MedianAtCost if at_cost_in else MedianPruner
         return kind(n_startup_trials=MEDIAN_STARTUP, n_warmup_steps=first)

@@ -7,14 +7,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.config.choices import BUILTIN_PRIOR
 from nas.config.spec import SearchSpec
 from nas.errors import StudyError, one_of
 from nas.search.layout_filter import LayoutFilter
 from nas.search.objectives import objective_values
 from nas.search.samplers import distributions
 from nas.study.leaderboard import search_uuid
+from nas.study.optuna_internals import Storage
 from nas.study.provenance import differences
 from nas.study.roles import TAKEN_OVER, role_of
 from nas.study.storage import open_storage
@@ -25,24 +28,33 @@ from search_spaces.layout import Layout
 SAME = ("detector", "recipe", "calibration")  # with the data, what a score depends on
 
 
-def earlier_studies(spec: SearchSpec) -> list[optuna.Study]:
-    """Load the searches that a request starts from, `search.warm_start`, all in its database.
+def earlier_studies(
+    spec: SearchSpec, key: str, storage: InMemoryStorage | None = None
+) -> list[optuna.Study]:
+    """Load earlier searches that a request names, all in its database.
+
+    Args:
+        spec: the request.
+        key: which names: `warm_start` or `prior`; the built-in prior is no study.
+        storage: memory, in place of the database that the request names.
 
     Raises:
         StudyError: there is none of a name, or it is no search.
     """
-    if not spec.search.warm_start:
+    names = [name for name in getattr(spec.search, key) if (key, name) != ("prior", BUILTIN_PRIOR)]
+    if not names:
         return []
-    storage = open_storage(spec.storage, create=False)
-    return [_earlier(storage, name, spec.study) for name in spec.search.warm_start]
+    opened = storage or open_storage(spec.storage, create=False)
+    return [_earlier(opened, name, spec.study, key) for name in names]
 
 
-def _earlier(storage: optuna.storages.RDBStorage, name: str, into: str) -> optuna.Study:
+def _earlier(storage: Storage, name: str, into: str, key: str) -> optuna.Study:
     others = [other for other in optuna.get_all_study_names(storage) if other != into]
     if name not in others:
+        choices = [*others, BUILTIN_PRIOR] if key == "prior" else others
         raise StudyError(
-            one_of("search.warm_start", name, others)
-            if others
+            one_of(f"search.{key}", name, choices)
+            if choices
             else f"the database has no other study; got {name!r}"
         )
     earlier = optuna.load_study(study_name=name, storage=storage)

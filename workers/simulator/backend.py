@@ -140,19 +140,24 @@ class Simulation:
 
 
 def simulate(
-    spec: SearchSpec, table: TabularBenchmark, workers: int, until_s: float = math.inf
+    spec: SearchSpec,
+    table: TabularBenchmark,
+    workers: int,
+    until_s: float = math.inf,
+    storage: InMemoryStorage | None = None,
 ) -> Simulation:
     """Run a search in the memory of this process, without any database.
 
     Args:
         spec: the request, best made by `TabularBenchmark.spec`; its storage is not used.
         table, workers, until_s: see `Simulation`.
+        storage: has the earlier studies that the request names; None where it names none.
 
     Raises:
         StudyError: the table cannot answer for this search.
     """
     timeline = Timeline()
-    search = open_search(spec, table.facts, [timeline], InMemoryStorage())
+    search = open_search(spec, table.facts, [timeline], storage or InMemoryStorage())
     simulation = Simulation(search, table, workers, timeline)
     simulation.run(until_s)
     return simulation

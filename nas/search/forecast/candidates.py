@@ -10,6 +10,7 @@ from nas.search.baselines import equalized
 from nas.search.budget import Budget
 from nas.search.layout_filter import LayoutFilter
 from nas.search.layout_sample import LayoutCost
+from nas.search.prior_studies import prior_of
 from nas.search.samplers import distributions
 from nas.search.search_sampler import search_sampler
 from search_spaces.layout import Layout
@@ -32,7 +33,7 @@ def first_suggestions(budget: Budget) -> tuple[list[LayoutCost], int]:
     tried = [Layout.parse(text) for text in search.try_first]
     listed = tried if search.try_only else []
     allowed = LayoutFilter(budget, lambda: taken, listed)
-    sampler = search_sampler(budget, allowed)
+    sampler = search_sampler(budget, allowed, prior=prior_of(budget))
     study = optuna.create_study(sampler=sampler, directions=["maximize"] * len(search.objectives))
     wanted = search.trials if sampler.in_order else min(search.trials, ASKED)
     while len(first) < wanted and not allowed.exhausted():

@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 DRAWS, FEWER_DRAWS, MANY = 16, 4, 150  # fewer from so many observations on
 SHAPE = RATE = 3.0  # of the inverse gamma prior of the scale
 TREND = 0.5  # deviation of the slope in the logarithm of the multiply-adds
+SLOPE, SLOPE_DEVIATION = 0.7, 0.5  # in what earlier studies predict, of all of them together
 OFFSET = 0.3  # variance of the mean
 JITTER = 1e-9
 
@@ -44,13 +45,16 @@ def posterior(
     """Condition on observations.
 
     Args:
-        features: of all layouts that are asked about, N.
+        features: of all layouts that are asked about, N. Of `prior` only differences count: each
+            column has a slope of its own, which the observations may take to 0 and beyond.
         observed: [M], the row of the layout of each observation.
         scores: [M], of mean 0 and deviation 1 or so.
         left: [M], the share of the training that was still to come; it adds noise.
     """
     rng = np.random.default_rng(0)  # the same draws whenever it is asked
     count = DRAWS if len(observed) < MANY else FEWER_DRAWS
+    predicted = features.prior
+    features = features._replace(prior=predicted - predicted[observed].mean(axis=0))
     found = [_one_draw(rng, features, observed, scores, left) for _ in range(count)]
     evidence = np.array([each[0] for each in found])
     weights = np.exp(evidence - evidence.max())
@@ -75,19 +79,20 @@ def _one_draw(
     covariance = across[:, observed].copy()
     covariance[np.diag_indices(len(observed))] += noise * (1 + unfinished * left)
     lower = np.linalg.cholesky(covariance)
-    halved = np.linalg.solve(lower, np.column_stack([scores, across]))
+    expected = SLOPE * features.prior.sum(axis=1) / max(1, features.prior.shape[1])
+    halved = np.linalg.solve(lower, np.column_stack([scores - expected[observed], across]))
     half, rest = halved[:, 0], halved[:, 1:]
     quadratic = half @ half
     scale = (RATE + quadratic / 2) / (SHAPE + len(scores) / 2)
     evidence = -np.log(np.diag(lower)).sum()
     evidence -= (SHAPE + len(scores) / 2) * np.log(RATE + quadratic / 2)
     variance = np.maximum(kernel.diagonal(features) - (rest**2).sum(axis=0), JITTER) * scale
-    return float(evidence), half @ rest, variance
+    return float(evidence), expected + half @ rest, variance
 
 
 class _Kernel:
     """A covariance: one part for all kinds together, one for each size, and one for all together;
-    beside them a mean and a slope in the cost.
+    beside them a mean and slopes in the cost and in what earlier studies predict.
     """
 
     def __init__(self, rng: np.random.Generator, features: Features) -> None:
@@ -108,11 +113,15 @@ class _Kernel:
             near = np.exp(-0.5 * (apart / length) ** 2)
             total, product = total + self.parts[1 + column] * near, product * near
         mixed: Array = (total + self.together * product) / (1 + self.together)
-        return mixed + OFFSET + TREND**2 * np.outer(some.cost, others.cost)
+        predicted = some.prior @ others.prior.T / max(1, some.prior.shape[1])
+        trends = TREND**2 * np.outer(some.cost, others.cost) + SLOPE_DEVIATION**2 * predicted
+        covariance: Array = mixed + OFFSET + trends
+        return covariance
 
     def diagonal(self, features: Features) -> Array:
         """Variance of each layout: [N]."""
-        variance: Array = 1 + OFFSET + TREND**2 * features.cost**2
+        predicted = (features.prior**2).sum(axis=1) / max(1, features.prior.shape[1])
+        variance: Array = 1 + OFFSET + TREND**2 * features.cost**2 + SLOPE_DEVIATION**2 * predicted
         return variance
 
 

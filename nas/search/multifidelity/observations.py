@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.search.multifidelity.curves import Curve, projected_scores
 from nas.search.multifidelity.features import Features, features_of
 from nas.search.multifidelity.gaussian_process import Posterior, posterior
+from nas.search.multifidelity.prior import Prior
 from search_spaces.layout import Layout
 
 MOST = 600  # trials that the model learns from: a suggestion takes a second beside so many
@@ -40,19 +41,38 @@ class Observations(NamedTuple):
             study: that hides what is no candidate.
             epochs: of a whole training.
         """
+        return cls.of_trials(study.get_trials(deepcopy=False), epochs)
+
+    @classmethod
+    def of_trials(
+        cls, trials: Sequence[FrozenTrial], epochs: int, most: int = MOST
+    ) -> Observations:
+        """Collect the trials whose layouts have been chosen.
+
+        Args:
+            trials: candidates, in any state.
+            epochs: of a whole training.
+            most: so many of those with a score are taken, the best half and the latest half.
+        """
         chosen = [
             trial
-            for trial in study.get_trials(deepcopy=False, states=SHOWN)
-            if "layout" in trial.user_attrs and "flops" in trial.user_attrs
+            for trial in trials
+            if trial.state in SHOWN and trial.user_attrs.keys() >= {"layout", "flops"}
         ]
         curves = [curve_of(trial, epochs) for trial in chosen]
         known = [(trial, curve) for trial, curve in zip(chosen, curves, strict=True) if curve]
         running = TrialState.RUNNING
-        known = _most_telling(known)
+        known = _most_telling(known, most)
         pending = [t for t, c in zip(chosen, curves, strict=True) if not c and t.state == running]
         return cls([trial for trial, _ in known], [curve for _, curve in known], pending)
 
-    def model(self, epochs: int, pool: Sequence[Layout], flops: Sequence[float]) -> Posterior:
+    def model(
+        self,
+        epochs: int,
+        pool: Sequence[Layout] = (),
+        flops: Sequence[float] = (),
+        prior: Prior | None = None,
+    ) -> Posterior:
         """Believe something of every layout: those of `trials`, then `pending`, then `pool`. What
         runs without a score counts as if it had the one that is expected of it.
 
@@ -60,11 +80,14 @@ class Observations(NamedTuple):
             epochs: of a whole training.
             pool: further layouts.
             flops: multiply-adds of each of them.
+            prior: what earlier studies say.
         """
         seen = [*self.trials, *self.pending]
-        layouts = [Layout.parse(trial.user_attrs["layout"]) for trial in seen]
-        costs = [float(trial.user_attrs["flops"]) for trial in seen]
-        features: Features = features_of([*layouts, *pool], [*costs, *flops])
+        layouts = [*(Layout.parse(trial.user_attrs["layout"]) for trial in seen), *pool]
+        costs = [*(float(trial.user_attrs["flops"]) for trial in seen), *flops]
+        features: Features = features_of(layouts, costs)
+        if prior:
+            features = features._replace(prior=prior.means(layouts, costs))
         scores, left = projected_scores(self.curves, epochs)
         rows = np.arange(len(scores))
         found = posterior(features, rows, scores, left)
@@ -77,14 +100,16 @@ class Observations(NamedTuple):
         )
 
 
-def _most_telling(known: list[tuple[FrozenTrial, Curve]]) -> list[tuple[FrozenTrial, Curve]]:
+def _most_telling(
+    known: list[tuple[FrozenTrial, Curve]], most: int
+) -> list[tuple[FrozenTrial, Curve]]:
     """The best half and the latest half of what is taken of very many."""
-    if len(known) <= MOST:
+    if len(known) <= most:
         return known
-    latest = known[-MOST // 2 :]
-    earlier = known[: -MOST // 2]
+    latest = known[-most // 2 :]
+    earlier = known[: -most // 2]
     earlier.sort(key=lambda pair: -pair[1].scores[pair[1].last])
-    return sorted([*earlier[: MOST // 2], *latest], key=lambda pair: pair[0].number)
+    return sorted([*earlier[: most // 2], *latest], key=lambda pair: pair[0].number)
 
 
 def curve_of(trial: FrozenTrial, epochs: int) -> Curve | None:

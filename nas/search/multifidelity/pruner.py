@@ -8,6 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from nas.search.multifidelity.observations import Observations
+from nas.search.multifidelity.prior import Prior
 
 LEAST_PROBABILITY = 0.3  # of being better than the best of the others
 FIRST_EPOCH = 2  # a single epoch's score is mostly noise
@@ -23,10 +24,12 @@ class MultiFidelityPruner(BasePruner):
     Args:
         epochs: of a whole training.
         unjudged_epochs: in which no candidate is stopped.
+        prior: what earlier studies say.
     """
 
-    def __init__(self, epochs: int, unjudged_epochs: int) -> None:
+    def __init__(self, epochs: int, unjudged_epochs: int, prior: Prior | None = None) -> None:
         self.epochs, self.first_epoch = epochs, max(FIRST_EPOCH, unjudged_epochs + 1)
+        self.prior = prior
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         if trial.last_step is None or trial.last_step < self.first_epoch:
@@ -37,7 +40,7 @@ class MultiFidelityPruner(BasePruner):
             return False
         if trial.number not in numbers or not any(curve.complete for curve in seen.curves):
             return False
-        row, model = numbers.index(trial.number), seen.model(self.epochs, [], [])
+        row, model = numbers.index(trial.number), seen.model(self.epochs, prior=self.prior)
         others = np.array([other for other in range(len(numbers)) if other != row])
         best = int(others[model.mean[others].argmax()])
         return model.probability_above(row, best) < LEAST_PROBABILITY

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from nas.search.layout_filter import LayoutFilter
 from nas.search.multifidelity.design import designed, most_balanced
 from nas.search.multifidelity.observations import Observations
+from nas.search.multifidelity.prior import Prior
 from nas.search.samplers import BudgetedSampler
 from nas.study.optuna_internals import unwrap_bracket
 from search_spaces.layout import Layout
@@ -37,6 +38,8 @@ class MultiFidelitySampler(BudgetedSampler):
         epochs: of a whole training.
         trials: that the search is to have.
         seed: of its random numbers.
+        prior: what earlier studies say; the layouts that it expects most of are half of those that
+            are chosen before results are learnt from.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class MultiFidelitySampler(BudgetedSampler):
         epochs: int,
         trials: int,
         seed: int,
+        prior: Prior | None = None,
     ) -> None:
         super().__init__(RandomSampler(seed=seed), allowed, first)
         self.flops, self.epochs, self.seed = cache(flops), epochs, seed
-        self.designed = designed(trials)
+        self.designed, self.prior = designed(trials), prior
 
     def choose(self, study: Study, trial: FrozenTrial) -> Parameters:
         """Parameters of the layout to train next: the most promising that is fast enough as
@@ -66,11 +70,13 @@ class MultiFidelitySampler(BudgetedSampler):
         seen = Observations.of(unwrap_bracket(study), self.epochs)
         pool = self._pool(seen, seed=self.seed + trial.number)
         known = [*seen.trials, *seen.pending]
+        if self.prior and len(known) < (self.designed + 1) // 2:
+            expected = self.prior.means(*self._costed(pool)).mean(axis=1)
+            return pool[int(expected.argmax())]
         if len(known) < self.designed or len(seen.trials) < LEAST_OBSERVED:
             earlier = [each.params for each in known]
             return pool[most_balanced(pool, earlier, self.seed + trial.number)]
-        layouts = [self._trained(parameters) for parameters in pool]
-        model = seen.model(self.epochs, layouts, [self.flops(layout) for layout in layouts])
+        model = seen.model(self.epochs, *self._costed(pool), self.prior)
         best = float(model.mean[: len(seen.trials)].max())
         promise = model.expected_improvement(best)[len(known) :]
         return pool[int(np.argmax(promise))]
@@ -95,6 +101,11 @@ class MultiFidelitySampler(BudgetedSampler):
                 layout = self.allowed.resolve(self.allowed.space.decode(other))
                 if layout and layout.layout_id not in trained:
                     yield other
+
+    def _costed(self, pool: Sequence[Parameters]) -> tuple[list[Layout], list[float]]:
+        """What is trained for each, and its multiply-adds."""
+        layouts = [self._trained(parameters) for parameters in pool]
+        return layouts, [self.flops(layout) for layout in layouts]
 
     def _trained(self, parameters: Parameters) -> Layout:
         """The layout that is trained where these parameters are suggested."""
