@@ -54,6 +54,17 @@ SEARCH_FLAGS = (
         "search.warm_start",
     ),
     options.RequestFlag(
+        "prior",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                help="A study of other data or another recipe in the same database, or builtin, "
+                "that says what to expect of layouts; may be repeated."
+            ),
+        ],
+        "search.prior",
+    ),
+    options.RequestFlag(
         "trials",
         Annotated[
             int | None, typer.Option(help="Candidates to train, those of earlier runs included.")

@@ -159,6 +159,11 @@ REFUSED = [
     ("nas list", "there is no file 'nas.db'"),
     ("nas logs", "there is no file 'nas.db'"),
     ("nas-submit --data {digits} --space tiny --local --warm-start x", "there is no file 'nas.db'"),
+    ("nas-submit --data {digits} --space tiny --local --prior x", "there is no file 'nas.db'"),
+    (
+        "nas-submit --data {digits} --sampler tpe --prior builtin",
+        "prior must be left out with any sampler but multifidelity; got sampler 'tpe'",
+    ),
     (
         "nas-submit --data cells --cluster http://127.0.0.1:1",
         "data.root must be a URL or an absolute path.* got 'cells'",

@@ -95,9 +95,13 @@ class Same(Kernel):
         return {"kernel": self.kernel, "features": self.features}
 
 
-def test_one_draw_is_a_gaussian_process_as_scikit_learn_has_it():
+@pytest.mark.parametrize("studies", [0, 1, 3])
+def test_one_draw_is_a_gaussian_process_as_scikit_learn_has_it(studies: int):
     features = features_of(LAYOUTS, [float(i + 1) for i in range(len(LAYOUTS))])
     rng = np.random.default_rng(3)
+    predicted = np.random.default_rng(4).normal(size=(len(LAYOUTS), studies))
+    features = features._replace(prior=predicted)
+    trend = 0.7 * predicted.mean(axis=1) if studies else np.zeros(len(LAYOUTS))
     rows, scores = rng.permutation(len(LAYOUTS))[:12], rng.normal(size=12)
     left = rng.uniform(0, 1, 12)
     draw = np.random.default_rng(5)
@@ -108,9 +112,9 @@ def test_one_draw_is_a_gaussian_process_as_scikit_learn_has_it():
     )
     regressor = GaussianProcessRegressor(
         Same(kernel, features), alpha=noise * (1 + unfinished * left), optimizer=None
-    ).fit(rows[:, None], scores)
+    ).fit(rows[:, None], scores - trend[rows])
     expected, deviation = regressor.predict(np.arange(len(LAYOUTS))[:, None], return_std=True)
-    assert mean == pytest.approx(expected, abs=1e-8)
+    assert mean == pytest.approx(expected + trend, abs=1e-8)
     ratio = variance / deviation**2  # the scale that the scores have chosen
     assert ratio == pytest.approx(np.full(len(LAYOUTS), ratio[0]), rel=1e-6)
 
