@@ -11,7 +11,6 @@ import optuna
 from nas.reports import LeaderboardRow, TrialRow
 from nas.study.attributes import study_attributes, study_trials
 from nas.study.leaderboard import find_trial, load_study, pareto_front, trial_row
-from nas.study.significance import board_rows
 from nas.study.storage import open_storage
 from nas.utils.formatting import gib_text, percent, scaled_text
 from nas.utils.html_table import html_table
@@ -46,7 +45,10 @@ class Study:
 
     def leaderboard(self) -> list[LeaderboardRow]:
         """Completed candidates within the budget, the best first."""
-        return board_rows(self._trials(), pareto_front(self._study))
+        from nas.search.multifidelity.expected import expected_board
+
+        epochs = self.request["recipe"]["epochs"]
+        return expected_board(self._trials(), epochs, pareto_front(self._study))
 
     def trials(self) -> list[TrialRow]:
         """All trials, in the order of their numbers."""

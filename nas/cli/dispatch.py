@@ -53,8 +53,9 @@ def watched(spec: SearchSpec, run: Callable[[SearchCallback], Search]) -> Search
 def _show(study: Search, as_json: bool) -> None:
     from nas.cli.tables import print_findings
     from nas.reports import SearchFindings
+    from nas.search.multifidelity.expected import expected_board
     from nas.study.leaderboard import pareto_front
-    from nas.study.significance import against_baselines, board_rows
+    from nas.study.significance import against_baselines
     from nas.study.storage import export_line
 
     findings = SearchFindings(
@@ -62,7 +63,9 @@ def _show(study: Search, as_json: bool) -> None:
         ended=study.ended,
         stop_reason=study.stop_reason,
         refusals=study.refusals(),
-        leaderboard=board_rows(study.table.trials, pareto_front(study.study)),
+        leaderboard=expected_board(
+            study.table.trials, study.spec.recipe.epochs, pareto_front(study.study)
+        ),
         baselines=against_baselines(study.study.user_attrs, study.table.trials),
     )
     if as_json:

@@ -68,13 +68,15 @@ def print_findings(findings: SearchFindings) -> None:
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
-    """Completed candidates, best first; columns of replicates, latency and the Pareto front only
-    where a row has them.
+    """Completed candidates, best first; columns of what is expected, of replicates, latency and the
+    Pareto front only where a row has them.
     """
     again = any(row.within_noise is not None for row in rows)
     front = any(row.pareto is not None for row in rows)
     scores = [metric.heading for metric in BOX_PRECISIONS]
+    expected = any(row.map_expected is not None for row in rows)
     scores[1:1] = ["again", "noise"] if again else []
+    scores[1:1] = ["expected"] if expected else []
     names = ["#", "trial", "layout", *scores, "params M", "GMAC", "GiB", "train s"]
     timed = any(row.latency_ms is not None for row in rows)
     names += ["ms"] if timed else []
@@ -83,6 +85,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
     for rank, row in enumerate(rows, start=1):
         cells = [percent(row.scores.get(metric.name)) for metric in BOX_PRECISIONS]
         cells[1:1] = [_again(row), "within" if row.within_noise else ""] if again else []
+        cells[1:1] = [_expected(row)] if expected else []
         cells += [
             scaled_text(row.params, 1e6, 2),
             scaled_text(row.flops, 1e9, 2),
@@ -105,6 +108,12 @@ def _table(title: str, names: Sequence[str], left: Collection[str]) -> Table:
 
 def _again(row: LeaderboardRow) -> str:
     return f"{percent(row.map_again)} ({row.replicates})" if row.replicates else ""
+
+
+def _expected(row: LeaderboardRow) -> str:
+    if row.map_expected is None:
+        return ""
+    return f"{percent(row.map_expected)} ({percent(row.map_low)} to {percent(row.map_high)})"
 
 
 def baselines_table(rows: Sequence[BaselineRow]) -> Table:

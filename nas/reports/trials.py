@@ -142,22 +142,34 @@ class LeaderboardRow(TrialRow):
         within_noise: the candidate may be as good as the first row, as far as the deviation
             between seeds tells; None where no layout was trained with several seeds.
         pareto: no other candidate beats it in every objective; None with one objective.
+        map_expected: posterior mean of the layout's mAP, by the model of sampler `multifidelity`
+            from all candidates; None where it was not asked or too little is trained.
+        map_low, map_high: 95 % interval of the layout's mAP, by the same model.
     """
 
     replicates: int
     map_again: float | None
     within_noise: bool | None
     pareto: bool | None
+    map_expected: float | None = None
+    map_low: float | None = None
+    map_high: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: that of the trial and the fields of this class, `pareto` where it is told."""
+        """Plain JSON: that of the trial and the fields of this class, `pareto` and what is expected
+        where it is told.
+        """
         more = {
             "replicates": self.replicates,
             "map_again": self.map_again,
             "within_noise": self.within_noise,
         }
-        front = {} if self.pareto is None else {"pareto": self.pareto}
-        return {**super().to_dict(), **more, **front}
+        told = {
+            name: getattr(self, name)
+            for name in ("pareto", "map_expected", "map_low", "map_high")
+            if getattr(self, name) is not None
+        }
+        return {**super().to_dict(), **more, **told}
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,14 @@ def projected_scores(curves: Sequence[Curve], epochs: int) -> tuple[Array, Array
     return (1 - LOSS_WEIGHT) * maps + LOSS_WEIGHT * by_loss, np.maximum(left, 0.0)
 
 
+def map_scale(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Mean and standard deviation of the projected mAPs of trainings, low outliers drawn in as for
+    `projected_scores`: what turns scores without unit back into mAP.
+    """
+    maps = _drawn_in(_projected([each.scores for each in curves], curves))
+    return float(maps.mean()), float(maps.std())
+
+
 def _projected(values: Sequence[Mapping[int, float]], curves: Sequence[Curve]) -> Array:
     """The last value of each, and the median steps of others beyond it; of one that is complete,
     perhaps before the last epoch, its own.
@@ -73,14 +81,20 @@ def _projected(values: Sequence[Mapping[int, float]], curves: Sequence[Curve]) -
 
 
 def _standard(values: Array) -> Array:
-    """Mean 0 and deviation 1, after low outliers are drawn in: what is half as far below the median
-    as the best tenth is above it, twice over, is as bad as can be.
+    """Mean 0 and deviation 1, after low outliers are drawn in."""
+    drawn = _drawn_in(values)
+    standard: Array = (drawn - drawn.mean()) / max(float(drawn.std()), 1e-9)
+    return standard
+
+
+def _drawn_in(values: Array) -> Array:
+    """Raise low outliers: twice as far below the median as the best tenth is above it is as bad as
+    can be.
     """
     median = np.median(values)
     low = median - 2 * max(float(np.quantile(values, 0.9) - median), 1e-3)
     drawn: Array = np.maximum(values, low)
-    standard: Array = (drawn - drawn.mean()) / max(float(drawn.std()), 1e-9)
-    return standard
+    return drawn
 
 
 def _agreement(curves: Sequence[Curve]) -> float:

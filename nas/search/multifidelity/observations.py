@@ -126,5 +126,9 @@ def curve_of(trial: FrozenTrial, epochs: int) -> Curve | None:
     if not scores:
         return None
     written = trial.user_attrs.get("losses") or {}
-    losses = {int(epoch): loss for epoch, loss in written.items() if math.isfinite(loss)}
+    losses = {
+        int(epoch): loss
+        for epoch, loss in written.items()
+        if epoch.isdecimal() and loss is not None and math.isfinite(loss)
+    }
     return Curve(scores, losses, complete)
