@@ -111,9 +111,10 @@ def _again(row: LeaderboardRow) -> str:
 
 
 def _expected(row: LeaderboardRow) -> str:
-    if row.map_expected is None:
+    """The posterior mean, and half of its 95 % interval."""
+    if row.map_expected is None or row.map_low is None or row.map_high is None:
         return ""
-    return f"{percent(row.map_expected)} ({percent(row.map_low)} to {percent(row.map_high)})"
+    return f"{percent(row.map_expected)} ± {percent((row.map_high - row.map_low) / 2)}"
 
 
 def baselines_table(rows: Sequence[BaselineRow]) -> Table:
