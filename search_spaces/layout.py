@@ -28,6 +28,7 @@ from search_spaces.errors import LayoutError, one_of
 
 DEFAULT_CHANNELS = 96
 STAGES = 4
+MOST_BLOCKS, MOST_WIDTH = 9999, 99_999  # of a stage; what the text form has digits for
 _TRUTH = {"true": True, "false": False}
 _EXAMPLE = "for example C2-C2-T12-T4 or T2-T2-T6-T2@128"
 _TEXT = re.compile(r"(?P<stages>[^@+]*)(?:@(?P<widths>[^+]*))?(?P<options>(?:\+.*)?)", re.DOTALL)
@@ -39,8 +40,8 @@ class Stage:
 
     Args:
         kind: `C` for convolutional blocks, `T` for transformer blocks.
-        depth: number of blocks, at least 1.
-        width: output channels, a multiple of 4.
+        depth: number of blocks, at least 1, at most `MOST_BLOCKS`.
+        width: output channels, a multiple of 4, at most `MOST_WIDTH`.
 
     Raises:
         LayoutError: a field out of its range.
@@ -53,15 +54,15 @@ class Stage:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise LayoutError(one_of("the kind of a stage", self.kind, KINDS))
-        if not _whole(self.depth) or self.depth < 1:
+        if not _whole(self.depth) or not 1 <= self.depth <= MOST_BLOCKS:
             raise LayoutError(
-                "the depth of a stage must be a whole number of blocks, at least 1; got "
-                f"{self.depth!r}"
+                "the depth of a stage must be a whole number of blocks, at least 1, at most "
+                f"{MOST_BLOCKS}; got {self.depth!r}"
             )
-        if not _whole(self.width) or self.width < 4 or self.width % 4:
+        if not _whole(self.width) or not 4 <= self.width <= MOST_WIDTH or self.width % 4:
             raise LayoutError(
                 "the width of a stage must be a multiple of 4 (a C block has a quarter of it "
-                f"inside); got {self.width!r}"
+                f"inside), at most {MOST_WIDTH}; got {self.width!r}"
             )
 
 

@@ -32,6 +32,7 @@ from search_spaces.layout import DEFAULT_CHANNELS, STAGES
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_text import parse_yaml
 
+MOST_CHOICES = 1000  # of a list of numbers
 _SHARED = ("head_dim", "window", "mlp_ratio", "norm", "stem_width", "dense")
 _KEYS = ("name", "stages", "channels", "stems", "conditions", "layout", "defaults")
 
@@ -138,9 +139,13 @@ def _choices(values: object, allowed: tuple[str, ...], key: str, source: str) ->
 
 def _whole_numbers(values: object, key: str, source: str) -> tuple[int, ...]:
     if isinstance(values, Mapping) and {"low", "high"} <= set(values) <= {"low", "high", "step"}:
-        values = list(range(values["low"], values["high"] + 1, values.get("step", 1)))
+        values = range(values["low"], values["high"] + 1, values.get("step", 1))
+    if isinstance(values, (list, range)) and len(values) > MOST_CHOICES:
+        raise SpaceError(
+            f"space {source!r}: {key} must be at most {MOST_CHOICES} numbers; got {len(values)}"
+        )
     valid = (
-        isinstance(values, list)
+        isinstance(values, (list, range))
         and values
         and all(type(value) is int and value > 0 for value in values)
     )

@@ -7,6 +7,7 @@ Samplers see `parameters()`, a few named lists of choices; `decode` turns one ch
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from search_spaces.errors import LayoutError, SpaceError, one_of
 from search_spaces.layout import DEFAULT_CHANNELS, STAGES, Layout, Stage, doubled
 
+MOST_LAYOUTS = 10**7
 CONDITIONS: dict[str, Callable[[str], bool]] = {
     "C never after T": lambda kinds: "TC" not in kinds,
     "T never after C": lambda kinds: "CT" not in kinds,
@@ -37,7 +39,8 @@ class SearchSpace:
         defaults: keys of a search request that take these values where the request is silent.
 
     Raises:
-        SpaceError: an empty choice, an unknown name, or conditions that leave nothing.
+        SpaceError: an empty choice, an unknown name, conditions that leave nothing, or more layouts
+            than `MOST_LAYOUTS`.
     """
 
     name: str
@@ -69,6 +72,11 @@ class SearchSpace:
                 _layout(*head, depths, self._shared)
         except LayoutError as error:
             raise SpaceError(f"space {self.name!r}: {error}") from None
+        if self._size > MOST_LAYOUTS:
+            raise SpaceError(
+                f"space {self.name!r} must have at most {MOST_LAYOUTS:,} layouts; got "
+                f"{self._size:,}"
+            )
 
     @cached_property
     def patterns(self) -> tuple[str, ...]:
@@ -142,10 +150,11 @@ class SearchSpace:
 
     def __len__(self) -> int:
         """Count the different layouts."""
-        per_head = 1
-        for depths in self.depths:
-            per_head *= len(depths)
-        return per_head * len(self._depth_families)
+        return self._size
+
+    @property
+    def _size(self) -> int:
+        return math.prod(map(len, self.depths)) * len(self._depth_families)
 
     def __iter__(self) -> Iterator[Layout]:
         """Give every layout once."""

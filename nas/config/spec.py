@@ -171,10 +171,10 @@ def load_spec(
     written |= {"space": space.to_dict(), "recipe": recipe, "calibration": calibration}
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
+    _check_locations(written)
     written.setdefault("study", Path(written["data"]["root"]).resolve().name)
     if _section(written, "budget").get("memory") == AUTO:
         written["budget"]["memory"] = _automatic_budget(_section(written, "run"))
-    _check_locations(written)
     spec = parse_model(SearchSpec, written)
     for text in spec.search.try_first:
         space.encode(Layout.parse(text))
@@ -185,8 +185,19 @@ def _check_locations(written: dict[str, Any]) -> None:
     """Before anything else looks at URLs, whose errors would repeat what they hold."""
     for key in ("data.root", "run.output", "recipe.weights"):
         section, _, name = key.partition(".")
-        if isinstance(location := _section(written, section).get(name), str):
+        location = _section(written, section).get(name)
+        if location is not None and not _can_be_a_name(location):
+            raise SpecError(f"{key} must be a path or a URL, as text; got {location!r}")
+        if location is not None:
             check_no_secret(key, location, named=key != "run.output")
+
+
+def _can_be_a_name(location: object) -> bool:
+    """Whether a system takes a location as the name of a file."""
+    try:
+        return isinstance(location, str) and b"\0" not in os.fsencode(location)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_set(written: dict[str, Any], key: str) -> bool:

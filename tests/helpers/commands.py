@@ -52,16 +52,18 @@ def run_here(program: str, *words: object) -> Outcome:
     What it prints is printed once more afterwards, so that pytest shows it where a test fails.
     """
     main = import_module(PROGRAMS[program]).main
+    with patch.object(sys, "argv", [program, *map(str, words)]):
+        ended = outcome_of(main)
+    sys.stdout.write(ended.out)
+    sys.stderr.write(ended.err)
+    return ended
+
+
+def outcome_of(main: Callable[[], object]) -> Outcome:
+    """Call an entry point of a program."""
     out, err = io.StringIO(), io.StringIO()
-    with (
-        patch.object(sys, "argv", [program, *map(str, words)]),
-        redirect_stdout(out),
-        redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main()
-    sys.stdout.write(out.getvalue())
-    sys.stderr.write(err.getvalue())
     return Outcome(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

@@ -173,6 +173,9 @@ def test_paper_recipe():
         ({"study": "a/b"}, "without '/'"),
         ({"recipe.epochs.more": 1}, "'epochs' is a value, not a section|recipe.epochs must be"),
         ({"budget": 3}, "must be"),
+        ({"data.root": 5}, "data.root must be a path or a URL, as text; got 5"),
+        ({"data.root": "a\0b"}, "data.root must be a path or a URL, as text; got 'a"),
+        ({"run.output": "\ud800"}, "run.output must be a path or a URL, as text; got '"),
     ],
 )
 def test_refusals(flags: dict, words: str):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.mutations import number_of_times
 from PIL import Image, features
 
 from nas.data.image_io import BrokenImage, inspect_image, read_rgb
@@ -54,9 +55,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize(
-    "times", [pytest.param(25, id="quick"), pytest.param(2500, id="many", marks=pytest.mark.long)]
-)
+@number_of_times(25, 2500)
 @pytest.mark.parametrize("form", FORMATS)
 def test_any_bytes_are_read_or_named(tmp_path: Path, form: str, times: int):
     if form == "AVIF" and not features.check("avif"):

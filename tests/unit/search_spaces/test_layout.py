@@ -122,7 +122,7 @@ def test_heads_divide_the_width():
         ("C2-C2-T12", "4 stages.*got 3"),
         ("C2-C2-T12-T4-T1", "4 stages.*got 5"),
         ("X2-C2-T12-T4", "one of C, T; got 'X'"),
-        ("C0-C2-T12-T4", "at least 1; got 0"),
+        ("C0-C2-T12-T4", "at least 1, at most 9999; got 0"),
         ("C-C-T-T", "kind .C or T. and a depth.*got 'C'"),
         ("C2-C2-T12-T4@97", "multiple of 4.*got 97"),
         ("C2-C2-T12-T4@96,192", "first stage or of all 4"),
@@ -152,6 +152,8 @@ def test_refusals_state_rule_and_value(text: str, words: str):
         ({"stages": [{"kind": "C", "depth": 1}] * 5}, "4 stages"),
         ({"stages": [{"kind": "C"}] * 4}, "kind, depth and perhaps width"),
         ({"stages": [{"kind": "C", "depth": True}] * 4}, "whole number of blocks"),
+        ({"stages": [{"kind": "C", "depth": 10_000}] * 4}, "at most 9999; got 10000"),
+        ({"stages": [{"kind": "C", "depth": 1, "width": 2**40}] * 4}, "at most 99999; got"),
         (
             {"stages": [{"kind": "C", "depth": 1}] * 4, "channels": "96"},
             "channels must be a whole number",
