@@ -17,11 +17,14 @@ manifest.json          hashes of all files
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import torch
 import yaml
+from pydantic import BaseModel, Field, StrictStr
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from nas.artifacts.paths import LAST_WEIGHTS
 from nas.config.parsing import parse_model, read_yaml
@@ -37,6 +40,7 @@ from nas.models.backbones import backbone_dims
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.transform import IMAGENET, ImageStatistics
 from nas.utils.folders import atomic_folder
+from nas.utils.regular_files import read_regular
 from search_spaces.layout import Layout
 
 FILES = (
@@ -55,6 +59,15 @@ ONNX_FILES = (
 OPTIONAL_FILES = (*ONNX_FILES, LAST_WEIGHTS)
 BACKBONE_PREFIX = "backbone.backbone."
 READ_FORMATS = (1, FORMAT)  # 1 had no manifest, no ONNX and nothing for mmdetection
+
+
+class _Said(BaseModel):
+    """What detector.yaml says beside the sections of a request."""
+
+    categories: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+    figures: dict[StrictStr, Any]
+    origin: dict[StrictStr, Any]
+    request: dict[StrictStr, Any] = {}
 
 
 def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = True) -> list[str]:
@@ -77,9 +90,9 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
     """
     check_target(folder)
     with atomic_folder(folder, last=MANIFEST) as partial:
-        statistics = _write_weights(partial, _read_weights(weights))
+        statistics = _write_weights(partial, read_weights(weights))
         if (last := weights.parent / LAST_WEIGHTS).exists():
-            (partial / LAST_WEIGHTS).write_bytes(save(_read_weights(last)))
+            (partial / LAST_WEIGHTS).write_bytes(save(read_weights(last)))
         _write_yaml(partial / "backbone.yaml", _backbone_description(trained, statistics))
         _write_yaml(partial / "detector.yaml", _detector_description(trained))
         for name, text in code_files(trained, statistics).items():
@@ -133,15 +146,16 @@ def read_description(folder: Path) -> Trained:
             f"1 and {FORMAT}"
         )
     try:
+        said = parse_model(_Said, description)
         return Trained(
             layout=Layout.from_dict(description["layout"]),
             detector=parse_model(DetectorSpec, description["detector"]),
             recipe=parse_model(Recipe, description["recipe"]),
             calibration=parse_model(CalibrationSpec, description["calibration"]),
-            categories=tuple(description["categories"]),
-            figures=description["figures"],
-            origin=description["origin"],
-            request=description.get("request", {}),
+            categories=said.categories,
+            figures=said.figures,
+            origin=said.origin,
+            request=said.request,
         )
     except (KeyError, TypeError, UserError) as error:
         raise BundleError(f"bundle {str(folder)!r} is damaged: detector.yaml: {error}") from None
@@ -158,15 +172,33 @@ def read_bundle(folder: Path) -> tuple[Trained, Detector]:
         SpecError: there is no readable detector.yaml.
         BundleError: the bundle has a newer format, or is damaged.
     """
-    trained = read_description(folder)
-    detector = build_detector(trained.layout, trained.detector, len(trained.categories))
+    trained, weights = read_description(folder), read_weights(folder / "detector.safetensors")
     try:
-        detector.load_state_dict(_read_weights(folder / "detector.safetensors"))
-    except RuntimeError as error:
+        _check_sizes(trained, weights)
+        detector = _detector(trained)
+        detector.load_state_dict(weights)
+    except (RuntimeError, TypeError, ArithmeticError) as error:
         raise BundleError(
             f"bundle {str(folder)!r} is damaged: {' '.join(str(error).split())[:300]}"
         ) from None
     return trained, detector.eval()
+
+
+def _detector(trained: Trained) -> Detector:
+    return build_detector(trained.layout, trained.detector, len(trained.categories))
+
+
+def _check_sizes(trained: Trained, weights: dict[str, Tensor]) -> None:
+    """Find out that the weights are those of a detector before it takes memory: a description can
+    ask for any number of blocks and channels.
+
+    Raises:
+        RuntimeError: they are not, as PyTorch says it.
+    """
+    if (blocks := sum(trained.layout.depths)) > len(weights):
+        raise RuntimeError(f"{len(weights)} tensors are no weights of {blocks} blocks")
+    with torch.device("meta"):
+        _detector(trained).load_state_dict(weights, assign=True)
 
 
 def _backbone_description(trained: Trained, statistics: ImageStatistics) -> dict[str, Any]:
@@ -225,13 +257,21 @@ def _write_yaml(path: Path, content: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
 
 
-def _read_weights(path: Path) -> dict[str, Any]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of tensors.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        BundleError: it is not there, or damaged.
+    """
     try:
-        return load(path.read_bytes())
+        return load(read_regular(path))
     except FileNotFoundError:
         raise BundleError(
             f"weights {str(path)!r} are not there: a search keeps those of the best few "
             "(run.keep_best)"
         ) from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"weights {str(path)!r} cannot be read: {error}") from None

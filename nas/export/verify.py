@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from nas.artifacts.paths import LAST_WEIGHTS
 from nas.config.parsing import read_yaml
 from nas.errors import BundleError
-from nas.export.bundle import FILES, OPTIONAL_FILES, backbone_weights, read_bundle
+from nas.export.bundle import FILES, OPTIONAL_FILES, backbone_weights, read_bundle, read_weights
 from nas.export.code_files import code_files, writer
 from nas.export.code_runs import compare_code
 from nas.export.description import Trained
@@ -75,7 +74,7 @@ def verify(folder: Path, *, run_code: bool = False) -> tuple[Trained, Detector, 
 
 
 def _weights(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:
-    weights = load_file(folder / "backbone.safetensors")
+    weights = read_weights(folder / "backbone.safetensors")
     expected = backbone_weights(detector.state_dict())
     if set(weights) != set(expected) or not all(
         torch.equal(x, expected[name]) for name, x in weights.items()
@@ -83,7 +82,7 @@ def _weights(folder: Path, names: list[str], detector: Detector) -> Iterator[Che
         raise BundleError("backbone.safetensors has other weights than detector.safetensors")
     yield Check("backbone.safetensors", True, "the detector's weights")
     if LAST_WEIGHTS in names:
-        if set(load_file(folder / LAST_WEIGHTS)) != set(detector.state_dict()):
+        if set(read_weights(folder / LAST_WEIGHTS)) != set(detector.state_dict()):
             raise BundleError(f"{LAST_WEIGHTS} has other tensors than detector.safetensors")
         yield Check(LAST_WEIGHTS, True, "the detector's tensors")
 

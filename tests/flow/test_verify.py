@@ -5,17 +5,19 @@ fails.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.bounds import bounded
 from helpers.commands import Run, run_here
 
 from nas.api.reproduction import differences
 from nas.errors import BundleError, OutputError
-from nas.export.bundle import read_description
+from nas.export.bundle import read_bundle, read_description
 from nas.export.code_files import CODE_FILES
 from nas.export.manifest import MANIFEST, check_manifest, write_manifest
 from nas.export.push import push, push_target
@@ -86,6 +88,63 @@ def test_a_score_that_is_no_number_is_not_as_the_bundle_says(
     code, _, err = nas("verify", nan, "--data", digits)
     assert code == 2
     assert "the bundle says nan" in err
+
+
+def junk(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(b"x" * 100)
+
+
+def saying(**changes: object) -> Callable[[Path], object]:
+    """Change detector.yaml."""
+
+    def change(folder: Path) -> None:
+        said = yaml.safe_load((folder / "detector.yaml").read_text())
+        (folder / "detector.yaml").write_text(yaml.safe_dump(said | changes))
+
+    return change
+
+
+def of_width(width: int, depth: int = 1) -> dict:
+    return {"stages": [{"kind": "C", "depth": depth, "width": width} for _ in range(4)]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (junk("backbone.safetensors"), "backbone.safetensors' cannot be read"),
+        (lambda folder: (folder / "backbone.safetensors").unlink(), "safetensors' are not there"),
+        (junk("last.safetensors"), "last.safetensors' cannot be read"),
+        (junk("backbone.onnx"), "backbone.onnx cannot be run as the network"),
+        (saying(categories=["a", None]), "categories.1 must be a valid string; got None"),
+        (saying(categories=[]), "categories"),
+        (saying(figures=[]), "figures must be a valid dictionary"),
+        (saying(layout=of_width(4, 9999)), "tensors are no weights of 39996 blocks"),
+        (saying(layout=of_width(99_996)), "is damaged: Error(s) in loading state_dict for Fcos"),
+    ],
+)
+def test_a_bundle_that_was_sealed_again_is_refused_in_a_line(
+    bundle: Path, tmp_path: Path, nas: Run, change: Callable[[Path], object], words: str
+):
+    """Of the last two no network of that size is built."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    change(copy)
+    (copy / MANIFEST).unlink()
+    write_manifest(copy)
+    with bounded(tmp_path):
+        code, out, said = nas("verify", copy)
+    assert (code, out) == (2, "")
+    (line,) = said.splitlines()
+    assert words in line
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(bundle: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    (copy / "detector.safetensors").unlink()
+    os.mkfifo(copy / "detector.safetensors")
+    with pytest.raises(BundleError, match="is no regular file"):
+        read_bundle(copy)
 
 
 def with_a_line(bundle: Path, out: Path, mark: Path, **said: str) -> Path:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nas.errors import BundleError
+from nas.errors import BundleError, UserError
 from nas.export.onnx.detector import detector_onnx, why_not
 from nas.export.onnx.export import SIZES, OnnxModel, backbone_onnx, missing
 from nas.models.detectors import Detector
@@ -61,29 +62,43 @@ def compare_backbone(path: Path, detector: Detector) -> None:
     """Compare an exported backbone with its network: their maps at several image sizes.
 
     Raises:
-        BundleError: they differ.
+        BundleError: they differ, or the file cannot be run.
     """
-    model = OnnxModel(path)
-    for images in random_images():
-        with torch.no_grad():
-            expected = detector.backbone.backbone(images)
-        same(path.name, model(images), expected)
+    with _running(path):
+        model = OnnxModel(path)
+        for images in random_images():
+            with torch.no_grad():
+                expected = detector.backbone.backbone(images)
+            same(path.name, model(images), expected)
 
 
 def compare_detector(path: Path, detector: Detector) -> None:
     """Compare an exported detector with its network: their detections, an image at a time.
 
     Raises:
-        BundleError: more than a few have no counterpart. Those at the edge of a threshold may:
-            rounding decides there.
+        BundleError: the file cannot be run, or more than a few have no counterpart. Those at the
+            edge of a threshold may: rounding decides there.
     """
-    model = OnnxModel(path)
-    for images in random_images():
-        with torch.no_grad():
-            (expected,) = detector([images[0]])
-        wanted = [expected[name] for name in ("boxes", "scores", "labels")]
-        if matched_share(model(images[:1]), wanted) < MATCHED:
-            raise BundleError(f"{path.name} gives other detections than the network")
+    with _running(path):
+        model = OnnxModel(path)
+        for images in random_images():
+            with torch.no_grad():
+                (expected,) = detector([images[0]])
+            wanted = [expected[name] for name in ("boxes", "scores", "labels")]
+            if matched_share(model(images[:1]), wanted) < MATCHED:
+                raise BundleError(f"{path.name} gives other detections than the network")
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """ONNX Runtime has errors of its own, and what a file gives may be of any number and kind."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise BundleError(f"{path.name} cannot be run as the network: {said}") from None
 
 
 def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
