@@ -37,7 +37,7 @@ from dashboards.trial_view import (
 )
 from nas.errors import UserError
 from nas.reports import TrialRow
-from nas.study.optuna_internals import id_in_storage, quick_storage
+from nas.study.optuna_internals import quick_storage, study_ids
 from nas.study.trial_reading import read_reports
 
 CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
@@ -112,9 +112,10 @@ def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str, engine: En
             return page("trial.html", prefix, shown=context)
 
     def send_file(study_id: int, number: int, name: str) -> HTTPResponse:
-        view = _view(storage, study_id)
-        _row(view, number)
-        files = files_of(folder_of(view, number))
+        with _readable():
+            view = _view(storage, study_id)
+            _row(view, number)
+            files = files_of(folder_of(view, number))
         if name not in files:
             raise HTTPError(404, "the trial has no such file")
         return _send(files[name])
@@ -127,8 +128,8 @@ def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str, engine: En
 def _studies_page(storage: BaseStorage, prefix: str) -> str:
     """All studies, the latest first."""
     studies = [
-        StudyCard(id_in_storage(entry), entry.study_name, _line(storage, entry.study_name))
-        for entry in reversed(storage.get_all_studies())
+        StudyCard(number, name, _line(storage, name))
+        for name, number in reversed(study_ids(storage).items())
     ]
     return page("studies.html", prefix, studies=studies)
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.cli import options
 from nas.cli.runner import print_json, say
 from nas.utils.formatting import percent
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
 
 
 def list_studies(
     storage: options.Storage = options.DEFAULT_STORAGE, as_json: options.Json = False
 ) -> None:
     """List the studies of a database."""
-    import optuna
-
+    from nas.study.optuna_internals import study_ids
     from nas.study.storage import open_storage
 
     opened = open_storage(storage, create=False)
-    rows = [
-        _summary(optuna.load_study(study_name=name, storage=opened))
-        for name in optuna.get_all_study_names(opened)
-    ]
+    rows = [_summary(name, opened) for name in study_ids(opened)]
     if as_json:
         print_json(rows)
         return
@@ -49,6 +49,9 @@ def list_studies(
         texts = ["-" if cell is None else str(cell) for cell in cells]  # of another program
         table.add_row(*texts, percent(row["map"]), str(row["layout"] or "-"))
     print_table(table)
+    for row in rows:
+        if row["unreadable"]:
+            say(row["unreadable"])
 
 
 def status(
@@ -90,20 +93,37 @@ def status(
         say(line)
 
 
-def _summary(study: Any) -> dict[str, Any]:
+def _summary(name: str, storage: RDBStorage) -> dict[str, Any]:
+    """What a study is, as far as it can be read; one that cannot takes no other's line away."""
+    import optuna
+
+    from nas.errors import StudyError
+    from nas.study.attributes import study_attributes, study_trials
+    from nas.study.optuna_internals import odd_rows_as_study_error
+
+    spec: dict[str, Any] = {}
+    trials: list[FrozenTrial] = []
+    unreadable = None
+    try:
+        with odd_rows_as_study_error(name):
+            study = optuna.load_study(study_name=name, storage=storage)
+            spec, trials = study_attributes(study).get("nas_spec", {}), study_trials(study)
+    except StudyError as error:
+        unreadable = str(error)
+    return {"study": name, **_figures(spec, trials), "unreadable": unreadable}
+
+
+def _figures(spec: dict[str, Any], trials: list[FrozenTrial]) -> dict[str, Any]:
     from collections import Counter
 
-    from nas.study.attributes import study_attributes, study_trials
     from nas.study.leaderboard import ranked
     from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, TAKEN_OVER, role_of
 
-    spec, trials = study_attributes(study).get("nas_spec", {}), study_trials(study)
     states = Counter(trial.state.name for trial in trials if role_of(trial) == CANDIDATE)
     roles = Counter(map(role_of, trials))
     # The values of another program's study are no mAP.
     best = next(iter(ranked(trials)), None) if spec else None
     return {
-        "study": study.study_name,
         "space": spec.get("space", {}).get("name"),
         "detector": spec.get("detector", {}).get("name"),
         "trials": spec.get("search", {}).get("trials"),

@@ -17,7 +17,7 @@ from nas.search.layout_filter import LayoutFilter
 from nas.search.objectives import objective_values
 from nas.search.samplers import distributions
 from nas.study.leaderboard import search_uuid
-from nas.study.optuna_internals import Storage
+from nas.study.optuna_internals import Storage, study_ids
 from nas.study.provenance import differences
 from nas.study.roles import TAKEN_OVER, role_of
 from nas.study.storage import open_storage
@@ -49,7 +49,7 @@ def earlier_studies(
 
 
 def _earlier(storage: Storage, name: str, into: str, key: str) -> optuna.Study:
-    others = [other for other in optuna.get_all_study_names(storage) if other != into]
+    others = [other for other in study_ids(storage) if other != into]
     if name not in others:
         choices = [*others, BUILTIN_PRIOR] if key == "prior" else others
         raise StudyError(

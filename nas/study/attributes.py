@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, TypeAdapter
 from pydantic import ValidationError as PydanticError
 
 from nas.study import schema
+from nas.study.optuna_internals import odd_rows_as_study_error
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -131,8 +132,12 @@ SEARCH = ("nas_uuid", "nas_spec", "nas_data", "nas_budget_gib")  # that no searc
 def study_attributes(study: optuna.Study) -> dict[str, Any]:
     """User attributes of a study, without those that this program cannot have written. Where one of
     `SEARCH` is missing, there is none of them: the study is no search.
+
+    Raises:
+        StudyError: they are no JSON.
     """
-    known = readable(study.user_attrs, STUDY)
+    with odd_rows_as_study_error(study.study_name):
+        known = readable(study.user_attrs, STUDY)
     if all(name in known for name in SEARCH):
         return known
     return {name: value for name, value in known.items() if name not in SEARCH}
@@ -141,8 +146,44 @@ def study_attributes(study: optuna.Study) -> dict[str, Any]:
 def study_trials(study: optuna.Study) -> list[FrozenTrial]:
     """All trials of a study in the order of their numbers, without attributes that this program
     cannot have written.
+
+    Raises:
+        StudyError: a trial is none that Optuna has written.
     """
-    return [readable_trial(trial) for trial in study.get_trials(deepcopy=False)]
+    with odd_rows_as_study_error(study.study_name):
+        objectives = number_of_objectives(study)
+        trials = study.get_trials(deepcopy=False)
+        for position, trial in enumerate(trials):
+            _check_form(trial, position, objectives)
+    return [readable_trial(trial) for trial in trials]
+
+
+def number_of_objectives(study: optuna.Study) -> int:
+    """Count the objectives of a study.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not (objectives := len(study.directions)):
+        raise ValueError("it has no objective")
+    return objectives
+
+
+def _check_form(trial: FrozenTrial, position: int, objectives: int) -> None:
+    """Find out that a trial is one on which others can rely: it is found by its number, and what
+    ended has its values.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if trial.number != position:
+        raise ValueError(f"trial {position} is missing")
+    numbers = [*(trial.values or ()), *trial.constraints.values()]
+    numbers += trial.intermediate_values.values()
+    if not all(isinstance(each, (int, float)) for each in numbers):
+        raise ValueError(f"trial {trial.number} has values that are no numbers")
+    if trial.state == TrialState.COMPLETE and len(trial.values or ()) != objectives:
+        raise ValueError(f"trial {trial.number} is complete without a value of each objective")
 
 
 def readable_trial(trial: FrozenTrial) -> FrozenTrial:

@@ -12,8 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import StudyError, one_of
 from nas.reports import TrialRow
-from nas.study.attributes import study_attributes, study_trials
-from nas.study.optuna_internals import CandidateStudy, storage_of
+from nas.study.attributes import number_of_objectives, study_attributes, study_trials
+from nas.study.optuna_internals import (
+    CandidateStudy,
+    odd_rows_as_study_error,
+    storage_of,
+    study_ids,
+)
 from nas.study.roles import is_candidate
 
 TOP = 3  # candidates that replicates are for
@@ -134,10 +139,10 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
         name: of the study; None for the only one that there is.
 
     Raises:
-        StudyError: there is no such study, it is of another program, or, without a name, there is
-            none or several.
+        StudyError: there is no such study, it is of another program or cannot be read, or, without
+            a name, there is none or several.
     """
-    names = optuna.get_all_study_names(storage)
+    names = [*study_ids(storage)]
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:
@@ -148,8 +153,10 @@ def load_study(storage: optuna.storages.RDBStorage, name: str | None) -> optuna.
             if names
             else f"the database has no studies; got --study {name!r}"
         )
-    study = optuna.load_study(study_name=name, storage=storage)
-    search_uuid(study)
+    with odd_rows_as_study_error(name):
+        study = optuna.load_study(study_name=name, storage=storage)
+        search_uuid(study)
+        number_of_objectives(study)
     return study
 
 

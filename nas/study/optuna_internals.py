@@ -9,7 +9,8 @@ Written against Optuna 5 (`optuna/study/study.py`, `optuna/trial/_trial.py`,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -17,9 +18,11 @@ import sqlalchemy as sa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudySummary
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from nas.errors import StudyError, UserError
 from nas.study.roles import is_candidate
 from nas.study.trial_reading import read_trials
 
@@ -28,7 +31,47 @@ _ATTRIBUTES = sa.table(
     "trial_user_attributes", sa.column("trial_id"), sa.column("key"), sa.column("value_json")
 )
 
+_SYSTEM_ATTRIBUTES = sa.table("trial_system_attributes", sa.column("trial_id"), sa.column("key"))
 _TRIALS = sa.table("trials", sa.column("trial_id"), sa.column("state"))
+
+
+_STUDIES = sa.table("studies", sa.column("study_id"), sa.column("study_name"))
+# What reading rows ends in that Optuna has not written itself.
+_ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+
+
+@contextmanager
+def odd_rows_as_study_error(study_name: str) -> Iterator[None]:
+    """In the block rows are read that whoever has the URL of the database may have written.
+
+    Args:
+        study_name: for the error.
+
+    Raises:
+        StudyError: Optuna cannot read them.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except _ODD as error:
+        said = " ".join(str(error).split())[:300]
+        raise StudyError(
+            f"study {study_name!r} cannot be read: the database holds what Optuna does not write "
+            f"({type(error).__name__}: {said})"
+        ) from error
+
+
+def study_ids(storage: BaseStorage) -> dict[str, int]:
+    """Keys of all studies of a database by their names, in the order in which they were made. Of
+    the studies nothing else is read, which one of them may make impossible.
+    """
+    if isinstance(storage, InMemoryStorage):
+        return {each.study_name: id_in_storage(each) for each in storage.get_all_studies()}
+    database: Any = getattr(storage, "_backend", storage)  # it may lie behind a cache
+    asked = sa.select(_STUDIES).order_by(_STUDIES.c.study_id)
+    with database.engine.connect() as connection:
+        return {str(row.study_name): row.study_id for row in connection.execute(asked)}
 
 
 def id_in_storage(study: optuna.Study | FrozenStudy | StudySummary) -> int:
@@ -72,8 +115,12 @@ def quick_storage(storage: RDBStorage, *, reports: bool) -> BaseStorage:
 def all_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Every trial of a study by number, whatever `CandidateStudy` hides. They are not copies: leave
     them unchanged.
+
+    Raises:
+        StudyError: there are rows that Optuna cannot read.
     """
-    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+    with odd_rows_as_study_error(study.study_name):
+        return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 def start_trial(study: optuna.Study, attributes: Mapping[str, Any]) -> Trial:
@@ -127,12 +174,43 @@ def set_attributes(storage: Storage, trial: Trial, values: Mapping[str, Any]) ->
 
 
 def set_constraint(storage: Storage, trial: Trial, key: str, value: float) -> None:
-    """Write a constraint of a running trial, which is feasible at 0 and below.
+    """Write a constraint of a running trial, which is feasible at 0 and below, in place of an
+    earlier one of that name.
 
     It is written twice: as Optuna 5 keeps constraints, and as the list that Optuna Dashboard reads.
     Optuna adds the entries of that list to the trial's constraints, numbered.
     """
-    trial.set_constraint(key, value)
+    storage.set_trial_system_attr(trial._trial_id, f"{_CONSTRAINTS_KEY}:{key}", value)
+    _list_constraints(storage, trial)
+
+
+def forget_end(
+    storage: Storage, trial: Trial, attributes: Collection[str], constraint: str
+) -> None:
+    """Take away what somebody else wrote of the end of a running trial and did not come to finish.
+    In memory nobody else writes.
+
+    Args:
+        storage: of the trial's study.
+        trial: running.
+        attributes: names of user attributes.
+        constraint: name of a constraint.
+    """
+    if isinstance(storage, InMemoryStorage):
+        return
+    keys = {_ATTRIBUTES: [*attributes], _SYSTEM_ATTRIBUTES: [f"{_CONSTRAINTS_KEY}:{constraint}"]}
+    with storage.engine.begin() as connection:
+        removed = [
+            connection.execute(
+                sa.delete(table).where(table.c.trial_id == trial._trial_id, table.c.key.in_(names))
+            ).rowcount
+            for table, names in keys.items()
+        ]
+    if any(removed):
+        _list_constraints(storage, trial)
+
+
+def _list_constraints(storage: Storage, trial: Trial) -> None:
     values = [each for name, each in trial.constraints.items() if not name.isdigit()]
     storage.set_trial_system_attr(trial._trial_id, "constraints", values)
 

@@ -21,6 +21,7 @@ from nas.config.spec import SearchSpec
 from nas.errors import StudyError
 from nas.reports import DatasetSummary
 from nas.reports.dataset import same_data
+from nas.study.optuna_internals import study_ids
 from nas.study.storage import open_storage, parse_url, redacted
 from nas.utils.formatting import gib
 
@@ -149,7 +150,7 @@ def recorded_budget_gib(spec: SearchSpec, storage: InMemoryStorage | None = None
         opened = storage or open_storage(spec.storage, create=False)
     except StudyError:  # no database yet; what else is wrong with it is said when it is opened
         return None
-    if spec.study not in optuna.get_all_study_names(opened):
+    if spec.study not in study_ids(opened):
         return None
     study_id = opened.get_study_id_from_name(spec.study)
     return opened.get_study_user_attrs(study_id).get("nas_budget_gib")

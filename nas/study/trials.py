@@ -12,10 +12,17 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.study import schema
-from nas.study.optuna_internals import Storage, all_trials, set_attributes, set_constraint
+from nas.study.optuna_internals import (
+    Storage,
+    all_trials,
+    forget_end,
+    set_attributes,
+    set_constraint,
+)
 from nas.study.roles import CANDIDATE, TAKEN_OVER, role_of
 from nas.utils.formatting import GIB
 
+MEASURED = "memory_peak"  # the constraint of what was measured, beside that of the prediction
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -124,6 +131,12 @@ class TrialTable:
                 kept in GiB.
         """
         set_constraint(self.storage, trial, key, excess_bytes / GIB)
+
+    def forget_end(self, trial: Trial) -> None:
+        """Take away how a running trial was going to end when its driver died or lost it: why it
+        failed or did not fit, and that it did not.
+        """
+        forget_end(self.storage, trial, ("fail_reason", "infeasible_reason"), MEASURED)
 
     def _described(self) -> list[FrozenTrial]:
         """Trials whose layout has been chosen."""

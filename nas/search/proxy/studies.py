@@ -20,6 +20,7 @@ from nas.search.proxy.rank_correlation import Agreement, Pair, agreement
 from nas.search.search import Search
 from nas.search.warm_start import SAME
 from nas.study.leaderboard import feasible, trial_row
+from nas.study.optuna_internals import study_ids
 from nas.study.provenance import differences, versions
 from nas.study.storage import open_storage
 from search_spaces.layout import Layout
@@ -225,7 +226,7 @@ def store(check: ProxyCheck, spec: SearchSpec, studies: Sequence[Search]) -> lis
         Names of the studies that have it.
     """
     targets: dict[str, optuna.Study] = {study.spec.study: study.study for study in studies}
-    if spec.study in optuna.get_all_study_names(studies[0].storage):
+    if spec.study in study_ids(studies[0].storage):
         own = optuna.load_study(study_name=spec.study, storage=studies[0].storage)
         comparable = "nas_uuid" in own.user_attrs and not differences(
             spec, studies[0].facts.fingerprint, own.user_attrs, ("space", *SAME)

@@ -71,6 +71,10 @@ def test_constraints_are_there_for_optuna_and_for_its_dashboard(
     read = optuna.load_study(study_name="cells", storage=storage).trials[0]
     assert (read.constraints["first"], read.constraints["second"]) == (-1.0, 0.5)
     assert read.system_attrs["constraints"] == [-1.0, 0.5]
+    set_constraint(storage, trial, "second", -0.5)
+    read = optuna.load_study(study_name="cells", storage=storage).trials[0]
+    assert read.constraints["second"] == -0.5
+    assert read.system_attrs["constraints"] == [-1.0, -0.5]
 
 
 def test_candidates_alone_and_all_trials(study: optuna.Study, storage: Storage):

@@ -1,0 +1,96 @@
+"""Rows that Optuna does not write: one line about their study, and nothing of any other."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers.browsing import Browser
+from helpers.commands import Run
+from helpers.untrained import Driver
+
+from dashboards.pages import pages_app
+from nas.errors import StudyError
+from nas.study.leaderboard import load_study
+from nas.study.optuna_internals import study_ids
+from nas.study.storage import open_storage
+from nas.study.trials import TrialTable
+
+TRIALS = {
+    "a state": "UPDATE trials SET state = 'x' WHERE study_id = 1",
+    "a time": "UPDATE trials SET datetime_start = 'NAN' WHERE study_id = 1",
+    "a number": "UPDATE trials SET number = 'x' WHERE study_id = 1",
+    "no value": "DELETE FROM trial_values",
+    "a value": "UPDATE trial_values SET value = 'x'",
+    "a score": "UPDATE trial_intermediate_values SET intermediate_value_type = 'x'",
+    "JSON": "UPDATE trial_user_attributes SET value_json = '{'",
+    "parameters": "UPDATE trial_params SET distribution_json = '5'",
+    "constraints": """UPDATE trial_system_attributes SET value_json = '"x"'""",
+}
+STUDIES = {
+    "a direction": "UPDATE study_directions SET direction = 'x' WHERE study_id = 1",
+    "no direction": "DELETE FROM study_directions WHERE study_id = 1",
+    "JSON of the study": "UPDATE study_user_attributes SET value_json = '{' WHERE study_id = 1",
+}
+EVERY = [pytest.param(statement, id=name) for name, statement in (TRIALS | STUDIES).items()]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Two studies, the first with a trial that is complete."""
+    driver = Driver(tmp_path, study="first")
+    driver.train()
+    storage = driver.study.storage
+    optuna.create_study(study_name="second", storage=storage).ask()
+    storage.remove_session()
+    storage.engine.dispose()
+    return driver.spec.storage
+
+
+def change(url: str, statement: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute(statement).rowcount > 0
+        connection.commit()
+
+
+@pytest.mark.parametrize("statement", EVERY)
+def test_one_study_is_refused_in_a_line_and_the_others_are_listed(
+    url: str, statement: str, nas: Run, nas_json
+):
+    change(url, statement)
+    code, out, said = nas("status", "--study", "first", "--storage", url)
+    assert (code, out) == (2, "")
+    (line,) = said.splitlines()
+    assert "'first' cannot be read: the database holds what Optuna does not write" in line
+    first, second = nas_json("list", "--storage", url)
+    assert first["unreadable"] in line
+    assert (second["study"], second["running"], second["unreadable"]) == ("second", 1, None)
+    assert first["unreadable"] in nas("list", "--storage", url).out
+
+
+@pytest.mark.parametrize("statement", [each for each in EVERY if each.id != "a score"])
+def test_its_page_says_so_and_the_first_page_has_the_others(url: str, statement: str):
+    """Scores by epoch are not read for these."""
+    change(url, statement)
+    storage = open_storage(url, create=False, read_only=True)
+    app = pages_app(storage, "")
+    app.catchall = False
+    browser = Browser(app)
+    assert "cannot be shown" in browser.get("/").text
+    assert "second" in browser.get("/").text
+    for path in ("/studies/1", "/studies/1/trials/0", "/studies/1/trials/0/files/x"):
+        assert browser.get(path).status == 422
+    assert browser.get("/studies/2").status == 200
+    storage.engine.dispose()
+
+
+def test_a_driver_says_so(url: str):
+    change(url, TRIALS["parameters"])
+    storage = open_storage(url, create=False)
+    assert study_ids(storage) == {"first": 1, "second": 2}
+    study = load_study(storage, "first")
+    with pytest.raises(StudyError, match="'first' cannot be read"):
+        TrialTable(study, storage)
