@@ -81,6 +81,7 @@ class TrialQueue:
         trial = reopen_trial(self.study, left_behind)
         if before := self.lease.take(trial.number):
             self.files.inherit(trial.number, before)
+        self.table.forget_end(trial)
         attributes = left_behind.user_attrs
         if "layout" in attributes:
             reported = set(left_behind.intermediate_values)

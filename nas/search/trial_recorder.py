@@ -18,6 +18,7 @@ from nas.search.running import RunningTrial
 from nas.study.events import note
 from nas.study.leaderboard import TOP, pareto_front, ranked
 from nas.study.lease import LostTrialError
+from nas.study.trials import MEASURED
 from nas.utils.formatting import gib
 
 FAILS_IN_A_ROW = 10
@@ -177,7 +178,7 @@ class TrialRecorder:
         running = self.running[number]
         if report.memory_peak_bytes is not None:
             excess_bytes = report.memory_peak_bytes - self.budget.limit_bytes
-            self.table.constrain(running.trial, "memory_peak", excess_bytes)
+            self.table.constrain(running.trial, MEASURED, excess_bytes)
         attributes = {**running.attributes, **values}
         scores = objective_values(self.spec.search.objectives, attributes)
         self._end(number, TrialState.COMPLETE, scores)
@@ -193,7 +194,7 @@ class TrialRecorder:
         running = self.running[number]
         self.table.set(running.trial, infeasible_reason=reason, memory_peak_gib=gib(peak_bytes))
         excess_bytes = max(peak_bytes - self.budget.limit_bytes, 1)
-        self.table.constrain(running.trial, "memory_peak", excess_bytes)
+        self.table.constrain(running.trial, MEASURED, excess_bytes)
         self._end(number, TrialState.PRUNED)
         self.callback.on_event(running.event("infeasible", reason=reason))
 

@@ -15,7 +15,9 @@ from optuna.trial import TrialState
 from nas.artifacts.paths import CHECKPOINT
 from nas.errors import StudyError
 from nas.search.samplers import distributions
+from nas.study.leaderboard import feasible
 from nas.study.storage import open_storage
+from nas.study.trials import MEASURED
 from nas.utils.formatting import GIB
 
 
@@ -43,6 +45,23 @@ def test_trials_of_a_dead_driver_go_on_under_their_number(tmp_path: Path):
     )
     assert second.study.ask().number == 2
     assert second.study.study.user_attrs["nas_uuid"] == first.study.study.user_attrs["nas_uuid"]
+
+
+def test_an_end_that_a_dead_driver_did_not_finish_is_forgotten(tmp_path: Path):
+    first = Driver(tmp_path)
+    left = first.study.ask()
+    trial = first.study._running[left.number].trial
+    first.study.table.set(trial, fail_reason="broken", infeasible_reason="too large")
+    first.study.table.constrain(trial, MEASURED, 5 * GIB)
+    assert not feasible(first.trial(left.number))
+    second = Driver(tmp_path)
+    adopted = second.study.ask()
+    assert adopted.number == left.number
+    second.study.report(adopted.number, report(0.7, 2))
+    found = second.trial(left.number)
+    assert found.state == TrialState.COMPLETE
+    assert feasible(found)
+    assert not {"fail_reason", "infeasible_reason"} & set(found.user_attrs)
 
 
 def test_a_dead_workers_trial_goes_on_but_not_for_ever(tmp_path: Path):
