@@ -32,7 +32,11 @@ PROGRAMS = {
     "mkdir",
     "git",
     "pre-commit",
+    "pip-audit",
 }
+
+
+READ = {"contents": "read"}
 
 
 def recipe(target: str) -> list[str]:
@@ -83,6 +87,21 @@ def test_workflows_run_commands_that_exist(path: Path):
             check_command(line)
     files = [step.get("with", {}).get("cache-dependency-path") for step in steps]
     assert all((ROOT / name).is_file() for name in files if name)
+
+
+def test_workflows_may_read_the_repository_and_nothing_else():
+    for path in WORKFLOWS:
+        workflow = yaml.safe_load(path.read_text())
+        allowed = [workflow, *workflow["jobs"].values()]
+        assert all(each.get("permissions", workflow["permissions"]) == READ for each in allowed)
+
+
+def test_scans_are_of_a_stated_version():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    for name, package in (("vulnerabilities", "pip-audit"), ("secrets", "detect-secrets")):
+        lines = [step["run"] for step in jobs[name]["steps"] if "run" in step]
+        assert lines[0].startswith(f"pip install {package}==")
+        assert package in lines[-1]
 
 
 def test_continuous_integration_covers_the_supported_versions_of_python():
