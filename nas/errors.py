@@ -10,7 +10,8 @@ UserError                    (search_spaces)
 `-- MissingDependency        an optional package that the command needs
 CandidateError               what ends one candidate, never the search
 |-- NonFiniteLoss            the loss or the gradient is not a number
-`-- OutOfMemory              the candidate itself needed more than its share of the card
+|-- OutOfMemory              the candidate itself needed more than its share of the card
+`-- OutOfTime                the time of its search is over; its checkpoint goes on
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "MissingDependency",
     "NonFiniteLoss",
     "OutOfMemory",
+    "OutOfTime",
     "OutputError",
     "SpaceError",
     "SpecError",
@@ -85,6 +87,12 @@ class CandidateError(RuntimeError):
 
 class NonFiniteLoss(CandidateError):
     """The loss or the gradient is not a number; raised before the weights are touched."""
+
+
+class OutOfTime(CandidateError):
+    """The time of a search is over in the middle of a training, which goes on from its checkpoint
+    where there is more time.
+    """
 
 
 class OutOfMemory(CandidateError):

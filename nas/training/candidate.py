@@ -41,6 +41,7 @@ from nas.training.gpu_memory import limited_memory, peak_allocated_bytes
 from nas.training.loop import OnStep
 from nas.training.network import load_weights, prepare_network
 from nas.training.optimizer import make_optimizer
+from nas.training.pace import Pace, TimeSlot
 from nas.training.trainer import CandidateTrainer
 from nas.utils.device import device_name, hardware, tf32
 from nas.utils.distributed import World
@@ -67,6 +68,9 @@ class Candidate:
         checkpoint_s: seconds after a checkpoint, within an epoch, until the next one; there is one
             after each epoch too.
         cache_bytes: what decoded images may take of this machine's disk.
+        stop_at: seconds since 1970 after which the training stops where it is; None: never.
+        slot: when the training ends, in one process, whatever the epochs of its recipe; None: with
+            the recipe.
     """
 
     layout: Layout
@@ -80,6 +84,8 @@ class Candidate:
     cap_bytes: int | None = None
     checkpoint_s: float = 600
     cache_bytes: int = 0
+    stop_at: float | None = None
+    slot: TimeSlot | None = None
 
     @classmethod
     def from_spec(
@@ -136,6 +142,7 @@ def train_candidate(
         OutOfMemory: it needs more of the GPU than `candidate.cap_bytes`, or than there is.
         OutputError: the disk is full or away; the last checkpoint stays.
         DataError: an image has become unreadable since it was checked; the last checkpoint stays.
+        OutOfTime: `candidate.stop_at` has come; there is a checkpoint of this moment.
         CandidateError: others had taken the GPU's memory.
         SpecError: the recipe's weights cannot be used, or it cannot be compiled.
     """
@@ -176,6 +183,7 @@ def begin(
         candidate.recipe.ema,
     )
     run.keeps_last = candidate.recipe.keep == "best_and_last"
+    run.stop_at = candidate.stop_at
     report = run.resume()
     if not report and not run.begun:
         run.progress.calibration = _prepare(candidate, detector, run, splits.train, device)
@@ -195,7 +203,8 @@ class CandidateEpochs(Epochs[EpochReport]):
         device: torch.device,
         on_step: OnStep | None,
     ) -> None:
-        super().__init__(run, candidate.recipe, device, on_step)
+        pace = Pace(candidate.slot) if candidate.slot else None
+        super().__init__(run, candidate.recipe, device, on_step, pace)
         self.splits, self.cache_bytes = splits, candidate.cache_bytes
         self.order = training_order(
             splits.train, self.recipe, self.recipe.images_at_once(run.world.size), candidate.seed
@@ -214,7 +223,7 @@ class CandidateEpochs(Epochs[EpochReport]):
             metrics, detections, fps = evaluate(run.network, self.val_loader, val, self.device)
         report = EpochReport(
             epoch=run.epoch + 1,
-            epochs=self.recipe.epochs,
+            epochs=self.epochs,
             loss=loss,
             lr=lr,
             metrics=metrics,

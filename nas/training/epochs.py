@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +13,9 @@ import torch
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
 from nas.models.compile import compile_blocks
-from nas.training.loop import Batches, OnStep
+from nas.training.loop import Batches, OnStep, never
+from nas.training.lr_schedule import lr_at
+from nas.training.pace import Pace
 from nas.training.trainer import Kind, Trainer
 from nas.utils.distributed import broadcast_buffers, wrap_ddp
 
@@ -26,6 +29,7 @@ class Epochs(ABC, Generic[Kind]):
         recipe: how.
         device: where the run's network is.
         on_step: called after each step.
+        pace: plans the length of the training by the clock; None: it is the recipe's.
 
     Attributes:
         order: training batches of all processes together.
@@ -39,9 +43,15 @@ class Epochs(ABC, Generic[Kind]):
     batches: Batches
 
     def __init__(
-        self, run: Trainer[Kind], recipe: Recipe, device: torch.device, on_step: OnStep | None
+        self,
+        run: Trainer[Kind],
+        recipe: Recipe,
+        device: torch.device,
+        on_step: OnStep | None,
+        pace: Pace | None = None,
     ) -> None:
         self.run, self.recipe, self.device, self.on_step = run, recipe, device, on_step
+        self.pace = pace
         if recipe.compile:
             compile_blocks(run.network)
         self.network = wrap_ddp(run.network, run.world)
@@ -60,21 +70,53 @@ class Epochs(ABC, Generic[Kind]):
         report that.
         """
         loss, lr = self._train()
-        while not self.recipe.scores(self.run.epoch + 1):
+        while not self._is_scored(self.run.epoch + 1):
             self.run.end_unscored_epoch()
             loss, lr = self._train()
-        return self.score(loss, lr)
+        began_s = time.perf_counter()
+        report = self.score(loss, lr)
+        if self.pace:
+            self.pace.took(score_s=time.perf_counter() - began_s)
+        return report
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the training has, as far as that is known."""
+        return self.pace.epochs if self.pace else self.recipe.epochs
+
+    def _is_scored(self, epoch: int) -> bool:
+        return self.recipe.scores(epoch) or epoch >= self.epochs
 
     def _train(self) -> tuple[float, float]:
         """Train an epoch: its mean loss and its last learning rate."""
+        progress = self.run.progress
+        done, before_s = progress.steps, progress.train_s
         loss, lr = self.run.train(
-            self.network, self.batches, self.order, self.recipe, on_step=self.on_step
+            self.network,
+            self.batches,
+            self.order,
+            self.recipe,
+            lrs=self._learning_rates(),
+            on_step=self.on_step,
+            is_over=self.pace.is_over if self.pace else never,
         )
+        if self.pace:
+            self.pace.took(step_s=(progress.train_s - before_s) / (progress.steps - done))
         broadcast_buffers(self.run.network, self.run.world)
         if self.run.average:
             with self.run.scored_weights():
                 broadcast_buffers(self.run.network, self.run.world)
         return loss, lr
+
+    def _learning_rates(self) -> list[float]:
+        """One for each step of the epoch that is trained next."""
+        run, recipe = self.run, self.recipe
+        steps, decays = run.steps_per_epoch(self.order, recipe), run.saturation.decays
+        if self.pace:
+            self.pace.plan(run.epoch, run.progress.steps, steps, recipe)
+            return self.pace.learning_rates(run.epoch, steps, recipe, decays)
+        first = run.epoch * steps
+        return [lr_at(first + step, steps, recipe, decays) for step in range(steps)]
 
     def has_converged(self, score: float) -> bool:
         """Tell the schedule the validation score of an epoch, a fraction, and ask whether that was

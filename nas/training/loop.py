@@ -40,6 +40,11 @@ class TrainingBatch(Protocol):
 Batches = Iterable[TrainingBatch]
 
 
+def never() -> bool:
+    """Say that an epoch goes on to its last batch."""
+    return False
+
+
 def train_epoch(
     network: nn.Module,
     batches: Batches,
@@ -53,6 +58,7 @@ def train_epoch(
     on_step: OnStep | None = None,
     done: tuple[int, float] = (0, 0.0),
     check_s: float | None = None,
+    is_over: Callable[[], bool] = never,
 ) -> float:
     """Train for one epoch, or for what is left of one.
 
@@ -72,6 +78,7 @@ def train_epoch(
             begins after them.
         check_s: seconds between looks at what is not finite; every step on the CPU, `CHECK_S` on a
             GPU.
+        is_over: asked after every update whether the epoch ends with it.
 
     Returns:
         The mean loss, over all processes and batches.
@@ -84,7 +91,7 @@ def train_epoch(
     first, total = done[0], torch.tensor(done[1], dtype=torch.float64, device=device)
     if check_s is None:
         check_s = CHECK_S if device.type == "cuda" else 0.0
-    guard, share = NonFiniteGuard(device, check_s), 1.0
+    guard, step, share = NonFiniteGuard(device, check_s), first, 1.0
     stream = _stream(batches, resumed=first > 0)
     for step, lr in enumerate(lrs[first:], start=first + 1):
         for param_group in optimizer.param_groups:
@@ -98,8 +105,10 @@ def train_epoch(
         total += loss * share
         if on_step:
             on_step(step, len(lrs), loss)
+        if is_over():
+            break
     guard.check()
-    return total.item() / (len(lrs) - 1 + share)
+    return total.item() / (step - 1 + share)
 
 
 def _stream(batches: Batches, *, resumed: bool) -> Iterator[TrainingBatch]:

@@ -53,14 +53,14 @@ class Saturation:
         return replace(self, waited=self.waited + 1, converged=True)
 
 
-def lr_at(step: int, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> float:
+def lr_at(step: float, steps_per_epoch: int, recipe: Recipe, decays: int = 0) -> float:
     """Learning rate of a step: a linear warm-up, then the recipe's schedule.
 
     `constant` stays; `step` multiplies by `decay_factor` after each of `decay_epochs`; `saturate`
     has done so `decays` times (see `Saturation`); `cosine` falls to 0 at the last step.
 
     Args:
-        step: of the whole training, from 0.
+        step: of the whole training, from 0; a fraction where the schedule is stretched.
         steps_per_epoch: steps of one epoch.
         recipe: of the training.
         decays: how often `saturate` has fallen.

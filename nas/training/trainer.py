@@ -8,7 +8,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,10 +21,11 @@ from nas.artifacts.history import append_report
 from nas.artifacts.paths import CHECKPOINT, LAST_WEIGHTS, LOG, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
+from nas.errors import OutOfTime
 from nas.reports import EpochReport, Report
 from nas.training.checkpoint import Stateful, load_checkpoint, save_checkpoint, save_weights
-from nas.training.loop import Batches, OnStep, train_epoch
-from nas.training.lr_schedule import Saturation, lr_at
+from nas.training.loop import Batches, OnStep, never, train_epoch
+from nas.training.lr_schedule import Saturation
 from nas.training.weight_average import WeightAverage
 from nas.utils.distributed import World, all_gather_object
 from nas.utils.files import append_line, os_errors_as_output_error
@@ -199,7 +200,9 @@ class Trainer(ABC, Generic[Kind]):
         order: GroupedBatchSampler,
         recipe: Recipe,
         *,
+        lrs: Sequence[float],
         on_step: OnStep | None,
+        is_over: Callable[[], bool] = never,
     ) -> tuple[float, float]:
         """Train for what is left of an epoch, the first that has not ended.
 
@@ -208,13 +211,14 @@ class Trainer(ABC, Generic[Kind]):
             batches: loads this process's share of `order`.
             order: batches of all processes together.
             recipe: says how.
+            lrs: learning rate of each of the epoch's steps.
             on_step: called after each step, when it has been counted.
+            is_over: asked after each step whether the epoch ends with it.
 
         Returns:
             Its mean loss, and its last learning rate.
         """
         accumulate = recipe.batch // order.size
-        lrs = self._learning_rates(self.steps_per_epoch(order, recipe), recipe)
         order.epoch, order.skipped = self.epoch, self.progress.steps * accumulate
 
         def after_step(step: int, of: int, loss: Tensor | float) -> None:
@@ -234,6 +238,7 @@ class Trainer(ABC, Generic[Kind]):
             device=next(network.parameters()).device,
             on_step=after_step,
             done=(self.progress.steps, self.progress.loss_sum),
+            is_over=is_over,
         )
         self.tick(training=True)
         train_s = round(self.progress.train_s, 3)
@@ -244,11 +249,6 @@ class Trainer(ABC, Generic[Kind]):
     def steps_per_epoch(order: GroupedBatchSampler, recipe: Recipe) -> int:
         """Count the optimizer's steps of an epoch over `order`."""
         return math.ceil(len(order) * order.size / recipe.batch)
-
-    def _learning_rates(self, steps: int, recipe: Recipe) -> list[float]:
-        """One for each step of the epoch that is trained next."""
-        first, decays = self.epoch * steps, self.saturation.decays
-        return [lr_at(first + step, steps, recipe, decays) for step in range(steps)]
 
     def log(self, **values: float | str) -> None:
         """Add a line to the log."""
@@ -287,10 +287,26 @@ class CandidateTrainer(Trainer[EpochReport]):
 
     Attributes:
         keeps_last: the weights of the last epoch stay beside those that are kept.
+        stop_at: seconds since 1970 after which it stops between two steps; None: never.
     """
 
     kind = EpochReport
     keeps_last = False
+    stop_at: float | None = None
+
+    def after_step(self, step: int, steps: int, loss: Tensor | float) -> None:
+        """Count a step, and stop with a checkpoint where the time is over.
+
+        Raises:
+            OutOfTime: `stop_at` has come.
+        """
+        super().after_step(step, steps, loss)
+        if self.stop_at is None or step == steps:
+            return
+        if self.world.agreed(time.time() >= self.stop_at):
+            self.tick(training=True)
+            self.save()
+            raise OutOfTime("the time of the search is over")
 
     def keep_weights(self, report: EpochReport) -> None:
         if report.keeps:

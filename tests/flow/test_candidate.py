@@ -383,7 +383,7 @@ def test_divergence_keeps_the_last_checkpoint(
     next(calm)
     calm.close()
     before = (tmp_path / CHECKPOINT).read_bytes()
-    monkeypatch.setattr("nas.training.trainer.lr_at", lambda *_: 1e30)
+    monkeypatch.setattr("nas.training.epochs.lr_at", lambda *_: 1e30)
     with pytest.raises(NonFiniteLoss):
         list(train_candidate(candidate(tmp_path), *splits))
     assert (tmp_path / CHECKPOINT).read_bytes() == before

@@ -280,7 +280,7 @@ def test_what_diverges_stops_in_one_line_and_keeps_its_checkpoint(
     assert "belongs to another run" in err
     assert err.endswith(f"to begin anew with other settings remove '{work}'\n")
     with monkeypatch.context() as patch:
-        patch.setattr("nas.training.trainer.lr_at", lambda *_: 1e30)
+        patch.setattr("nas.training.epochs.lr_at", lambda *_: 1e30)
         code, said, err = nas(*command)
     assert (code, said) == (2, "")
     line = err.splitlines()[-1]
