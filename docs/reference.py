@@ -45,6 +45,9 @@ DEFAULT_TEXTS = {
     "recipe.name": AUTO,
     "search.sampler": "multifidelity",
     "search.pruner": "multifidelity",
+    "search.trials": "40",
+    "search.baselines": "true",
+    "search.finish": "none",
 }  # where the class has none, or another
 RECORDED = {"plan"}  # kept with a request, never written by hand
 NAMES = {

@@ -32,6 +32,7 @@ PrunerName = Literal["none", "multifidelity", "median", "hyperband"]
 PruneAt = Literal["epochs", "cost"]
 Objective = Literal["map", "memory", "flops", "params", "fps", "latency"]
 LatencyDevice = Literal["cpu", "gpu"]
+Finish = Literal["train", "export", "none"]
 
 # What `search.prior` has beside names of studies.
 BUILTIN_PRIOR = "builtin"

@@ -15,6 +15,7 @@ from nas.config.choices import (
     CalibrationScope,
     DetectorName,
     EqualizedBy,
+    Finish,
     InputStatistics,
     LatencyDevice,
     Neck,
@@ -27,7 +28,7 @@ from nas.config.choices import (
 from nas.config.detections import LARGEST_IOU, DetectionLimits, detection_limits
 from nas.config.identity import Since
 from nas.config.parsing import ConfigModel
-from nas.config.sizes import CacheSize, Count, Duration, MemorySize
+from nas.config.sizes import CacheSize, Count, Duration, MemorySize, TimeLimit
 from search_spaces.layout import Layout
 
 
@@ -216,6 +217,9 @@ class CalibrationSpec(ConfigModel):
     inputs: Annotated[InputStatistics, Field(title="inputs"), Since("0.2.0")] = "imagenet"
 
 
+MOST_TRIALS = 1000  # that a time limit may leave room for
+
+
 def _sampler(known: dict[str, Any]) -> SamplerName:
     return "gp" if len(known.get("objectives", ())) > 1 else "multifidelity"
 
@@ -225,12 +229,32 @@ def _pruner(known: dict[str, Any]) -> PrunerName:
     return "multifidelity" if joined else "none"
 
 
+def _trials(known: dict[str, Any]) -> int:
+    return MOST_TRIALS if known.get("time_limit") else 40
+
+
+def _baselines(known: dict[str, Any]) -> bool:
+    return not known.get("time_limit")
+
+
+def _finish(known: dict[str, Any]) -> Finish:
+    return "train" if known.get("time_limit") else "none"
+
+
 class SearchSettings(ConfigModel):
     """How candidates are chosen, and which other trainings belong to the study.
 
     Args:
+        time_limit: wall time of the whole search, from its start to the bundle of its winner:
+            `20m`, `8h`, `1h30m`. It is that of all commands of the study together, without the
+            pauses between them. Default: none.
+        finish: what comes of the winner in the end: `train` it in full, for as long as the time
+            limit allows or for four times the epochs of a candidate, and write that as a bundle;
+            `export` what the search has trained as a bundle; or `none`. On a cluster `train` does
+            as `export`. Default: `train` with a time limit, else `none`.
         trials: candidates to train in the study altogether: those of earlier runs count, baselines
-            and replicates do not.
+            and replicates do not. Default: 40; with a time limit as many as it has room for, 1000
+            at most.
         sampler: what suggests layouts: by the results so far, `gp` (Gaussian process),
             `multifidelity` (Gaussian process that learns from mAP and training loss of every epoch,
             of running and stopped candidates too), `tpe` (tree-structured Parzen estimator),
@@ -250,7 +274,8 @@ class SearchSettings(ConfigModel):
         try: layouts to train before those that the sampler suggests, as text: `C2-C2-T12-T4`.
         try_only: train the layouts of `try` and no others.
         baselines: also train Swin-T, ResNet-50 and C2-C2-T12-T4, each as wide as the budget allows,
-            to compare with. Never done with `try_only` or `recipe.weights`.
+            to compare with. Never done with `try_only` or `recipe.weights`. Default: true, with a
+            time limit false.
         replicates: trainings of each baseline and of the best three candidates, each with another
             seed; 1 repeats nothing.
         warm_start: names of studies in the same database whose results the sampler starts from.
@@ -263,18 +288,30 @@ class SearchSettings(ConfigModel):
         seed: seed of suggestions, initialisation, order of the images and augmentation.
     """
 
-    trials: Annotated[int, Field(ge=1)] = 40
+    time_limit: Annotated[TimeLimit | None, Since("0.2.0")] = None
+    finish: Annotated[Finish, Field(title="finish"), Since("0.2.0")] = Field(
+        default_factory=_finish
+    )
+    trials: Annotated[int, Field(ge=1)] = Field(default_factory=_trials)
     objectives: tuple[Objective, ...] = Field(default=("map",), title="an objective")
     sampler: SamplerName = Field(default_factory=_sampler, title="sampler")
     prune_at: PruneAt = Field(default="epochs", title="prune_at")
     pruner: PrunerName = Field(default_factory=_pruner, title="pruner")
     try_first: tuple[str, ...] = Field(default=(), alias="try")
     try_only: bool = False
-    baselines: bool = True
+    baselines: bool = Field(default_factory=_baselines)
     replicates: Annotated[int, Field(ge=1, le=100)] = 1
     warm_start: tuple[str, ...] = ()
     prior: Annotated[tuple[str, ...], Since("0.2.0")] = ()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @property
+    def of_trials(self) -> str:
+        """Say how many trials there are to be, behind a number: `of 40 trials`; where the time
+        decides that, `trials`.
+        """
+        free = self.time_limit and self.trials == MOST_TRIALS
+        return "trials" if free else f"of {self.trials} trials"
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:

@@ -1,4 +1,4 @@
-"""Quantities of a request, `16GiB`, `20ms`, `5G`: numbers to compute with, text to show."""
+"""Quantities of a request, `16GiB`, `20ms`, `5G`, `8h`: numbers to compute with, text to show."""
 
 from __future__ import annotations
 
@@ -114,3 +114,32 @@ class Count(_Quantity):
     """A number of something, written `25M` or `5G`."""
 
     WHAT, UNITS, EXAMPLE = "a count", {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}, "5G"
+
+
+class TimeLimit(_Written, float):
+    """Seconds of wall time that are printed and stored as they were written.
+
+    Args:
+        text: numbers with units, the larger ones first: `90s`, `20m`, `8h`, `1h30m`, `2d`.
+
+    Raises:
+        SpecError: no unit, an unknown unit, another order, or nothing above 0.
+    """
+
+    UNITS: ClassVar[dict[str, float]] = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+    _FORM = re.compile(
+        r"\s*" + "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?)\s*{unit}\s*)?" for unit in UNITS)
+    )
+
+    def __new__(cls, text: str) -> Self:
+        found = cls._FORM.fullmatch(text)
+        parts = found.groupdict() if found else {}
+        seconds = sum(float(parts[unit] or 0) * cls.UNITS[unit] for unit in parts)
+        if not 0 < seconds < math.inf:
+            raise SpecError(
+                f"a time limit is above 0, in {', '.join(cls.UNITS)}, for example 20m, 8h or "
+                f"1h30m; got {text!r}"
+            )
+        value = super().__new__(cls, seconds)
+        value.text = text
+        return value

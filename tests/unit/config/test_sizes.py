@@ -7,8 +7,8 @@ from copy import deepcopy
 
 import pytest
 
-from nas.config.sections import BudgetSpec, RunSpec
-from nas.config.sizes import CacheSize, Count, Duration, MemorySize
+from nas.config.sections import BudgetSpec, RunSpec, SearchSettings
+from nas.config.sizes import CacheSize, Count, Duration, MemorySize, TimeLimit
 from nas.errors import SpecError
 
 
@@ -83,3 +83,36 @@ def test_quantities_in_a_request():
     written = budget.model_dump(mode="json")
     assert (written["latency"], written["flops"], written["params"]) == ("20ms", "5G", None)
     assert BudgetSpec.model_validate(written) == budget
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("20m", 1200),
+        ("8h", 28_800),
+        ("1h30m", 5400),
+        (" 1.5h ", 5400),
+        ("2d 1h 1m 1s", 176_461),
+    ],
+)
+def test_time_limits(text: str, seconds: float):
+    limit = pickle.loads(pickle.dumps(TimeLimit(text)))
+    assert (limit, str(limit)) == (seconds, text)
+
+
+@pytest.mark.parametrize("text", ["", "5", "20min", "30m1h", "0s", "-5m", "1e3s", "h", "20ms"])
+def test_what_is_no_time_limit(text: str):
+    with pytest.raises(SpecError, match=r"a time limit is above 0, in d, h, m, s, .*; got '"):
+        TimeLimit(text)
+
+
+def test_a_time_limit_decides_other_defaults():
+    without, timed = SearchSettings(), SearchSettings.model_validate({"time_limit": "8h"})
+    assert (without.trials, without.baselines, without.finish) == (40, True, "none")
+    assert (timed.trials, timed.baselines, timed.finish) == (1000, False, "train")
+    assert (without.of_trials, timed.of_trials) == ("of 40 trials", "trials")
+    by_hand = {"time_limit": "8h", "trials": 5, "baselines": True, "finish": "none"}
+    asked = SearchSettings.model_validate(by_hand)
+    assert asked.model_dump(mode="json") | by_hand == asked.model_dump(mode="json")
+    assert asked.of_trials == "of 5 trials"
