@@ -10,9 +10,9 @@ the study. What a worker has to say travels to the driver as an `EpochReport` or
 plain JSON.
 
 Ownership. A trial belongs to the backend from `Search.ask` on, until `Search.report` returns False
-or the trial was ended by `fail`, `infeasible`, `requeue` or `suspend`. It then ends the training,
-without another word about it. A trial that `ask` returned is trained, even after others have ended
-the search. Only the worker that was given an assignment writes into its folder.
+or the trial was ended by `fail`, `infeasible`, `requeue`, `suspend` or `put_down`. It then ends the
+training, without another word about it. A trial that `ask` returned is trained, even after others
+have ended the search. Only the worker that was given an assignment writes into its folder.
 
 End. The backend returns when `Search.finished` is true. It then has no training left. A worker
 process that dies is no error of the candidate: `Search.requeue`.
@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from nas.errors import DataError, OutOfMemory, OutputError, StudyError
+from nas.errors import DataError, OutOfMemory, OutOfTime, OutputError, StudyError
 from nas.reports import EpochReport
 from nas.search.search import Search
 
@@ -43,12 +43,13 @@ class TrialEnd:
     Attributes:
         outcome: `failed`: the candidate's own fault, which must not end the search; `infeasible`:
             it needs more memory than the budget; `suspended`: what ended it would end every other
-            training, so the search ends with this reason and the trial waits for the next driver.
+            training, so the search ends with this reason and the trial waits for the next driver;
+            `stopped`: the time of the search is over, and the trial waits for the next driver.
         reason: why, in words.
         peak_bytes: for `infeasible`, what had been allocated, in bytes.
     """
 
-    outcome: Literal["failed", "infeasible", "suspended"]
+    outcome: Literal["failed", "infeasible", "suspended", "stopped"]
     reason: str
     peak_bytes: int = 0
 
@@ -57,6 +58,8 @@ class TrialEnd:
         """Decide what an exception of a training means for its trial."""
         if isinstance(error, OutOfMemory):
             return cls("infeasible", str(error), error.peak_bytes)
+        if isinstance(error, OutOfTime):
+            return cls("stopped", str(error))
         if isinstance(error, ENDS_THE_SEARCH):
             return cls("suspended", str(error))
         return cls("failed", f"{type(error).__name__}: {error}")
@@ -97,6 +100,8 @@ def tell(
         search.infeasible(number, message.reason, message.peak_bytes)
     elif message.outcome == "suspended":
         search.suspend(number, message.reason)
+    elif message.outcome == "stopped":
+        search.put_down(number, message.reason)
     else:
         search.fail(number, message.reason)
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -11,20 +12,28 @@ from nas.data.splits import Splits
 from nas.errors import MissingDependency, StudyError
 from nas.planning.adaptation import adapt_to_data
 from nas.reports import DatasetSummary
+from nas.search.budget import Budget
 from nas.search.callbacks import CallbackList, SearchCallback
 from nas.search.event_logging import EventLogging
 from nas.search.forecast.forecast_cache import note_forecast
 from nas.search.open_search import open_budget, open_search
 from nas.search.search import Search
+from nas.search.time_plan import TimeKeeping, TimePlan
+from nas.search.time_planning import plan_time
+from nas.study.provenance import recorded_study
 from nas.study.storage import check_storage
 from workers.local import run_local
 from workers.ray_tune.session import ray_session
-from workers.resources import TrialResources, this_process
+from workers.resources import TrialResources, slots_of, this_process
 from workers.trial_config import TrialConfigBuilder
 
 
 def run_search(
-    spec: SearchSpec, callbacks: Sequence[SearchCallback] = (), *, local: bool
+    spec: SearchSpec,
+    callbacks: Sequence[SearchCallback] = (),
+    *,
+    local: bool,
+    began_at: float | None = None,
 ) -> Search:
     """Run a search to its end, or continue one.
 
@@ -32,6 +41,7 @@ def run_search(
         spec: the request.
         callbacks: told what happens, from the first image that is checked.
         local: train in this process, without Ray.
+        began_at: from when on a time limit counts, seconds since 1970; None: from now on.
 
     Raises:
         UserError: what was asked for cannot be done; nothing has been trained and no study been
@@ -39,9 +49,18 @@ def run_search(
         StudyError: the search stopped before its end, and says why; the same call continues.
         KeyboardInterrupt: stopped by the user; the same call continues.
     """
+    began_at = time.time() if began_at is None else began_at
     check_backend(spec, local=local)
-    spec, splits, facts = adapt_to_data(spec, CallbackList(callbacks).on_image)
-    return run_checked(spec, splits, facts, callbacks, local=local)
+    on_image = CallbackList(callbacks).on_image
+    spec, splits, facts = adapt_to_data(spec, on_image)
+    if not spec.search.time_limit:
+        return run_checked(spec, splits, facts, callbacks, local=local)
+    budget = Budget(spec, facts)
+    slots = slots_of(spec, budget.limit_bytes, local=local)
+    study = recorded_study(spec)
+    spec, plan = plan_time(budget, splits, slots, study, began_at, on_image)
+    callbacks = (*callbacks, TimeKeeping(plan))
+    return run_checked(spec, splits, facts, callbacks, local=local, plan=plan)
 
 
 def check_backend(spec: SearchSpec, *, local: bool) -> None:
@@ -63,6 +82,7 @@ def run_checked(
     callbacks: Sequence[SearchCallback] = (),
     *,
     local: bool,
+    plan: TimePlan | None = None,
 ) -> Search:
     """Run a search on data that have been checked; arguments and errors as of `run_search`.
 
@@ -72,11 +92,13 @@ def run_checked(
         facts: the data in figures, from there, too.
         callbacks: told what happens.
         local: train in this process, without Ray.
+        plan: of the time; None where there is no limit.
     """
     budget = open_budget(spec, facts)
+    local = local or bool(plan and not plan.clock.may_begin())  # nothing to start Ray for
     log = EventLogging()
     with _workers(spec, budget.limit_bytes, local=local) as resources:
-        search = open_search(spec, facts, (*callbacks, log), budget=budget)
+        search = open_search(spec, facts, (*callbacks, log), budget=budget, plan=plan)
         note_forecast(search.study, spec, facts, local)
         with search.lease(), log.during(search):
             CallbackList(callbacks).on_start(search)

@@ -64,6 +64,7 @@ class TrialConfigBuilder:
             "cap_bytes": cap_bytes(self.search.budget.limit_bytes),
             "data_folder": str(localize(spec["data"]["root"])),
             "splits": self.indices,
+            "stop_at": self.search.clock.stop_at if self.search.clock else None,
             **{section: spec[section] for section in ("detector", "recipe", "calibration")},
         }
 
@@ -92,6 +93,7 @@ def run_trial(config: dict[str, Any]) -> Iterator[EpochReport]:
         cap_bytes=config["cap_bytes"],
         checkpoint_s=config["checkpoint_s"],
         cache_bytes=config["cache_bytes"],
+        stop_at=config.get("stop_at"),
     )
     splits = Splits(
         **{

@@ -160,6 +160,10 @@ class SearchProgress(SearchCallback):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the table as it is: what follows is shown by others."""
         self._end_images()
         if self._live:
             self._live.stop()
@@ -196,7 +200,9 @@ class SearchProgress(SearchCallback):
                 f"{gib_text(gib(fit.peak_bytes))} GiB"
             )
         if search.ended:
-            self.say(f"going on: {search.ended} of {self.spec.search.trials} trials are there")
+            self.say(f"going on: {search.ended} {self.spec.search.of_trials} are there")
+        if search.plan:
+            self.say(search.plan.describe())
         if self._console.is_terminal:
             self._live = Live(self, console=self._console, refresh_per_second=2)
             self._live.start()
@@ -248,7 +254,7 @@ class SearchProgress(SearchCallback):
         ended = sum(row.state in ("done", "pruned", "infeasible") for row in candidates)
         best = max(done, key=lambda row: row.map or 0, default=None)
         text = (
-            f"{ended} ended here, {self.spec.search.trials} asked for, "
+            f"{ended} {self.spec.search.of_trials} ended here, "
             f"{time.monotonic() - self.started:.0f} s"
         )
         return text + (f"; best so far {best.layout} with mAP {percent(best.map)}" if best else "")

@@ -200,8 +200,12 @@ def lr(situation: Situation, decided: dict[str, Any]) -> Decision:
 def ema(situation: Situation, decided: dict[str, Any]) -> Decision:
     """An average over the last twentieth of the steps."""
     steps = decided["recipe.epochs"] * situation.steps(decided["recipe.batch"])
-    value = round(1 - 1 / max(10.0, AVERAGED_SHARE * steps), 4)
-    return Decision("recipe.ema", value, f"looks back on a twentieth of {steps} steps")
+    return Decision("recipe.ema", averaging(steps), f"looks back on a twentieth of {steps} steps")
+
+
+def averaging(steps: int) -> float:
+    """Decay of an average over the last twentieth of so many steps, or over ten."""
+    return round(1 - 1 / max(10.0, AVERAGED_SHARE * steps), 4)
 
 
 def fixed(key: str, value: Any, reason: str) -> Rule:

@@ -37,9 +37,7 @@ class EventLogging(SearchCallback):
         block is a line, too.
         """
         with self.log.running():
-            self.log.write(
-                f"search begins with {search.ended} of {search.spec.search.trials} trials"
-            )
+            self.log.write(f"search begins with {search.ended} {search.spec.search.of_trials}")
             try:
                 yield
             except KeyboardInterrupt:

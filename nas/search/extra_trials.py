@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from nas.config.spec import SearchSpec
+from nas.search.baselines import PUBLISHED
 from nas.study.leaderboard import TOP, ranked
 from nas.study.roles import BASELINE, REPLICATE
 from nas.study.trials import TrialTable
@@ -29,6 +30,12 @@ class ExtraTrial:
     layout: Layout
     role: str
     replicate: int
+
+
+def beside_candidates(spec: SearchSpec) -> int:
+    """Count the trainings that a request wants beside its candidates."""
+    again = spec.search.replicates
+    return (len(PUBLISHED) * again if spec.wants_baselines else 0) + TOP * (again - 1)
 
 
 class ExtraTrials:

@@ -27,6 +27,7 @@ from nas.search.pruners import make_pruner
 from nas.search.running import RunningTrials
 from nas.search.search import Search
 from nas.search.search_sampler import search_sampler
+from nas.search.time_plan import TimePlan
 from nas.search.trial_queue import TrialQueue
 from nas.search.trial_recorder import TrialRecorder
 from nas.search.warm_start import earlier_studies, take_over
@@ -61,6 +62,7 @@ def open_search(
     callbacks: Sequence[SearchCallback] = (),
     storage: InMemoryStorage | None = None,
     budget: Budget | None = None,
+    plan: TimePlan | None = None,
 ) -> Search:
     """Open a search: a new one, or one that goes on.
 
@@ -71,6 +73,7 @@ def open_search(
         storage: memory, in place of the database that the request names, for searches that nobody
             keeps.
         budget: of this request, where it has been built already by `open_budget`.
+        plan: of the time; None where there is no limit.
 
     Raises:
         StudyError: a study of that name exists and is no search, or was made from another request;
@@ -104,6 +107,7 @@ def open_search(
         files=files,
         running=RunningTrials(),
         callback=CallbackList(callbacks),
+        plan=plan,
     )
     extra_trials = ExtraTrials(spec, table, lambda: recorded_baselines(study, budget))
     queue = TrialQueue(parts, extra_trials, unsolved_patterns)

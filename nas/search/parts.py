@@ -12,6 +12,8 @@ from nas.search.budget import Budget
 from nas.search.callbacks import SearchCallback
 from nas.search.layout_filter import LayoutFilter
 from nas.search.running import RunningTrials
+from nas.search.search_clock import SearchClock
+from nas.search.time_plan import TimePlan
 from nas.study.lease import Lease, SoleLease
 from nas.study.trials import TrialTable
 
@@ -30,6 +32,7 @@ class SearchParts:
         files: where the trials' files are.
         running: what this process has handed out.
         callback: hears of everything.
+        plan: of the time; None where there is no limit.
     """
 
     spec: SearchSpec
@@ -41,3 +44,9 @@ class SearchParts:
     files: TrialFiles
     running: RunningTrials
     callback: SearchCallback
+    plan: TimePlan | None = None
+
+    @property
+    def clock(self) -> SearchClock | None:
+        """Says what the time still allows; None where there is no limit."""
+        return self.plan.clock if self.plan else None

@@ -47,6 +47,8 @@ class Search:
         study: the Optuna study, which shows candidates alone.
         table: all trials, baselines and replicates among them, as last read.
         files: where the trials' files are.
+        plan: of the time; None where there is no limit.
+        clock: says what the time still allows; None where there is no limit.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Search:
         self.files = parts.files
         self._lease, self._running, self._callback = parts.lease, parts.running, parts.callback
         self._queue, self._recorder = queue, recorder
+        self.plan, self.clock = parts.plan, parts.clock
 
     @retry_while_unreachable
     def ask(self) -> TrialAssignment | None:
@@ -71,7 +74,7 @@ class Search:
         """
         with self._lease.exclusive():
             self.table.read()
-            if self.halted_reason:
+            if self.halted_reason or not self._queue.has_time:
                 return None
             for left_behind in self._queue.left_behind():
                 if adopted := self._queue.adopt(left_behind):
@@ -86,7 +89,7 @@ class Search:
         busy.
         """
         self.table.read()
-        if self.halted_reason:
+        if self.halted_reason or not self._queue.has_time:
             return not self._running
         if self._running or self._queue.left_behind():
             return False
@@ -127,6 +130,10 @@ class Search:
         its checkpoint, `run.retries` times at most; then it is a failure.
         """
         self._recorder.requeue(number, reason)
+
+    def put_down(self, number: int, reason: str) -> None:
+        """Put a trial down, as it is, for the next driver: the time of this one is over."""
+        self._recorder.put_down(number, reason)
 
     def suspend(self, number: int, reason: str) -> None:
         """Put a trial down, as it is, for the next driver, and start nothing more: what stops it

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, Trial
 
 from nas.search.equalizer import PatternFit
-from nas.search.extra_trials import ExtraTrial, ExtraTrials
+from nas.search.extra_trials import ExtraTrial, ExtraTrials, beside_candidates
 from nas.search.parts import SearchParts
 from nas.search.running import RunningTrial
 from nas.search.samplers import distributions, suggest
@@ -60,6 +60,7 @@ class TrialQueue:
         self.table, self.lease, self.layout_filter = parts.table, parts.lease, parts.layout_filter
         self.files, self.running, self.callback = parts.files, parts.running, parts.callback
         self.extra_trials, self.unsolved_patterns = extra_trials, unsolved_patterns
+        self.clock = parts.clock
         self.exhausted_reason: str | None = None
         self._recorded_refusals: dict[str, Any] = {}
 
@@ -100,18 +101,33 @@ class TrialQueue:
         """Begin the next candidate or, where all candidates are there, the next training beside
         them; None where there is nothing to begin now.
         """
-        if self.table.started < self.spec.search.trials and not self._is_exhausted():
+        if self._wants_candidates() and not self._is_exhausted():
             trial = self.study.ask(distributions(self.budget.space))
             self.lease.take(trial.number)
             self._record_refusals()
             return self._describe_candidate(trial)
-        extra = self.extra_trials.next()
+        extra = self.extra_trials.next() if self.has_time else None
         return self._begin_extra(extra) if extra else None
 
     def is_empty(self) -> bool:
         """Whether nothing is left to begin, as far as that is known while trials run."""
-        enough = self.table.started >= self.spec.search.trials
-        return (enough or self.exhausted_reason is not None) and self.extra_trials.next() is None
+        if not self.has_time:
+            return True
+        enough = not self._wants_candidates() or self.exhausted_reason is not None
+        return enough and self.extra_trials.next() is None
+
+    @property
+    def has_time(self) -> bool:
+        """Whether a training that begins now can end before the time is over."""
+        return self.clock is None or self.clock.may_begin()
+
+    def _wants_candidates(self) -> bool:
+        """Whether there are fewer than asked for, and the time for one more and what is trained
+        beside them.
+        """
+        return self.table.started < self.spec.search.trials and (
+            self.clock is None or self.clock.may_begin(beside_candidates(self.spec))
+        )
 
     def refusals(self) -> dict[str, Any]:
         """Count what was not trained, and why, by the names that `nas_refusals` has in

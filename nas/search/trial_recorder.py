@@ -15,6 +15,7 @@ from nas.search.memory_correction import correct_predictions
 from nas.search.objectives import objective_values
 from nas.search.parts import SearchParts
 from nas.search.running import RunningTrial
+from nas.search.search_clock import OUT_OF_TIME
 from nas.study.events import note
 from nas.study.leaderboard import TOP, pareto_front, ranked
 from nas.study.lease import LostTrialError
@@ -68,6 +69,7 @@ class TrialRecorder:
         self.spec, self.budget, self.study = parts.spec, parts.budget, parts.study
         self.table, self.lease, self.layout_filter = parts.table, parts.lease, parts.layout_filter
         self.files, self.running, self.callback = parts.files, parts.running, parts.callback
+        self.clock = parts.clock
         self.failed_reason: str | None = None
         self.halted_reason: str | None = None
         self._worker_deaths: Counter[int] = Counter()
@@ -80,6 +82,8 @@ class TrialRecorder:
         """
         running = self.running[number]
         self._report_score(running, report)
+        if self.clock:
+            self.clock.hear(number, report)
         peak_bytes = report.memory_peak_bytes
         over = peak_bytes is not None and peak_bytes > self.budget.limit_bytes
         running.losses[str(report.epoch)] = report.loss
@@ -96,6 +100,8 @@ class TrialRecorder:
         elif self._may_be_pruned(running) and running.trial.should_prune():
             self._end(number, TrialState.PRUNED)
             self.callback.on_event(running.event("pruned"))
+        elif self.clock and not self.clock.may_go_on(number):
+            self.put_down(number, OUT_OF_TIME)
         return number in self.running
 
     @_of_own_trial
@@ -120,6 +126,10 @@ class TrialRecorder:
     def suspend(self, number: int, reason: str) -> None:
         """Put a trial down, as it is, and start nothing more; see `Search.suspend`."""
         self.halted_reason = reason
+        self.put_down(number, reason)
+
+    def put_down(self, number: int, reason: str) -> None:
+        """Put a trial down, as it is, for the next driver; see `Search.put_down`."""
         self.callback.on_event(self.running.remove(number).event("halted", reason=reason))
 
     def is_lost(self, number: int) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna import Study
 from optuna.storages import InMemoryStorage
 from pydantic import ValidationError
 
@@ -138,9 +139,9 @@ def match_or_describe(
         study.set_user_attr("nas_uuid", str(uuid.uuid4()))
 
 
-def recorded_budget_gib(spec: SearchSpec, storage: InMemoryStorage | None = None) -> float | None:
-    """Look up the budget that a study has recorded, GiB with four decimals; None where there is no
-    such study yet. No study is made.
+def recorded_study(spec: SearchSpec, storage: InMemoryStorage | None = None) -> Study | None:
+    """Find the study that a request would go on with; None where there is none yet. No study is
+    made.
 
     Args:
         spec: the request, which names the database and the study.
@@ -152,8 +153,15 @@ def recorded_budget_gib(spec: SearchSpec, storage: InMemoryStorage | None = None
         return None
     if spec.study not in study_ids(opened):
         return None
-    study_id = opened.get_study_id_from_name(spec.study)
-    return opened.get_study_user_attrs(study_id).get("nas_budget_gib")
+    return optuna.load_study(study_name=spec.study, storage=opened)
+
+
+def recorded_budget_gib(spec: SearchSpec, storage: InMemoryStorage | None = None) -> float | None:
+    """Look up the budget that a study has recorded, GiB with four decimals; None where there is no
+    such study yet. Arguments as of `recorded_study`.
+    """
+    study = recorded_study(spec, storage)
+    return study.user_attrs.get("nas_budget_gib") if study else None
 
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:

@@ -95,6 +95,13 @@ STUDY: dict[str, str] = {
     "nas_cost_predicted": "what a dry run of the same request on this machine predicted, times in "
     "seconds and hours, without the single measurements; only where there was one before the "
     "search",
+    "nas_time": "how the time limit is divided: limit_s, search_until_s (seconds of all commands "
+    "together after which the search is over), the division, the typical layout and what it was "
+    "predicted to take; only with a time limit",
+    "nas_commands": "when each command of a search with a time limit began and was last seen, "
+    "seconds since 1970",
+    "nas_winner": "what was trained in full after the search: layout, epochs, limit_s, the folder "
+    "of its bundle, and whether it is done",
     "nas_versions": "versions of scratch-nas, Python, torch, torchvision, optuna and, where it is "
     "installed, Ray",
     "nas_git_commit": "commit of the scratch-nas checkout; None where it is installed without one",

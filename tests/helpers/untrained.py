@@ -13,6 +13,7 @@ from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.budget import Budget
 from nas.search.callbacks import SearchCallback
 from nas.search.open_search import open_search
+from nas.search.time_plan import TimePlan
 from nas.study.events import Event
 
 FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})
@@ -53,12 +54,13 @@ class Driver:
         tmp_path: Path,
         facts: DatasetSummary = FACTS,
         memory: InMemoryStorage | None = None,
+        plan: TimePlan | None = None,
         **flags: object,
     ) -> None:
         recorder = EventRecorder()
         self.events = recorder.events
         self.spec = spec(tmp_path, **flags)
-        self.study = open_search(self.spec, facts, [recorder], memory)
+        self.study = open_search(self.spec, facts, [recorder], memory, plan=plan)
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]

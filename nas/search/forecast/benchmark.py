@@ -33,11 +33,11 @@ READ = 8  # images that are decoded to see how long that takes
 Job = tuple[Candidate, int, int]  # a candidate, its FLOPs, its predicted bytes
 
 
-def few_images(splits: Splits, batch: int) -> Splits:
-    """A part of a data set that suffices for `STEPS` training steps of `batch` images and for
-    scoring `SCORED` images; the same images every time.
+def few_images(splits: Splits, batch: int, steps: int = STEPS, scored: int = SCORED) -> Splits:
+    """A part of a data set that suffices for some training steps of `batch` images and for scoring
+    some images; the same images every time.
     """
-    return Splits(_few(splits.train, STEPS * batch), _few(splits.val, SCORED))
+    return Splits(_few(splits.train, steps * batch), _few(splits.val, scored))
 
 
 def time_layout(candidate: Candidate, splits: Splits, flops: int, memory_bytes: int) -> Timing:

@@ -93,7 +93,7 @@ def forecast(
     choose_s = (time.perf_counter() - began_s) / len(first)
     sample = uniform_sample(budget) or first
     timings, worker_s = _measured(budget, splits, slots, evenly_spaced(sample, MEASURED), on_layout)
-    model, work = CostModel.fit(timings), _work(spec, splits)
+    model, work = CostModel.fit(timings), work_of(spec, splits)
     ours, others, published = (
         [model(each.flops, each.memory_bytes, work) for each in some]
         for some in (first, sample, baselines(budget))
@@ -138,7 +138,7 @@ def _measured(
     on_layout: CountProgress,
 ) -> tuple[list[Timing], float]:
     """Timings, and the seconds that a worker process takes to start."""
-    jobs = [(_candidate(budget, each), each.flops, each.memory_bytes) for each in chosen]
+    jobs = [(candidate_of(budget, each), each.flops, each.memory_bytes) for each in chosen]
     return time_layouts(
         jobs,
         few_images(splits, budget.spec.recipe.batch),
@@ -148,7 +148,8 @@ def _measured(
     )
 
 
-def _candidate(budget: Budget, each: LayoutCost) -> Candidate:
+def candidate_of(budget: Budget, each: LayoutCost) -> Candidate:
+    """The training of a layout in a search, to be measured on this machine."""
     return Candidate.from_spec(
         each.layout,
         budget.spec,
@@ -159,7 +160,8 @@ def _candidate(budget: Budget, each: LayoutCost) -> Candidate:
     )
 
 
-def _work(spec: SearchSpec, splits: Splits) -> Work:
+def work_of(spec: SearchSpec, splits: Splits) -> Work:
+    """Count what a candidate of a request does."""
     processes = spec.run.processes
     at_once = spec.recipe.images_at_once(processes)
     batches = len(AspectRatioBatchSampler(splits.train.images, at_once, spec.search.seed))
