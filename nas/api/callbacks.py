@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,3 +41,38 @@ class TrainingCallback:
 
     def on_trained(self) -> None:
         """The last epoch is over; what follows only writes files."""
+
+
+class TrainingCallbackList(TrainingCallback):
+    """Several callbacks as one; each hears everything, in the order of the list."""
+
+    def __init__(self, callbacks: Sequence[TrainingCallback]) -> None:
+        self.callbacks = tuple(callbacks)
+
+    def on_begin(self, layout: Layout, epochs: int) -> None:
+        for callback in self.callbacks:
+            callback.on_begin(layout, epochs)
+
+    def on_weights(self, summary: str) -> None:
+        for callback in self.callbacks:
+            callback.on_weights(summary)
+
+    def on_image(self, split: str, done: int, total: int) -> None:
+        for callback in self.callbacks:
+            callback.on_image(split, done, total)
+
+    def on_note(self, text: str) -> None:
+        for callback in self.callbacks:
+            callback.on_note(text)
+
+    def on_step(self, step: int, steps: int, loss: Tensor | float) -> None:
+        for callback in self.callbacks:
+            callback.on_step(step, steps, loss)
+
+    def on_report(self, report: EpochReport | PretrainingReport) -> None:
+        for callback in self.callbacks:
+            callback.on_report(report)
+
+    def on_trained(self) -> None:
+        for callback in self.callbacks:
+            callback.on_trained()

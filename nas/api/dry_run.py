@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,9 @@ from nas.search.budget import Budget
 from nas.search.forecast.forecast import forecast
 from nas.search.forecast.forecast_cache import remember
 from nas.search.preview import preview
+from nas.search.time_division import Division
+from nas.search.time_planning import plan_time
+from nas.study.provenance import recorded_study
 from nas.utils.formatting import percent
 from nas.utils.progress import CountProgress
 from workers.resources import runs_elsewhere, slots_of
@@ -30,16 +34,19 @@ class DryRun:
             `baselines`, the networks that are trained for comparison.
         cost: what it will take; None where that was not measured or nothing fits into the budget.
         plan: what the data decide of the request, and what is to be known about them.
+        division: of the time limit, which stands in the place of the cost; None without a limit.
     """
 
     preview: dict[str, Any]
     cost: SearchForecast | None
     plan: Plan
+    division: Division | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         cost = self.cost.to_dict() if self.cost else None
-        return {**self.preview, "cost": cost, "plan": self.plan.to_dict()}
+        division = self.division.to_dict() if self.division else None
+        return {**self.preview, "cost": cost, "plan": self.plan.to_dict(), "time": division}
 
 
 def dry_run(spec: SearchSpec, on_image: CountProgress, *, local: bool, timing: bool) -> DryRun:
@@ -56,15 +63,29 @@ def dry_run(spec: SearchSpec, on_image: CountProgress, *, local: bool, timing: b
         UserError: the data cannot be used, the request asks for more than this machine has, or a
             candidate cannot be trained.
     """
-    asked = spec
+    asked, began_at = spec, time.time()
     spec, splits, facts = adapt_to_data(asked, on_image)
     budget = Budget(spec, facts)
     shown = preview(budget, on_image)
     shown["baselines"] = (
         [each.to_dict() for each in equalized(budget)] if spec.wants_baselines else []
     )
-    cost = _forecast(budget, splits, on_image, local=local) if timing else None
-    return DryRun(shown, cost, plan_of(asked, splits.train))
+    plan = plan_of(asked, splits.train)
+    if not timing:
+        return DryRun(shown, None, plan)
+    if spec.search.time_limit:
+        division = _division(budget, splits, on_image, began_at, local=local)
+        return DryRun(shown, None, plan, division)
+    return DryRun(shown, _forecast(budget, splits, on_image, local=local), plan)
+
+
+def _division(
+    budget: Budget, splits: Splits, on_layout: CountProgress, began_at: float, *, local: bool
+) -> Division:
+    """How the search that is planned would divide its time."""
+    slots = slots_of(budget.spec, budget.limit_bytes, local=local)
+    study = recorded_study(budget.spec)
+    return plan_time(budget, splits, slots, study, began_at, on_layout).plan.division
 
 
 def _forecast(

@@ -5,6 +5,7 @@ Nothing is printed. What happens while something runs is told to callbacks.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -34,6 +35,7 @@ KEYS = {
     "space": "space",
     "trials": "search.trials",
     "budget": "budget.memory",
+    "time_limit": "search.time_limit",
 }
 
 
@@ -57,12 +59,14 @@ class SearchKeys(TrainingKeys, total=False):
         space: what layouts are searched: a name (`paper`, `tiny`), a YAML file, or its content.
         trials: candidates to train altogether.
         budget: peak memory of a training, `16GiB`.
+        time_limit: wall time of the search and of the full training of its winner, `8h`.
     """
 
     study: str
     space: str | Mapping[str, Any]
     trials: int
     budget: str
+    time_limit: str
 
 
 def search(
@@ -86,20 +90,21 @@ def search(
         local: train one candidate after the other in this process, without Ray.
         settings: any other key of a request, `{"recipe.lr": 0.001}` (docs/reference.md).
         callbacks: told what happens.
-        keys: study, space, detector, recipe, trials and budget, see `SearchKeys`.
+        keys: study, space, detector, recipe, trials, budget and time_limit, see `SearchKeys`.
 
     Returns:
-        The study, with its leaderboard.
+        The study, with its leaderboard and, with a time limit, the bundle of its winner.
 
     Raises:
         UserError: what was asked for cannot be done; nothing has been trained.
         StudyError: the search stopped before its end, and says why; the same call continues.
     """
+    began_at = time.time()
     spec = checked_spec(None, _flags(data, keys, settings) | {"storage": storage}, allow_code=True)
+    from nas.api.finishing import search_and_finish
     from nas.api.study import Study
-    from workers.driver import run_search
 
-    run_search(spec, callbacks, local=local)
+    search_and_finish(spec, callbacks, local=local, began_at=began_at)
     return Study(spec.storage, spec.study)
 
 

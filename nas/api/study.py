@@ -64,6 +64,19 @@ class Study:
         find_trial(self._study, None)
         return self.leaderboard()[0]
 
+    @property
+    def bundle(self) -> Bundle | None:
+        """What the search has made of its winner, trained in full or exported (`search.finish`);
+        None where it has made nothing.
+
+        Raises:
+            UserError: its folder is gone, or damaged.
+        """
+        from nas.api.bundle import Bundle
+
+        made = study_attributes(self._study).get("nas_winner") or {}
+        return Bundle(made["bundle"]) if made.get("done") else None
+
     def export(self, out: str | Path, trial: int | None = None, *, onnx: bool = True) -> Bundle:
         """Write a candidate as a bundle.
 

@@ -23,12 +23,14 @@ from nas.export.bundle import check_target, read_bundle, write_bundle
 from nas.export.description import Trained, make_origin
 from nas.models.backbones import build_backbone
 from nas.planning.adaptation import BOXES_ONLY, adapt_to_data, plan_of
+from nas.planning.lengthening import with_epochs
 from nas.profiling.flops import count_cost
 from nas.reports import DatasetSummary, EpochReport, calibration_warning
 from nas.reports.dataset import same_data
 from nas.study.provenance import public_spec
 from nas.training.candidate import Candidate, train_candidate
 from nas.training.network import load_weights
+from nas.training.pace import TimeSlot
 from nas.utils.device import default_device, tf32
 from nas.utils.files import ensure_writable
 from nas.utils.folders import claim_folder, remove_claimed
@@ -44,6 +46,7 @@ def train_bundle(
     *,
     onnx: bool = True,
     fingerprint: str | None = None,
+    slot: TimeSlot | None = None,
 ) -> tuple[Trained, list[str]]:
     """Train a candidate on this machine's GPU, or CPU, and write it as a bundle.
 
@@ -56,6 +59,7 @@ def train_bundle(
         callback: is told what happens.
         onnx: write ONNX files too, which takes up to a minute.
         fingerprint: that of the data must be equal to it, unless it is None.
+        slot: when the training ends, whatever the epochs of its recipe; None: with the recipe.
 
     Returns:
         What was written, and what was left out, in sentences.
@@ -65,16 +69,21 @@ def train_bundle(
         CandidateError: the training diverged or does not fit into memory.
     """
     check_target(out)
-    work, curves = out.with_name(out.name + ".training"), curves_folder(out)
+    work, curves = work_folder(out), curves_folder(out)
     callback.on_begin(layout, spec.recipe.epochs)
     if spec.recipe.weights:  # tried before the data are checked, which takes longer
         callback.on_weights(weights_summary(layout, spec.recipe))
-    trained, val = _train(layout, spec, work, curves, callback, fingerprint)
+    trained, val = _train(layout, spec, (work, curves), callback, fingerprint, slot)
     callback.on_trained()
     left_out = write_bundle(out, trained, work / WEIGHTS, onnx=onnx)
     _draw_samples(out, val, curves)
     remove_claimed(work)
     return trained, left_out
+
+
+def work_folder(out: Path) -> Path:
+    """Name the folder of what an interrupted run goes on from, beside its bundle's."""
+    return out.with_name(out.name + ".training")
 
 
 def curves_folder(out: Path) -> Path:
@@ -94,25 +103,29 @@ def weights_summary(layout: Layout, recipe: Recipe) -> str:
 def _train(
     layout: Layout,
     spec: SearchSpec,
-    work: Path,
-    curves: Path,
+    folders: tuple[Path, Path],
     callback: TrainingCallback,
     fingerprint: str | None,
+    slot: TimeSlot | None,
 ) -> tuple[Trained, CocoSplit]:
     """The trained candidate and the validation split; its curves are there from the first epoch
     on.
     """
     spec, splits, facts = _read_data(layout, spec, callback, fingerprint)
+    work, curves = folders
     claim_folder(curves)
     claim_folder(work)
     if not read_reports(work):  # curves of another run
         clear_curves(curves)
-    candidate = Candidate.from_spec(layout, spec, facts, work, device=default_device())
+    device = default_device()
+    candidate = Candidate.from_spec(layout, spec, facts, work, device=device, slot=slot)
     for report in train_candidate(candidate, *splits, on_step=callback.on_step):
         if report.epoch == 1 and (warning := calibration_warning(report.calibration)):
             callback.on_note(f"warning: {warning}")
         callback.on_report(report)
         write_curves(curves, read_reports(work), str(layout))
+    if slot:  # whoever trains by the bundle's recipe trains for as long
+        spec = with_epochs(spec, report.epoch, facts.train_images, "what the time allowed")
     return _describe(layout, spec, facts, report), splits.val
 
 

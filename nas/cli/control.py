@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.runner import say
+from nas.cli.runner import given, say
 
 STOP_S = 30  # a driver looks every two seconds and then ends its workers
 
@@ -77,11 +77,15 @@ def resume(
     trials: Annotated[
         int | None, typer.Option(help="Candidates to train, those of earlier runs included.")
     ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Wall time, that of earlier commands included.")
+    ] = None,
     local: options.Local = False,
     detach: options.Detach = False,
     as_json: options.Json = False,
 ) -> None:
     """Go on with a search as its study remembers it."""
+    began_at = time.time()
     from nas.api.requests import check_files
     from nas.cli.dispatch import dispatch
     from nas.config.parsing import parse_model
@@ -92,8 +96,8 @@ def resume(
     loaded = load_study(open_storage(storage, create=False), study)
     search_uuid(loaded)
     written = {**loaded.user_attrs["nas_spec"], "storage": storage}
-    if trials is not None:
-        written["search"] = {**written["search"], "trials": trials}
+    changes = given({"trials": trials, "time_limit": time_limit})
+    written["search"] = {**written["search"], **changes}
     request = parse_model(SearchSpec, written)
     check_files(request)
-    dispatch(request, local=local, detach=detach, as_json=as_json)
+    dispatch(request, local=local, detach=detach, as_json=as_json, began_at=began_at)

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import options
 from nas.cli.dispatch import dispatch
-from nas.cli.runner import given, new_app, print_json, run
-from nas.config.choices import PrunerName, SamplerName
+from nas.cli.runner import given, new_app, print_json, run, say
+from nas.config.choices import Finish, PrunerName, SamplerName
 
 if TYPE_CHECKING:
     from nas.config.spec import SearchSpec
 
 
 SEARCH_FLAGS = (
+    options.RequestFlag(
+        "time_limit",
+        Annotated[
+            str | None,
+            typer.Option(help="Wall time to the winner's bundle, for example 20m, 8h or 1h30m."),
+        ],
+        "search.time_limit",
+    ),
+    options.RequestFlag(
+        "finish",
+        Annotated[
+            str | None,
+            typer.Option(help=f"What comes of the winner in the end: {options.either(Finish)}."),
+        ],
+        "search.finish",
+    ),
     options.RequestFlag(
         "sampler",
         Annotated[str | None, typer.Option(help=f"{options.either(SamplerName)}.")],
@@ -131,13 +148,14 @@ def submit(
 
     The same command goes on where a search stopped.
     """
+    began_at = time.time()
     from nas.api.requests import checked_spec
 
     request = checked_spec(spec, given({"run.cluster": cluster}) | flags, allow_code=allow_code)
     if dry_run:
         _show_dry_run(request, local=local, timing=timing, as_json=as_json)
     else:
-        dispatch(request, local=local, detach=detach, as_json=as_json)
+        dispatch(request, local=local, detach=detach, as_json=as_json, began_at=began_at)
 
 
 def _show_dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool) -> None:
@@ -158,6 +176,8 @@ def _show_dry_run(spec: SearchSpec, *, local: bool, timing: bool, as_json: bool)
         print_table(patterns_table(shown.preview["patterns"]))
     if shown.cost:
         print_table(cost_table(shown.cost))
+    if shown.division:
+        say(f"{shown.division.describe()}.")
 
 
 def main() -> None:
