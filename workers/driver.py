@@ -19,7 +19,6 @@ from nas.search.forecast.forecast_cache import note_forecast
 from nas.search.open_search import open_budget, open_search
 from nas.search.search import Search
 from nas.search.time_plan import TimeKeeping, TimePlan
-from nas.search.time_planning import plan_time
 from nas.study.provenance import recorded_study
 from nas.study.storage import check_storage
 from workers.local import run_local
@@ -55,6 +54,8 @@ def run_search(
     spec, splits, facts = adapt_to_data(spec, on_image)
     if not spec.search.time_limit:
         return run_checked(spec, splits, facts, callbacks, local=local)
+    from nas.search.time_planning import plan_time  # with PyTorch: layouts are measured
+
     budget = Budget(spec, facts)
     slots = slots_of(spec, budget.limit_bytes, local=local)
     study = recorded_study(spec)
