@@ -197,11 +197,13 @@ def readable_trial(trial: FrozenTrial) -> FrozenTrial:
 
 
 def readable(attributes: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
-    """Leave out attributes that are not of their kind; unknown ones stay."""
+    """Leave out attributes that are not of their kind; unknown ones stay, if their names are
+    text.
+    """
     return {
         name: value
         for name, value in attributes.items()
-        if name not in kinds or _is_of(value, kinds[name])
+        if isinstance(name, str) and (name not in kinds or _is_of(value, kinds[name]))
     }
 
 

@@ -87,6 +87,18 @@ def test_its_page_says_so_and_the_first_page_has_the_others(url: str, statement:
     storage.engine.dispose()
 
 
+def test_attributes_without_a_name_are_left_out(url: str, nas: Run, nas_json):
+    for table in ("study", "trial"):
+        change(
+            url,
+            f"UPDATE {table}_user_attributes SET key = x'ff' WHERE key IN ('map', 'nas_versions')",
+        )
+    (trial,) = nas_json("status", "--study", "first", "--storage", url)["trials"]
+    assert "map" not in trial
+    assert trial["epochs"] == 2
+    assert nas("status", "--study", "first", "--storage", url).code == 0
+
+
 def test_a_driver_says_so(url: str):
     change(url, TRIALS["parameters"])
     storage = open_storage(url, create=False)
