@@ -37,7 +37,10 @@ _TRIALS = sa.table("trials", sa.column("trial_id"), sa.column("state"))
 
 _STUDIES = sa.table("studies", sa.column("study_id"), sa.column("study_name"))
 # What reading rows ends in that Optuna has not written itself.
-_ODD = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+_ODD = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError),
+    *(TypeError, ValueError),
+)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ TRIALS = {
     "a value": "UPDATE trial_values SET value = 'x'",
     "a score": "UPDATE trial_intermediate_values SET intermediate_value_type = 'x'",
     "JSON": "UPDATE trial_user_attributes SET value_json = '{'",
+    "deep JSON": f"UPDATE trial_user_attributes SET value_json = '{'[' * 3000}'",
     "parameters": "UPDATE trial_params SET distribution_json = '5'",
     "constraints": """UPDATE trial_system_attributes SET value_json = '"x"'""",
 }
