@@ -21,12 +21,14 @@ def _as_a_script(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(PROGRAMS)
 
 
-def curves(transfer: ModuleType, shuffled: int | None) -> dict[str, tuple[float, ...]]:
+def curves(
+    transfer: ModuleType, shuffled: int | None, forty: int | None = None
+) -> dict[str, tuple[float, ...]]:
     """Scores by layout of the study that a table is made into."""
     storage = InMemoryStorage()
-    transfer.add_study(storage, table_of(), shuffled)
+    transfer.add_study(storage, table_of(), shuffled, forty)
     study = optuna.load_study(study_name=transfer.EARLIER, storage=storage)
-    assert len(read_study(study).trained.layouts) == len(table_of().by_layout)
+    assert len(read_study(study).trained.layouts) == len(study.trials)
     return {
         trial.user_attrs["layout"]: tuple(trial.intermediate_values.values())
         for trial in study.get_trials()
@@ -41,6 +43,10 @@ def test_a_table_becomes_a_study_and_is_dealt_out_anew_by_a_seed():
     assert dealt != as_it_is
     assert sorted(dealt.values()) == sorted(as_it_is.values())
     assert dealt == curves(transfer, 1) != curves(transfer, 2)
+    some = curves(transfer, None, 1)
+    assert len(some) == 40
+    assert some.items() <= as_it_is.items()
+    assert some.keys() != curves(transfer, None, 2).keys()
 
 
 def test_the_prior_of_the_table_itself_finds_its_best_at_once():
