@@ -194,8 +194,6 @@ def test_any_bundle_is_read_or_refused_in_a_line(
     check(bundle, MUTATIONS, digits, tmp_path, range(times))
 
 
-@number_of_times(6, 300)
-def test_any_onnx_is_compared_or_refused_in_a_line(
-    onnx_bundle: Path, digits: Path, tmp_path: Path, times: int
-):
-    check(onnx_bundle, [change_onnx], digits, tmp_path, range(times))
+@pytest.mark.long
+def test_any_onnx_is_compared_or_refused_in_a_line(onnx_bundle: Path, digits: Path, tmp_path: Path):
+    check(onnx_bundle, [change_onnx], digits, tmp_path, range(300))

@@ -118,7 +118,7 @@ def another(value: Any, rng: random.Random) -> Any:
     """In place of a cell: JSON is mostly changed within."""
     try:
         content = json.loads(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return rng.choice(CELLS)
     what = rng.randrange(8)
     if what == 0:
