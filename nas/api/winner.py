@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from nas.api.callbacks import TrainingCallback, TrainingCallbackList
 from nas.api.training import train_bundle, work_folder
+from nas.artifacts.history import read_reports
 from nas.artifacts.paths import study_folder
 from nas.config.spec import SearchSpec
 from nas.errors import CandidateError, StudyError
@@ -93,14 +94,21 @@ class Winner:
             return self._finished("nothing was left to do")
         if self.spec.search.finish == "export" or runs_elsewhere(self.spec):
             return self._exported()
-        if self.plan and self._steps() is None:
+        if self.plan and not self._goes_on() and self._steps() is None:
             return self._exported("there was no time left to train it in full")
         return self._trained(training())
 
     def _is_done(self) -> bool:
         """Whether a command with the same limit, and the same winner, has been here before."""
-        same = all(self.known.get(name) == value for name, value in self._task().items())
-        return same and bool(self.known.get("done")) and (self.out / MANIFEST).exists()
+        done = self._is_known() and bool(self.known["done"])
+        return done and (self.out / MANIFEST).exists()
+
+    def _goes_on(self) -> bool:
+        """Whether such a command has begun the full training, which has come to an epoch's end."""
+        return self._is_known() and bool(read_reports(work_folder(self.out)))
+
+    def _is_known(self) -> bool:
+        return {**self.known, **self._task()} == self.known
 
     def _task(self) -> dict[str, Any]:
         """What is done, for the next command to know."""
@@ -153,7 +161,7 @@ class Winner:
 
     def _epochs(self) -> int:
         """Epochs of the full training; those that it began with, where it goes on."""
-        if {**self.known, **self._task()} == self.known:
+        if self._is_known():
             return int(self.known["epochs"])
         remove_claimed(work_folder(self.out))  # of another training
         if not self.plan:

@@ -13,7 +13,7 @@ import torch
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
 from nas.models.compile import compile_blocks
-from nas.training.loop import Batches, OnStep, never
+from nas.training.loop import Batches, LearningRates, OnStep, never
 from nas.training.lr_schedule import lr_at
 from nas.training.pace import Pace
 from nas.training.trainer import Kind, Trainer
@@ -76,7 +76,7 @@ class Epochs(ABC, Generic[Kind]):
         began_s = time.perf_counter()
         report = self.score(loss, lr)
         if self.pace:
-            self.pace.took(score_s=time.perf_counter() - began_s)
+            self.pace.score_s = time.perf_counter() - began_s
         return report
 
     @property
@@ -89,8 +89,6 @@ class Epochs(ABC, Generic[Kind]):
 
     def _train(self) -> tuple[float, float]:
         """Train an epoch: its mean loss and its last learning rate."""
-        progress = self.run.progress
-        done, before_s = progress.steps, progress.train_s
         loss, lr = self.run.train(
             self.network,
             self.batches,
@@ -100,21 +98,18 @@ class Epochs(ABC, Generic[Kind]):
             on_step=self.on_step,
             is_over=self.pace.is_over if self.pace else never,
         )
-        if self.pace:
-            self.pace.took(step_s=(progress.train_s - before_s) / (progress.steps - done))
         broadcast_buffers(self.run.network, self.run.world)
         if self.run.average:
             with self.run.scored_weights():
                 broadcast_buffers(self.run.network, self.run.world)
         return loss, lr
 
-    def _learning_rates(self) -> list[float]:
+    def _learning_rates(self) -> LearningRates:
         """One for each step of the epoch that is trained next."""
         run, recipe = self.run, self.recipe
         steps, decays = run.steps_per_epoch(self.order, recipe), run.saturation.decays
         if self.pace:
-            self.pace.plan(run.epoch, run.progress.steps, steps, recipe)
-            return self.pace.learning_rates(run.epoch, steps, recipe, decays)
+            return self.pace.begin_epoch(run.epoch, run.progress.steps, steps, recipe, decays)
         first = run.epoch * steps
         return [lr_at(first + step, steps, recipe, decays) for step in range(steps)]
 

@@ -40,6 +40,14 @@ class TrainingBatch(Protocol):
 Batches = Iterable[TrainingBatch]
 
 
+class LearningRates(Protocol):
+    """A learning rate for each step of an epoch: a list, or what follows the clock."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int, /) -> float: ...
+
+
 def never() -> bool:
     """Say that an epoch goes on to its last batch."""
     return False
@@ -50,7 +58,7 @@ def train_epoch(
     batches: Batches,
     optimizer: torch.optim.Optimizer,
     *,
-    lrs: Sequence[float],
+    lrs: LearningRates,
     accumulate: int,
     clip_norm: float | None,
     precision: str,
@@ -67,7 +75,8 @@ def train_epoch(
             detectors do. Perhaps one of several processes' (`wrap_ddp`).
         batches: `len(lrs) * accumulate` of them, the last group perhaps smaller.
         optimizer: of the network's parameters, a fused one.
-        lrs: learning rate of every step of this epoch.
+        lrs: learning rate of every step of this epoch; each is asked for when its step begins, and
+            their number before every step.
         accumulate: how many batches make one step, whose gradient is that of all of them as one;
             the last step of an epoch may have fewer, and is averaged over those.
         clip_norm: limit of the gradient's norm over all parameters.
@@ -93,9 +102,10 @@ def train_epoch(
         check_s = CHECK_S if device.type == "cuda" else 0.0
     guard, step, share = NonFiniteGuard(device, check_s), first, 1.0
     stream = _stream(batches, resumed=first > 0)
-    for step, lr in enumerate(lrs[first:], start=first + 1):
+    while step < len(lrs):
         for param_group in optimizer.param_groups:
-            param_group["lr"] = lr
+            param_group["lr"] = lrs[step]
+        step += 1
         parts, share = _backward(network, stream, accumulate, precision, device)
         loss = all_reduce_mean(torch.stack(list(parts.values())).sum())
         norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm or math.inf)

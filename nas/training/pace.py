@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nas.config.recipe import Recipe
 from nas.training.lr_schedule import lr_at
 
+MEASURED_STEPS = 3  # of an epoch, from which on they say how long the others take
 LEAST_PART = 0.25  # of an epoch: to train and score less is not worth its scoring
 
 
@@ -31,7 +32,7 @@ class TimeSlot:
 
 
 class Pace:
-    """Plans a training, before each of its epochs, for the time that is left. The recipe's schedule
+    """Plans a training, before each of its steps, for the time that is left. The recipe's schedule
     is stretched over as many steps as fit; the last epoch may be a part of one.
 
     Args:
@@ -40,58 +41,80 @@ class Pace:
 
     Attributes:
         epochs: of the whole training, as planned now.
-        steps: of the epoch that is trained next.
+        steps: of the epoch that is trained now.
+        score_s: seconds that scoring takes.
     """
 
     def __init__(self, slot: TimeSlot, clock: Callable[[], float] = time.time) -> None:
         self.slot, self.clock = slot, clock
         self.step_s, self.score_s = slot.step_s, slot.score_s
-        self.epochs = self.steps = self._total = 0
+        self.epochs = self.steps = 0
 
     @property
     def left_s(self) -> float:
         """Seconds that are left for training and scoring."""
         return self.slot.ends_at - self.slot.end_s - self.clock()
 
-    def plan(self, epoch: int, done: int, steps_per_epoch: int, recipe: Recipe) -> None:
-        """Plan what is left of the training.
+    def begin_epoch(
+        self, epoch: int, done: int, steps_per_epoch: int, recipe: Recipe, decays: int
+    ) -> PacedRates:
+        """Plan the training for an epoch that begins now, or goes on.
 
         Args:
             epoch: epochs that are over.
-            done: steps of the next one that are, too.
+            done: steps of this one that are, too.
             steps_per_epoch: of a whole one.
-            recipe: says after how many epochs the validation split is scored.
+            recipe: how is trained.
+            decays: how often its schedule `saturate` has fallen.
+
+        Returns:
+            The learning rates of the epoch.
         """
+        return PacedRates(self, epoch, done, steps_per_epoch, recipe, decays)
+
+    def plan(self, epoch: int, done: int, steps_per_epoch: int, recipe: Recipe) -> int:
+        """Plan what is left of the training; returns its steps, from its beginning to its end."""
         score_s = self.score_s / recipe.eval_every
         fitting = fitting_steps(
             self.left_s + done * self.step_s, self.step_s, score_s, steps_per_epoch
         )
         fitting = max(fitting, done + 1)
-        self._total = epoch * steps_per_epoch + fitting
         self.steps = min(steps_per_epoch, fitting)
         self.epochs = epoch + math.ceil(fitting / steps_per_epoch)
-
-    def learning_rates(
-        self, epoch: int, steps_per_epoch: int, recipe: Recipe, decays: int
-    ) -> list[float]:
-        """One for each step of the epoch after `epoch` others: those of the recipe at the same
-        share of the training.
-        """
-        shrink = recipe.epochs * steps_per_epoch / self._total
-        first = epoch * steps_per_epoch
-        return [
-            lr_at((first + step) * shrink, steps_per_epoch, recipe, decays)
-            for step in range(self.steps)
-        ]
+        return epoch * steps_per_epoch + fitting
 
     def is_over(self) -> bool:
         """Whether nothing but the scoring fits into the time that is left."""
         return self.left_s <= self.score_s
 
-    def took(self, *, step_s: float | None = None, score_s: float | None = None) -> None:
-        """Hear what a step, or the scoring, has taken: the next ones are taken to be like it."""
-        self.step_s = self.step_s if step_s is None else step_s
-        self.score_s = self.score_s if score_s is None else score_s
+
+class PacedRates:
+    """The learning rates of one epoch: those of the recipe at the same share of the training, as
+    long as that is planned to be in the moment of the step.
+
+    Args:
+        pace: plans the training.
+        epoch, done, steps_per_epoch, recipe, decays: as `Pace.begin_epoch` takes them.
+    """
+
+    def __init__(
+        self, pace: Pace, epoch: int, done: int, steps_per_epoch: int, recipe: Recipe, decays: int
+    ) -> None:
+        self.pace, self.recipe, self.decays = pace, recipe, decays
+        self.epoch, self.done, self.steps_per_epoch = epoch, done, steps_per_epoch
+        self.began_s = pace.clock()
+        self.total = pace.plan(epoch, done, steps_per_epoch, recipe)
+
+    def __len__(self) -> int:
+        return self.pace.steps
+
+    def __getitem__(self, step: int, /) -> float:
+        if step - self.done >= MEASURED_STEPS:
+            self.pace.step_s = (self.pace.clock() - self.began_s) / (step - self.done)
+            self.total = self.pace.plan(self.epoch, step, self.steps_per_epoch, self.recipe)
+        nominal = self.recipe.epochs * self.steps_per_epoch
+        place = (self.epoch * self.steps_per_epoch + step) * nominal / self.total
+        return lr_at(place, self.steps_per_epoch, self.recipe, self.decays)
 
 
 def fitting_steps(left_s: float, step_s: float, score_s: float, steps_per_epoch: int) -> int:

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from nas.data.samplers import GroupedBatchSampler
 from nas.errors import OutOfTime
 from nas.reports import EpochReport, Report
 from nas.training.checkpoint import Stateful, load_checkpoint, save_checkpoint, save_weights
-from nas.training.loop import Batches, OnStep, never, train_epoch
+from nas.training.loop import Batches, LearningRates, OnStep, never, train_epoch
 from nas.training.lr_schedule import Saturation
 from nas.training.weight_average import WeightAverage
 from nas.utils.distributed import World, all_gather_object
@@ -200,7 +200,7 @@ class Trainer(ABC, Generic[Kind]):
         order: GroupedBatchSampler,
         recipe: Recipe,
         *,
-        lrs: Sequence[float],
+        lrs: LearningRates,
         on_step: OnStep | None,
         is_over: Callable[[], bool] = never,
     ) -> tuple[float, float]:
@@ -241,9 +241,9 @@ class Trainer(ABC, Generic[Kind]):
             is_over=is_over,
         )
         self.tick(training=True)
-        train_s = round(self.progress.train_s, 3)
-        self.log(epoch=self.epoch + 1, loss=loss, lr=lrs[-1], train_s=train_s)
-        return loss, lrs[-1]
+        train_s, lr = round(self.progress.train_s, 3), self.optimizer.param_groups[0]["lr"]
+        self.log(epoch=self.epoch + 1, loss=loss, lr=lr, train_s=train_s)
+        return loss, lr
 
     @staticmethod
     def steps_per_epoch(order: GroupedBatchSampler, recipe: Recipe) -> int:

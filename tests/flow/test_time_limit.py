@@ -98,6 +98,11 @@ def test_the_full_training_goes_on_after_an_interrupt(digits: Path, tmp_path: Pa
     assert not study.user_attrs["nas_winner"]["done"]
     assert package.load_study(spec.storage, "timed").bundle is None
 
+    study.set_user_attr("nas_commands", {"yesterday": [0.0, 1800.0]})  # all of the time
+    found = search_and_finish(spec, local=True)
+    assert found.bundle is not None  # of what was trained until then, unless the candidate's
+    assert not any("there was no time left" in note for note in found.notes)
+
 
 class Twice(Interrupting):
     """Ctrl-C in the first step after two reports."""

@@ -46,51 +46,71 @@ def test_steps_that_fit(left_s: float, steps: int):
 def test_the_plan_follows_the_clock():
     clock = Clock()
     pace = Pace(TimeSlot(ends_at=1040.0, step_s=1.0, score_s=2.0, end_s=4.0), clock)
-    pace.plan(0, 0, 10, recipe())  # 36 s: three epochs of 12
-    assert (pace.epochs, pace.steps) == (3, 10)
-    clock.now_s = 1022.0  # the first epoch took 22 s instead of 12: two seconds a step
-    pace.took(step_s=2.0)
-    pace.plan(1, 0, 10, recipe())  # 14 s: six steps of 2 and the scoring
-    assert (pace.epochs, pace.steps) == (2, 6)
+    rates = pace.begin_epoch(0, 0, 10, recipe(), 0)  # 36 s: three epochs of 12
+    assert (pace.epochs, len(rates)) == (3, 10)
+    clock.now_s = 1002.0
+    _ = rates[2]  # of two steps nothing is believed yet
+    assert pace.step_s == 1.0
+    clock.now_s = 1010.0  # five steps took 2 s each
+    _ = rates[5]
+    assert (pace.step_s, pace.epochs, len(rates)) == (2.0, 2, 10)  # 36 s: one of 22, a part of 14
+    clock.now_s = 1022.0
+    rates = pace.begin_epoch(1, 0, 10, recipe(), 0)  # 14 s: six steps of 2 and the scoring
+    assert (pace.epochs, len(rates)) == (2, 6)
     clock.now_s = 1033.9
     assert not pace.is_over()
     clock.now_s = 1034.0  # two seconds of scoring and four of the end are left
     assert pace.is_over()
 
 
+def test_an_epoch_that_is_quicker_than_predicted_grows():
+    clock = Clock()
+    pace = Pace(TimeSlot(ends_at=1020.0, step_s=4.0, score_s=2.0), clock)
+    rates = pace.begin_epoch(0, 0, 10, recipe(), 0)
+    assert (pace.epochs, len(rates)) == (1, 4)
+    clock.now_s = 1003.0
+    _ = rates[
+        3
+    ]  # a second each: 17 s are seven more, the scoring, and six of the next with its own
+    assert (pace.epochs, len(rates)) == (2, 10)
+
+
 def test_what_is_done_of_an_epoch_is_not_trained_again():
     pace = Pace(TimeSlot(ends_at=1006.0, step_s=1.0, score_s=2.0), Clock())
-    pace.plan(5, 4, 10, recipe())  # of the sixth epoch four steps: 6 s are four more and a scoring
-    assert (pace.epochs, pace.steps) == (6, 8)
+    # Of the sixth epoch four steps are done: 6 s are four more and a scoring.
+    assert len(pace.begin_epoch(5, 4, 10, recipe(), 0)) == 8
+    assert pace.epochs == 6
     pace.slot = TimeSlot(ends_at=1000.0, step_s=1.0, score_s=2.0)
-    pace.plan(5, 4, 10, recipe())
-    assert (pace.epochs, pace.steps) == (6, 5)
+    assert len(pace.begin_epoch(5, 4, 10, recipe(), 0)) == 5
 
 
 def test_an_epoch_without_a_score_takes_its_steps_alone():
     pace = Pace(TimeSlot(ends_at=1055.0, step_s=1.0, score_s=5.0), Clock())
-    pace.plan(0, 0, 10, recipe(eval_every=5))  # five epochs of 11 s on average
-    assert (pace.epochs, pace.steps) == (5, 10)
+    pace.begin_epoch(0, 0, 10, recipe(eval_every=5), 0)  # five epochs of 11 s on average
+    assert pace.epochs == 5
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
 def test_the_schedule_is_stretched_over_the_steps_that_fit(schedule: str):
+    """Over twice as many as the recipe has, if every step takes a second and every scoring two."""
     asked = recipe(schedule=schedule, decay_epochs=[2, 3], warmup_steps=4, warmup_share=1.0, lr=0.5)
-    pace = Pace(TimeSlot(ends_at=1096.0, step_s=1.0, score_s=2.0), Clock())
-    rates = []
-    for epoch in range(8):  # twice as many as the recipe's four
-        pace.took(step_s=1.0)
-        pace.slot = TimeSlot(1096.0 - 12 * epoch, 1.0, 2.0)
-        pace.plan(epoch, 0, 10, asked)
-        assert pace.epochs == 8
-        rates += pace.learning_rates(epoch, 10, asked, 0)
-    assert rates == pytest.approx([lr_at(step / 2, 10, asked) for step in range(80)])
+    clock = Clock()
+    pace = Pace(TimeSlot(ends_at=1096.0, step_s=1.0, score_s=2.0), clock)
+    found = []
+    for epoch in range(8):
+        rates, step = pace.begin_epoch(epoch, 0, 10, asked, 0), 0
+        while step < len(rates) and not pace.is_over():
+            found.append(rates[step])
+            step, clock.now_s = step + 1, clock.now_s + 1.0
+        assert (pace.epochs, step) == (8, 10)
+        clock.now_s += 2.0
+    assert found == pytest.approx([lr_at(step / 2, 10, asked) for step in range(80)])
 
 
 def test_a_cosine_ends_at_the_bottom_in_a_part_of_an_epoch():
     asked = recipe(epochs=20)
     pace = Pace(TimeSlot(ends_at=1008.0, step_s=1.0, score_s=2.0), Clock())
-    pace.plan(0, 0, 10, asked)
-    rates = pace.learning_rates(0, 10, asked, 0)
-    expected = [0.05 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
-    assert rates == pytest.approx(expected)
+    rates = pace.begin_epoch(0, 0, 10, asked, 0)
+    expected = [0.05 * (1 + math.cos(math.pi * step / 6)) for step in range(3)]
+    assert [rates[step] for step in range(3)] == pytest.approx(expected)
+    assert len(rates) == 6
