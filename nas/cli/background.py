@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli.runner import INTERRUPTED, print_json, say
+from nas.cli.runner import Stopped, print_json, say
 from nas.study.schema import STORAGE_VARIABLE
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def on_cluster(spec: SearchSpec, url: str, *, detach: bool, as_json: bool) -> No
     try:
         succeeded = follow_job(url, job_id)
     except KeyboardInterrupt:
-        say("The search goes on without this terminal. nas stop ends it.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise Stopped("The search goes on without this terminal. nas stop ends it.") from None
     if not succeeded:
         raise typer.Exit(1)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli.runner import INTERRUPTED, print_json, say
+from nas.cli import GOES_ON
+from nas.cli.runner import Stopped, print_json, say
 
 if TYPE_CHECKING:
     from nas.api.callbacks import TrainingCallback
@@ -70,8 +71,7 @@ def _watching(spec: SearchSpec) -> Iterator[SearchProgress]:
         try:
             yield progress
         except KeyboardInterrupt:
-            progress.say("Stopped. The same command goes on where this one stopped.")
-            raise typer.Exit(INTERRUPTED) from None
+            raise Stopped(GOES_ON) from None
 
 
 def _show(finished: Finished, as_json: bool) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import options
-from nas.cli.runner import INTERRUPTED, print_json, say
+from nas.cli import GOES_ON, options
+from nas.cli.runner import Stopped, print_json, say
 from nas.utils.formatting import percent
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
@@ -89,8 +88,7 @@ def pretrain(
             f"{error}; to begin anew with other settings remove {str(work_folder(out))!r}"
         ) from None
     except KeyboardInterrupt:
-        say("Stopped. The same command goes on where this one stopped.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise Stopped(GOES_ON) from None
     if report:
         _show(parsed, out, report, as_json)
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn, TextIO
 
 import typer
 import yaml
 
+from nas.cli import INTERRUPTED, STOPPED
 from nas.errors import CandidateError
 from nas.utils.shown_text import shown
+from nas.utils.signals import interrupt_once
 from search_spaces.errors import UserError
 from search_spaces.yaml_text import parse_yaml
 
-INTERRUPTED = 130  # as shells say it
 _PASSWORD, _QUERY = re.compile(r"(://[^:/]*):[^@]*@"), re.compile(r"(://[^?]*)\?.*")  # of a URL
 
 
@@ -28,32 +31,66 @@ def new_app(**options: Any) -> typer.Typer:
     )
 
 
+class Stopped(Exception):
+    """Ctrl-C in a command that has its own line to say of it."""
+
+
 def run(app: typer.Typer, program: str) -> NoReturn:
     """Run a command: a user's mistake or what the system refuses is one line on stderr and exit
-    code 2, a training that diverges or does not fit is one line and 1, an interrupt 130.
+    code 2, a training that diverges or does not fit is one line and 1, Ctrl-C, however often, one
+    line and 130.
     """
+    interrupt_once()
     _hide_passwords()
     _print_what_can_be()
     try:
         code = app(standalone_mode=False, prog_name=program)
-    except UserError as error:
-        _fail(program, str(error))
-    except CandidateError as error:
-        _fail(program, f"the training ended: {error}", code=1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except OSError as error:  # a full disk, a folder that may not be written
-        if not error.strerror:
-            raise
-        _fail(program, f"{error.strerror}{f': {error.filename!r}' if error.filename else ''}")
-    except Exception as error:
-        # Typer's own usage errors, whose class it does not publish.
-        if hasattr(error, "format_message"):
-            _fail(program, error.format_message())
-        if message := _database_message(error):
-            _fail(program, f"the database: {message}")
+    except (Exception, KeyboardInterrupt) as error:
+        if _is_of_interrupt(error):
+            _exit_interrupted(str(error) if isinstance(error, Stopped) else STOPPED)
+        _explain(program, error)
         raise
-    sys.exit(code if isinstance(code, int) else 0)
+    if code == INTERRUPTED:  # as Typer makes it of `KeyboardInterrupt`
+        _exit_interrupted(STOPPED)
+    _exit(code if isinstance(code, int) else 0)
+
+
+def _is_of_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C has led to an error, perhaps by way of what broke while all was ended."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, Stopped | KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None
+
+
+def _exit_interrupted(text: str) -> NoReturn:
+    say(text, file=sys.stderr)
+    _exit(INTERRUPTED)
+
+
+def _exit(code: int) -> NoReturn:
+    """Leave without a word about a Ctrl-C that comes now: all has been said."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _explain(program: str, error: BaseException) -> None:
+    """End with one line where an error is a user's, the system's or a training's; return where it
+    is a fault of this program.
+    """
+    if isinstance(error, UserError):
+        _fail(program, str(error))
+    if isinstance(error, CandidateError):
+        _fail(program, f"the training ended: {error}", code=1)
+    if isinstance(error, OSError):  # a full disk, a folder that may not be written
+        if error.strerror:
+            named = f": {error.filename!r}" if error.filename else ""
+            _fail(program, f"{error.strerror}{named}")
+    elif hasattr(error, "format_message"):  # Typer's usage errors, whose class it does not publish
+        _fail(program, error.format_message())
+    elif message := _database_message(error):
+        _fail(program, f"the database: {message}")
 
 
 def _database_message(error: BaseException) -> str | None:
@@ -88,7 +125,7 @@ def _hide_passwords() -> None:
 
 def _fail(program: str, message: str, code: int = 2) -> NoReturn:
     say(f"{program}: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    _exit(code)
 
 
 def say(*parts: str, file: TextIO | None = None, flush: bool = False) -> None:

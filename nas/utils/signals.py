@@ -1,14 +1,44 @@
-"""Signals that wait for the end of a block, and SIGTERM as Ctrl-C."""
+"""Signals that wait for the end of a block, SIGTERM as Ctrl-C, and Ctrl-C that counts once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
 ENDS = (signal.SIGINT, signal.SIGTERM)
+END_S = 10  # that an end may take: so long another Ctrl-C does not count
+
+
+class OneInterrupt:
+    """A handler of signals that raises `KeyboardInterrupt`, and takes no notice of the signals of
+    the next ten seconds: they would cut short what the first one has begun to end.
+
+    Raises:
+        KeyboardInterrupt: the signal came, and none in the ten seconds before.
+    """
+
+    def __init__(self) -> None:
+        self._raised_s = float("-inf")
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._raised_s >= END_S:
+            self._raised_s = time.monotonic()
+            raise KeyboardInterrupt
+
+
+def interrupt_once() -> None:
+    """Let impatient Ctrl-C count once, from now to the end of this process. Where it is ignored, as
+    shells have it in the background, it stays so.
+    """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+    ):
+        signal.signal(signal.SIGINT, OneInterrupt())
 
 
 @contextmanager
@@ -35,11 +65,9 @@ def sigterm_as_interrupt() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: SIGTERM came.
     """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with _handling((signal.SIGTERM,), interrupt):
+    handler = signal.getsignal(signal.SIGINT)
+    once = handler if isinstance(handler, OneInterrupt) else OneInterrupt()
+    with _handling((signal.SIGTERM,), once):
         yield
 
 

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,9 +62,22 @@ def run_here(program: str, *words: object) -> Outcome:
 def outcome_of(main: Callable[[], object]) -> Outcome:
     """Call an entry point of a program."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+    with (
+        _interrupts_as_before(),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
         main()
     return Outcome(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def _interrupts_as_before() -> Iterator[None]:
+    """A command decides for the rest of its process what Ctrl-C does: here the tests go on."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def run_program(program: str, *words: object, **options: Any) -> Outcome:

@@ -17,6 +17,7 @@ from nas.study.schema import STORAGE_VARIABLE
 from nas.utils.gpu_presence import smallest_card_bytes
 from workers.ray_tune.authentication import WHERE, keep_token_private, use_token
 from workers.ray_tune.nodes import first_line, look_at_nodes
+from workers.ray_tune.processes import end_ray
 from workers.ray_tune.ray_internals import is_job_driver
 from workers.resources import Node, TrialResources, plan
 
@@ -78,7 +79,7 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
             nodes = [_this_machine()]
         yield plan(spec.run, nodes, budget_bytes)
     finally:
-        ray.shutdown()
+        ray.shutdown() if address else end_ray()
 
 
 def package_folders() -> list[Path]:
