@@ -11,7 +11,8 @@ UserError                    (search_spaces)
 CandidateError               what ends one candidate, never the search
 |-- NonFiniteLoss            the loss or the gradient is not a number
 |-- OutOfMemory              the candidate itself needed more than its share of the card
-`-- OutOfTime                the time of its search is over; its checkpoint goes on
+|-- OutOfTime                the time of its search is over; its checkpoint goes on
+`-- ProcessDied              a process that it needs was ended; it may go on in another one
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "OutOfMemory",
     "OutOfTime",
     "OutputError",
+    "ProcessDied",
     "SpaceError",
     "SpecError",
     "StudyError",
@@ -93,6 +95,10 @@ class OutOfTime(CandidateError):
     """The time of a search is over in the middle of a training, which goes on from its checkpoint
     where there is more time.
     """
+
+
+class ProcessDied(CandidateError):
+    """A process that a training needs was ended: it may go on from its checkpoint in another."""
 
 
 class OutOfMemory(CandidateError):

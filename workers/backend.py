@@ -14,8 +14,8 @@ or the trial was ended by `fail`, `infeasible`, `requeue`, `suspend` or `put_dow
 training, without another word about it. A trial that `ask` returned is trained, even after others
 have ended the search. Only the worker that was given an assignment writes into its folder.
 
-End. The backend returns when `Search.finished` is true. It then has no training left. A worker
-process that dies is no error of the candidate: `Search.requeue`.
+End. The backend returns when `Search.finished` is true. It then has no training left. A process
+that dies is no error of the candidate: `requeue_after_death`.
 
 Interrupts. `KeyboardInterrupt`, and every exception that the search's own methods raise, leave the
 backend at once. Running trials stay RUNNING in the study, with the checkpoint that they last wrote;
@@ -28,9 +28,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from nas.errors import DataError, OutOfMemory, OutOfTime, OutputError, StudyError
+from nas.errors import (
+    DataError,
+    OutOfMemory,
+    OutOfTime,
+    OutputError,
+    ProcessDied,
+    StudyError,
+)
 from nas.reports import EpochReport
 from nas.search.search import Search
+from nas.utils.formatting import gib, gib_text
+from nas.utils.process_death import NO_MEMORY
 
 # What would stop every other training, too: the disk, the data, the study.
 ENDS_THE_SEARCH = (OutputError, DataError, StudyError)
@@ -44,12 +53,13 @@ class TrialEnd:
         outcome: `failed`: the candidate's own fault, which must not end the search; `infeasible`:
             it needs more memory than the budget; `suspended`: what ended it would end every other
             training, so the search ends with this reason and the trial waits for the next driver;
-            `stopped`: the time of the search is over, and the trial waits for the next driver.
+            `stopped`: the time of the search is over, and the trial waits for the next driver;
+            `died`: a process that it needs died, perhaps by no fault of its own.
         reason: why, in words.
         peak_bytes: for `infeasible`, what had been allocated, in bytes.
     """
 
-    outcome: Literal["failed", "infeasible", "suspended", "stopped"]
+    outcome: Literal["failed", "infeasible", "suspended", "stopped", "died"]
     reason: str
     peak_bytes: int = 0
 
@@ -62,6 +72,8 @@ class TrialEnd:
             return cls("stopped", str(error))
         if isinstance(error, ENDS_THE_SEARCH):
             return cls("suspended", str(error))
+        if isinstance(error, ProcessDied):
+            return cls("died", str(error))
         return cls("failed", f"{type(error).__name__}: {error}")
 
 
@@ -102,6 +114,19 @@ def tell(
         search.suspend(number, message.reason)
     elif message.outcome == "stopped":
         search.put_down(number, message.reason)
+    elif message.outcome == "died":
+        requeue_after_death(search, number, message.reason)
     else:
         search.fail(number, message.reason)
     return False
+
+
+def requeue_after_death(search: Search, number: int, reason: str) -> None:
+    """Put a trial back in its queue because a process died which a trial needs, with what memory the trial was allowed
+    where that was the likely cause.
+    """
+    if NO_MEMORY in reason:
+        predicted = gib_text(search.predicted_gib(number))
+        budget = gib_text(gib(search.budget.limit_bytes))
+        reason += f"; the candidate's tensors: {predicted} GiB predicted, {budget} GiB allowed"
+    search.requeue(number, reason)

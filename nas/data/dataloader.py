@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +17,16 @@ from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, DetectionDataset, DetectionItem, Item
 from nas.data.transforms import TransformSampler
-from nas.errors import DataError
+from nas.errors import DataError, ProcessDied
 from nas.utils.formatting import MIB
+from nas.utils.process_death import memory_text, signal_text
 
 SHARED_MEMORY = Path("/dev/shm")
 IN_FLIGHT = 2 * 3  # batches of a process: two are ready, one is read; of training and of scoring
 WAIT_S = 600  # for a batch, before the loader is given up
+_DIED = re.compile(
+    r"DataLoader worker \(pid.*?\d\) (?:is killed by signal: ([^.]+)|exited unexpectedly)"
+)
 
 
 def loader_workers(recipe: Recipe, device: torch.device, most: int = 4) -> int:
@@ -84,15 +90,27 @@ def make_loader(
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Take the traceback off the text of a `DataError` that comes from a loader's process.
+    """Take the traceback off the text of a `DataError` that comes from a loader's process, and say
+    what ended a loader's process.
 
     Raises:
         DataError: the block's, with its own one line of text.
+        ProcessDied: a process of a loader died.
     """
     try:
         yield
     except DataError as error:
         raise DataError(str(error).strip().splitlines()[-1].rpartition("DataError: ")[2]) from None
+    except RuntimeError as error:
+        if not (died := _DIED.search(f"{error.__cause__} {error}")):
+            raise
+        raise ProcessDied(f"a process that reads images died{_by_signal(died[1])}") from error
+
+
+def _by_signal(name: str | None) -> str:
+    """`Killed`, as the system describes a signal and PyTorch passes it on, as a signal's number."""
+    numbers = [each for each in signal.Signals if signal.strsignal(each) == name]
+    return f" by {signal_text(numbers[0])}" if numbers else f", {memory_text()}"
 
 
 def _collate(items: list[DetectionItem]) -> Batch:

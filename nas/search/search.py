@@ -127,7 +127,9 @@ class Search:
     @retry_while_unreachable
     def requeue(self, number: int, reason: str) -> None:
         """Put a trial down whose worker died, perhaps through no fault of its own: it goes on from
-        its checkpoint, `run.retries` times at most; then it is a failure.
+        its checkpoint, `run.retries` times at most without another epoch; then it is a failure, and
+        its layout is not tried again. Where ten workers in a row died before an epoch was trained
+        of any trial, nothing more is started: see `halted_reason`.
         """
         self._recorder.requeue(number, reason)
 
@@ -152,6 +154,12 @@ class Search:
     def running(self) -> int:
         """Number of trials that this process has handed out and not heard the end of."""
         return len(self._running)
+
+    def predicted_gib(self, number: int) -> float | None:
+        """Give the predicted peak of allocated memory of a running trial; None where it has none
+        yet.
+        """
+        return self._running[number].attributes.get("memory_predicted_gib")
 
     def is_running(self, number: int) -> bool:
         """Whether this process has handed out a trial and not heard its end."""

@@ -22,7 +22,7 @@ from nas.study.lease import LostTrialError
 from nas.study.trials import MEASURED
 from nas.utils.formatting import gib
 
-FAILS_IN_A_ROW = 10
+FAILS_IN_A_ROW = DEATHS_IN_A_ROW = 10
 
 
 Given = ParamSpec("Given")
@@ -72,7 +72,8 @@ class TrialRecorder:
         self.clock = parts.clock
         self.failed_reason: str | None = None
         self.halted_reason: str | None = None
-        self._worker_deaths: Counter[int] = Counter()
+        self._worker_deaths: Counter[int] = Counter()  # of each trial since its last epoch
+        self._deaths_in_a_row = 0  # without an epoch of any trial
         self._warned = False
 
     @_of_own_trial
@@ -81,6 +82,8 @@ class TrialRecorder:
         goes on. See `Search.report`.
         """
         running = self.running[number]
+        if str(report.epoch) not in running.losses:
+            self._worker_deaths[number] = self._deaths_in_a_row = 0
         self._report_score(running, report)
         if self.clock:
             self.clock.hear(number, report)
@@ -118,8 +121,17 @@ class TrialRecorder:
     def requeue(self, number: int, reason: str) -> None:
         """Put a trial down whose worker died, to be handed out again; see `Search.requeue`."""
         self._worker_deaths[number] += 1
-        if self._worker_deaths[number] > self.spec.run.retries:
-            self._fail(number, f"{reason}, {self._worker_deaths[number]} times")
+        self._deaths_in_a_row += 1
+        if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
+            self.suspend(
+                number,
+                f"{self._deaths_in_a_row} worker processes in a row died before an epoch was "
+                f"trained, the last: {reason}",
+            )
+            return
+        if (deaths := self._worker_deaths[number]) > self.spec.run.retries:
+            self.table.set(self.running[number].trial, worker_deaths=deaths)
+            self._fail(number, f"{reason}, {deaths} times")
             return
         self.callback.on_event(self.running.remove(number).event("requeued", reason=reason))
 

@@ -22,7 +22,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Plain = dict[StrictStr, Any]
 _TEXTS = ("layout", "layout_id", "role", "detector", "device", "checkpoint", "origin")
-_COUNTS = ("replicate", "params", "flops", "epochs", "kept_epoch")
+_COUNTS = ("worker_deaths", "replicate", "params", "flops", "epochs", "kept_epoch")
 _PLAIN = ("hardware", "calibration")
 
 

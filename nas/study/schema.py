@@ -60,6 +60,8 @@ TRIAL: dict[str, str] = {
     "kept for the best few trials only",
     "origin": "of a result that was taken over: the earlier study and the trial there",
     "fail_reason": "why the trial failed",
+    "worker_deaths": "how many worker processes died in a row with the trial; only where that made "
+    "it fail",
     "infeasible_reason": "why the trial counts as over the budget, with the measured memory",
 }
 EXPORTED = (

@@ -5,8 +5,9 @@ written in one transaction.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -22,6 +23,7 @@ from nas.study.optuna_internals import (
 from nas.study.roles import CANDIDATE, TAKEN_OVER, role_of
 from nas.utils.formatting import GIB
 
+Key = TypeVar("Key")
 MEASURED = "memory_peak"  # the constraint of what was measured, beside that of the prediction
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -82,10 +84,10 @@ class TrialTable:
 
     def trained_layout_ids(self, retries: int) -> set[str]:
         """Ids of the layouts that must not be suggested again: they are trained, pruned or in
-        training, or have failed more often than `retries`.
+        training, or have failed more often than `retries`, each death of a worker counted.
         """
         described = self._described()
-        failed = Counter(trial.user_attrs["layout_id"] for trial in _failed(described))
+        failed = _times_failed(described, lambda trial: trial.user_attrs["layout_id"])
         return {
             trial.user_attrs["layout_id"]
             for trial in described
@@ -98,7 +100,7 @@ class TrialTable:
         more often than `retries`. A pruned training is no end.
         """
         described = self._described()
-        failed = Counter(map(_key, _failed(described)))
+        failed = _times_failed(described, _key)
         return {
             _key(trial)
             for trial in described
@@ -143,8 +145,12 @@ class TrialTable:
         return [trial for trial in self.trials if "layout_id" in trial.user_attrs]
 
 
-def _failed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.state == TrialState.FAIL]
+def _times_failed(trials: list[FrozenTrial], key: Callable[[FrozenTrial], Key]) -> Counter[Key]:
+    failed: Counter[Key] = Counter()
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            failed[key(trial)] += trial.user_attrs.get("worker_deaths") or 1
+    return failed
 
 
 def _key(trial: FrozenTrial) -> tuple[str, int]:

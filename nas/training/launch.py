@@ -23,11 +23,12 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessContext, start_processes
 
 from nas.data.splits import Splits
-from nas.errors import CandidateError, UserError
+from nas.errors import CandidateError, ProcessDied, UserError
 from nas.reports import EpochReport
 from nas.training.candidate import Candidate, train_candidate
 from nas.training.loop import OnStep
 from nas.utils.distributed import World
+from nas.utils.process_death import signal_text
 
 POLL_S = 0.2
 
@@ -47,7 +48,9 @@ def train_on(
         Reports as of `train_candidate`.
 
     Raises:
-        CandidateError: a process died. Else as `train_candidate`, whichever process it came from.
+        ProcessDied: a signal ended a process.
+        CandidateError: a process ended otherwise. Else as `train_candidate`, whichever process it
+            came from.
     """
     if processes == 1:
         yield from train_candidate(candidate, *splits, on_step=on_step)
@@ -85,9 +88,10 @@ def _received(
                 continue
         dead = [process.exitcode for process in started.processes if process.exitcode is not None]
         if dead and not receiver.poll():
-            raise CandidateError(
-                f"a process of {len(started.processes)} that trained together ended with {dead[0]}"
-            )
+            of = f"a process of {len(started.processes)} that trained together"
+            if dead[0] < 0:
+                raise ProcessDied(f"{of} died by {signal_text(-dead[0])}")
+            raise CandidateError(f"{of} ended with {dead[0]}")
 
 
 def _process(

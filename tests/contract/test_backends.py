@@ -109,6 +109,7 @@ def test_a_search_and_its_continuation(tmp_path: Path, digits: Path, backend: st
             "infeasible_reason",
             "latency_ms",  # nobody asked for it
             "origin",
+            "worker_deaths",
         }
         assert Path(trial.user_attrs["checkpoint"]).name == WEIGHTS
         assert Path(trial.user_attrs["checkpoint"]).is_file() == (backend != "simulator")

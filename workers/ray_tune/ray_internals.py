@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by the Jobs API for the driver that it starts
@@ -16,6 +17,23 @@ def keep_workers(tune_controller: Any, trial: Any, count: int) -> None:
     a new one takes seconds to start.
     """
     tune_controller._actor_cache.increase_max(trial.placement_group_factory, count)
+
+
+def log_folder() -> Path | None:
+    """Where the workers of this machine's own Ray write what they print; None where this process
+    has none.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    return Path(node.get_logs_dir_path()) if node else None
+
+
+def keep_raylet_quiet() -> None:
+    """Let Ray not print, on stdout, a paragraph about each worker that dies."""
+    from ray._private import worker
+
+    worker.listen_error_messages = lambda *_: None
 
 
 def is_job_driver() -> bool:

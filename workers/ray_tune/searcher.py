@@ -78,12 +78,8 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Hear the end of a Ray trial. Only a worker that died matters here; every other end goes
-        through the scheduler.
-        """
-        number = self.numbers.pop(trial_id, None)
-        if error and number is not None and self.search.is_running(number):
-            self.search.requeue(number, "the worker process died")
+        """Hear the end of a Ray trial, of which the scheduler has told the search."""
+        self.numbers.pop(trial_id, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Give Tune nothing to store: the study is the state."""

@@ -18,7 +18,7 @@ from nas.utils.gpu_presence import smallest_card_bytes
 from workers.ray_tune.authentication import WHERE, keep_token_private, use_token
 from workers.ray_tune.nodes import first_line, look_at_nodes
 from workers.ray_tune.processes import end_ray
-from workers.ray_tune.ray_internals import is_job_driver
+from workers.ray_tune.ray_internals import is_job_driver, keep_raylet_quiet
 from workers.resources import Node, TrialResources, plan
 
 # what a cluster gets of us; it has the dependencies itself
@@ -34,6 +34,9 @@ _SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # nothing is ever restored from Tune's own state
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # else the driver waits for the first workers within Ray, which hears no Ctrl-C
+    "RAY_prestart_worker_first_driver": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the study says in a line why a worker died
     # the searcher limits how many run, also while their processes start
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
 }
@@ -63,6 +66,8 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
     use_token() if address else keep_token_private()
     import ray
 
+    keep_raylet_quiet()
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # counts dead workers once more
     try:
         if address:
             _join(address)

@@ -78,7 +78,37 @@ def test_a_dead_workers_trial_goes_on_but_not_for_ever(tmp_path: Path):
     assert driver.trial(number).state == TrialState.FAIL
     assert driver.trial(number).user_attrs["fail_reason"] == "the worker process died, 3 times"
     assert driver.kinds().count("requeued") == 2
-    assert driver.study.ask().number == 1
+    other = driver.study.ask()
+    assert other.number == 1
+    assert other.layout.layout_id != driver.trial(number).user_attrs["layout_id"]
+    assert driver.trial(number).user_attrs["worker_deaths"] == 3
+    failed = driver.trial(number).user_attrs["layout_id"]
+    assert failed in driver.study.table.trained_layout_ids(retries=2)
+
+
+def test_a_worker_that_dies_after_every_epoch_costs_no_trial(tmp_path: Path):
+    driver = Driver(tmp_path, **{"run.retries": 1, "search.trials": 1})
+    for epoch in range(1, 6):
+        number = driver.study.ask().number
+        assert driver.study.report(number, report(0.3, epoch, epochs=6))
+        driver.study.requeue(number, "the worker process died")
+    assert driver.study.ask().number == number
+    assert not driver.study.report(number, report(0.3, 6, epochs=6))
+    assert driver.trial(number).state == TrialState.COMPLETE
+
+
+def test_workers_that_all_die_halt_the_search(tmp_path: Path):
+    driver = Driver(tmp_path, **{"run.retries": 2, "search.trials": 40})
+    for _ in range(10):
+        driver.study.requeue(driver.study.ask().number, "killed")
+    assert driver.study.ask() is None
+    assert driver.study.finished
+    assert driver.study.halted_reason == (
+        "10 worker processes in a row died before an epoch was trained, the last: killed"
+    )
+    assert driver.kinds().count("failed") == 3
+    assert driver.kinds()[-1] == "halted"
+    assert driver.trial(3).state == TrialState.RUNNING  # for the next driver
 
 
 def test_what_a_superseded_driver_says_does_not_count(tmp_path: Path):

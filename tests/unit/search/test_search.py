@@ -36,6 +36,7 @@ def test_every_attribute_is_there_and_documented(tmp_path: Path):
     driver = Driver(tmp_path)
     written = driver.trial(driver.train(0.4)).user_attrs
     others = {"fail_reason", "infeasible_reason", "origin", "test_map", "test_map_50"}
+    others.add("worker_deaths")
     others.add("latency_ms")  # nobody asked for it
     masks = {name for name in attributes.TRIAL if "map_segm" in name}
     assert set(written) == set(attributes.TRIAL) - others - masks
