@@ -24,7 +24,7 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
     from nas.study.lease import Lease
     from nas.study.lock import StudyLock
     from nas.study.optuna_internals import id_in_storage
-    from nas.study.storage import open_storage
+    from nas.study.storage import open_storage, study_line
 
     opened = open_storage(storage, create=False)
     loaded = load_study(opened, study)
@@ -43,7 +43,8 @@ def stop(study: options.Study = None, storage: options.Storage = options.DEFAULT
                 f"{STOP_S} s"
             )
         time.sleep(0.2)
-    say(f"Stopped {', '.join(drivers)}. Go on with: nas resume --study {loaded.study_name}")
+    line = study_line("nas", "resume", study=loaded.study_name, storage=storage)
+    say(f"Stopped {', '.join(drivers)}. Go on with: {line}")
 
 
 def logs(

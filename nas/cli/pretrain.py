@@ -12,6 +12,7 @@ import typer
 from nas.cli import GOES_ON, options
 from nas.cli.runner import Stopped, print_json, say
 from nas.utils.formatting import percent
+from nas.utils.shell import command_line, setting
 from search_spaces.errors import UserError
 from search_spaces.layout import Layout
 
@@ -119,4 +120,5 @@ def _show(layout: Layout, out: Path, report: PretrainingReport, as_json: bool) -
         f"{out}: {layout}, top-1 {percent(report.metrics.top1)}, top-5 "
         f"{percent(report.metrics.top5)}"
     )
-    say(f"fine-tune it: nas train {layout} --set recipe.weights={out} ...")
+    weights = setting("recipe.weights", str(out))
+    say(f"fine-tune it: {command_line('nas', 'train', layout, '--set', weights)} ...")

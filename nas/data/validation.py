@@ -32,6 +32,7 @@ from nas.data.split_categories import with_categories_of
 from nas.data.split_source import GUESSED, Places, SplitSource, find_split, find_splits
 from nas.errors import DataError
 from nas.utils.progress import CountProgress
+from nas.utils.shell import command_line
 
 SHOWN = 5  # findings named in an error
 SCORED = 100  # detections of an image
@@ -157,7 +158,9 @@ def refuse_faults(
         DataError: as `usable_splits`.
     """
     for each in checked:
-        if fault := _refusal(each, f"See 'nas check-data {data}'", skip_broken, how):
+        if fault := _refusal(
+            each, f"See: {command_line('nas', 'check-data', data)}", skip_broken, how
+        ):
             raise DataError(f"split {each.name!r} of {data!r} {fault}")
 
 

@@ -4,9 +4,8 @@ never a password.
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +26,7 @@ from sqlalchemy.exc import (
 
 from nas.errors import MissingDependency, StudyError
 from nas.study.schema import STORAGE_VARIABLE
+from nas.utils.shell import command_line
 
 Result = TypeVar("Result")
 
@@ -100,20 +100,26 @@ def storage_words(text: str) -> list[str]:
 
 
 def export_line(study: str, storage: str) -> str:
-    """A command line that exports the best candidate of a study, to be pasted into a shell.
+    """A command line that exports the best candidate of a study; arguments as of `study_line`."""
+    return study_line("nas-export", study=study, storage=storage, more=("--out", "best"))
+
+
+def study_line(*command: str, study: str, storage: str, more: Sequence[str] = ()) -> str:
+    """A command line about a study, to be pasted into a shell.
 
     Args:
+        command: its first words.
         study: its name.
         storage: URL of its database; with one that cannot be printed the line says in a comment
             where it is taken from.
+        more: further words.
     """
     try:
-        words, comment = storage_words(storage), ""
+        words = storage_words(storage)
     except StudyError:  # no URL: whoever may write to a database may have put it there
         words = []
-    if not words:
-        comment = f"  # {STORAGE_VARIABLE} has the database's URL"
-    return shlex.join(["nas-export", "--study", study, *words, "--out", "best"]) + comment
+    comment = "" if words else f"{STORAGE_VARIABLE} has the database's URL"
+    return command_line(*command, "--study", study, *words, *more, comment=comment)
 
 
 def check_storage(text: str) -> None:

@@ -124,7 +124,7 @@ def test_stop_and_resume_from_elsewhere(
         stopped = nas("stop", "--storage", search.storage)
         assert process.wait() == 130
     assert stopped.out.startswith(f"Stopped process {process.pid} on ")
-    assert "nas resume --study digits" in stopped.out
+    assert f"Go on with: nas resume --study digits --storage {search.storage}\n" in stopped.out
     assert any(trial.state == TrialState.RUNNING for trial in search.trials())
     assert nas("stop", "--storage", search.storage).out == "digits is not running.\n"
     resumed = nas("resume", "--trials", "3", "--local", "--storage", search.storage)
