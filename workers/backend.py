@@ -122,8 +122,8 @@ def tell(
 
 
 def requeue_after_death(search: Search, number: int, reason: str) -> None:
-    """Put a trial back in its queue because a process died which a trial needs, with what memory the trial was allowed
-    where that was the likely cause.
+    """Put a trial back in the queue because a process that it needs died, and say what memory it
+    was allowed where that was the likely cause.
     """
     if NO_MEMORY in reason:
         predicted = gib_text(search.predicted_gib(number))
