@@ -89,8 +89,7 @@ def open_search(
     lock = lock_of(opened, spec.study)
     with lock.exclusive():
         match_or_describe(study, bool(table.trials), spec, facts, budget.limit_bytes)
-    if latency := budget.caps.describe():
-        study.set_user_attr("nas_latency", latency)
+    _note_latency(study, budget)
     study_uuid = study.user_attrs["nas_uuid"]
     lease = lease_of(lock, spec.study, study_uuid)
     database = "" if storage else database_name(spec.storage)
@@ -115,9 +114,13 @@ def open_search(
     parts.callback.on_open(study_uuid, opened)
     correct_predictions(table, budget, layout_filter)
     _warm_start(parts, earlier, facts.fingerprint)
-    if prior:
-        parts.callback.on_event(note(prior.text))
+    _say_prior(parts, prior)
     return Search(parts, facts=facts, storage=opened, queue=queue, recorder=recorder)
+
+
+def _note_latency(study: optuna.Study, budget: Budget) -> None:
+    if latency := budget.caps.describe():
+        study.set_user_attr("nas_latency", latency)
 
 
 def _create_or_load(
@@ -159,3 +162,8 @@ def _warm_start(parts: SearchParts, earlier: Sequence[optuna.Study], fingerprint
             text = take_over(parts.table, study, parts.spec, fingerprint, parts.layout_filter)
         parts.callback.on_event(note(text))
         parts.table.read()
+
+
+def _say_prior(parts: SearchParts, prior: Prior | None) -> None:
+    if prior:
+        parts.callback.on_event(note(prior.text))
