@@ -35,7 +35,7 @@ from search_spaces.layout import Layout
 
 MEASURE_SHARE = 0.05  # of the limit, in which more layouts than one are measured
 FEW = (2, 6)  # training steps and scored images of a glance
-WORKER_S = 10.0  # until a worker process of Ray has imported what it needs
+WORKER_S = (10.0, 60.0)  # until a worker process of Ray has imported what it needs, within these
 
 
 class PlannedTime(NamedTuple):
@@ -67,6 +67,7 @@ def plan_time(
         StudyError: the limit is too short for anything.
         UserError, CandidateError: as the training of a candidate.
     """
+    start_s = time.time() - began_at
     spec, known = budget.spec, study.user_attrs if study else {}
     limit_s, before_s = float(spec.search.time_limit or 0), earlier_s(study)
     ends_at, recorded = began_at + limit_s - before_s, known.get("nas_time") or {}
@@ -79,7 +80,7 @@ def plan_time(
         typical = _measured(budget, splits, slots, limit_s, on_layout)
         left_s = ends_at - time.time()
         wanted = _wanted(spec, study, slots)
-        worker_s = 0.0 if slots.local else RAY_START_S + WORKER_S
+        worker_s = 0.0 if slots.local else ray_start_s(start_s)
         division = divide(limit_s, left_s, typical.cost, wanted, worker_s)
         _check_room(division, typical, limit_s - left_s)
         until_s = limit_s - left_s + division.room_s
@@ -93,6 +94,17 @@ def plan_time(
     return PlannedTime(
         spec, TimePlan(division, typical, clock, token, began_at, ends_at, until_s, goes_on)
     )
+
+
+def ray_start_s(own_start_s: float) -> float:
+    """Predict when the first workers of Ray begin to train, seconds from its start: they import
+    what this process has imported, several at a time.
+
+    Args:
+        own_start_s: seconds that this process has taken for that and to read the data.
+    """
+    least, most = WORKER_S
+    return RAY_START_S + min(max(least, 2 * own_start_s), most)
 
 
 def _wanted(spec: SearchSpec, study: optuna.Study | None, slots: Slots) -> Wanted:

@@ -19,6 +19,7 @@ from nas.search.forecast.runtime_model import CandidateCost
 from nas.search.search_clock import SearchClock
 from nas.search.time_division import Wanted, divide, reserve_s
 from nas.search.time_plan import TimePlan, Typical, earlier_s
+from nas.search.time_planning import ray_start_s
 from nas.study.time_account import TimeAccount, spent_s
 from search_spaces.layout import Layout
 from workers.backend import TrialEnd, tell
@@ -59,6 +60,12 @@ def test_two_at_once_are_twice_as_many():
     found = divide(300.0, 516.0, COST, Wanted(epochs=20, concurrent=2), worker_s=30.0)
     assert (found.epochs, found.candidates) == (5, 8)  # 220 s of two, after 30 s of their start
     assert (found.search_s, found.train_s) == (250.0, 250.0)
+
+
+def test_workers_start_as_slowly_as_their_driver_did():
+    assert ray_start_s(1.0) == 13.0  # which had been imported before
+    assert ray_start_s(20.0) == 43.0
+    assert ray_start_s(500.0) == 63.0  # most of which were for the data
 
 
 def test_too_little_for_three_is_for_one():
