@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -73,11 +72,9 @@ class Epochs(ABC, Generic[Kind]):
         while not self._is_scored(self.run.epoch + 1):
             self.run.end_unscored_epoch()
             loss, lr = self._train()
-        began_s = time.perf_counter()
-        report = self.score(loss, lr)
         if self.pace:
-            self.pace.score_s = time.perf_counter() - began_s
-        return report
+            self.pace.begin_scoring()
+        return self.score(loss, lr)
 
     @property
     def epochs(self) -> int:

@@ -42,13 +42,14 @@ class Pace:
     Attributes:
         epochs: of the whole training, as planned now.
         steps: of the epoch that is trained now.
-        score_s: seconds that scoring takes.
+        score_s: seconds that scoring takes, with all that comes before the next epoch.
     """
 
     def __init__(self, slot: TimeSlot, clock: Callable[[], float] = time.time) -> None:
         self.slot, self.clock = slot, clock
         self.step_s, self.score_s = slot.step_s, slot.score_s
         self.epochs = self.steps = 0
+        self._scored_from: float | None = None
 
     @property
     def left_s(self) -> float:
@@ -70,7 +71,13 @@ class Pace:
         Returns:
             The learning rates of the epoch.
         """
+        if self._scored_from is not None:
+            self.score_s, self._scored_from = self.clock() - self._scored_from, None
         return PacedRates(self, epoch, done, steps_per_epoch, recipe, decays)
+
+    def begin_scoring(self) -> None:
+        """Hear that an epoch is trained, and what is not training begins."""
+        self._scored_from = self.clock()
 
     def plan(self, epoch: int, done: int, steps_per_epoch: int, recipe: Recipe) -> int:
         """Plan what is left of the training; returns its steps, from its beginning to its end."""

@@ -54,12 +54,14 @@ def test_the_plan_follows_the_clock():
     clock.now_s = 1010.0  # five steps took 2 s each
     _ = rates[5]
     assert (pace.step_s, pace.epochs, len(rates)) == (2.0, 2, 10)  # 36 s: one of 22, a part of 14
-    clock.now_s = 1022.0
-    rates = pace.begin_epoch(1, 0, 10, recipe(), 0)  # 14 s: six steps of 2 and the scoring
-    assert (pace.epochs, len(rates)) == (2, 6)
-    clock.now_s = 1033.9
+    clock.now_s = 1018.0
+    pace.begin_scoring()
+    clock.now_s = 1022.0  # with what follows it took four seconds
+    rates = pace.begin_epoch(1, 0, 10, recipe(), 0)  # 14 s: five steps of 2 and the scoring
+    assert (pace.epochs, len(rates)) == (2, 5)
+    clock.now_s = 1031.9
     assert not pace.is_over()
-    clock.now_s = 1034.0  # two seconds of scoring and four of the end are left
+    clock.now_s = 1032.0  # four seconds of scoring and four of the end are left
     assert pace.is_over()
 
 
