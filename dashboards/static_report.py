@@ -15,6 +15,7 @@ from markupsafe import Markup
 from dashboards.context import study_context
 from dashboards.study_view import StudyView
 from dashboards.templating import asset, page
+from nas.study.optuna_internals import odd_rows_as_study_error
 
 _NOTHING_ELSE = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; "
@@ -25,13 +26,18 @@ _NOTHING_ELSE = (
 def report_html(study: optuna.Study) -> str:
     """A report on a study, as it is now, as one HTML file: note, plots, leaderboard, trials and
     provenance.
+
+    Raises:
+        StudyError: it holds what no search writes, and cannot be shown.
     """
+    with odd_rows_as_study_error(study.study_name):
+        shown = study_context(StudyView.read(study))
     scripts = [plotly.offline.get_plotlyjs(), asset("plots.js")]
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page(
         "report.html",
         "",
-        shown=study_context(StudyView.read(study)),
+        shown=shown,
         made=made,
         policy=_policy(scripts),
         style=Markup(asset("page.css")),

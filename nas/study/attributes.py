@@ -182,6 +182,8 @@ def _check_form(trial: FrozenTrial, position: int, objectives: int) -> None:
     numbers += trial.intermediate_values.values()
     if not all(isinstance(each, (int, float)) for each in numbers):
         raise ValueError(f"trial {trial.number} has values that are no numbers")
+    if not all(isinstance(step, int) for step in trial.intermediate_values):
+        raise ValueError(f"trial {trial.number} has scores of steps that are no numbers")
     if trial.state == TrialState.COMPLETE and len(trial.values or ()) != objectives:
         raise ValueError(f"trial {trial.number} is complete without a value of each objective")
 

@@ -26,6 +26,7 @@ TRIALS = {
     "no value": "DELETE FROM trial_values",
     "a value": "UPDATE trial_values SET value = 'x'",
     "a score": "UPDATE trial_intermediate_values SET intermediate_value_type = 'x'",
+    "a step": "UPDATE trial_intermediate_values SET step = 'x' WHERE step = 1",
     "JSON": "UPDATE trial_user_attributes SET value_json = '{'",
     "deep JSON": f"UPDATE trial_user_attributes SET value_json = '{'[' * 3000}'",
     "parameters": "UPDATE trial_params SET distribution_json = '5'",
@@ -36,6 +37,7 @@ STUDIES = {
     "no direction": "DELETE FROM study_directions WHERE study_id = 1",
     "JSON of the study": "UPDATE study_user_attributes SET value_json = '{' WHERE study_id = 1",
 }
+SCORES = ("a score", "a step")  # which these pages do not read for a table
 EVERY = [pytest.param(statement, id=name) for name, statement in (TRIALS | STUDIES).items()]
 
 
@@ -72,9 +74,8 @@ def test_one_study_is_refused_in_a_line_and_the_others_are_listed(
     assert first["unreadable"] in nas("list", "--storage", url).out
 
 
-@pytest.mark.parametrize("statement", [each for each in EVERY if each.id != "a score"])
+@pytest.mark.parametrize("statement", [each for each in EVERY if each.id not in SCORES])
 def test_its_page_says_so_and_the_first_page_has_the_others(url: str, statement: str):
-    """Scores by epoch are not read for these."""
     change(url, statement)
     storage = open_storage(url, create=False, read_only=True)
     app = pages_app(storage, "")
@@ -98,6 +99,15 @@ def test_attributes_without_a_name_are_left_out(url: str, nas: Run, nas_json):
     assert "map" not in trial
     assert trial["epochs"] == 2
     assert nas("status", "--study", "first", "--storage", url).code == 0
+
+
+def test_a_plot_that_cannot_be_drawn_is_a_line_of_the_report(url: str, tmp_path: Path, nas: Run):
+    odd = """'{"spread_after": "x"}' WHERE key = 'calibration'"""
+    change(url, f"UPDATE trial_user_attributes SET value_json = {odd}")
+    code, out, said = nas("report", "--study", "first", "--storage", url, "--out", tmp_path / "r")
+    assert (code, out) == (2, "")
+    assert len(said.splitlines()) == 1
+    assert "'first' cannot be read" in said
 
 
 def test_a_driver_says_so(url: str):
