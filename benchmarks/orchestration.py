@@ -157,10 +157,10 @@ def suggestions(storage: str, folder: Path, stored: int) -> dict[str, float]:
     worst of ten more.
     """
     study = open_study(storage, folder, "stored", stored + 100)
-    known = distributions(study.space)
-    for number, layout in zip(range(stored), study.space.shuffled(0), strict=False):
+    known = distributions(study.budget.space)
+    for number, layout in zip(range(stored), study.budget.space.shuffled(0), strict=False):
         trial = optuna.trial.create_trial(
-            params=study.space.encode(layout),
+            params=study.budget.space.encode(layout),
             distributions=known,
             value=0.001 * (number % 400),
             intermediate_values=dict.fromkeys(range(1, 9), 0.1),

@@ -177,7 +177,7 @@ class SearchProgress(SearchCallback):
     def on_start(self, search: Search) -> None:
         """Training begins."""
         self._end_images()
-        space, facts = search.space, search.facts
+        space, facts = search.budget.space, search.facts
         read = "; ".join(f"{name} from {source}" for name, source in facts.read.items())
         self.say(
             f"{self.spec.study}: {facts.train_images} images to train on, {facts.val_images} to "

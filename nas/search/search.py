@@ -22,7 +22,6 @@ from nas.search.trial_recorder import TrialRecorder
 from nas.study.events import note
 from nas.study.optuna_internals import Storage
 from nas.study.retry import retry_while_unreachable
-from search_spaces.space import SearchSpace
 
 NEVER_BEGUN = "the driver died, or the database undid its work, before it had chosen a layout"
 
@@ -176,11 +175,6 @@ class Search:
         well.
         """
         return self._recorder.halted_reason
-
-    @property
-    def space(self) -> SearchSpace:
-        """The search space."""
-        return self.budget.space
 
     @property
     def unsolved_patterns(self) -> list[PatternFit]:

@@ -129,7 +129,7 @@ def test_what_a_superseded_driver_says_does_not_count(tmp_path: Path):
 @pytest.mark.parametrize("chosen", [0, 2, 5])
 def test_a_trial_whose_driver_died_while_it_was_choosing_gets_a_layout(tmp_path: Path, chosen: int):
     first = Driver(tmp_path)
-    choices = list(distributions(first.study.space).items())[:chosen]
+    choices = list(distributions(first.study.budget.space).items())[:chosen]
     kept = first.study.study.ask(dict(choices)).params
     second = Driver(tmp_path)
     assignment = second.study.ask()
@@ -142,7 +142,7 @@ def test_a_choice_that_is_taken_by_then_is_a_failure(tmp_path: Path):
     first = Driver(tmp_path)
     first.train()
     first.study.study.enqueue_trial(first.trial(0).params)
-    first.study.study.ask(distributions(first.study.space))
+    first.study.study.ask(distributions(first.study.budget.space))
     second = Driver(tmp_path)
     assert second.study.ask().number == 2
     assert second.trial(1).state == TrialState.FAIL
