@@ -79,10 +79,11 @@ class Division:
     def describe(self) -> str:
         """Say it in a line."""
         left_s = self.search_s + self.train_s + self.reserve_s
+        epochs = f"{self.full_epochs:.{'1' if self.full_epochs < 10 else '0'}f}"
         train = (
             f"{duration_text(self.train_s)} to train "
             f"{'the best' if self.trained + self.candidates else 'it'} in full (about "
-            f"{self.full_epochs:.2g} epochs), "
+            f"{epochs} epochs), "
         )
         return (
             f"time limit {duration_text(self.limit_s)}, of which {duration_text(left_s)} are left: "

@@ -50,6 +50,7 @@ def test_half_is_for_candidates_of_fewer_epochs_half_for_the_winner():
     assert (found.search_s, found.train_s, found.reserve_s) == (250.0, 250.0, 16.0)
     assert found.room_s == 250.0
     assert found.full_epochs == pytest.approx(24.8)
+    assert "to train the best in full (about 25 epochs)" in found.describe()
     longer = divide(300.0, 16 + 2 * 8 * 102.0, COST, Wanted(epochs=20))
     assert (longer.epochs, longer.candidates) == (10, 8)
     longest = divide(300.0, 16 + 2 * 12 * 202.0, COST, Wanted(epochs=20))
