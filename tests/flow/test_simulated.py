@@ -4,12 +4,13 @@ by all backends.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
+
 
 from nas.config.spec import load_spec
 from nas.search.search import Search
@@ -34,7 +35,7 @@ REQUEST = {
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory, bccd: Path) -> TabularBenchmark:
     folder = tmp_path_factory.mktemp("table")
-    (folder / "spec.yaml").write_text(yaml.safe_dump(REQUEST))
+    (folder / "spec.yaml").write_text(json.dumps(REQUEST))  # YAML without aliases
     arguments = [
         "--data",
         bccd,
