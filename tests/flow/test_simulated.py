@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-
 from nas.config.spec import load_spec
 from nas.search.search import Search
 from workers.driver import run_search
