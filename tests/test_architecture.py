@@ -288,6 +288,7 @@ LIGHT = {
     | {"optuna", "numpy", "optuna_dashboard", "plotly", "jinja2", "matplotlib", "tensorboardX"}
     | {"onnx", "onnxscript", "onnxruntime"},
     "workers.driver": TORCH,
+    "nas.api.finishing": TORCH,
     "workers.local": TORCH,
 }
 

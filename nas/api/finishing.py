@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from nas.api.callbacks import TrainingCallback
-from nas.api.winner import Finished, Winner, bundle_folder
+from nas.artifacts.paths import study_folder
 from nas.config.spec import SearchSpec
 from nas.search.callbacks import SearchCallback
+from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
+from nas.utils.paths import is_remote
 from workers.driver import run_search
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A search that has ended, and the bundle of its winner.
+
+    Args:
+        search: the search.
+        bundle: folder; None where none was asked for.
+        layout: of the bundle.
+        map: its mAP on the validation split, a fraction.
+        notes: sentences on how it came about.
+    """
+
+    search: Search
+    bundle: Path | None = None
+    layout: str = ""
+    map: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def bundle_folder(search: Search) -> Path:
+    """Name the folder of the winner's bundle, beside that of the study's files; below this folder
+    where those are behind a URL.
+    """
+    output, study = search.spec.run.output, search.study
+    where = "." if is_remote(output) else output
+    folder = study_folder(where, study.study_name, study.user_attrs["nas_uuid"])
+    return folder.with_name(folder.name + "-best")
 
 
 def search_and_finish(
@@ -37,6 +70,8 @@ def search_and_finish(
         return Finished(search)
     if not search.plan and not leaderboard(search.study):
         return Finished(search)
+    from nas.api.winner import Winner  # with PyTorch, which a search may begin without
+
     out = bundle_folder(search)
     try:
         with FileLock(out.with_name(out.name + ".lock")).acquire(timeout=0):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
 from nas.api.callbacks import TrainingCallback, TrainingCallbackList
+from nas.api.finishing import Finished
 from nas.api.training import train_bundle, work_folder
 from nas.artifacts.history import read_reports
-from nas.artifacts.paths import study_folder
 from nas.config.spec import SearchSpec
 from nas.errors import CandidateError, StudyError
 from nas.export.bundle import read_description
@@ -27,7 +26,6 @@ from nas.study.time_account import TimeAccount
 from nas.training.pace import TimeSlot, fitting_steps
 from nas.utils.folders import remove_claimed
 from nas.utils.formatting import percent
-from nas.utils.paths import is_remote
 from search_spaces.layout import Layout
 from workers.resources import runs_elsewhere
 
@@ -36,35 +34,6 @@ if TYPE_CHECKING:
 
 FULL_TIMES = 4  # epochs of a candidate that its full training has without a time limit
 END_S = 2.0  # from the last epoch on, to draw a few images
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A search that has ended, and the bundle of its winner.
-
-    Args:
-        search: the search.
-        bundle: folder; None where none was asked for.
-        layout: of the bundle.
-        map: its mAP on the validation split, a fraction.
-        notes: sentences on how it came about.
-    """
-
-    search: Search
-    bundle: Path | None = None
-    layout: str = ""
-    map: float | None = None
-    notes: tuple[str, ...] = ()
-
-
-def bundle_folder(search: Search) -> Path:
-    """Name the folder of the winner's bundle, beside that of the study's files; below this folder
-    where those are behind a URL.
-    """
-    output, study = search.spec.run.output, search.study
-    where = "." if is_remote(output) else output
-    folder = study_folder(where, study.study_name, study.user_attrs["nas_uuid"])
-    return folder.with_name(folder.name + "-best")
 
 
 class Winner:

@@ -14,7 +14,7 @@ from nas.cli.runner import Stopped, print_json, say
 
 if TYPE_CHECKING:
     from nas.api.callbacks import TrainingCallback
-    from nas.api.winner import Finished
+    from nas.api.finishing import Finished
     from nas.cli.progress import SearchProgress
     from nas.config.spec import SearchSpec
     from nas.search.callbacks import SearchCallback
