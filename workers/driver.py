@@ -18,7 +18,7 @@ from nas.search.event_logging import EventLogging
 from nas.search.forecast.forecast_cache import note_forecast
 from nas.search.open_search import open_budget, open_search
 from nas.search.search import Search
-from nas.search.time_plan import TimeKeeping, TimePlan
+from nas.search.time_limit.plan import TimeKeeping, TimePlan
 from nas.study.provenance import recorded_study
 from nas.study.storage import check_storage
 from workers.local import run_local
@@ -54,7 +54,7 @@ def run_search(
     spec, splits, facts = adapt_to_data(spec, on_image)
     if not spec.search.time_limit:
         return run_checked(spec, splits, facts, callbacks, local=local)
-    from nas.search.time_planning import plan_time  # with PyTorch: layouts are measured
+    from nas.search.time_limit.planning import plan_time  # with PyTorch: layouts are measured
 
     budget = Budget(spec, facts)
     slots = slots_of(spec, budget.limit_bytes, local=local)

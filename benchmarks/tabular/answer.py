@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare import Scale
+from compare import Scale, whole_search
 from optuna.trial import FrozenTrial, TrialState
+from table_command import run_command
 
-from nas.errors import UserError
 from nas.search.multifidelity.expected import expected_maps
 from nas.study.provenance import git_commit, versions
 from search_spaces.layout import Layout
@@ -82,13 +82,7 @@ def course(table: TabularBenchmark, sampler: str, seed: int) -> Iterator[dict[st
     """One search, judged at each share of the work."""
     simulation, total_s = None, Scale.of(table).total_s
     with tempfile.TemporaryDirectory() as folder:
-        flags = {
-            "study": "simulated",
-            "run.output": folder,
-            "search.trials": len(table.by_layout) + 1,
-            "search.seed": seed,
-            "search.sampler": sampler,
-        }
+        flags = whole_search(table, seed, folder) | {"search.sampler": sampler}
         for share in SHARES:
             until_s = share * total_s / WORKERS
             if simulation is None:
@@ -140,19 +134,5 @@ def work(arguments: argparse.Namespace) -> None:
             print(f"| {sampler} | {share:.1%} | {' | '.join(f'{v:.2f}' for v in row.values())} |")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--seeds", type=int, default=60)
-    parser.add_argument("--out", type=Path, required=True, help="write the figures here, as JSON")
-    arguments = parser.parse_args()
-    try:
-        work(arguments)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(__doc__, work, seeds=60)

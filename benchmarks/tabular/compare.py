@@ -169,14 +169,18 @@ def search(
 ) -> Simulation:
     """One search, until the time is over or everything has been trained."""
     with tempfile.TemporaryDirectory() as folder:
-        flags = {
-            "study": "simulated",
-            "run.output": folder,
-            "search.trials": len(table.by_layout) + 1,
-            "search.seed": seed,
-            **settings(table, sampler, pruner),
-        }
+        flags = whole_search(table, seed, folder) | settings(table, sampler, pruner)
         return simulate(table.spec(flags), table, workers, until_s)
+
+
+def whole_search(table: TabularBenchmark, seed: int, folder: str) -> dict[str, Any]:
+    """Keys of a request whose search ends when every layout has been trained."""
+    return {
+        "study": "simulated",
+        "run.output": folder,
+        "search.trials": len(table.by_layout) + 1,
+        "search.seed": seed,
+    }
 
 
 def settings(table: TabularBenchmark, sampler: str, pruner: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from table_command import run_command
 
-from nas.errors import UserError
 from nas.study.provenance import git_commit, versions
 from search_spaces.layout import Layout
 from search_spaces.loading import space_from_dict
@@ -203,19 +203,5 @@ def work(arguments: argparse.Namespace) -> None:
         print(line(truth, sampler, content["regrets"][truth]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--out", type=Path, required=True, help="write the regrets here, as JSON")
-    arguments = parser.parse_args()
-    try:
-        work(arguments)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(__doc__, work, seeds=30)

@@ -26,12 +26,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from compare import Scale, answers, at
+from compare import Scale, answers, at, whole_search
 from optuna.storages import InMemoryStorage
 from optuna.study import create_study
 from optuna.trial import TrialState, create_trial
+from table_command import run_command
 
-from nas.errors import UserError
 from nas.study.provenance import git_commit, match_or_describe, versions
 from workers.simulator.backend import simulate
 from workers.simulator.tabular_benchmark import RecordedRun, TabularBenchmark
@@ -92,13 +92,7 @@ def regrets(
         chosen["search.sampler"] = "random"
     until_s = max(SHARES) * scale.total_s / WORKERS
     with tempfile.TemporaryDirectory() as folder:
-        flags = {
-            "study": "simulated",
-            "run.output": folder,
-            "search.trials": len(table.by_layout) + 1,
-            "search.seed": seed,
-            **chosen,
-        }
+        flags = whole_search(table, seed, folder) | chosen
         found = answers(simulate(table.spec(flags), table, WORKERS, until_s, storage))
     times = [share * scale.total_s / WORKERS for share in SHARES]
     return [round(100 * scale.regret(at(found, at_s)), 3) for at_s in times]
@@ -141,20 +135,5 @@ def work(arguments: argparse.Namespace) -> None:
         print(line(arm, rows))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("table", type=Path)
-    parser.add_argument("--of", type=Path, required=True, help="table of the earlier study")
-    parser.add_argument("--seeds", type=int, default=60)
-    parser.add_argument("--out", type=Path, required=True, help="write the regrets here, as JSON")
-    arguments = parser.parse_args()
-    try:
-        work(arguments)
-    except UserError as error:
-        parser.exit(2, f"error: {error}\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_command(__doc__, work, seeds=60, of="table of the earlier study")

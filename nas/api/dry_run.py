@@ -17,8 +17,8 @@ from nas.search.budget import Budget
 from nas.search.forecast.forecast import forecast
 from nas.search.forecast.forecast_cache import remember
 from nas.search.preview import preview
-from nas.search.time_division import Division
-from nas.search.time_planning import plan_time
+from nas.search.time_limit.division import Division
+from nas.search.time_limit.planning import plan_time
 from nas.study.provenance import recorded_study
 from nas.utils.formatting import percent
 from nas.utils.progress import CountProgress

@@ -66,9 +66,9 @@ def search_and_finish(
     """
     search = run_search(spec, callbacks, local=local, began_at=began_at)
     finish = search.spec.search.finish
-    if finish == "none" or (finish == "export" and not leaderboard(search.study)):
-        return Finished(search)
-    if not search.plan and not leaderboard(search.study):
+    # where no candidate has completed, the time that is left can still train one
+    from_nothing = finish == "train" and search.plan
+    if finish == "none" or not (leaderboard(search.study) or from_nothing):
         return Finished(search)
     from nas.api.winner import Winner  # with PyTorch, which a search may begin without
 

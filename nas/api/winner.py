@@ -19,8 +19,8 @@ from nas.export.from_study import write_trial
 from nas.export.manifest import MANIFEST
 from nas.planning.lengthening import with_epochs
 from nas.search.search import Search
-from nas.search.time_division import ONNX_FROM_S
-from nas.search.time_plan import TimePlan
+from nas.search.time_limit.division import ONNX_FROM_S
+from nas.search.time_limit.plan import TimePlan
 from nas.study.leaderboard import leaderboard
 from nas.study.time_account import TimeAccount
 from nas.training.pace import TimeSlot, fitting_steps

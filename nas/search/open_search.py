@@ -27,7 +27,7 @@ from nas.search.pruners import make_pruner
 from nas.search.running import RunningTrials
 from nas.search.search import Search
 from nas.search.search_sampler import search_sampler
-from nas.search.time_plan import TimePlan
+from nas.search.time_limit.plan import TimePlan
 from nas.search.trial_queue import TrialQueue
 from nas.search.trial_recorder import TrialRecorder
 from nas.search.warm_start import earlier_studies, take_over

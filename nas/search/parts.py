@@ -12,8 +12,8 @@ from nas.search.budget import Budget
 from nas.search.callbacks import SearchCallback
 from nas.search.layout_filter import LayoutFilter
 from nas.search.running import RunningTrials
-from nas.search.search_clock import SearchClock
-from nas.search.time_plan import TimePlan
+from nas.search.time_limit.clock import SearchClock
+from nas.search.time_limit.plan import TimePlan
 from nas.study.lease import Lease, SoleLease
 from nas.study.trials import TrialTable
 

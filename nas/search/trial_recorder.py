@@ -15,7 +15,7 @@ from nas.search.memory_correction import correct_predictions
 from nas.search.objectives import objective_values
 from nas.search.parts import SearchParts
 from nas.search.running import RunningTrial
-from nas.search.search_clock import OUT_OF_TIME
+from nas.search.time_limit.clock import OUT_OF_TIME
 from nas.study.events import note
 from nas.study.leaderboard import TOP, pareto_front, ranked
 from nas.study.lease import LostTrialError

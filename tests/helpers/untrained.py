@@ -13,7 +13,7 @@ from nas.reports import CocoMetrics, DatasetSummary, EpochReport
 from nas.search.budget import Budget
 from nas.search.callbacks import SearchCallback
 from nas.search.open_search import open_search
-from nas.search.time_plan import TimePlan
+from nas.search.time_limit.plan import TimePlan
 from nas.study.events import Event
 
 FACTS = DatasetSummary("fingerprint", ("a", "b"), 64, 200, 16, 50, 9, (2, 3, 64, 96), {}, {})

@@ -16,10 +16,10 @@ from optuna.trial import TrialState
 from nas.errors import OutOfTime
 from nas.planning.lengthening import with_epochs
 from nas.search.forecast.runtime_model import CandidateCost
-from nas.search.search_clock import SearchClock
-from nas.search.time_division import Wanted, divide, reserve_s
-from nas.search.time_plan import TimePlan, Typical, earlier_s
-from nas.search.time_planning import ray_start_s
+from nas.search.time_limit.clock import SearchClock
+from nas.search.time_limit.division import Wanted, divide, reserve_s
+from nas.search.time_limit.plan import TimePlan, Typical, earlier_s
+from nas.search.time_limit.planning import ray_start_s
 from nas.study.time_account import TimeAccount, spent_s
 from search_spaces.layout import Layout
 from workers.backend import TrialEnd, tell

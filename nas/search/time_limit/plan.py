@@ -11,8 +11,8 @@ import optuna
 
 from nas.search.callbacks import SearchCallback
 from nas.search.forecast.runtime_model import CandidateCost
-from nas.search.search_clock import SearchClock
-from nas.search.time_division import Division
+from nas.search.time_limit.clock import SearchClock
+from nas.search.time_limit.division import Division
 from nas.study.time_account import COMMANDS, TimeAccount, spent_s
 from nas.utils.formatting import duration_text
 from search_spaces.layout import Layout
@@ -110,7 +110,8 @@ class TimeKeeping(SearchCallback):
     """
 
     def __init__(self, plan: TimePlan) -> None:
-        self.plan, self.account = plan, None  # type: TimePlan, TimeAccount | None
+        self.plan = plan
+        self.account: TimeAccount | None = None
 
     def on_start(self, search: Search) -> None:
         search.study.set_user_attr("nas_time", self.plan.to_dict())

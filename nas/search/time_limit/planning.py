@@ -25,9 +25,9 @@ from nas.search.forecast.benchmark import SCORED, STEPS, few_images, time_layout
 from nas.search.forecast.forecast import RAY_START_S, Slots, candidate_of, work_of
 from nas.search.forecast.runtime_model import CandidateCost, CostModel
 from nas.search.layout_sample import LayoutCost, uniform_sample
-from nas.search.search_clock import SearchClock
-from nas.search.time_division import LEAST_STEPS, Division, Wanted, divide
-from nas.search.time_plan import TimePlan, Typical, earlier_s
+from nas.search.time_limit.clock import SearchClock
+from nas.search.time_limit.division import LEAST_STEPS, Division, Wanted, divide
+from nas.search.time_limit.plan import TimePlan, Typical, earlier_s
 from nas.study.roles import is_candidate
 from nas.utils.formatting import duration_text
 from nas.utils.progress import CountProgress
