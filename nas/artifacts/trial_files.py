@@ -20,7 +20,7 @@ from nas.artifacts.paths import (
     trial_folders,
 )
 from nas.errors import StudyError
-from nas.utils.files import atomic_write, ensure_writable
+from nas.utils.files import atomic_write, ensure_writable, remove_written
 from nas.utils.paths import to_path
 
 
@@ -83,10 +83,10 @@ class TrialFiles:
         where these are empty then.
         """
         for folder in self._own(number):
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            remove_written(folder / CHECKPOINT)
             if folder != self.folder(number):
                 for weights in (WEIGHTS, LAST_WEIGHTS):
-                    (folder / weights).unlink(missing_ok=True)
+                    remove_written(folder / weights)
                 with suppress(OSError):  # not empty, or gone with its last file
                     folder.rmdir()
 
@@ -104,7 +104,7 @@ class TrialFiles:
 
 def _drop_result(folder: Path) -> None:
     for path in (folder / WEIGHTS, folder / LAST_WEIGHTS):
-        path.unlink(missing_ok=True)
+        remove_written(path)
     drawn = folder / DETECTIONS
     for picture in list(drawn.iterdir()) if drawn.is_dir() else []:
         picture.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import uuid
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO
 
 from nas.errors import OutputError, SpecError, UserError
 from nas.utils.paths import to_path
+
+PARTIAL = ".partial"  # ends the names of files that are being written
 
 
 def check_file(key: str, location: str) -> None:
@@ -38,7 +41,8 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OutputError: the disk is full or away.
     """
-    partial = path.with_name(path.name + ".partial")
+    # Two processes may write the same file: the later one replaces it, neither takes the other's.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
     try:
         with os_errors_as_output_error(path):
             if not (remote := _file_system(path)):
@@ -55,6 +59,18 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def remove_written(path: Path) -> None:
+    """Remove a file of `atomic_write`, if it is there, and what writers that were killed have left
+    beside it. Nobody may be writing it.
+
+    Args:
+        path: the file, on this machine or behind a URL.
+    """
+    path.unlink(missing_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL}"):
+        left.unlink(missing_ok=True)
 
 
 def _file_system(path: Path) -> Any:
