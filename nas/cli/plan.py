@@ -11,6 +11,7 @@ from nas.cli.runner import print_json, say
 
 if TYPE_CHECKING:
     from nas.cli.tables import TextTable
+    from nas.config.spec import SearchSpec
     from nas.planning.fingerprint import Fingerprint
     from nas.planning.plan import Plan
 
@@ -34,13 +35,21 @@ def plan(
     spec = checked_spec(None, {**flags, "data.root": data})
     from nas.api.planning import plan_request
     from nas.cli.progress import ImageProgress
+    from nas.cli.tables import print_table
 
     with ImageProgress() as progress:
         found = plan_request(spec, progress.on_image)
     if as_json:
         print_json(found.to_dict())
-    else:
-        print_plan(found)
+        return
+    if not found.values():
+        print_table(_data_table(found.data))
+        say(f"Nothing is decided from them: {_why_nothing(spec)}.")
+    print_plan(found)
+
+
+def _why_nothing(spec: SearchSpec) -> str:
+    return f"the recipe {spec.recipe.name!r} sets every key; --recipe auto follows the data"
 
 
 def print_plan(found: Plan) -> None:

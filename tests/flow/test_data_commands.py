@@ -82,3 +82,12 @@ def test_the_report_quotes_names(digits: Path, nas: Run, tmp_path: Path):
     root = changed_copy(digits, tmp_path / "data", change)
     assert nas("check-data", root, "--report", tmp_path / "r.html")[0] == 0
     assert "<script" not in (tmp_path / "r.html").read_text()
+
+
+def test_a_recipe_that_decides_nothing_says_so(digits: Path, nas: Run):
+    code, said, _ = nas("plan", digits, "--recipe", "tiny")
+    assert code == 0
+    assert "short side, pixels" in said
+    assert "the recipe 'tiny' sets every key; --recipe auto follows the data" in said
+    assert "Decided from them" not in said
+    assert "sets every key" not in nas("plan", digits)[1]
