@@ -94,7 +94,9 @@ def training_request(what: str, flags: dict[str, Any]) -> tuple[Layout, SearchSp
             del base["recipe"], base["calibration"]
     else:
         layout, base = Layout.parse(what), {}
-    return layout, checked_spec(base, flags)
+    spec = checked_spec(base, flags)
+    by_data = {key: why for key, why in spec.plan.items() if not key.startswith("space.")}
+    return layout, spec.model_copy(update={"plan": by_data})
 
 
 def _of_file(path: Path) -> tuple[Layout, dict[str, Any]]:

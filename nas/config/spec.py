@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ class SearchSpec(ConfigModel):
 PLANNED = (
     "detector.object_scale",
     "detector.detections_per_image",
+    "space.layout.norm",
 )  # keys of other sections that `recipe: auto` decides
 _SHORTHAND = {"data": "root", "detector": "name", "recipe": "name", "budget": "memory"}
 
@@ -164,7 +166,7 @@ def load_spec(
         recipe.setdefault("least_steps", 0)
     if reference == AUTO:
         written["plan"] = {f"recipe.{key}": "" for key in base if key not in recipe} | {
-            key: "" for key in PLANNED if not _is_set(written, key)
+            key: "" for key in PLANNED if not _is_set({**written, "space": space.to_dict()}, key)
         }
     calibration = deep_merge(recipe_calibration(reference), _section(written, "calibration"))
     recipe = deep_merge(base, recipe)
@@ -201,8 +203,8 @@ def _can_be_a_name(location: object) -> bool:
 
 
 def _is_set(written: dict[str, Any], key: str) -> bool:
-    section, _, name = key.partition(".")
-    return name in _section(written, section)
+    *sections, name = key.split(".")
+    return name in reduce(_section, sections, written)
 
 
 def _space_of(written: object, allow_code: bool) -> SearchSpace:

@@ -14,10 +14,11 @@ from nas.data.training_size import crowded_images, vanishing_boxes
 from nas.planning.fingerprint import fingerprint_of
 from nas.planning.levels import level_use
 from nas.planning.plan import Plan, make_plan
-from nas.planning.rules import Situation
+from nas.planning.rules import NORM, Situation
 from nas.reports import DatasetSummary
 from nas.utils.device import default_device
 from nas.utils.progress import CountProgress
+from search_spaces.layout import Layout
 
 BOXES_ONLY = "the data set has no instance masks: the detector learns boxes only"
 
@@ -90,8 +91,11 @@ def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Pla
         for name, value in keys.model_dump().items()
         if (key := f"{section}.{name}") not in spec.plan
     }
+    space = spec.search_space()
+    if NORM not in spec.plan:
+        by_hand[NORM] = space.layout_defaults.get("norm", Layout.norm)
     device = "cuda" if spec.run.cluster else default_device()
-    width = width or max(spec.search_space().channels)
+    width = width or max(space.channels)
     data, budget = fingerprint_of(train), int(spec.budget.memory)
     situation = Situation(data, spec.detector, width, device, budget, spec.run.processes)
     plan = make_plan(situation, by_hand)
@@ -101,9 +105,17 @@ def plan_of(spec: SearchSpec, train: CocoSplit, width: int | None = None) -> Pla
 
 
 def planned(spec: SearchSpec, plan: Plan) -> SearchSpec:
-    """Copy a request with what its plan has decided."""
+    """Copy a request with what its plan has decided; layouts that are to be tried first take the
+    norm of the space.
+    """
     written: dict[str, Any] = {}
-    for key, value in plan.values().items():
+    decided = plan.values()
+    if decided.get(NORM) == Layout.norm:
+        del decided[NORM]  # what spaces have that do not name one
+    for key, value in decided.items():
         set_key(written, key, value)
+    if norm := decided.get(NORM):
+        first = [str(replace(Layout.parse(text), norm=norm)) for text in spec.search.try_first]
+        set_key(written, "search.try", first)
     changed = deep_merge(spec.to_dict(), {**written, "plan": plan.reasons()})
     return SearchSpec.model_validate(changed)

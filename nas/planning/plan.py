@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.planning.fingerprint import Fingerprint
 from nas.planning.levels import LevelUse
-from nas.planning.rules import FEW_FOR_BATCH_NORM, LEAST_STEPS, RULES, Decision, Situation
+from nas.planning.rules import FEW_FOR_BATCH_NORM, LEAST_STEPS, NORM, RULES, Decision, Situation
 
 BY_HAND = "set by hand"
 FEW_IMAGES, FEW_BOXES = 50, 10
@@ -98,7 +98,7 @@ def _warnings(situation: Situation, decided: Mapping[str, Any]) -> list[str]:
             f"{MANY_OBJECTS} detections of an image"
         )
     at_once = decided["recipe.images_per_gpu"]
-    if at_once and at_once < FEW_FOR_BATCH_NORM:
+    if at_once and at_once < FEW_FOR_BATCH_NORM and decided[NORM] == "bn":
         found.append(
             f"{at_once} images at once are few for the batch norms of C stages; group norm (norm: "
             "gn in a space) does not mind, and a larger budget or smaller images allow more"

@@ -32,6 +32,7 @@ BATCHES = (4, 8, 16)
 GIB_PER_IMAGE, AT_SIZE, AT_WIDTH = 5.5, 800, 96
 PAPER_BUDGET_BYTES = 16 * GIB
 FEW_FOR_BATCH_NORM = 4
+NORM = "space.layout.norm"
 LEAST_STEPS = 1000
 LEAST_EPOCHS, MOST_EPOCHS = 8, 300
 MEASURED_LR = (16, 3e-3)  # width of the first stage, and its rate: docs/evidence.md
@@ -170,6 +171,19 @@ def images_per_gpu(situation: Situation, decided: dict[str, Any]) -> Decision:
     )
 
 
+def norm(situation: Situation, decided: dict[str, Any]) -> Decision:
+    """Group norm in C stages where fewer than four images are normalised at once: batch norm's
+    error rises steeply there (Wu and He, Group Normalization, ECCV 2018, figure 1).
+    """
+    at_once = decided["recipe.images_per_gpu"] or decided["recipe.batch"]
+    value = "gn" if at_once < FEW_FOR_BATCH_NORM else "bn"
+    return Decision(NORM, value, f"{_images(at_once)} at once; group norm below 4")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
 def least_steps(situation: Situation, decided: dict[str, Any]) -> Decision:
     """A detector from scratch needs a number of steps, whatever the number of images."""
     return Decision(
@@ -219,6 +233,7 @@ RULES: tuple[Rule, ...] = (
     detections_per_image,
     batch,
     images_per_gpu,
+    norm,
     least_steps,
     epochs,
     fixed("recipe.schedule", "cosine", "ends at a low rate however few the steps"),

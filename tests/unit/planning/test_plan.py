@@ -16,6 +16,7 @@ from nas.planning.adaptation import adapt_to_data
 from nas.planning.fingerprint import Fingerprint, fingerprint_of
 from nas.planning.plan import BY_HAND, make_plan
 from nas.planning.rules import Situation
+from search_spaces.layout import Layout
 
 CELLS = Fingerprint(
     images=205,
@@ -130,7 +131,10 @@ def test_images_of_a_gpu_by_the_budget(
     situation = Situation(data, detector, width, "cuda", budget_gib * 2**30, processes)
     plan = make_plan(situation, {})
     assert plan.value("recipe.images_per_gpu") == found
-    assert any("few for the batch norms" in said for said in plan.warnings) is (found < 4)
+    assert plan.value("space.layout.norm") == ("gn" if found < 4 else "bn")
+    assert not any("few for the batch norms" in said for said in plan.warnings)
+    asked = make_plan(situation, {"space.layout.norm": "bn"})
+    assert any("few for the batch norms" in said for said in asked.warnings) is (found < 4)
 
 
 def test_without_a_gpu_a_batch_is_one_piece():
@@ -198,6 +202,24 @@ def test_a_request_leaves_to_the_data_what_it_does_not_say(digits: Path):
     assert facts.batch_shape[0] == 4
     again, _, same = adapt_to_data(spec)
     assert (again, same) == (spec, facts)
+
+
+def test_few_images_at_once_have_group_norm(digits: Path):
+    """Not over a norm that the space names; layouts that are tried first are of the space."""
+    keys = {"data.root": str(digits), "recipe.batch": 2, "recipe.name": "auto"}
+    asked = load_spec({"search": {"try": ["C1-C1-T2-T1@16"]}}, {**keys, "space": "tiny"})
+    spec = adapt_to_data(asked).spec
+    assert spec.search_space().layout_defaults == {"norm": "gn"}
+    assert spec.search.try_first == ("C1-C1-T2-T1@16+norm=gn",)
+    assert spec.plan["space.layout.norm"] == "2 images at once; group norm below 4"
+    spec.search_space().encode(Layout.parse(spec.search.try_first[0]))
+
+    own = {**asked.space, "layout": {"norm": "syncbn"}}
+    space = adapt_to_data(load_spec({"space": own}, keys)).spec.search_space()
+    assert space.layout_defaults == {"norm": "syncbn"}
+
+    four = adapt_to_data(load_spec(None, {**keys, "space": "tiny", "recipe.batch": 4})).spec
+    assert four.search_space().layout_defaults == {}
 
 
 def test_epochs_by_hand_are_not_lengthened(digits: Path):
