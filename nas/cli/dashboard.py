@@ -12,6 +12,7 @@ import typer
 from nas.cli import options
 from nas.cli.runner import new_app, run, say
 from nas.errors import UserError, need
+from nas.utils.imports import absent
 
 if TYPE_CHECKING:
     from dashboards.auth.middleware import Access
@@ -62,7 +63,9 @@ def dashboard(
     need("dashboard", *WEB)
     from dashboards.auth.middleware import Access
     from dashboards.auth.sessions import Sessions, new_token, read_token
-    from dashboards.server import make_dashboard, tls_context
+
+    with absent("pandas"):  # scikit-learn would take it along, 60 MB that no page needs
+        from dashboards.server import make_dashboard, tls_context
 
     token = read_token(token_file) if token_file else new_token()
     tls = tls_context(tls_cert, tls_key) if tls_cert else None

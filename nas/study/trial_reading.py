@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -27,6 +28,7 @@ _TRIALS = sa.table(
     sa.column("datetime_complete", sa.DateTime),
 )
 _ODD_VALUES = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
+AT_ONCE = 500  # trials; the rows of all attributes of thousands take more memory than the trials
 _Rows = dict[int, list[Any]]  # by trial id
 
 
@@ -54,13 +56,25 @@ def read_trials(
     which = sa.and_(_TRIALS.c.study_id == study_id, wanted)
     with engine.connect() as connection:
         rows = connection.execute(sa.select(_TRIALS).where(which).order_by(_TRIALS.c.trial_id))
-        trials = rows.all()
-        values = _rows(connection, which, "trial_values", "objective", "value", "value_type")
-        users = _rows(connection, which, "trial_user_attributes", "key", "value_json")
-        system = _rows(connection, which, "trial_system_attributes", "key", "value_json")
-        names = ("param_id", "param_name", "param_value", "distribution_json")
-        params = _rows(connection, which, "trial_params", *names)
-        scores = _reports(connection, which) if reports else {}
+        keys = rows.all()
+        return [
+            trial
+            for first in range(0, len(keys), AT_ONCE)
+            for trial in _read_some(connection, which, keys[first : first + AT_ONCE], reports)
+        ]
+
+
+def _read_some(
+    connection: Connection, which: Any, keys: Sequence[Any], reports: bool
+) -> list[FrozenTrial]:
+    """Trials of these rows, which are all that `which` has between the first and the last."""
+    which = sa.and_(which, _TRIALS.c.trial_id.between(keys[0].trial_id, keys[-1].trial_id))
+    values = _rows(connection, which, "trial_values", "objective", "value", "value_type")
+    users = _rows(connection, which, "trial_user_attributes", "key", "value_json")
+    system = _rows(connection, which, "trial_system_attributes", "key", "value_json")
+    names = ("param_id", "param_name", "param_value", "distribution_json")
+    params = _rows(connection, which, "trial_params", *names)
+    scores = _reports(connection, which) if reports else {}
     return [
         _trial(
             row,
@@ -70,7 +84,7 @@ def read_trials(
             params[row.trial_id],
             scores.get(row.trial_id, {}),
         )
-        for row in trials
+        for row in keys
     ]
 
 
@@ -125,11 +139,16 @@ def _trial(
         datetime_complete=_local(row.datetime_complete),
         params={name: kind.to_external_repr(value) for name, (value, kind) in by_name.items()},
         distributions={name: kind for name, (_, kind) in by_name.items()},
-        user_attrs={key: json.loads(text) for _, key, text in users},
-        system_attrs={key: json.loads(text) for _, key, text in system},
+        user_attrs=_attributes(users),
+        system_attrs=_attributes(system),
         intermediate_values=scores,
         trial_id=row.trial_id,
     )
+
+
+def _attributes(rows: list[Any]) -> dict[str, Any]:
+    """One text for each key, however many trials have it."""
+    return {sys.intern(key): json.loads(text) for _, key, text in rows}
 
 
 @lru_cache(maxsize=1000)

@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.study import trial_reading
 from nas.study.optuna_internals import id_in_storage, quick_storage
 from nas.study.storage import open_storage
 from nas.study.trial_reading import read_reports, read_trials
@@ -45,14 +46,19 @@ def fields(trial: FrozenTrial) -> dict[str, object]:
     return {**vars(trial), "_intermediate_values": None, "intermediate_values": None}
 
 
-def test_trials_are_those_that_optuna_reads(study: optuna.Study):
+@pytest.mark.parametrize("at_once", [1, 3, 500])
+def test_trials_are_those_that_optuna_reads(
+    study: optuna.Study, at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trial_reading, "AT_ONCE", at_once)
     theirs = study.get_trials()
     ours = read_trials(study._storage._backend.engine, id_in_storage(study))
     assert [fields(trial) for trial in ours] == [fields(trial) for trial in theirs]
     assert {trial.state for trial in ours} == set(TrialState)
 
 
-def test_only_what_is_wanted_is_read(study: optuna.Study):
+def test_only_what_is_wanted_is_read(study: optuna.Study, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trial_reading, "AT_ONCE", 2)
     engine, keys = study._storage._backend.engine, [t._trial_id for t in study.get_trials()]
     found = read_trials(engine, id_in_storage(study), known=keys[:2], above=keys[5])
     assert [trial._trial_id for trial in found] == [*keys[:2], *keys[6:]]
