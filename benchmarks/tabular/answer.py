@@ -113,7 +113,7 @@ def summary(searches: list[dict[str, Any]]) -> dict[str, float]:
 def work(arguments: argparse.Namespace) -> None:
     """Every sampler that is missing in the file."""
     table, out = TabularBenchmark.read(arguments.table), arguments.out
-    content = json.loads(out.read_text()) if out.exists() else {"samplers": {}}
+    content = json.loads(out.read_text()) if out and out.exists() else {"samplers": {}}
     for sampler in SAMPLERS:
         if sampler in content["samplers"]:
             continue
@@ -128,7 +128,8 @@ def work(arguments: argparse.Namespace) -> None:
             "commit": git_commit(),
             "shares": SHARES,
         }
-        out.write_text(json.dumps(content, indent=1) + "\n")
+        if out:
+            out.write_text(json.dumps(content, indent=1) + "\n")
     for sampler, rows in content["samplers"].items():
         for share, row in zip(SHARES, rows, strict=True):
             print(f"| {sampler} | {share:.1%} | {' | '.join(f'{v:.2f}' for v in row.values())} |")

@@ -18,16 +18,16 @@ def run_command(
         doc: of the program.
         work: what it does with its flags.
         seeds: repetitions, unless --seeds says otherwise.
-        more: further files that it needs, each a flag, with their help.
+        more: further files that it reads where they are named, each a flag, with their help.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", type=Path)
     for name, said in more.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, help=said)
+        parser.add_argument(f"--{name}", type=Path, help=said)
     parser.add_argument("--seeds", type=int, default=seeds)
-    parser.add_argument("--out", type=Path, required=True, help="write the figures here, as JSON")
+    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     arguments = parser.parse_args()
     try:
         work(arguments)

@@ -22,12 +22,12 @@ def _as_a_script(monkeypatch: pytest.MonkeyPatch):
 
 
 def curves(
-    transfer: ModuleType, shuffled: int | None, forty: int | None = None
+    tabular: ModuleType, shuffled: int | None, forty: int | None = None
 ) -> dict[str, tuple[float, ...]]:
     """Scores by layout of the study that a table is made into."""
     storage = InMemoryStorage()
-    transfer.add_study(storage, table_of(), shuffled, forty)
-    study = optuna.load_study(study_name=transfer.EARLIER, storage=storage)
+    tabular.add_study(storage, table_of(), shuffled, forty)
+    study = optuna.load_study(study_name=tabular.EARLIER, storage=storage)
     assert len(read_study(study).trained.layouts) == len(study.trials)
     return {
         trial.user_attrs["layout"]: tuple(trial.intermediate_values.values())
@@ -36,24 +36,24 @@ def curves(
 
 
 def test_a_table_becomes_a_study_and_is_dealt_out_anew_by_a_seed():
-    transfer = program("transfer")
-    table, as_it_is = table_of(), curves(transfer, None)
+    tabular = program("__main__")
+    table, as_it_is = table_of(), curves(tabular, None)
     assert as_it_is == {layout: runs[0].map for layout, runs in table.by_layout.items()}
-    dealt = curves(transfer, 1)
+    dealt = curves(tabular, 1)
     assert dealt != as_it_is
     assert sorted(dealt.values()) == sorted(as_it_is.values())
-    assert dealt == curves(transfer, 1) != curves(transfer, 2)
-    some = curves(transfer, None, 1)
+    assert dealt == curves(tabular, 1) != curves(tabular, 2)
+    some = curves(tabular, None, 1)
     assert len(some) == 40
     assert some.items() <= as_it_is.items()
-    assert some.keys() != curves(transfer, None, 2).keys()
+    assert some.keys() != curves(tabular, None, 2).keys()
 
 
 def test_the_prior_of_the_table_itself_finds_its_best_at_once():
-    transfer = program("transfer")
+    tabular = program("__main__")
     table = table_of(lambda layout: [dataclasses.replace(plain(layout)[0], seed=s) for s in (0, 1)])
-    scale = transfer.Scale.of(table)
-    after = [transfer.regrets(table, scale, table, arm, 0) for arm in ("other", "random")]
+    scale = tabular.Scale.of(table)
+    after = [tabular.regrets(table, scale, table, arm, 0) for arm in ("other", "random")]
     assert after[0][-1] == 0
     assert after[0][-1] <= after[1][-1]
 
@@ -90,3 +90,15 @@ def test_the_model_chooses_among_the_best_five_by_score():
     assert found["score_errors"] == pytest.approx([0.0] * 12)
     assert found["expected"] >= sorted(trial.value for trial in trials)[-5]
     assert answer.judged(table, trials[:2], seed=0) is None
+
+
+def test_rules_are_judged_by_ratios_of_means():
+    """Two searches: 1 + 3 of 2 + 6 points is a half, whose interval is none at all."""
+    tabular = program("__main__")
+    found = {"random": [[2.0] * 3, [6.0] * 3], "none": [[1.0] * 3, [3.0] * 3]}
+    assert list(tabular.judged(found)) == [
+        "none at 3.0% is 0.50 (0.50 to 0.50) of random; at most 0.7: met",
+        "none at 6.0% is 0.50 (0.50 to 0.50) of random; at most 0.35: missed",
+        "none at 12.5% is 0.50 (0.50 to 0.50) of random; at most 0.5: met",
+    ]
+    assert "none | 2.00 ± 1.00 (0.50)" in tabular.line("none", found)
