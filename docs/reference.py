@@ -42,6 +42,7 @@ DEFAULT_TEXTS = {
     "study": "the data folder's name",
     "space": AUTO,
     "data.root": "",
+    "detector.name": AUTO,
     "recipe.name": AUTO,
     "search.sampler": "multifidelity",
     "search.pruner": "multifidelity",

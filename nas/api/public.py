@@ -43,7 +43,8 @@ class TrainingKeys(TypedDict, total=False):
     """Keys of a training that have a name of their own.
 
     Args:
-        detector: `faster_rcnn`, `fcos` or another of `nas-submit --help`.
+        detector: `faster_rcnn`, `fcos` or another of `nas-submit --help`; default: the former on a
+            GPU, the latter without.
         recipe: how it is trained: a name or a YAML file; default: the data decide.
     """
 

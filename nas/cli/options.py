@@ -48,7 +48,7 @@ Settings = Annotated[
         "--set", metavar="KEY.PATH=VALUE", help="Any other key of the spec; may be repeated."
     ),
 ]
-Detector = Annotated[str | None, typer.Option(help=f"{', '.join(get_args(DetectorName))}.")]
+Detector = Annotated[str | None, typer.Option(help=f"auto, {', '.join(get_args(DetectorName))}.")]
 NoOnnx = Annotated[
     bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take up to a minute.")
 ]

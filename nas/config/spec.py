@@ -157,8 +157,11 @@ def load_spec(
     for key, value in flags.items():
         set_key(written, key, value)
         _expand(written)
-    space = _space_of(written.pop("space", AUTO), allow_code)
+    on_gpu = has_gpu() or bool(_section(written, "run").get("cluster"))
+    space = _space_of(written.pop("space", AUTO), allow_code, on_gpu=on_gpu)
     written = deep_merge(_expand(dict(space.defaults)), written)
+    if _section(written, "detector").get("name", AUTO) == AUTO:
+        written["detector"]["name"] = "faster_rcnn" if on_gpu else "fcos"
     recipe = _section(written, "recipe")
     reference = recipe.setdefault("name", AUTO)
     base = load_recipe(reference)
@@ -207,12 +210,12 @@ def _is_set(written: dict[str, Any], key: str) -> bool:
     return name in reduce(_section, sections, written)
 
 
-def _space_of(written: object, allow_code: bool) -> SearchSpace:
-    """The space of a request; `auto`: networks that this machine can train, the paper's on a GPU,
+def _space_of(written: object, allow_code: bool, *, on_gpu: bool) -> SearchSpace:
+    """The space of a request; `auto`: networks that the machine can train, the paper's on a GPU,
     small ones without.
     """
     if written == AUTO:
-        return load_space("paper") if has_gpu() else _without_recipe(load_space("tiny"))
+        return load_space("paper") if on_gpu else _without_recipe(load_space("tiny"))
     if isinstance(written, str):
         return load_space(written, allow_code=allow_code)
     return space_from_dict(written, "space")

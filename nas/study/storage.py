@@ -70,7 +70,7 @@ def parse_url(text: str) -> URL:
     """
     try:
         return _with_driver(make_url(text))
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise StudyError(f"storage must be a database URL, for example {EXAMPLES}") from None
 
 

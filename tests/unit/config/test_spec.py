@@ -21,16 +21,29 @@ RECIPE_FILES = sorted((Path(nas.__file__).parent / "config" / "recipes").glob("*
 BASE = {"data.root": "somewhere/cells", "space": "tiny"}
 
 
-@pytest.mark.parametrize(("gpu", "space", "channels"), [(True, "paper", 256), (False, "tiny", 64)])
+@pytest.mark.parametrize(
+    ("gpu", "flags", "space", "detector", "channels"),
+    [
+        (True, {}, "paper", "faster_rcnn", 256),
+        (False, {}, "tiny", "fcos", 64),
+        (False, {"detector.name": "auto"}, "tiny", "fcos", 64),
+        (False, {"run.cluster": "http://head:8265"}, "paper", "faster_rcnn", 256),
+    ],
+)
 def test_defaults_are_those_of_the_design(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, space: str, channels: int
+    monkeypatch: pytest.MonkeyPatch,
+    gpu: bool,
+    flags: dict[str, str],
+    space: str,
+    detector: str,
+    channels: int,
 ):
     monkeypatch.setattr("nas.config.spec.has_gpu", lambda: gpu)
-    spec = load_spec(None, {"data.root": "x"})
+    spec = load_spec(None, {"data.root": "x", **flags})
     assert spec.storage == "sqlite:///nas.db"
     assert spec.space["name"] == space
     assert (spec.detector.name, spec.detector.roi_op, spec.detector.channels) == (
-        "faster_rcnn",
+        detector,
         "align",
         channels,
     )

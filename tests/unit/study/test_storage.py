@@ -401,3 +401,10 @@ def test_a_request_to_stop_is_an_interrupt(engine: sa.Engine, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         wait()
     assert asking.others() == []
+
+
+def test_a_port_that_is_no_number_is_not_repeated():
+    """A lost @ makes a port of a password."""
+    with pytest.raises(StudyError, match="storage must be a database URL") as refused:
+        parse_url("postgresql+psycopg://me:secret")
+    assert "secret" not in str(refused.value)
