@@ -21,7 +21,7 @@ from nas.reports import BaselineRow, LeaderboardRow, TrialRow
 from nas.reports.metrics import BOX_PRECISIONS, Metric
 from nas.study.optuna_internals import id_in_storage
 from nas.study.roles import role_label
-from nas.utils.formatting import scaled_text
+from nas.utils.formatting import expected_text, scaled_text
 
 THINNED = (
     f"Of many trials {MOST_DRAWN} are drawn, {MOST_CURVES} where each has a curve: the best, and "
@@ -45,6 +45,8 @@ class TrialCells:
         reason: why it is infeasible or failed; empty where it did neither.
         again, replicates, within_noise: `map_again` and its fellows of a `LeaderboardRow`; None
             in other tables.
+        expected: expected mAP and half of its 95 % interval, in per cent, as text; empty where the
+            model does not tell.
     """
 
     number: int
@@ -62,6 +64,7 @@ class TrialCells:
     again: float | None = None
     replicates: int | None = None
     within_noise: bool | None = None
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class StudyContext:
         board: the leaderboard, or its beginning.
         ranked: how many rows the whole of it has.
         again: some layout was trained with several seeds, so that noise is known.
+        expected: the model tells what to expect of the rows of the leaderboard.
+        running: something is being trained, so that the page is read again every few seconds.
         baselines: published backbones beside the best candidate.
         trials: rows of the table of trials, and which of all they are.
         cells: those rows as tables show them.
@@ -113,6 +118,8 @@ class StudyContext:
     board: Sequence[TrialCells]
     ranked: int
     again: bool
+    expected: bool
+    running: bool
     baselines: Sequence[BaselineRow]
     trials: TrialList
     cells: Sequence[TrialCells]
@@ -141,6 +148,8 @@ def study_context(view: StudyView, query: Mapping[str, str] | None = None) -> St
         board=[trial_cells(row) for row in (view.board if whole else view.board[:PAGE_ROWS])],
         ranked=len(view.board),
         again=any(row.within_noise is not None for row in view.board),
+        expected=any(row.map_expected is not None for row in view.board),
+        running=view.is_running,
         baselines=view.baselines,
         trials=trials,
         cells=[trial_cells(row) for row in trials.rows],
@@ -181,6 +190,9 @@ def trial_cells(row: TrialRow) -> TrialCells:
         again=ranked.map_again if ranked else None,
         replicates=ranked.replicates if ranked else None,
         within_noise=ranked.within_noise if ranked else None,
+        expected=expected_text(ranked.map_expected, ranked.map_low, ranked.map_high)
+        if ranked
+        else "",
     )
 
 

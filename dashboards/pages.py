@@ -15,6 +15,7 @@ from markupsafe import Markup
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import Engine
 
+from dashboards.comparison import MOST, compare
 from dashboards.context import (
     Drawing,
     TrialCells,
@@ -43,17 +44,21 @@ from nas.study.trial_reading import read_reports
 CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UserError)
 MOST_ID = 2**63 - 1  # what a database takes for a number
-SECTIONS = ("", "assets", "studies")  # first parts of our paths; all others are Optuna Dashboard's
+# First parts of our paths; all others are Optuna Dashboard's.
+SECTIONS = ("", "assets", "compare", "studies")
 _KINDS = {"css": "text/css", "js": "text/javascript"}
 
 
 @dataclass(frozen=True)
 class StudyCard:
-    """One study on the first page: its number in the database, its name, one line about it."""
+    """One study on the first page: its number in the database, its name, one line about it, and
+    whether something is being trained.
+    """
 
     id: int
     name: str
     summary: str
+    running: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ def pages_app(storage: RDBStorage, prefix: str) -> Bottle:
     app = Bottle()
     cached = quick_storage(storage, reports=False)
     app.get("/")(lambda: _studies_page(cached, prefix))
+    app.get("/compare")(lambda: _compare_page(cached, prefix))
     app.get("/assets/<name:re:[a-z]+[.](css|js)>")(_send_asset)
     _add_study_routes(app, cached, prefix, storage.engine)
     return app
@@ -102,7 +108,7 @@ def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str, engine: En
     def study(study_id: int) -> str:
         with _readable():
             view = _view(storage, study_id)
-            curves = read_reports(engine, study_id, [row.number for row in view.drawn_curves])
+            curves = read_reports(engine, study_id, view.needed_curves)
             shown = study_context(replace(view, curves=curves), dict(request.query))
             return page("study.html", prefix, shown=shown)
 
@@ -128,18 +134,29 @@ def _add_study_routes(app: Bottle, storage: BaseStorage, prefix: str, engine: En
 def _studies_page(storage: BaseStorage, prefix: str) -> str:
     """All studies, the latest first."""
     studies = [
-        StudyCard(number, name, _line(storage, name))
-        for name, number in reversed(study_ids(storage).items())
+        _card(storage, name, number) for name, number in reversed(study_ids(storage).items())
     ]
     return page("studies.html", prefix, studies=studies)
 
 
-def _line(storage: BaseStorage, name: str) -> str:
+def _card(storage: BaseStorage, name: str, number: int) -> StudyCard:
     """A study that cannot be shown takes nothing but its own line away."""
     try:
-        return summary(_read(storage, name))
+        view = _read(storage, name)
+        return StudyCard(number, name, summary(view), view.is_running)
     except UNREADABLE as error:
-        return f"{CANNOT_BE_SHOWN}: {type(error).__name__}"
+        return StudyCard(number, name, f"{CANNOT_BE_SHOWN}: {type(error).__name__}", False)
+
+
+def _compare_page(storage: BaseStorage, prefix: str) -> str:
+    """Those studies that the query names, `study=1&study=2`, in its order."""
+    asked = list(dict.fromkeys(request.query.getall("study")))
+    numbers = [int(text) for text in asked if text.isdecimal() and len(text) <= len(str(MOST_ID))]
+    if len(numbers) != len(asked) or not 2 <= len(asked) <= MOST:
+        raise HTTPError(400, f"compare two to {MOST} studies, ?study=1&study=2")
+    with _readable():
+        shown = compare([_view(storage, number) for number in numbers])
+        return page("compare.html", prefix, shown=shown)
 
 
 def _send_asset(name: str) -> HTTPResponse | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -34,6 +35,7 @@ SYMBOLS = dict(
     )
 )
 CLEAR = "rgba(0,0,0,0)"
+Points = Sequence[tuple[Any, Any, str]]  # x, y and the text beside a point, as HTML
 # a budget that many times above all candidates would squeeze them: the axis becomes logarithmic
 _ROOMY = 8
 
@@ -75,7 +77,7 @@ def empty_figure(why: str) -> go.Figure:
     return figure
 
 
-def add_points(figure: go.Figure, state: str, points: list[tuple[Any, Any, str]]) -> None:
+def add_points(figure: go.Figure, state: str, points: Points) -> None:
     """Add the points of one state to a figure.
 
     Args:
@@ -83,6 +85,15 @@ def add_points(figure: go.Figure, state: str, points: list[tuple[Any, Any, str]]
         state: decides colour and marker, one of `STATES`.
         points: x, y and the text that appears beside the point, as HTML.
     """
+    _add_markers(figure, state.lower(), COLOURS[state], SYMBOLS[state], points)
+
+
+def add_baselines(figure: go.Figure, points: Points) -> None:
+    """Add the points of published backbones, see `add_points`."""
+    _add_markers(figure, "published backbones", GREY, "diamond", points)
+
+
+def _add_markers(figure: go.Figure, name: str, colour: str, symbol: str, points: Points) -> None:
     if points:
         x, y, labels = zip(*points, strict=True)
         figure.add_scatter(
@@ -91,8 +102,8 @@ def add_points(figure: go.Figure, state: str, points: list[tuple[Any, Any, str]]
             hovertext=labels,
             hoverinfo="text",
             mode="markers",
-            name=state.lower(),
-            marker={"color": COLOURS[state], "symbol": SYMBOLS[state], "size": 10, "opacity": 0.85},
+            name=name,
+            marker={"color": colour, "symbol": symbol, "size": 10, "opacity": 0.85},
         )
 
 

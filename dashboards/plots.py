@@ -38,7 +38,7 @@ PLOTS = (
         "mAP against memory",
         "Memory of training, measured, else predicted. Left of the dashed line fits into the "
         "budget; crosses were "
-        "measured to need more.",
+        "measured to need more. Diamonds are published backbones at the memory of the search.",
         memory_and_map,
     ),
     Plot(

@@ -11,6 +11,7 @@ from dashboards.plot_style import (
     BLUE,
     GREEN,
     GREY,
+    add_baselines,
     add_budget,
     add_courses,
     add_points,
@@ -21,6 +22,7 @@ from dashboards.plot_style import (
 from dashboards.study_view import STATES, StudyView, pattern
 from nas.reports import TrialRow
 from nas.study.optuna_internals import CandidateStudy, storage_of
+from nas.study.roles import BASELINE
 from nas.utils.formatting import in_percent
 
 MEMORY, LATENCY, SCORE = "memory per GPU, GiB", "latency, ms", "validation mAP, %"
@@ -40,14 +42,16 @@ def memory_and_map(view: StudyView) -> go.Figure:
         return empty_figure("no candidate has a score yet")
     figure = new_figure(MEMORY, SCORE)
     for state in STATES:
-        chosen = [row for row in rows if row.state == state]
-        add_points(
-            figure,
-            state,
-            [(row.memory_gib, in_percent(row.map) or 0.0, label_of(row)) for row in chosen],
-        )
+        chosen = [row for row in rows if row.state == state and row.role != BASELINE]
+        add_points(figure, state, [_memory_point(row) for row in chosen])
+    baselines = [row for row in rows if row.role == BASELINE]
+    add_baselines(figure, [_memory_point(row) for row in baselines])
     add_budget(figure, view.budget_gib, [row.memory_gib or 0.0 for row in rows])
     return figure
+
+
+def _memory_point(row: TrialRow) -> tuple[float | None, float, str]:
+    return row.memory_gib, in_percent(row.map) or 0.0, label_of(row)
 
 
 def pareto(view: StudyView) -> go.Figure:

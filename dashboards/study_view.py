@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nas.reports import BaselineRow, LeaderboardRow, TrialRow
+from nas.search.multifidelity.expected import expected_board
 from nas.study.attributes import study_attributes, study_trials
 from nas.study.leaderboard import trial_row
 from nas.study.roles import CANDIDATE
@@ -21,6 +23,7 @@ from search_spaces.layout import Layout
 
 # The states of a `TrialRow`, in the order in which plots show them.
 MOST_DRAWN, MOST_CURVES = 600, 100  # of which a browser still draws plots at once
+MOST_EXPECTED = 300  # trials that the model of expected scores takes less than a second for
 STATES = ("COMPLETE", "PRUNED", "INFEASIBLE", "FAIL", "RUNNING", "WAITING")
 
 
@@ -87,10 +90,26 @@ class StudyView:
         """Whether plots leave trials out."""
         return len(self.rows) > MOST_CURVES
 
+    @property
+    def needed_curves(self) -> list[int]:
+        """Numbers of the trials whose scores by epoch the pages of the study need."""
+        rows = self.rows if len(self.rows) <= MOST_EXPECTED else self.drawn_curves
+        return [row.number for row in rows]
+
     @cached_property
     def board(self) -> list[LeaderboardRow]:
-        """The leaderboard, the best candidate first."""
-        return board_rows(self.trials)
+        """The leaderboard, the best candidate first, with what is expected of each where that is
+        quickly told.
+        """
+        epochs = self.spec.get("recipe", {}).get("epochs")
+        if not epochs or len(self.trials) > MOST_EXPECTED:
+            return board_rows(self.trials)
+        return expected_board([self._with_curve(trial) for trial in self.trials], epochs)
+
+    def _with_curve(self, trial: FrozenTrial) -> FrozenTrial:
+        whole = copy(trial)
+        whole.intermediate_values = dict(self.curves.get(trial.number, {}))
+        return whole
 
     @cached_property
     def baselines(self) -> list[BaselineRow]:
@@ -101,6 +120,11 @@ class StudyView:
     def states(self) -> Counter[str]:
         """Number of candidates trained here by state, and of all other trials by role."""
         return Counter(row.state if row.role in ("", CANDIDATE) else row.role for row in self.rows)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a trial is being trained, as far as the database knows."""
+        return any(row.state == "RUNNING" for row in self.rows)
 
 
 def _thinned(rows: list[TrialRow], most: int) -> list[TrialRow]:

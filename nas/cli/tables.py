@@ -14,7 +14,14 @@ from nas.reports import BaselineRow, LeaderboardRow, SearchFindings, TrialRow
 from nas.reports.metrics import BOX_PRECISIONS, METRIC
 from nas.study.refusals import never_trained_text
 from nas.study.roles import role_label
-from nas.utils.formatting import gib_text, interval_text, percent, scaled_text, signed
+from nas.utils.formatting import (
+    expected_text,
+    gib_text,
+    interval_text,
+    percent,
+    scaled_text,
+    signed,
+)
 from nas.utils.shown_text import in_one_line
 
 if TYPE_CHECKING:
@@ -85,7 +92,8 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], title: str) -> Table:
     for rank, row in enumerate(rows, start=1):
         cells = [percent(row.scores.get(metric.name)) for metric in BOX_PRECISIONS]
         cells[1:1] = [_again(row), "within" if row.within_noise else ""] if again else []
-        cells[1:1] = [_expected(row)] if expected else []
+        if expected:
+            cells[1:1] = [expected_text(row.map_expected, row.map_low, row.map_high)]
         cells += [
             scaled_text(row.params, 1e6, 2),
             scaled_text(row.flops, 1e9, 2),
@@ -108,13 +116,6 @@ def _table(title: str, names: Sequence[str], left: Collection[str]) -> Table:
 
 def _again(row: LeaderboardRow) -> str:
     return f"{percent(row.map_again)} ({row.replicates})" if row.replicates else ""
-
-
-def _expected(row: LeaderboardRow) -> str:
-    """The posterior mean, and half of its 95 % interval."""
-    if row.map_expected is None or row.map_low is None or row.map_high is None:
-        return ""
-    return f"{percent(row.map_expected)} ± {percent((row.map_high - row.map_low) / 2)}"
 
 
 def baselines_table(rows: Sequence[BaselineRow]) -> Table:

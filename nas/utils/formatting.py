@@ -30,6 +30,13 @@ def interval_text(low: float | None, high: float | None) -> str:
     return "-" if low is None else f"{signed(low)} to {signed(high)}"
 
 
+def expected_text(mean: float | None, low: float | None, high: float | None) -> str:
+    """A fraction in per cent and half of its interval, `31.2 ± 0.8`; empty for None."""
+    if mean is None or low is None or high is None:
+        return ""
+    return f"{percent(mean)} ± {percent((high - low) / 2)}"
+
+
 def gib_text(value: float | None) -> str:
     """GiB with two decimals, below 1 GiB with three; `-` for None."""
     return "-" if value is None else f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from helpers.commands import BIN, DEADLINE_S, run_here
 from helpers.studies import trained_search
@@ -137,6 +138,26 @@ def test_a_person_finds_everything(chromium: Any, address: str, study: Search, s
     assert Path(download.value.path()).read_text().startswith("epoch,loss")
     assert page.complaints == []
     assert all(url.startswith((base, "data:", "blob:")) for url in page.requests), page.requests
+    page.context.close()
+
+
+def test_a_page_follows_a_search(chromium: Any, address: str, study: Search):
+    """What changes in the database comes into the page, which keeps what was opened in it."""
+    page, base = Page(chromium, "desktop"), base_of(address)
+    known = optuna.load_study(study_name=study.spec.study, storage=study.spec.storage)
+    running = known.ask()
+    page.tab.goto(address)
+    page.tab.wait_for_url(f"{base}/")
+    page.tab.click("text=Plots, note and trials")
+    page.drawn(PLOTS)
+    assert page.tab.locator("[data-running]").count() == 1
+    page.tab.evaluate("document.querySelector('main details:last-of-type').open = true")
+    known.tell(running, state=optuna.trial.TrialState.FAIL)
+    page.tab.evaluate("follow()")
+    page.tab.locator("[data-running]").wait_for(state="detached")
+    page.drawn(PLOTS)
+    assert page.tab.evaluate("document.querySelector('main details:last-of-type').open")
+    assert page.complaints == []
     page.context.close()
 
 

@@ -15,6 +15,7 @@ from helpers.commands import Run
 from helpers.studies import KNOWN, SPEC, frozen, study_of
 from optuna.trial import TrialState
 
+from dashboards.comparison import compare
 from dashboards.context import study_context
 from dashboards.pages import StudyCard, pages_app, trial_context
 from dashboards.static_report import report_html
@@ -22,7 +23,9 @@ from dashboards.study_view import StudyView
 from dashboards.summary import export_command, summary, summary_paragraphs
 from dashboards.templating import page
 from dashboards.trial_view import files_of, folder_of, memory_of_other_parts, stage_blocks
+from nas.search.multifidelity.expected import expected_board
 from nas.study.storage import open_storage
+from nas.utils.formatting import expected_text
 
 BAD = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -84,6 +87,55 @@ def test_the_pages_show_the_study(home: tuple[Browser, Path]):
     )  # the best layout, drawn
     assert "The prediction refused 7 suggestions." in study
     assert "broke" in study
+
+
+def test_studies_side_by_side(home: tuple[Browser, Path], tmp_path: Path):
+    browser, _ = home
+    assert not Tags(browser.get("/").text).of("input")  # there is one study only
+    storage = open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
+    other = optuna.create_study(study_name="others", storage=storage, direction="maximize")
+    spec = {**SPEC, "study": "others", "detector": {"name": "atss"}}
+    for key, value in {**KNOWN, "nas_spec": spec}.items():
+        other.set_user_attr(key, value)
+    boxes = [box for box in Tags(browser.get("/").text).of("input") if box["name"] == "study"]
+    assert {box["value"] for box in boxes} == {"1", "2"}
+    html = browser.get("/compare?study=2&study=1").text
+    assert html.index(">others</a>") < html.index(">cells</a>")
+    row = html[html.index("detector.name") :]
+    assert row.index("atss") < row.index("fcos") < row.index("</tr>")
+    for query in (
+        "",
+        "?study=1",
+        "?study=1&study=1",
+        "?study=1&study=x",
+        "?study=1&study=" + "9" * 99,
+    ):
+        assert browser.get(f"/compare{query}").status == 400, query
+    assert browser.get("/compare?study=1&study=3").status == 404
+
+
+def test_a_study_that_runs_is_followed(home: tuple[Browser, Path], tmp_path: Path):
+    browser, _ = home
+    assert "data-running" not in browser.get("/").text + browser.get("/studies/1").text
+    storage = open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
+    optuna.load_study(study_name="cells", storage=storage).add_trial(frozen(3, TrialState.RUNNING))
+    assert "data-running" in browser.get("/").text
+    assert "data-running" in browser.get("/studies/1").text
+
+
+def test_the_leaderboard_tells_what_is_expected():
+    """Of four candidates or more, as `nas status` does."""
+    few = study_context(StudyView.read(study_of([frozen(n) for n in range(3)])))
+    assert not few.expected
+    trials = [frozen(n, score=0.2 + n / 100) for n in range(5)]
+    study = study_of(trials)
+    shown = study_context(StudyView.read(study))
+    assert [row.expected for row in shown.board] == [
+        expected_text(row.map_expected, row.map_low, row.map_high)
+        for row in expected_board(study.get_trials(), 4)
+    ]
+    assert "±" in shown.board[0].expected
+    assert ">expected</th>" in page("study.html", "", shown=shown)
 
 
 def test_a_trial_has_its_artifacts(home: tuple[Browser, Path]):
@@ -252,6 +304,7 @@ def test_markup_in_a_study_is_shown_not_run():
     view = StudyView.read(hostile())
     harmless(page("studies.html", "", studies=[StudyCard(1, view.name, summary(view))]))
     harmless(page("study.html", "", shown=study_context(view)))
+    harmless(page("compare.html", "", shown=compare([view, view])))
     for number in range(3):
         harmless(page("trial.html", "", shown=trial_context(view, 1, number)))
     harmless(page("login.html", "", next=BAD, said=""))
