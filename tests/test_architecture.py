@@ -51,6 +51,7 @@ ONLY = {
     "rich": {"nas.cli"},
     "matplotlib": {"nas.artifacts", "nas.evaluation"},
     "tensorboardX": {"nas.artifacts"},
+    "mlflow": {"nas.api"},
     "onnx": {"nas.export"},
     "onnxscript": {"nas.export"},
 }
@@ -286,9 +287,9 @@ LIGHT = {
     "nas.training.pretraining": {"ray", "matplotlib", "tensorboardX"},
     "nas.cli.main": TORCH
     | {"optuna", "numpy", "optuna_dashboard", "plotly", "jinja2", "matplotlib", "tensorboardX"}
-    | {"onnx", "onnxscript", "onnxruntime"},
+    | {"onnx", "onnxscript", "onnxruntime", "mlflow"},
     "workers.driver": TORCH,
-    "nas.api.finishing": TORCH,
+    "nas.api.finishing": TORCH | {"mlflow"},
     "workers.local": TORCH,
 }
 

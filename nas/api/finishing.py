@@ -8,10 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nas.api.callbacks import TrainingCallback
+from nas.api.callbacks import TrainingCallback, TrainingCallbackList
+from nas.api.mlflow_callback import tracking
 from nas.artifacts.paths import study_folder
 from nas.config.spec import SearchSpec
-from nas.search.callbacks import SearchCallback
+from nas.search.callbacks import CallbackList, SearchCallback
 from nas.search.search import Search
 from nas.study.leaderboard import leaderboard
 from nas.utils.paths import is_remote
@@ -64,7 +65,19 @@ def search_and_finish(
     Raises:
         Exception: as `run_search` and `nas.api.training.train_bundle`.
     """
-    search = run_search(spec, callbacks, local=local, began_at=began_at)
+    with tracking(spec.run.mlflow) as trackers:
+        told = (*callbacks, *trackers)
+        search = run_search(spec, told, local=local, began_at=began_at)
+        finished = _finished(
+            search,
+            lambda: TrainingCallbackList((training(), *(each.training() for each in trackers))),
+        )
+        CallbackList(told).on_end(finished.bundle)
+    return finished
+
+
+def _finished(search: Search, training: Callable[[], TrainingCallback]) -> Finished:
+    """Do with the winner of a search what the request says."""
     finish = search.spec.search.finish
     # where no candidate has completed, the time that is left can still train one
     from_nothing = finish == "train" and search.plan

@@ -42,7 +42,8 @@ def checked_spec(
 def with_absolute_paths(spec: SearchSpec) -> SearchSpec:
     """Make the paths of a request absolute, so that it can be resumed from another folder."""
     data = spec.data.model_copy(update={"root": absolute(spec.data.root)})
-    run = spec.run.model_copy(update={"output": absolute(spec.run.output)})
+    mlflow = spec.run.mlflow and absolute(spec.run.mlflow)
+    run = spec.run.model_copy(update={"output": absolute(spec.run.output), "mlflow": mlflow})
     weights = spec.recipe.weights and absolute(spec.recipe.weights)
     recipe = spec.recipe.model_copy(update={"weights": weights})
     return spec.model_copy(update={"data": data, "run": run, "recipe": recipe})

@@ -53,12 +53,15 @@ def in_background(spec: SearchSpec, *, local: bool, as_json: bool) -> None:
     Raises:
         UserError: what the search said before it ended within `EARLY_S` seconds.
     """
+    from nas.api.mlflow_store import check_store
     from nas.artifacts.trial_files import check_output
     from nas.study.storage import check_storage
     from nas.utils.paths import is_remote
 
     check_storage(spec.storage)
     check_output(spec.run.output)
+    if spec.run.mlflow:
+        check_store(spec.run.mlflow)
     folder = Path() if is_remote(spec.run.output) else Path(spec.run.output)
     log = folder.resolve() / f"{spec.study}.log"
     begins = log.stat().st_size if log.exists() else 0

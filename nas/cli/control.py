@@ -81,6 +81,7 @@ def resume(
     time_limit: Annotated[
         str | None, typer.Option(help="Wall time, that of earlier commands included.")
     ] = None,
+    mlflow: options.Mlflow = None,
     local: options.Local = False,
     detach: options.Detach = False,
     as_json: options.Json = False,
@@ -93,12 +94,18 @@ def resume(
     from nas.config.spec import SearchSpec
     from nas.study.leaderboard import load_study, search_uuid
     from nas.study.storage import open_storage
+    from nas.utils.paths import absolute
+    from nas.utils.url_secrets import check_no_secret
 
     loaded = load_study(open_storage(storage, create=False), study)
     search_uuid(loaded)
     written = {**loaded.user_attrs["nas_spec"], "storage": storage}
     changes = given({"trials": trials, "time_limit": time_limit})
     written["search"] = {**written["search"], **changes}
+    if mlflow is not None:
+        check_no_secret("--mlflow", mlflow)
+        run = written["run"]
+        written["run"] = {**run, "mlflow": mlflow if run["cluster"] else absolute(mlflow)}
     request = parse_model(SearchSpec, written)
     check_files(request)
     dispatch(request, local=local, detach=detach, as_json=as_json, began_at=began_at)

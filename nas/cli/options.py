@@ -42,6 +42,10 @@ Local = Annotated[
 Detach = Annotated[
     bool, typer.Option("--detach", help="Return at once; the search goes on without this terminal.")
 ]
+Mlflow = Annotated[
+    str | None,
+    typer.Option(help="Folder or server of MLflow, which gets a run for each trial."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -146,6 +150,7 @@ OUTPUT = RequestFlag(
     Annotated[str | None, typer.Option(help="Folder of checkpoints; default: nas-runs.")],
     "run.output",
 )
+MLFLOW = RequestFlag("mlflow", Mlflow, "run.mlflow")
 _SETTINGS = inspect.Parameter(
     "settings",
     inspect.Parameter.KEYWORD_ONLY,

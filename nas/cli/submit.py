@@ -123,6 +123,7 @@ SEARCH_FLAGS = (
     options.CONCURRENT,
     options.SEED,
     options.OUTPUT,
+    options.MLFLOW,
 )
 def submit(
     spec: options.SpecFile = None,

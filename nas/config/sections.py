@@ -359,6 +359,9 @@ class RunSpec(ConfigModel):
             There is always one after an epoch.
         image_cache: disk that decoded images may take on each machine, for all data sets together:
             a number and a unit, or 0 to decode every image each time.
+        mlflow: folder of an MLflow store, made where it is not there, or URL of a tracking server
+            (`https://mlflow.example.org`), which gets a run for the study and in it one for each
+            trial. Default: none.
     """
 
     concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -370,6 +373,18 @@ class RunSpec(ConfigModel):
     cluster: str | None = None
     checkpoint_s: Annotated[float, Field(ge=0)] = 600
     image_cache: CacheSize = CacheSize("32GiB")
+    mlflow: Annotated[str | None, Field(min_length=1), Since("0.2.0")] = None
+
+    @field_validator("mlflow")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        scheme, separator, _ = (value or "").partition("://")
+        if separator and scheme not in ("http", "https"):
+            raise ValueError(
+                "must be a folder, or the URL of a tracking server, http:// or https://; got "
+                f"one with {scheme}://"
+            )
+        return value
 
     @model_validator(mode="after")
     def _whole_cards(self) -> RunSpec:

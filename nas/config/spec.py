@@ -188,7 +188,7 @@ def load_spec(
 
 def _check_locations(written: dict[str, Any]) -> None:
     """Before anything else looks at URLs, whose errors would repeat what they hold."""
-    for key in ("data.root", "run.output", "recipe.weights"):
+    for key in ("data.root", "run.output", "recipe.weights", "run.mlflow"):
         section, _, name = key.partition(".")
         location = _section(written, section).get(name)
         if location is not None and not _can_be_a_name(location):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nas.search.search import Search
     from nas.study.events import Event
     from nas.study.optuna_internals import Storage
@@ -16,9 +18,9 @@ class SearchCallback:
 
     Callbacks are given when a search is opened and stay the same to its end. Methods are called in
     the process that drives the search, in the thread that drives it, one after the other:
-    `on_image` while the data are read, `on_open` once, `on_start` once, and `on_event` any number
-    of times after `on_open`. A method that raises ends the search; the study stays as it is. A
-    method must not call the search's own methods that change it.
+    `on_image` while the data are read, `on_open` once, `on_start` once, `on_event` any number of
+    times after `on_open`, and `on_end` last. A method that raises ends the search; the study stays
+    as it is. A method must not call the search's own methods that change it.
     """
 
     def on_image(self, split: str, done: int, total: int) -> None:
@@ -37,6 +39,13 @@ class SearchCallback:
 
     def on_event(self, event: Event) -> None:
         """Hear what happened to a trial, or a note that concerns no trial."""
+
+    def on_end(self, bundle: Path | None) -> None:
+        """Hear that the search has ended by itself, and not by an error or Ctrl-C.
+
+        Args:
+            bundle: folder of the winner's bundle; None where none was asked for.
+        """
 
 
 class CallbackList(SearchCallback):
@@ -60,3 +69,7 @@ class CallbackList(SearchCallback):
     def on_event(self, event: Event) -> None:
         for callback in self.callbacks:
             callback.on_event(event)
+
+    def on_end(self, bundle: Path | None) -> None:
+        for callback in self.callbacks:
+            callback.on_end(bundle)

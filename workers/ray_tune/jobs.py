@@ -36,6 +36,7 @@ def check_for_cluster(spec: SearchSpec) -> None:
         ("data.root", spec.data.root),
         ("run.output", spec.run.output),
         ("recipe.weights", spec.recipe.weights),
+        ("run.mlflow", spec.run.mlflow),
     )
     for key, path in named:
         if path and not is_remote(path) and not Path(path).is_absolute():
