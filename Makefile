@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 DEMO ?= build/demo
 CONSTRAINTS ?= -c requirements.lock
 
-.PHONY: search test test-long check install lock clean
+.PHONY: search test test-long check docs install lock clean
 
 search: $(VENV)/installed-all
 	mkdir -p $(DEMO)
@@ -27,6 +27,10 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Read the site: build/site/index.html"
 
 install: $(VENV)/installed-all
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,22 +40,6 @@ def study(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
         "study": "<img src=x onerror=alert(1)>",
     }
     return trained_search(tmp_path_factory.mktemp("browsed"), digits, **flags)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    path = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if path is None:
-        pytest.skip("needs chromium, of Debian's package of that name")
-    with api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox"] if os.getuid() == 0 else []
-        )
 
 
 @pytest.fixture(scope="module", params=["", "/nas"], ids=["root", "prefix"])
