@@ -1,4 +1,6 @@
-"""The exception tree. Everything under `UserError` is one line on the terminal and exit code 2.
+"""The exception tree.
+
+Everything under `UserError` is one line on the terminal and exit code 2.
 
 UserError                    (search_spaces)
 |-- LayoutError, SpaceError  (search_spaces)

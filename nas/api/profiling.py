@@ -27,7 +27,8 @@ class MeasuredStep:
 
     Args:
         device: model of the GPU.
-        memory_peak_gib, memory_reserved_gib: GiB allocated at the peak, and reserved.
+        memory_peak_gib: allocated at the peak, GiB.
+        memory_reserved_gib: reserved by the allocator, GiB.
         step_s: seconds of a step.
         fps: images a second in evaluation.
         out_of_memory: the step did not fit; then all others are None.
@@ -52,12 +53,18 @@ class LayoutProfile:
     """What a layout costs in a detector.
 
     Args:
-        layout, layout_id, detector, classes: what was counted; the background is no class.
-        params, backbone_params: of the whole detector, and of its backbone.
+        layout: the backbone that was counted.
+        layout_id: its identity, equal for equal networks.
+        detector: name of what is around it.
+        classes: how many, the background not counted.
+        params: parameters of the whole detector.
+        backbone_params: parameters of its backbone.
         flops: multiply-adds of one image by `flops_rule`.
         paper_flops: those of the paper's tables, by `paper_flops_rule`.
         batch_shape: images, channels, height and width of the training batch.
-        precision, optimizer, checkpointing: of the training step.
+        precision: of the training step.
+        optimizer: of the training step.
+        checkpointing: which activations the step computes twice.
         memory_predicted_gib: allocated at the peak of a training step, GiB.
         memory_reserved_gib: with what the allocator keeps where all batches have one shape, GiB.
         memory_card_gib: what a search books of a card for it (`nas.utils.gpu_share`), which batches

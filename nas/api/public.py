@@ -42,7 +42,7 @@ KEYS = {
 class TrainingKeys(TypedDict, total=False):
     """Keys of a training that have a name of their own.
 
-    Args:
+    Attributes:
         detector: `faster_rcnn`, `fcos` or another of `nas-submit --help`; default: the former on a
             GPU, the latter without.
         recipe: how it is trained: a name or a YAML file; default: the data decide.
@@ -53,9 +53,9 @@ class TrainingKeys(TypedDict, total=False):
 
 
 class SearchKeys(TrainingKeys, total=False):
-    """Keys of a search that have a name of their own.
+    """Keys of a search that have a name of their own, besides those of `TrainingKeys`.
 
-    Args:
+    Attributes:
         study: its name; default: that of the data's folder.
         space: what layouts are searched: a name (`paper`, `tiny`), a YAML file, or its content.
         trials: candidates to train altogether.
@@ -82,7 +82,7 @@ def search(
     """Search for the best backbone that trains within a budget. The same call goes on where a
     search stopped.
 
-    Example:
+    Examples:
         >>> study = nas.search("digits", space="tiny", detector="fcos", trials=6)  # doctest: +SKIP
 
     Args:
@@ -121,17 +121,20 @@ def train(
 ) -> Bundle:
     """Train one candidate and write it as a bundle. The same call goes on where it stopped.
 
-    Example:
+    Examples:
         >>> nas.train("C1-C1-T2-T1@16", "digits", "trained", detector="fcos")  # doctest: +SKIP
 
     Args:
         layout: a layout, the folder of a bundle, or a YAML file with a layout.
         data: folder or zip file of a data set, or its URL.
         out: folder of the bundle.
-        settings: as of `search`.
+        settings: any other key of a request, `{"recipe.epochs": 24}` (docs/reference.md).
         onnx: write the ONNX files too, where their packages are installed.
         callback: told what happens.
         keys: detector and recipe, see `TrainingKeys`.
+
+    Returns:
+        The bundle.
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -149,8 +152,14 @@ def train(
 def load(bundle: str | Path) -> Bundle:
     """Open a bundle.
 
-    Example:
+    Examples:
         >>> nas.load("best").predict(["digits/val/00001.jpg"])  # doctest: +SKIP
+
+    Args:
+        bundle: its folder, as `export`, `train` or `nas-export` wrote it.
+
+    Returns:
+        The bundle, whose weights are read when it first predicts.
 
     Raises:
         UserError: there is none, or it is damaged.
@@ -163,12 +172,15 @@ def load(bundle: str | Path) -> Bundle:
 def load_study(storage: str = STORAGE, name: str | None = None) -> Study:
     """Open a study, to read.
 
-    Example:
+    Examples:
         >>> nas.load_study("sqlite:///nas.db", "digits").leaderboard()  # doctest: +SKIP
 
     Args:
         storage: URL of its database.
         name: of the study; None for the only one that there is.
+
+    Returns:
+        The study as the database has it whenever it is asked.
 
     Raises:
         StudyError: there is no such study.
@@ -179,20 +191,40 @@ def load_study(storage: str = STORAGE, name: str | None = None) -> Study:
 
 
 def export(study: Study, out: str | Path, trial: int | None = None, *, onnx: bool = True) -> Bundle:
-    """Write a candidate of a study as a bundle; see `Study.export`."""
+    """Write a candidate of a study as a bundle.
+
+    Examples:
+        >>> nas.export(nas.load_study(name="digits"), "best")  # doctest: +SKIP
+
+    Args:
+        study: that has trained it.
+        out: a new or empty folder, or that of an older bundle, which is replaced.
+        trial: its number; None for the best.
+        onnx: write the ONNX files too, where their packages are installed.
+
+    Returns:
+        The bundle.
+
+    Raises:
+        StudyError: the trial did not complete.
+        BundleError: its weights are gone, or the folder has other files.
+    """
     return study.export(out, trial, onnx=onnx)
 
 
 def evaluate(bundle: str | Path, data: str | Path, split: str = "val") -> BundleScore:
     """Score a bundle's detector.
 
-    Example:
+    Examples:
         >>> nas.evaluate("best", "digits").metrics.map  # doctest: +SKIP
 
     Args:
         bundle: its folder.
         data: folder or zip file of a data set with its categories, or its URL.
         split: name of the split.
+
+    Returns:
+        COCO's metrics, as fractions 0 to 1, and images a second.
 
     Raises:
         UserError: the bundle or the data cannot be used.
@@ -210,7 +242,7 @@ def predict(
 ) -> list[ImageDetections]:
     """Find objects in images; for many calls `nas.load(bundle).predict` reads the bundle once.
 
-    Example:
+    Examples:
         >>> nas.predict("best", ["digits/val/00001.jpg"])[0].names  # doctest: +SKIP
 
     Args:
@@ -219,6 +251,9 @@ def predict(
         score: what has a lower one is left out, 0 to 1.
         tile: cut larger images into tiles of so many pixels.
         onnx: run the bundle's ONNX file.
+
+    Returns:
+        What was found in each image, in their order, the surest first; boxes in its own pixels.
 
     Raises:
         UserError: the bundle cannot be used.
@@ -241,7 +276,7 @@ def profile(
 ) -> LayoutProfile:
     """Count and predict what a layout costs; where there is a GPU, measure as well.
 
-    Example:
+    Examples:
         >>> nas.profile("C2-C2-T12-T4", images=1, image_size=224).params > 40e6
         True
 
@@ -252,6 +287,9 @@ def profile(
         image_size: short side of the images, pixels; the long side is 1333/800 of it.
         images: of one step.
         settings: other keys of the detector, `{"channels": 64}`.
+
+    Returns:
+        Parameters, multiply-adds, and GiB of a training step, altogether and by part.
 
     Raises:
         UserError: there is no such layout or detector.
@@ -271,13 +309,16 @@ def plan(
 ) -> Plan:
     """Find what a data set decides of its own training, and why; nothing is trained.
 
-    Example:
+    Examples:
         >>> nas.plan("digits").value("recipe.batch")  # doctest: +SKIP
 
     Args:
         data: folder or zip file of a data set, or its URL.
-        settings: as of `search`.
+        settings: keys of a request that are set by hand, `{"recipe.batch": 16}`.
         keys: detector and recipe, see `TrainingKeys`.
+
+    Returns:
+        Every decision with its reason, the figures that it follows from, and warnings.
 
     Raises:
         DataError: the data set cannot be read, or has faults that cannot be repaired.
@@ -297,7 +338,7 @@ def check_data(
 ) -> list[CheckedSplit]:
     """Look into every image and every box of a data set.
 
-    Example:
+    Examples:
         >>> [split.lost for split in nas.check_data("digits")]  # doctest: +SKIP
 
     Args:

@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import SpecError
 from nas.utils.files import atomic_write
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COLUMNS = ("image", "category", "score", "x", "y", "width", "height")
 FORMS = (".json", ".csv")  # and a folder
@@ -27,7 +30,8 @@ class ImageDetections:
 
     Args:
         name: of the image: its path, or a number where it has none.
-        height, width: of the image, pixels.
+        height: of the image, pixels.
+        width: of the image, pixels.
         boxes: [N, 4], x1, y1, x2, y2 in pixels of the image.
         scores: [N], 0 to 1.
         labels: [N], from 1.
@@ -67,6 +71,19 @@ class ImageDetections:
         counts = Counter(self.names)
         found = [f"{counts[name]} {name}" for name in self.categories if counts[name]]
         return ", ".join(found) or "nothing"
+
+    def draw(self, image: Image.Image | None = None) -> Image.Image:
+        """Draw boxes, masks, classes and scores into a copy of the image; the surest are on top.
+
+        Args:
+            image: the image of Pillow that was looked at; None reads the file that `name` says.
+
+        Raises:
+            DataError: the file is gone, or cannot be decoded.
+        """
+        from nas.evaluation.visualization import picture_of
+
+        return picture_of(self, image)
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """COCO results: `image_id`, `category_id` (the label), `bbox` (x, y, width, height),

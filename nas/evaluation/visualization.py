@@ -106,12 +106,30 @@ def write_pictures(
         folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, each in zip(file_names(found), found, strict=True):
-        with broken_image_as_data_error(Path(each.name)):
-            pixels = functional.pil_to_tensor(read_rgb(Path(each.name), None, white_level))
-        picture = functional.to_pil_image(draw(pixels, _marks(each)))
         paths.append(folder / f"{name}.png")
-        atomic_write(paths[-1], _png_writer(picture))
+        atomic_write(paths[-1], _png_writer(picture_of(each, None, white_level)))
     return paths
+
+
+def picture_of(
+    found: ImageDetections, image: Image.Image | None = None, white_level: int | None = None
+) -> Image.Image:
+    """Draw what was found into a copy of an image.
+
+    Args:
+        found: of the image.
+        image: of 8 bits; None reads the file whose path is the detections' name.
+        white_level: of a file with more than 8 bits, see `read_rgb`.
+
+    Raises:
+        DataError: the file is gone, or cannot be decoded.
+    """
+    if image is None:
+        with broken_image_as_data_error(Path(found.name)):
+            image = read_rgb(Path(found.name), None, white_level)
+    pixels = functional.pil_to_tensor(image.convert("RGB"))
+    picture: Image.Image = functional.to_pil_image(draw(pixels, _marks(found)))
+    return picture
 
 
 def _marks(found: ImageDetections) -> list[Mark]:

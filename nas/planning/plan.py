@@ -9,6 +9,7 @@ from typing import Any
 from nas.planning.fingerprint import Fingerprint
 from nas.planning.levels import LevelUse
 from nas.planning.rules import FEW_FOR_BATCH_NORM, LEAST_STEPS, NORM, RULES, Decision, Situation
+from nas.utils.html_table import html_table
 
 BY_HAND = "set by hand"
 FEW_IMAGES, FEW_BOXES = 50, 10
@@ -53,6 +54,12 @@ class Plan:
             "levels": [asdict(level) for level in self.levels],
             "warnings": list(self.warnings),
         }
+
+    def _repr_html_(self) -> str:
+        """The decisions and their reasons, as a notebook shows them."""
+        rows = [(d.key, str(d.value), d.reason) for d in self.decisions]
+        caption = f"{self.data.images} training images, {self.data.boxes} objects"
+        return html_table(("key", "value", "why"), rows, caption)
 
 
 def make_plan(situation: Situation, by_hand: Mapping[str, Any]) -> Plan:

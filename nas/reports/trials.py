@@ -144,7 +144,8 @@ class LeaderboardRow(TrialRow):
         pareto: no other candidate beats it in every objective; None with one objective.
         map_expected: posterior mean of the layout's mAP, by the model of sampler `multifidelity`
             from all candidates; None where it was not asked or too little is trained.
-        map_low, map_high: 95 % interval of the layout's mAP, by the same model.
+        map_low: lower end of the 95 % interval of the layout's mAP, by the same model.
+        map_high: its upper end.
     """
 
     replicates: int

@@ -15,6 +15,7 @@ import nas
 import nas.api.public
 from nas.errors import StudyError, UserError
 
+ROOT = Path(__file__).parent.parent.parent
 NAMES = [
     "check_data",
     "evaluate",
@@ -40,6 +41,29 @@ def test_the_names_are_those():
         assert hints is not inspect.Signature.empty
     with pytest.raises(AttributeError, match="has no attribute 'serach'"):
         nas.serach  # noqa: B018
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstrings_are_whole(name: str):
+    """Every argument, what comes back, what is raised, an example."""
+    function = getattr(nas.api.public, name)
+    text = inspect.getdoc(function)
+    assert text
+    sections = dict(re.findall(r"^(\w+):\n((?: +.*\n?|\n)*)", text, flags=re.MULTILINE))
+    assert {"Examples", "Args", "Returns", "Raises"} <= sections.keys()
+    told = re.findall(r"^    (\w+): ", sections["Args"], flags=re.MULTILINE)
+    assert told == list(inspect.signature(function).parameters)
+    assert f"nas.{name}(" in sections["Examples"]
+
+
+def test_what_is_returned_has_a_place_on_the_page():
+    page = (ROOT / "docs" / "api.md").read_text()
+    described = re.findall(r"^::: ([\w.]+)$", page, flags=re.MULTILINE)
+    classes = {path.rpartition(".")[2] for path in described}
+    for name in NAMES:
+        assert re.search(rf"members: .*\b{name}\b", page)
+        returned = inspect.signature(getattr(nas.api.public, name)).return_annotation
+        assert set(re.findall(r"[A-Z]\w+", returned)) <= classes
 
 
 def test_a_package_of_the_same_name_is_imported_beside():

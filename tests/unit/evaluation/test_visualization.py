@@ -13,6 +13,7 @@ from PIL import Image
 from nas.data.box_table import Box
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.errors import DataError
+from nas.evaluation.detections import ImageDetections
 from nas.evaluation.visualization import (
     MASK_OPACITY,
     SHOWN_SCORE,
@@ -117,6 +118,28 @@ def test_truth_is_left_and_what_was_found_right(tmp_path: Path):
     assert not (right == colour_of(2)).all(axis=-1).any()
     assert (shown[:, 80:84] == 255).all()
     assert (left[0] == GREY).all()
+
+
+def test_detections_draw_themselves(tmp_path: Path):
+    """Into the file of their name, or into an image that is given, which stays as it was."""
+    image = Image.new("RGB", (80, 60), (GREY,) * 3)
+    image.save(tmp_path / "1.png")
+    found = ImageDetections(
+        str(tmp_path / "1.png"),
+        height=60,
+        width=80,
+        boxes=np.array([[10.0, 20.0, 40.0, 45.0]]),
+        scores=np.array([0.9]),
+        labels=np.array([2]),
+        categories=("nucleus", "cell"),
+    )
+    shown = np.asarray(found.draw())
+    assert (shown[44, 10:40] == colour_of(2)).all()  # the lowest row of the box
+    assert (shown[44, [9, 40]] == GREY).all()
+    assert (np.asarray(replace(found, name="0").draw(image)) == shown).all()
+    assert (np.asarray(image) == GREY).all()
+    with pytest.raises(DataError, match="is missing"):
+        replace(found, name=str(tmp_path / "2.png")).draw()
 
 
 def test_names_and_scores_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

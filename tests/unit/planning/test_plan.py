@@ -155,6 +155,14 @@ def test_what_is_set_by_hand_counts_and_later_rules_see_it():
     assert "recipe.batch" not in plan.values()
 
 
+def test_a_notebook_shows_every_decision_with_its_reason():
+    plan = make_plan(Situation(CELLS, DetectorSpec(name="fcos"), 16, "cpu"), {"recipe.batch": 8})
+    shown = plan._repr_html_()
+    assert shown.count("<tr>") == 1 + len(plan.decisions)
+    assert f"<td>recipe.batch</td><td>8</td><td>{BY_HAND}</td>" in shown
+    assert "205 training images, 2800 objects" in shown
+
+
 def test_warnings_name_what_no_rule_mends():
     poor = dataclasses.replace(
         CELLS,
