@@ -21,7 +21,8 @@ def on_files(files: Files, config: Any) -> Files:
     theme = [file for file in files if file.src_dir != config.docs_dir]
     pages = list(nav_pages(config.nav))
     linked = {target for page in pages for target in linked_files(ROOT / page)}
-    own = [*pages, *sorted(linked - set(pages))]
+    styles = [path for path in config.extra_css if (ROOT / path).is_file()]  # others are a plugin's
+    own = [*pages, *sorted(linked - set(pages)), *styles]
     return Files([*theme, *(_file(path, config) for path in own)])
 
 

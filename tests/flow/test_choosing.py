@@ -31,7 +31,7 @@ def test_every_detector_is_told_as_it_is():
     for name, stride, masks, *_ in rows:
         assert int(stride) == finest_stride(DetectorSpec(name=name))
         assert bool(masks) == (name in MASK_DETECTORS)
-    column = header.index("anchors follow the data")
+    column = header.index("anchors by the data")
     assert {row[0] for row in rows if row[column]} == set(RATIOS)
 
 
