@@ -54,7 +54,8 @@ class StageBlock:
 
 
 def folder_of(view: StudyView, number: int) -> Path | None:
-    """Folder of a trial on this machine, the latest where several drivers had it.
+    """Folder of a trial on this machine; where several drivers had it that of its weights, else the
+    latest. (What a driver removes from its predecessor's makes that one the latest.)
 
     It lies where the study says that its files are, and nowhere else: below `run.output`, under the
     name of the study. A relative `run.output` was relative to where the search ran; weights are
@@ -84,7 +85,14 @@ def folder_of(view: StudyView, number: int) -> Path | None:
         for folder in folders
         if folder.is_dir() and folder.resolve().parent == root.resolve()
     ]
-    return max(inside, key=lambda folder: folder.stat().st_mtime, default=None)
+    completed = {
+        Path(row.checkpoint or "").parent.name for row in view.rows if row.number == number
+    }
+    return max(
+        inside,
+        key=lambda folder: (folder.name in completed, folder.stat().st_mtime),
+        default=None,
+    )
 
 
 def files_of(folder: Path | None) -> dict[str, Path]:

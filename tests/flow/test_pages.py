@@ -4,6 +4,7 @@ texts.
 
 from __future__ import annotations
 
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -224,6 +225,19 @@ def test_a_relative_output_is_found_by_the_weights(tmp_path: Path):
         )
     )
     assert folder_of(view, 1) == folder
+
+
+def test_of_two_drivers_folders_that_of_the_weights_is_shown(tmp_path: Path):
+    """The second driver removes the checkpoint of the first one last of all."""
+    first, second = (tmp_path / "cells-0123abcd" / f"trial-0000-{token}" for token in "xy")
+    for place in (second, first):
+        place.mkdir(parents=True)
+    os.utime(second, (1, 1))
+    trial = frozen(0, checkpoint=str(second / "detector.safetensors"))
+    spec = {**SPEC, "run": {"output": str(tmp_path)}}
+    assert folder_of(StudyView.read(study_of([trial], nas_spec=spec)), 0) == second
+    unfinished = StudyView.read(study_of([frozen(0)], nas_spec=spec))
+    assert folder_of(unfinished, 0) == first
 
 
 def test_stages_are_drawn_with_their_share_of_memory():
