@@ -20,6 +20,7 @@ import nas
 
 ROOT = Path(__file__).parent.parent.parent
 API = "docs/api.md"  # its docstrings are on the site alone
+NOTEBOOK = "docs/blood-cells.ipynb"
 OTHER_PAGES = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"}
 SCREENS = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
@@ -68,12 +69,13 @@ def built(site: Path, page: str) -> str:
 
 
 def test_every_page_is_in_the_navigation():
-    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")}
+    paths = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")]
+    pages = {path.relative_to(ROOT).as_posix() for path in paths}
     assert pages | OTHER_PAGES <= set(PAGES)
     assert len(PAGES) == len(set(PAGES))
 
 
-@pytest.mark.parametrize("page", sorted({*PAGES} - {API}))
+@pytest.mark.parametrize("page", sorted({*PAGES} - {API, NOTEBOOK}))
 def test_pages_have_what_github_shows(site: Path, page: str):
     """Lists, tables and code by another reader of Markdown, which reads as GitHub does."""
     github = MarkdownIt("commonmark").enable("table").render((ROOT / page).read_text())
@@ -93,6 +95,13 @@ def test_docstrings_are_on_the_page(site: Path):
     assert "nas.reports.trials.LeaderboardRow" in html
     assert ":::" not in html
     assert "&gt;&gt;&gt;" in html  # examples are code
+
+
+def test_a_notebook_is_a_page_with_its_outputs(site: Path):
+    html = built(site, NOTEBOOK)
+    assert "<caption>Study blood-cells</caption>" in html
+    (picture,) = re.findall(r'<img [^>]*src="([^"]+)"', html)
+    assert (site / "docs" / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_comes_from_elsewhere(site: Path):
