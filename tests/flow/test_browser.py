@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import optuna
 import pytest
 from helpers.commands import BIN, DEADLINE_S, run_here
 from helpers.studies import trained_search
+from PIL import Image
 
 from nas.search.search import Search
 
@@ -29,6 +31,7 @@ SCREENS = {
     },
 }
 PLOTS = 8
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +206,20 @@ def test_another_site_gets_nothing_from_this_browser(
     assert page.tab.frames[-1].url == "chrome-error://chromewebdata/"
     assert len(study.study.get_trials()) == 5
     page.context.close()
+
+
+def test_the_readme_is_illustrated_by_what_the_dashboard_shows(
+    chromium: Any, address: str, tmp_path: Path
+):
+    script = runpy.run_path(str(ROOT / "docs" / "pictures.py"))
+    script["photograph"](chromium.new_page(), address, tmp_path)
+    widths = {}
+    for path in tmp_path.iterdir():
+        with Image.open(path) as picture:
+            widths[path.stem] = picture.width
+    assert widths["dashboard"] == script["SCREEN"]["width"]
+    assert 300 < widths["layout"] < 800
+    assert widths["detections"] == 64 + 4 + 64  # ground truth and what was found
 
 
 @pytest.mark.parametrize("screen", SCREENS)

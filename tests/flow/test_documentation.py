@@ -27,6 +27,7 @@ from search_spaces.loading import load_space
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LARGEST_PICTURE = 200_000  # bytes
 HOME = "/home/me"  # where the pages are written
 ELSEWHERE = {"make search", "make test", "pip install '.[all]'"}  # run by the Makefile's users
 # What makes a command short: words added to it.
@@ -181,6 +182,11 @@ def test_links_lead_somewhere(page: Path):
                 for line in headings(place)
             ]
             assert heading in anchors, target
+
+
+def test_pictures_are_small():
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "docs" / "figures").iterdir()}
+    assert {name: size for name, size in sizes.items() if size > LARGEST_PICTURE} == {}
 
 
 def headings(page: Path) -> list[str]:
