@@ -21,12 +21,12 @@ from nas.evaluation.detections import ImageDetections
 from nas.evaluation.tile_merging import cut_by, merged, surest
 from nas.export.bundle import read_bundle, read_description
 from nas.export.onnx.export import OnnxModel
+from nas.export.onnx.writer import DETECTOR, running
 from nas.utils.device import default_device, tf32
 
 Network = Callable[[list[Tensor]], list[dict[str, Tensor]]]
 OVERLAP = 0.2  # of a tile, that neighbours share
 AT_ONCE = 8  # images or tiles in memory
-ONNX = "detector.onnx"
 
 
 class Predictor:
@@ -227,15 +227,15 @@ def _torch(folder: Path, device: torch.device) -> tuple[Any, Network]:
 
 def _onnx(folder: Path) -> tuple[Any, Network]:
     trained = read_description(folder)
-    if not (folder / ONNX).is_file():
+    if not (folder / DETECTOR).is_file():
         raise BundleError(
-            f"bundle {str(folder)!r} has no {ONNX}: FCOS and Faster R-CNN are written as ONNX, "
-            "with scratch-nas[onnx] installed"
+            f"bundle {str(folder)!r} has no {DETECTOR}: its README.md says why, and another export "
+            "writes it, with scratch-nas[onnx] installed"
         )
-    model = OnnxModel(folder / ONNX)
+    with running(folder / DETECTOR):
+        model = OnnxModel(folder / DETECTOR)
 
     def network(images: list[Tensor]) -> list[dict[str, Tensor]]:
-        outputs = (model(image[None]) for image in images)
-        return [dict(zip(("boxes", "scores", "labels"), each, strict=True)) for each in outputs]
+        return [dict(zip(model.outputs, model(image[None]), strict=True)) for image in images]
 
     return trained, network

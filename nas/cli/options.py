@@ -54,7 +54,7 @@ Settings = Annotated[
 ]
 Detector = Annotated[str | None, typer.Option(help=f"auto, {', '.join(get_args(DetectorName))}.")]
 NoOnnx = Annotated[
-    bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take up to a minute.")
+    bool, typer.Option("--no-onnx", help="Leave the ONNX files out, which take a minute or two.")
 ]
 
 DEFAULT_STORAGE = "sqlite:///nas.db"

@@ -7,7 +7,7 @@ detector.yaml          what rebuilds the detector
 detector.safetensors   weights of the whole detector
 last.safetensors       those of its last epoch, where the best one's and these were kept
 backbone.onnx          for any batch and image size
-detector.onnx          one image of any size, FCOS and Faster R-CNN
+detector.onnx          one image of any size, to its detections
 mmdet_config.py        for mmdetection 3
 mmdet_backbone.py      the backbone as its module
 README.md              the model card
@@ -52,10 +52,7 @@ FILES = (
     *CODE_FILES,
     MANIFEST,
 )
-ONNX_FILES = (
-    "backbone.onnx",
-    "detector.onnx",
-)  # where their packages are installed, and the detector can be
+ONNX_FILES = ("backbone.onnx", "detector.onnx")  # where their packages are installed
 OPTIONAL_FILES = (*ONNX_FILES, LAST_WEIGHTS)
 BACKBONE_PREFIX = "backbone.backbone."
 READ_FORMATS = (1, FORMAT)  # 1 had no manifest, no ONNX and nothing for mmdetection
@@ -80,7 +77,7 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         weights: safetensors file with the weights of the detector; those of its last epoch lie
             beside it where they were kept too.
         onnx: write the ONNX files too, each compared with the network and left out where it
-            differs; takes up to a minute.
+            differs; takes a minute or two.
 
     Returns:
         Sentences on the files that were left out, and why.

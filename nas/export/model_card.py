@@ -100,8 +100,9 @@ session = onnxruntime.InferenceSession("backbone.onnx")
 maps = session.run(None, {"images": images.numpy()})  # any batch, height and width
 ```
 
-`backbone.onnx` takes normalised images and gives the four maps. `detector.onnx`, where there is one, takes one image as `image`
-[1, 3, H, W], RGB in 0 to 1, resized, of any size, and gives `boxes`, `scores` and `labels`."""
+`backbone.onnx` takes normalised images and gives the four maps. `detector.onnx`, where there is one, takes one image as `image` [1, 3, H, W],
+RGB in 0 to 1, resized, of any size, normalises and pads it, and gives `boxes`, `scores` and `labels` and, if it has masks, `masks`: on a
+grid over each box, the probability of each cell."""
 
 
 def model_card(trained: Trained, statistics: ImageStatistics, left_out: Sequence[str]) -> str:

@@ -167,6 +167,9 @@ class OnnxModel:
         content: of the file, or its path.
         threads: that share the work of one operator; 0: as many as the machine has cores.
 
+    Attributes:
+        outputs: names of what it gives.
+
     Raises:
         MissingDependency: onnxruntime is not installed.
     """
@@ -182,6 +185,7 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"]
         )
+        self.outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         (given,) = self._session.get_inputs()

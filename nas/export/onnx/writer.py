@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from nas.errors import BundleError, UserError
-from nas.export.onnx.detector import detector_onnx, why_not
+from nas.export.onnx.detector import detector_onnx
 from nas.export.onnx.export import SIZES, OnnxModel, backbone_onnx, missing
 from nas.models.detectors import Detector
 
 TOLERANCE = 1e-4  # of the largest number of a map, and of 1 where that is smaller
 MATCHED = 0.95  # share of detections
+MASK_TOLERANCE = 1e-2  # of the probability of a cell
 BACKBONE, DETECTOR = "backbone.onnx", "detector.onnx"
 
 
 def write_onnx(folder: Path, detector: Detector) -> list[str]:
-    """Write the ONNX files of a detector that can be written, and compare them with it; one that
-    gives something else is not kept.
+    """Write the ONNX files of a detector, and compare them with it; one that cannot be written or
+    run, or gives something else, is not kept.
 
     Args:
         folder: of the files.
@@ -37,23 +38,30 @@ def write_onnx(folder: Path, detector: Detector) -> list[str]:
             "export again."
         ]
     templates: dict[str, Any] = {}
-    content = backbone_onnx(detector.backbone.backbone, templates)
-    left_out = _kept_if_same(folder / BACKBONE, content, detector, compare_backbone)
-    if reason := why_not(detector):
-        return [*left_out, f"{DETECTOR}: {reason}"]
-    content = detector_onnx(detector, templates)
-    return left_out + _kept_if_same(folder / DETECTOR, content, detector, compare_detector)
+    backbone = detector.backbone.backbone
+    return [
+        *_kept_if_same(
+            folder / BACKBONE,
+            lambda: backbone_onnx(backbone, templates),
+            lambda path: compare_backbone(path, detector),
+        ),
+        *_kept_if_same(
+            folder / DETECTOR,
+            lambda: detector_onnx(detector, templates),
+            lambda path: compare_detector(path, detector),
+        ),
+    ]
 
 
 def _kept_if_same(
-    path: Path, content: bytes, detector: Detector, compare: Callable[[Path, Detector], None]
+    path: Path, write: Callable[[], bytes], compare: Callable[[Path], None]
 ) -> list[str]:
     """Write a file, and take it away again, saying so, where it differs from the network."""
-    path.write_bytes(content)
     try:
-        compare(path, detector)
+        path.write_bytes(write())
+        compare(path)
     except BundleError as error:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return [f"{path.name} was left out: {error}."]
     return []
 
@@ -64,7 +72,7 @@ def compare_backbone(path: Path, detector: Detector) -> None:
     Raises:
         BundleError: they differ, or the file cannot be run.
     """
-    with _running(path):
+    with running(path):
         model = OnnxModel(path)
         for images in random_images():
             with torch.no_grad():
@@ -79,19 +87,24 @@ def compare_detector(path: Path, detector: Detector) -> None:
         BundleError: the file cannot be run, or more than a few have no counterpart. Those at the
             edge of a threshold may: rounding decides there.
     """
-    with _running(path):
+    with running(path):
         model = OnnxModel(path)
         for images in random_images():
             with torch.no_grad():
                 (expected,) = detector([images[0]])
-            wanted = [expected[name] for name in ("boxes", "scores", "labels")]
+            wanted = [expected[name] for name in model.outputs]
             if matched_share(model(images[:1]), wanted) < MATCHED:
                 raise BundleError(f"{path.name} gives other detections than the network")
 
 
 @contextmanager
-def _running(path: Path) -> Iterator[None]:
-    """ONNX Runtime has errors of its own, and what a file gives may be of any number and kind."""
+def running(path: Path) -> Iterator[None]:
+    """Errors while a file is run as one line: ONNX Runtime has some of its own, and what a file
+    gives may be of any number and kind.
+
+    Raises:
+        BundleError: instead of them.
+    """
     try:
         yield
     except UserError:
@@ -105,8 +118,8 @@ def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
     """Share, 0 to 1, of the longer of two lists of detections that have a counterpart in the other.
 
     Args:
-        given: boxes [N, 4], scores [N], labels [N].
-        expected: the same three of M detections.
+        given: boxes [N, 4], scores [N], labels [N], and masks [N, S, S] where there are any.
+        expected: the same of M detections.
     """
     longest, shortest = max(len(given[0]), len(expected[0])), min(len(given[0]), len(expected[0]))
     if not shortest:
@@ -114,6 +127,8 @@ def matched_share(given: list[Tensor], expected: list[Tensor]) -> float:
     near = torch.isclose(given[0][:, None], expected[0][None], rtol=1e-3, atol=1e-2).all(dim=2)
     near &= (given[1][:, None] - expected[1][None]).abs() <= 1e-3
     near &= given[2][:, None] == expected[2][None]
+    for masks, others in zip(given[3:], expected[3:], strict=True):
+        near &= torch.cdist(masks.flatten(1), others.flatten(1), p=torch.inf) <= MASK_TOLERANCE
     return min(int(near.any(dim=0).sum()), int(near.any(dim=1).sum())) / longest
 
 

@@ -155,7 +155,7 @@ class CascadeStage(PartwiseRegions):
         Returns:
             [R, 4], pixels.
         """
-        index = torch.arange(len(boxes), device=boxes.device)
+        index = torch.arange(boxes.shape[0], device=boxes.device)
         decoded: Tensor = self.box_coder.decode_single(
             offsets.unflatten(1, (-1, 4))[index, classes], boxes
         )

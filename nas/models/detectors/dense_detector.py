@@ -253,9 +253,12 @@ class ScaledRegressionHead(FCOSRegressionHead):
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         boxes, centerness = [], []
         for level, scale in zip(levels, self.scales, strict=True):
-            features = self.conv(level)
-            boxes.append(
-                self.activation(self.bbox_reg(features) * scale).flatten(2).transpose(1, 2)
-            )
-            centerness.append(self.bbox_ctrness(features).flatten(2).transpose(1, 2))
+            numbers, central = self.of_level(level)
+            boxes.append(self.activation(numbers * scale).flatten(2).transpose(1, 2))
+            centerness.append(central.flatten(2).transpose(1, 2))
         return torch.cat(boxes, dim=1), torch.cat(centerness, dim=1)
+
+    def of_level(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of a box [B, 4, H, W], before the scale, and centerness [B, 1, H, W]."""
+        features = self.conv(level)
+        return self.bbox_reg(features), self.bbox_ctrness(features)

@@ -57,6 +57,12 @@ class PyramidAnchors(AnchorGenerator):
         sizes = [level.shape[-2:] for level in feature_maps]
         return [self._grids(sizes, feature_maps[0].device)] * len(image_list.image_sizes)
 
+    def of_level(self, index: int) -> PyramidAnchors:
+        """The anchors of one level alone."""
+        one = PyramidAnchors(1, self.strides[index : index + 1], self.aspect_ratios[index])
+        one.cell_anchors = self.cell_anchors[index : index + 1]
+        return one
+
     def of_image(self, size: tuple[int, int], device: torch.device) -> Tensor:
         """Anchors [N, 4] of an image of a height and width in pixels."""
         return self._grids(self.shapes(size), device)

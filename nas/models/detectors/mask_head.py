@@ -83,5 +83,5 @@ def averaged_masks(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     Returns:
         [D, S, S], 0 to 1.
     """
-    index = torch.arange(len(labels), device=labels.device)
+    index = torch.arange(labels.shape[0], device=labels.device)
     return torch.stack([each[index, labels - 1].float().sigmoid() for each in logits]).mean(dim=0)

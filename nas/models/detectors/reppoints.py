@@ -143,13 +143,13 @@ class RepPointsV2(Detector):
     ) -> tuple[Losses, Losses]:
         outputs = self.head(levels)
         anchors = self.anchor_generator(batch, levels)[0]
-        boxes = self._boxes(outputs["initial"], anchors), self._boxes(outputs["refined"], anchors)
+        boxes = self.boxes(outputs["initial"], anchors), self.boxes(outputs["refined"], anchors)
         return reppoints_losses(
             outputs, boxes, centers_of(anchors), _shapes(levels), targets, self.object_scale
         )
 
-    def _boxes(self, points: Tensor, anchors: Tensor) -> Tensor:
-        """[B, N, 4], pixels, of point sets [B, N, 18] at squares of one stride [N, 4]."""
+    def boxes(self, points: Tensor, anchors: Tensor) -> Tensor:
+        """Boxes [B, N, 4], pixels, of point sets [B, N, 18] at squares of one stride [N, 4]."""
         strides = anchors[:, 2:] - anchors[:, :2]
         boxes: Tensor = self.box_transform(points) * strides.repeat(1, 2) + centers_of(
             anchors
@@ -158,7 +158,7 @@ class RepPointsV2(Detector):
 
     def _detections(self, batch: ImageList, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         outputs = self.head(levels)
-        boxes = self._boxes(outputs["refined"], self.anchor_generator(batch, levels)[0])
+        boxes = self.boxes(outputs["refined"], self.anchor_generator(batch, levels)[0])
         of_images = zip(
             boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True
         )

@@ -58,8 +58,8 @@ def largest_along(x: Tensor, dim: int, *, behind: bool) -> Tensor:
         The shape of `x`.
     """
     if not behind:
-        return x.cummax(dim).values
-    return x.flip(dim).cummax(dim).values.flip(dim)
+        return torch.cummax(x, dim)[0]
+    return torch.cummax(x.flip(dim), dim)[0].flip(dim)
 
 
 def refine_corners(boxes: Tensor, scores: Tensor, offsets: Tensor, stride: int) -> Tensor:
@@ -92,7 +92,8 @@ def _verified(xy: Tensor, scores: Tensor, offsets: Tensor, stride: int) -> Tenso
         for axis, size in enumerate((width, height))
     )
     chosen = best[0, 0][row, column]
-    place = torch.stack([chosen % width, chosen // width], dim=1)
+    below = chosen // width
+    place = torch.stack([chosen - below * width, below], dim=1)
     return (place + offsets.flatten(1)[:, chosen].t()) * stride
 
 

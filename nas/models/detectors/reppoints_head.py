@@ -99,13 +99,14 @@ class RepPointsHead(nn.Module):
             nn.init.constant_(rare.bias, -math.log((1 - PRIOR) / PRIOR))
 
     def forward(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
-        outputs = [self._level(level) for level in levels]
+        outputs = [self.of_level(level) for level in levels]
         return {
             name: torch.cat([output[name].flatten(2).transpose(1, 2) for output in outputs], dim=1)
             for name in outputs[0]
         }
 
-    def _level(self, level: Tensor) -> dict[str, Tensor]:
+    def of_level(self, level: Tensor) -> dict[str, Tensor]:
+        """Outputs on one level [B, C, H, W], each [B, its channels, H, W]."""
         features = self.localization(level)
         embedding, corners, foreground = self.verification(features)
         features = features + embedding

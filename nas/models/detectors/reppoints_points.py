@@ -49,8 +49,8 @@ class CornerTransform(nn.Module):
         """Turn point sets [..., 18] into boxes [..., 4]: x1, y1, x2, y2 from the location, in
         strides.
         """
-        low, high = _xy(points)[..., :2, :].aminmax(dim=-2)
-        return torch.cat([low, high], dim=-1)
+        first, second, *_ = _xy(points).unbind(dim=-2)
+        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=-1)
 
 
 TRANSFORMS = {

@@ -74,18 +74,27 @@ class DynamicHead(nn.Module):
         Returns:
             Class logits [B, S, P, K] and boxes [B, S, P, 4] of every stage, in pixels.
         """
-        boxes = box_convert(self.proposal_boxes, "cxcywh", "xyxy") * sizes[:, None]
+        boxes = self.proposals(sizes)
         features = self.proposal_features.repeat(len(sizes), 1, 1)
         found: list[tuple[Tensor, Tensor]] = []
         for stage in self.stages:
             features, logits, offsets = stage(features, pool(boxes.detach()))
-            moved = CODER.decode_single(offsets.float().flatten(0, 1), boxes.flatten(0, 1)).view_as(
-                boxes
-            )
+            moved = moved_boxes(boxes, offsets)
             found.append((logits.float(), moved))
             boxes = moved.detach()  # each stage learns its own step only
-        logits, moved = zip(*found, strict=True)
-        return torch.stack(logits, dim=1), torch.stack(moved, dim=1)
+        every_logits, every_moved = zip(*found, strict=True)
+        return torch.stack(every_logits, dim=1), torch.stack(every_moved, dim=1)
+
+    def proposals(self, sizes: Tensor) -> Tensor:
+        """Boxes [B, P, 4] that the first stage starts from; `sizes` as of `refine`."""
+        boxes: Tensor = box_convert(self.proposal_boxes, "cxcywh", "xyxy") * sizes[:, None]
+        return boxes
+
+
+def moved_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
+    """Boxes [B, P, 4], pixels, moved by what a stage says of them [B, P, 4]."""
+    moved: Tensor = CODER.decode_single(offsets.float().flatten(0, 1), boxes.flatten(0, 1))
+    return moved.view_as(boxes)
 
 
 class Stage(nn.Module):
