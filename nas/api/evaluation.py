@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,6 +19,9 @@ from nas.data.transforms import eval_transforms
 from nas.data.validation import usable_splits
 from nas.errors import UserError
 from nas.evaluation.coco import evaluate
+from nas.evaluation.confusion import ConfusionMatrix, confusion_matrix
+from nas.evaluation.detections import write_results
+from nas.evaluation.error_types import ErrorTypes, error_types
 from nas.evaluation.visualization import write_drawings
 from nas.export.bundle import read_bundle
 from nas.export.description import Trained
@@ -30,19 +34,48 @@ from nas.utils.progress import CountProgress
 
 @dataclass(frozen=True)
 class BundleScore:
-    """What a bundle's detector scores on a split.
+    """What a bundle's detector scores on a split, and what it finds there.
 
     Args:
         trained: what the bundle says of itself.
         metrics: fractions 0 to 1.
         fps: images a second.
         images: how many images the split has.
+        truth: the split as COCO instances.
+        detections: COCO results, in the pixels of the split's images and with its ids.
     """
 
     trained: Trained
     metrics: CocoMetrics
     fps: float
     images: int
+    truth: dict[str, Any] = field(repr=False)
+    detections: list[dict[str, Any]] = field(repr=False)
+
+    def confusion(self, iou: float = 0.5, score: float = 0.3) -> ConfusionMatrix:
+        """Count what objects are found as; see `confusion_matrix`.
+
+        Args:
+            iou: from which a detection may be of an object, above 0.1, at most 1.
+            score: from which a detection counts, 0 to 1.
+        """
+        return confusion_matrix(self.truth, self.detections, iou, score)
+
+    def errors(self, iou: float = 0.5) -> ErrorTypes:
+        """Sort what is wrong by the types of TIDE; see `error_types`.
+
+        Args:
+            iou: from which a detection is right, above 0.1, at most 1.
+        """
+        return error_types(self.truth, self.detections, iou)
+
+    def write(self, out: str | Path) -> None:
+        """Write the detections as COCO results, the list that `loadRes` of pycocotools reads.
+
+        Args:
+            out: a file that ends in `.json`.
+        """
+        write_results(Path(out), self.detections)
 
 
 def score_bundle(
@@ -81,7 +114,7 @@ def score_bundle(
         metrics, detections, fps = evaluate(detector.to(device), loader, scored, device)
     if draw:
         write_drawings(draw, scored, detections)
-    return BundleScore(trained, metrics, fps, len(scored.images))
+    return BundleScore(trained, metrics, fps, len(scored.images), scored.to_coco(), detections)
 
 
 def _check_categories(split: CocoSplit, trained: Trained) -> None:

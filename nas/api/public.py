@@ -216,7 +216,8 @@ def evaluate(bundle: str | Path, data: str | Path, split: str = "val") -> Bundle
     """Score a bundle's detector.
 
     Examples:
-        >>> nas.evaluate("best", "digits").metrics.map  # doctest: +SKIP
+        >>> score = nas.evaluate("best", "digits")  # doctest: +SKIP
+        >>> score.metrics.map, score.confusion().counts, score.errors().types  # doctest: +SKIP
 
     Args:
         bundle: its folder.
@@ -224,7 +225,8 @@ def evaluate(bundle: str | Path, data: str | Path, split: str = "val") -> Bundle
         split: name of the split.
 
     Returns:
-        COCO's metrics, as fractions 0 to 1, and images a second.
+        COCO's metrics, as fractions 0 to 1, images a second, and the detections; `confusion`,
+        `errors` and `write` make more of these.
 
     Raises:
         UserError: the bundle or the data cannot be used.

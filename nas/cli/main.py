@@ -11,6 +11,7 @@ import nas
 from nas.cli.control import logs, resume, stop
 from nas.cli.dashboard import dashboard
 from nas.cli.data import check_data, convert, make_data, tile
+from nas.cli.evaluate import evaluate
 from nas.cli.export import export
 from nas.cli.listing import list_studies, status
 from nas.cli.paper import paper_tables
@@ -22,7 +23,7 @@ from nas.cli.proxy import proxy_check
 from nas.cli.report import report
 from nas.cli.runner import new_app, run, say
 from nas.cli.submit import submit
-from nas.cli.train import evaluate, train
+from nas.cli.train import train
 from nas.cli.verify import reproduce, verify
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -1,8 +1,7 @@
-"""`nas train` and `nas evaluate`: one candidate in full, and its metrics on a data set."""
+"""`nas train`: one candidate in full."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,36 +48,3 @@ def train(
         say(line)
     say(f"{out}: {layout}, mAP {percent(trained.figures['map'])} (start with {out / 'README.md'})")
     say(f"{curves}: its curves and sample detections")
-
-
-def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
-    data: Annotated[
-        str, typer.Option(help="Folder or zip file of a data set with its categories, or its URL.")
-    ],
-    split: Annotated[str, typer.Option(help="Split to score.")] = "val",
-    draw: Annotated[
-        Path | None,
-        typer.Option(help="Folder for its images, ground truth left, detections right."),
-    ] = None,
-    as_json: options.Json = False,
-) -> None:
-    """Print the COCO metrics of a bundle's detector on a data set with its categories."""
-    from nas.api.requests import check_bundle
-    from nas.data.split_source import find_split
-    from nas.utils.paths import localize
-
-    find_split(localize(data), split)
-    check_bundle(bundle)
-    from nas.api.evaluation import score_bundle
-    from nas.cli.progress import ImageProgress
-
-    with ImageProgress() as progress:
-        score = score_bundle(bundle, data, split, progress.on_image, draw)
-    if as_json:
-        print_json({**asdict(score.metrics), "fps": score.fps, "images": score.images})
-        return
-    from nas.cli.tables import metrics_table, print_table
-
-    title = f"{score.trained.layout} on {split} of {data}, {score.fps:.1f} images/s"
-    print_table(metrics_table(asdict(score.metrics), title))

@@ -56,7 +56,7 @@ def coco_metrics(
         raise ValueError(
             f"detections must be on images of the ground truth; image_id {strangers[0]} is not"
         )
-    truth = _numbered(content, iou_type)
+    truth = numbered(content, iou_type)
     # With a box, it would be taken for a mask's area.
     results = [
         {name: value for name, value in d.items() if iou_type == "bbox" or name != "bbox"}
@@ -92,6 +92,25 @@ def by_hotcoco(
     truth: Content, results: Sequence[dict[str, Any]], iou_type: str
 ) -> tuple[Array, Array, list[int]]:
     """Compute COCO's figures with hotcoco; arguments and result as of `evaluation_engine`."""
+    scored = run_hotcoco(truth, results, iou_type)
+    scored.accumulate()
+    scored.summarize()
+    assert scored.eval
+    return np.asarray(scored.stats), scored.eval["precision"], [*scored.params.cat_ids]
+
+
+def run_hotcoco(
+    truth: Content, results: Sequence[dict[str, Any]], iou_type: str, iou: float | None = None
+) -> Any:
+    """Match detections with the ground truth.
+
+    Args:
+        truth, results, iou_type: as of `evaluation_engine`.
+        iou: from which a detection is right; default: COCO's ten thresholds.
+
+    Returns:
+        hotcoco's `COCOeval`, after its `evaluate`.
+    """
     from hotcoco import COCO, COCOeval
 
     annotated = COCO(truth)
@@ -101,11 +120,10 @@ def by_hotcoco(
     else:
         found = annotated.load_res([*results])
     scored = COCOeval(annotated, found, iou_type)
+    if iou is not None:
+        scored.params.iou_thrs = [iou]
     scored.evaluate()
-    scored.accumulate()
-    scored.summarize()
-    assert scored.eval
-    return np.asarray(scored.stats), scored.eval["precision"], [*scored.params.cat_ids]
+    return scored
 
 
 def by_pycocotools(
@@ -130,9 +148,9 @@ def by_pycocotools(
     return scored.stats, scored.eval["precision"], [*scored.params.catIds]
 
 
-def _numbered(content: Content, iou_type: str) -> Content:
-    """A copy of the ground truth to evaluate with: the evaluation writes into it. Annotations are
-    numbered anew from 1, because 0 stands for "no match" in COCO's evaluation.
+def numbered(content: Content, iou_type: str) -> Content:
+    """Copy the ground truth to evaluate with, for `bbox` or `segm`: the evaluation writes into it.
+    Annotations are numbered anew from 1, because 0 stands for "no match" in COCO's evaluation.
     """
     annotations = [
         {**_complete(annotation, iou_type), "id": number}

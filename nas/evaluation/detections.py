@@ -137,6 +137,27 @@ def write_detections(out: Path, found: Sequence[ImageDetections]) -> None:
             _write_text(out / f"{name}.txt", _yolo_text(each))
 
 
+def check_results(out: Path) -> None:
+    """Find out early whether COCO results can be written to a file.
+
+    Raises:
+        SpecError: its name does not end in `.json`, or is that of a folder.
+    """
+    if out.suffix != ".json" or out.is_dir():
+        raise SpecError(f"--out must be a file that ends in .json; got {str(out)!r}")
+
+
+def write_results(out: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Write COCO results: the list that `loadRes` of pycocotools reads.
+
+    Raises:
+        SpecError: as `check_results`.
+        OutputError: the disk is full or away.
+    """
+    check_results(out)
+    _write_text(out, json.dumps(results) + "\n")
+
+
 def coco_content(found: Sequence[ImageDetections]) -> dict[str, Any]:
     """Detections with their images and categories; `annotations` are COCO results."""
     images = [

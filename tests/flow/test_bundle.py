@@ -4,6 +4,7 @@ again.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from nas.artifacts.paths import LAST_WEIGHTS, WEIGHTS
 from nas.errors import UserError
+from nas.evaluation.coco import coco_metrics
 from nas.export.backbone_source import backbone_source
 from nas.export.bundle import (
     FILES,
@@ -154,6 +156,39 @@ def test_evaluation_of_the_bundle_repeats_the_score(
     assert metrics["map_50"] == pytest.approx(best.user_attrs["map_50"], abs=1e-4)
     assert metrics["map_per_class"] == pytest.approx(best.user_attrs["map_per_class"], abs=1e-4)
     assert metrics["images"] == 8
+
+
+def test_what_is_found_is_written_and_what_is_wrong_is_sorted(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run, nas_json: Json
+):
+    out = tmp_path / "new" / "found.json"
+    flags = ["--out", out, "--confusion", "--errors", "--score", 0.05]
+    said = nas_json("evaluate", bundle, "--data", digits, *flags)
+    truth = digits / "instances_val.json"
+    assert coco_metrics(truth, json.loads(out.read_text())).map == pytest.approx(said["map"])
+    matrix, objects = said["confusion"], json.loads(truth.read_text())["annotations"]
+    assert matrix["classes"] == [*"0123456789", "background"]
+    assert sum(sum(row) for row in matrix["counts"][:-1]) == len(objects)
+    assert said["errors"]["ap"] == pytest.approx(said["map_50"])
+    code, table, _ = nas("evaluate", bundle, "--data", digits, "--confusion", "--errors")
+    assert code == 0
+    assert "Found as, from IoU 0.5 and score 0.3" in table
+    assert "localisation" in table
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out", "found.csv"], "--out must be a file that ends in .json; got 'found.csv'"),
+        (["--iou", "50"], "--iou must be above 0.1 and at most 1; got 50"),
+        (["--score", "-1"], "--score must be 0 to 1; got -1"),
+    ],
+)
+def test_what_cannot_be_written_or_counted(
+    bundle: Path, digits: Path, nas: Run, flags: list[str], said: str
+):
+    ended = nas("evaluate", bundle, "--data", digits, *flags)
+    assert (ended.code, ended.err) == (2, f"nas: {said}\n")
 
 
 def test_other_categories_are_refused(bundle: Path, bccd: Path, nas: Run):
