@@ -27,9 +27,10 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "docs" / "blood-cells.ipynb"
 FIGURES = ROOT / "docs" / "figures"
 WORK = ROOT / "build" / "pictures"
-SCREEN = {"width": 1200, "height": 1085}  # two rows of plots
+SCREEN = {"width": 1200, "height": 900}
 NARROW = {"width": 800, "height": 600}
-PLOTS = 8  # of a study
+PLOTS, SHOWN = 8, 4  # plots of a study; the first of them are in the picture
+MARGIN = 16  # pixels
 COLOURS = 64  # of a drawing, which keeps its file small
 QUALITY = 85  # of a photograph
 
@@ -74,14 +75,22 @@ def photograph(tab: Any, address: str, out: Path) -> None:
     tab.set_viewport_size(SCREEN)
     tab.reload()
     tab.locator("figure.plot .main-svg:first-child").nth(PLOTS - 1).wait_for()
-    tab.locator(".plots").evaluate("plots => plots.previousElementSibling.scrollIntoView()")
-    keep_drawing(tab.screenshot(), out / "dashboard.png")
+    keep_drawing(tab.screenshot(full_page=True, clip=plots(tab)), out / "dashboard.png")
     tab.locator("table").first.locator("tbody a").first.click()
     picture = tab.locator("figure img").first
     picture.scroll_into_view_if_needed()
     source = picture.evaluate("image => image.decode().then(() => image.src)")
     found = Image.open(io.BytesIO(tab.request.get(source).body()))
     found.convert("RGB").save(out / "detections.jpg", quality=QUALITY, optimize=True)
+
+
+def plots(tab: Any) -> dict[str, float]:
+    """Where the first plots and their heading are on the page."""
+    tab.evaluate("scrollTo(0, 0)")
+    top = tab.locator("h2", has_text="Plots").bounding_box()["y"] - MARGIN
+    last = tab.locator("figure.plot").nth(SHOWN - 1).bounding_box()
+    height = last["y"] + last["height"] + MARGIN - top
+    return {"x": 0, "y": top, "width": SCREEN["width"], "height": height}
 
 
 def keep_drawing(content: bytes, path: Path) -> None:
