@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.networks import randomize
+from onnxruntime import InferenceSession
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.v2 import functional as F
 
 from nas.api.prediction import Predictor
@@ -21,8 +23,11 @@ from nas.export.bundle import read_bundle, write_bundle
 from nas.export.description import Trained
 from nas.export.onnx.detector import HEADS, detector_onnx
 from nas.export.onnx.export import OnnxModel
+from nas.export.onnx.tracing import traced
+from nas.export.onnx.two_stage import _Candidates
 from nas.export.verify import verify
 from nas.models.detectors import DETECTORS, Detector, build_detector
+from nas.models.detectors.faster_rcnn import region_proposals
 from nas.training.checkpoint import save_weights
 from search_spaces.layout import Layout
 
@@ -158,6 +163,23 @@ def tensors(found: ImageDetections) -> dict[str, Tensor]:
         "scores": torch.from_numpy(found.scores),
         "labels": torch.from_numpy(found.labels),
     }
+
+
+def test_regions_that_are_all_sure_are_ranked():
+    """Above a logit of 17 probabilities round to 1."""
+    rpn = region_proposals(32).eval()
+    image, height, width = torch.rand(1, 3, 160, 256), 40, 64
+    logits = 20 + torch.randperm(3 * height * width).view(1, 3, height, width) / 1000
+    deltas = torch.zeros(1, 12, height, width)
+    content = traced(_Candidates(rpn, 0), [image, logits, deltas], 1).SerializeToString()
+    session = InferenceSession(content, providers=["CPUExecutionProvider"])
+    given = [each.numpy() for each in (image, logits, deltas)]
+    names = [each.name for each in session.get_inputs()]
+    boxes, scores, _ = session.run(None, dict(zip(names, given, strict=True)))
+    order = logits[0].permute(1, 2, 0).flatten().argsort(descending=True)[:1000]
+    anchors = rpn.anchor_generator.of_image((160, 256), torch.device("cpu"))[order]
+    assert torch.equal(torch.from_numpy(boxes), clip_boxes_to_image(anchors, (160, 256)))
+    assert set(scores.tolist()) == {1.0}
 
 
 def silenced(network: Detector) -> Detector:

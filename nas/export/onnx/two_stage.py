@@ -107,7 +107,9 @@ class _Candidates(nn.Module):
 
     def forward(self, image: Tensor, logits: Tensor, deltas: Tensor) -> Found:
         deltas = deltas[0].unflatten(0, (logits.shape[1], 4)).permute(2, 3, 0, 1).reshape(-1, 4)
-        scores, chosen = ranked(logits[0].permute(1, 2, 0).flatten().sigmoid(), self.count)
+        # By logits: where the network is sure, probabilities are all 1.
+        best, chosen = ranked(logits[0].permute(1, 2, 0).flatten(), self.count)
+        scores = best.sigmoid()
         anchors = anchors_of(self.anchors, image, logits)[chosen]
         boxes = self.coder.decode_single(deltas[chosen], anchors)
         boxes = clip_boxes_to_image(boxes, image.shape[2:])
