@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from search_spaces.errors import LayoutError, SpaceError, UserError, one_of
+from search_spaces.errors import LayoutError, SpaceError, UserError, one_of, quoted
 
 __all__ = [
     "BundleError",
@@ -40,6 +40,7 @@ __all__ = [
     "UserError",
     "need",
     "one_of",
+    "quoted",
 ]
 
 

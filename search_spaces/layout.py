@@ -24,7 +24,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces.choices import KINDS, NORMS, STEMS
-from search_spaces.errors import LayoutError, one_of
+from search_spaces.errors import LayoutError, one_of, quoted
 
 DEFAULT_CHANNELS = 96
 STAGES = 4
@@ -57,12 +57,12 @@ class Stage:
         if not _whole(self.depth) or not 1 <= self.depth <= MOST_BLOCKS:
             raise LayoutError(
                 "the depth of a stage must be a whole number of blocks, at least 1, at most "
-                f"{MOST_BLOCKS}; got {self.depth!r}"
+                f"{MOST_BLOCKS}; got {quoted(self.depth)}"
             )
         if not _whole(self.width) or not 4 <= self.width <= MOST_WIDTH or self.width % 4:
             raise LayoutError(
                 "the width of a stage must be a multiple of 4 (a C block has a quarter of it "
-                f"inside), at most {MOST_WIDTH}; got {self.width!r}"
+                f"inside), at most {MOST_WIDTH}; got {quoted(self.width)}"
             )
 
 
@@ -115,12 +115,14 @@ class Layout:
         for name, low in (("head_dim", 1), ("window", 2), ("stem_width", 4)):
             value = getattr(self, name)
             if not (name == "stem_width" and value is None) and (not _whole(value) or value < low):
-                raise LayoutError(f"{name} must be a whole number, at least {low}; got {value!r}")
+                raise LayoutError(
+                    f"{name} must be a whole number, at least {low}; got {quoted(value)}"
+                )
         if not isinstance(self.dense, bool):
-            raise LayoutError(f"dense must be true or false; got {self.dense!r}")
+            raise LayoutError(f"dense must be true or false; got {quoted(self.dense)}")
         if not isinstance(self.mlp_ratio, (int, float)) or not 0 < self.mlp_ratio <= 64:
             raise LayoutError(
-                f"mlp_ratio must be a number above 0, at most 64; got {self.mlp_ratio!r}"
+                f"mlp_ratio must be a number above 0, at most 64; got {quoted(self.mlp_ratio)}"
             )
 
     def _canonical(self) -> dict[str, Any]:
@@ -233,7 +235,8 @@ class Layout:
         stages, channels = long.get("stages"), long.get("channels", DEFAULT_CHANNELS)
         if not isinstance(stages, Iterable) or isinstance(stages, (str, Mapping)):
             raise LayoutError(
-                f"the long form of a layout needs `stages`, a list of {STAGES}; got {stages!r}"
+                f"the long form of a layout needs `stages`, a list of {STAGES}; got "
+                f"{quoted(stages)}"
             )
         stages = list(stages)
         if len(stages) != STAGES:
@@ -256,12 +259,12 @@ class Layout:
         match = _TEXT.fullmatch(text.strip())
         if not match:
             raise LayoutError(
-                f"a layout is four stages such as C2 joined by '-', {_EXAMPLE}; got {text!r}"
+                f"a layout is four stages such as C2 joined by '-', {_EXAMPLE}; got {quoted(text)}"
             )
         kinds = [_kind_and_depth(part, text) for part in match["stages"].split("-")]
         if len(kinds) != STAGES:
             raise LayoutError(
-                f"a layout has {STAGES} stages, {_EXAMPLE}; got {len(kinds)} in {text!r}"
+                f"a layout has {STAGES} stages, {_EXAMPLE}; got {len(kinds)} in {quoted(text)}"
             )
         widths = _parse_widths(match["widths"], text)
         stages = tuple(
@@ -294,7 +297,7 @@ def _plain(number: float) -> float:
 def _doubling(channels: object) -> tuple[int, ...]:
     if not isinstance(channels, int) or isinstance(channels, bool):
         raise LayoutError(
-            f"channels must be a whole number, the width of the first stage; got {channels!r}"
+            f"channels must be a whole number, the width of the first stage; got {quoted(channels)}"
         )
     return doubled(channels)
 
@@ -306,7 +309,7 @@ def _stage_from(stage: object, width: int) -> Stage:
         "width",
     }:
         raise LayoutError(
-            f"a stage in the long form has kind, depth and perhaps width; got {stage!r}"
+            f"a stage in the long form has kind, depth and perhaps width; got {quoted(stage)}"
         )
     return Stage(**{"width": width, **stage})
 
@@ -315,8 +318,8 @@ def _kind_and_depth(part: str, text: str) -> tuple[str, int]:
     match = re.fullmatch(r"([A-Za-z])([0-9]{1,4})", part)
     if not match:
         raise LayoutError(
-            f"a stage is a kind ({' or '.join(KINDS)}) and a depth, {_EXAMPLE}; got {part!r} in "
-            f"{text!r}"
+            f"a stage is a kind ({' or '.join(KINDS)}) and a depth, {_EXAMPLE}; got "
+            f"{quoted(part)} in {quoted(text)}"
         )
     return match[1].upper(), int(match[2])
 
@@ -330,7 +333,7 @@ def _parse_widths(part: str | None, text: str) -> tuple[int, ...]:
     ):
         raise LayoutError(
             f"'@' takes the width of the first stage or of all {STAGES}: @96 or @96,192,384,768; "
-            f"got {text!r}"
+            f"got {quoted(text)}"
         )
     widths = tuple(map(int, numbers))
     return widths if len(widths) == STAGES else doubled(widths[0])
@@ -341,10 +344,13 @@ def _parse_options(part: str, text: str) -> dict[str, Any]:
     for item in part.split("+")[1:]:
         name, equals, value = item.partition("=")
         if name not in _OPTIONS:
-            raise LayoutError(f"{one_of('an option of a layout', name, _OPTIONS)} in {text!r}")
+            raise LayoutError(
+                f"{one_of('an option of a layout', name, _OPTIONS)} in {quoted(text)}"
+            )
         if not equals or name in options:
             raise LayoutError(
-                f"an option of a layout is written once, as +name=value; got {item!r} in {text!r}"
+                f"an option of a layout is written once, as +name=value; got {quoted(item)} in "
+                f"{quoted(text)}"
             )
         options[name] = _option(name, value)
     return options
@@ -360,4 +366,4 @@ def _number(name: str, value: str) -> float:
     try:
         return _plain(float(value))
     except (ValueError, OverflowError):
-        raise LayoutError(f"{name} must be a number; got {value!r}") from None
+        raise LayoutError(f"{name} must be a number; got {quoted(value)}") from None

@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from search_spaces.choices import KINDS, STEMS
-from search_spaces.errors import SpaceError, UserError, one_of
+from search_spaces.errors import SpaceError, UserError, one_of, quoted
 from search_spaces.layout import DEFAULT_CHANNELS, STAGES
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_text import parse_yaml
@@ -106,11 +106,11 @@ def _read(written: Mapping[str, Any], source: str) -> SearchSpace:
     if not isinstance(stages, list) or len(stages) != STAGES:
         raise SpaceError(
             f"space {source!r}: stages must be a list of {STAGES}, each with kinds and depths; "
-            f"got {stages!r}"
+            f"got {quoted(stages)}"
         )
     for stage in stages:
         if not isinstance(stage, Mapping) or set(stage) != {"kinds", "depths"}:
-            raise SpaceError(f"space {source!r}: a stage has kinds and depths; got {stage!r}")
+            raise SpaceError(f"space {source!r}: a stage has kinds and depths; got {quoted(stage)}")
     for name in written.get("layout") or {}:
         if name not in _SHARED:
             raise SpaceError(f"space {source!r}: {one_of('a key of layout', name, _SHARED)}")
@@ -129,7 +129,8 @@ def _read(written: Mapping[str, Any], source: str) -> SearchSpace:
 def _choices(values: object, allowed: tuple[str, ...], key: str, source: str) -> tuple[str, ...]:
     if not isinstance(values, list) or not values:
         raise SpaceError(
-            f"space {source!r}: {key} must be a list from {', '.join(allowed)}; got {values!r}"
+            f"space {source!r}: {key} must be a list from {', '.join(allowed)}; got "
+            f"{quoted(values)}"
         )
     for value in values:
         if value not in allowed:
@@ -152,7 +153,7 @@ def _whole_numbers(values: object, key: str, source: str) -> tuple[int, ...]:
     if not valid:
         raise SpaceError(
             f"space {source!r}: {key} must be a list of whole numbers from 1 or {{low: 1, high: "
-            f"4}}; got {values!r}"
+            f"4}}; got {quoted(values)}"
         )
     return tuple(sorted(set(values)))  # type: ignore[call-overload]
 

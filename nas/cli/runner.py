@@ -18,10 +18,11 @@ from nas.cli import INTERRUPTED, STOPPED
 from nas.errors import CandidateError
 from nas.utils.shown_text import shown
 from nas.utils.signals import interrupt_once
-from search_spaces.errors import UserError
+from nas.utils.url_secrets import masked
+from search_spaces.errors import UserError, quoted, shortened
 from search_spaces.yaml_text import parse_yaml
 
-_PASSWORD, _QUERY = re.compile(r"(://[^:/]*):[^@]*@"), re.compile(r"(://[^?]*)\?.*")  # of a URL
+_QUERY = re.compile(r"(:/[^?]*)\?.*")  # of a URL, which may lack a slash
 
 
 def new_app(**options: Any) -> typer.Typer:
@@ -116,7 +117,7 @@ def _hide_passwords() -> None:
     """`ps` shows the arguments of a process, and Ray keeps its driver's: from now on without a
     database's password.
     """
-    words = [_QUERY.sub(r"\1?***", _PASSWORD.sub(r"\1:***@", word)) for word in sys.orig_argv]
+    words = [_QUERY.sub(r"\1?***", masked(word)) for word in sys.orig_argv]
     if words != sys.orig_argv:
         from setproctitle import setproctitle
 
@@ -124,7 +125,9 @@ def _hide_passwords() -> None:
 
 
 def _fail(program: str, message: str, code: int = 2) -> NoReturn:
-    say(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    """Whatever a message repeats of others, no secret of a URL is shown, and nothing long."""
+    line = shortened(" ".join(masked(message).split()))
+    say(f"{program}: {line}", file=sys.stderr)
     _exit(code)
 
 
@@ -149,12 +152,12 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip():
             raise UserError(
-                f"--set takes key.path=value, for example recipe.lr=0.001; got {setting!r}"
+                f"--set takes key.path=value, for example recipe.lr=0.001; got {quoted(setting)}"
             )
         try:
             parsed[key.strip()] = parse_yaml(value)
         except yaml.YAMLError:
-            raise UserError(f"--set {key}: the value must be YAML; got {value!r}") from None
+            raise UserError(f"--set {key}: the value must be YAML; got {quoted(value)}") from None
     return parsed
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from nas.errors import SpecError, one_of
+from nas.errors import SpecError, one_of, quoted
 from nas.utils.regular_files import read_regular
 from search_spaces.yaml_text import parse_yaml
 
@@ -52,7 +52,7 @@ def set_key(written: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         written = written.setdefault(section, {})
         if not isinstance(written, dict):
-            raise SpecError(f"{key}: {section!r} is a value, not a section")
+            raise SpecError(f"{key}: {quoted(section)} is a value, not a section")
     written[last] = value
 
 
@@ -96,7 +96,7 @@ def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
         return f"{key}: {cause}" if key else str(cause)
     rule = fault["msg"].removeprefix("Input ").replace("should be", "must be")
     return (
-        f"{key} {rule}; got {fault['input']!r}"
+        f"{key} {rule}; got {quoted(fault['input'])}"
         if fault["type"] != "missing"
         else f"{key} is missing"
     )

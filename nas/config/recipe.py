@@ -21,7 +21,7 @@ from nas.config.choices import (
 )
 from nas.config.identity import Since
 from nas.config.parsing import ConfigModel, read_yaml
-from nas.errors import SpecError, one_of
+from nas.errors import SpecError, one_of, quoted
 from search_spaces.yaml_text import parse_yaml
 
 LARGEST_STRIDE = 32
@@ -186,7 +186,7 @@ class Recipe(ConfigModel):
         if self.weights is not None and not self.weights.endswith(WEIGHT_FILES):
             raise ValueError(
                 f"weights must be a file that ends in {', '.join(WEIGHT_FILES)}; got "
-                f"{self.weights!r}"
+                f"{quoted(self.weights)}"
             )
         if self.weights is None and self.frozen_stages:
             raise ValueError(
@@ -304,7 +304,7 @@ def recipe_calibration(reference: str) -> dict[str, Any]:
     keys = _recipe_file(reference, "recipes").get(CALIBRATION) or {}
     if not isinstance(keys, dict):
         raise SpecError(
-            f"{reference}: calibration must be a section with keys of its own; got {keys!r}"
+            f"{reference}: calibration must be a section with keys of its own; got {quoted(keys)}"
         )
     return keys
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import ByteSize, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
-from nas.errors import SpecError
+from nas.errors import SpecError, quoted
 
 UNITS = ("KiB", "MiB", "GiB", "TiB", "KB", "MB", "GB", "TB")
 _SIZE = re.compile(rf"\s*[0-9]+(?:\.[0-9]+)?\s*(?:{'|'.join(UNITS)})\s*", re.IGNORECASE)
@@ -61,11 +61,11 @@ class MemorySize(_Written, int):
         if not _SIZE.fullmatch(text):
             raise SpecError(
                 f"a size of memory is a number and a unit ({', '.join(UNITS)}), for example 16GiB; "
-                f"got {text!r}"
+                f"got {quoted(text)}"
             )
         size = _BYTES.validate_python(text)
         if size <= 0:
-            raise SpecError(f"a size of memory must be above 0; got {text!r}")
+            raise SpecError(f"a size of memory must be above 0; got {quoted(text)}")
         return size
 
 
@@ -97,7 +97,7 @@ class _Quantity(_Written, float):
         if not found or unit is None or not 0 < float(found[1]) * unit < math.inf:
             raise SpecError(
                 f"{cls.WHAT} is a number above 0 and a unit ({', '.join(cls.UNITS)}), for example "
-                f"{cls.EXAMPLE}; got {text!r}"
+                f"{cls.EXAMPLE}; got {quoted(text)}"
             )
         value = super().__new__(cls, float(found[1]) * unit)
         value.text = text
@@ -138,7 +138,7 @@ class TimeLimit(_Written, float):
         if not 0 < seconds < math.inf:
             raise SpecError(
                 f"a time limit is above 0, in {', '.join(cls.UNITS)}, for example 20m, 8h or "
-                f"1h30m; got {text!r}"
+                f"1h30m; got {quoted(text)}"
             )
         value = super().__new__(cls, seconds)
         value.text = text

@@ -27,7 +27,7 @@ from nas.config.sections import (
     RunSpec,
     SearchSettings,
 )
-from nas.errors import SpecError
+from nas.errors import SpecError, quoted
 from nas.utils.formatting import gib
 from nas.utils.gpu_presence import has_gpu, smallest_card_bytes
 from nas.utils.gpu_share import card_budget_gib
@@ -72,7 +72,7 @@ class SearchSpec(ConfigModel):
         plain = value.isprintable() and not any(c in value for c in "/\\")
         if not value or value.strip(". ") != value or not plain:
             raise ValueError(
-                f"the name of a study is one word or a few, without '/'; got {value!r}"
+                f"the name of a study is one word or a few, without '/'; got {quoted(value)}"
             )
         if (size := len(value.encode(errors="replace"))) > LONGEST_NAME:
             raise ValueError(
@@ -192,7 +192,7 @@ def _check_locations(written: dict[str, Any]) -> None:
         section, _, name = key.partition(".")
         location = _section(written, section).get(name)
         if location is not None and not _can_be_a_name(location):
-            raise SpecError(f"{key} must be a path or a URL, as text; got {location!r}")
+            raise SpecError(f"{key} must be a path or a URL, as text; got {quoted(location)}")
         if location is not None:
             check_no_secret(key, location, named=key != "run.output")
 
@@ -229,7 +229,7 @@ def _without_recipe(space: SearchSpace) -> SearchSpace:
 def _section(written: dict[str, Any], name: str) -> dict[str, Any]:
     section = written.setdefault(name, {})
     if not isinstance(section, dict):
-        raise SpecError(f"{name} must be a section with keys of its own; got {section!r}")
+        raise SpecError(f"{name} must be a section with keys of its own; got {quoted(section)}")
     return section
 
 

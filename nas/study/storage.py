@@ -69,9 +69,15 @@ def parse_url(text: str) -> URL:
         StudyError: no URL. The text is not repeated: it may hold a password.
     """
     try:
-        return _with_driver(make_url(text))
+        url = _with_driver(make_url(text))
     except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise StudyError(f"storage must be a database URL, for example {EXAMPLES}") from None
+    if url.get_backend_name() != "sqlite" and "@" in f"{url.host}{url.database}":
+        raise StudyError(
+            "storage must be a database URL, KIND://USER:PASSWORD@HOST/NAME, with @ in a password "
+            "as %40"
+        )
+    return url
 
 
 def _with_driver(url: URL) -> URL:

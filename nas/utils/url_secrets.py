@@ -16,8 +16,22 @@ from nas.errors import SpecError
 PREFIX = "NAS_SECRET_"
 _NAMED = re.compile(r"\$\{(\w+)\}")
 _AUTHORITY = re.compile(r"[\w.~:${}@%+\[\]-]*")  # nothing that libraries read in different ways
-_SECRET_NAMES = re.compile(r"token|key|sig|secret|pass|credential|auth", re.IGNORECASE)
+_SECRETS = "token|key|sig|secret|pass|credential|auth"
+_SECRET_NAMES = re.compile(_SECRETS, re.IGNORECASE)
 LONGEST = 16  # characters of a value in a query that is no secret
+# A URL, or what was meant to be one: a slash or the colon is missing, or there are too many.
+_URL = r"[A-Za-z][\w+.-]{0,30}(?::/|//)"
+_PASSWORD = re.compile(rf"(\b{_URL}/*[^\s/:]*:)(?!\$\{{\w+\}}@)\S*(?=@)")
+_IN_QUERY = re.compile(rf"([?&][^=&\s]*(?:{_SECRETS})[^=&\s]*=)[^&\s'\"]+", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """Write asterisks in the place of passwords and tokens of URLs in a text, also of what was
+    meant to be one.
+    """
+    if "@" in text:
+        text = _PASSWORD.sub(r"\1***", text)
+    return _IN_QUERY.sub(r"\1***", text) if "?" in text else text
 
 
 def check_no_secret(key: str, location: str, *, named: bool = True) -> None:
@@ -32,6 +46,8 @@ def check_no_secret(key: str, location: str, *, named: bool = True) -> None:
         SpecError: it has a password, or a query with what looks like a token; or names a variable
             that it may not.
     """
+    if _is_mistyped(location) and masked(location) != location:
+        raise SpecError(f"{key} must be a path or a URL, SCHEME://HOST/PATH; got neither")
     if "://" not in location:
         return
     if not named and _NAMED.search(location):
@@ -54,6 +70,12 @@ def check_no_secret(key: str, location: str, *, named: bool = True) -> None:
             f"{key} must hold no password or token, which would be stored and shown: put it into "
             f"the environment variable {variable}, and write ${{{variable}}} in its place"
         )
+
+
+def _is_mistyped(location: str) -> bool:
+    """Whether a location was meant to be a URL: it begins as one and has no host."""
+    has_host = "://" in location and ":///" not in location
+    return not has_host and bool(re.match(_URL, location)) and not location.startswith("file:///")
 
 
 def with_secrets(location: str) -> str:

@@ -14,6 +14,9 @@ from nas.cli import runner
         ("postgresql://me@tenant:secret@host/db", "postgresql://me@tenant:***@host/db"),
         ("--storage=postgresql://me:se:cr/et@host/db", "--storage=postgresql://me:***@host/db"),
         ("postgresql://host:5432/db", "postgresql://host:5432/db"),
+        ("postgresql:/me:secret@host/db?a=b", "postgresql:/me:***@host/db?***"),
+        ("postgresql//me:secret@host/db", "postgresql//me:***@host/db"),
+        ("postgresql:///me:secret@host/db", "postgresql:///me:***@host/db"),
         ("http://me:secret@host/x?sig=secret", "http://me:***@host/x?***"),
     ],
 )

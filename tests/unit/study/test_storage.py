@@ -403,8 +403,18 @@ def test_a_request_to_stop_is_an_interrupt(engine: sa.Engine, monkeypatch: pytes
     assert asking.others() == []
 
 
-def test_a_port_that_is_no_number_is_not_repeated():
-    """A lost @ makes a port of a password."""
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:secret",  # a lost @ makes a port of the password
+        "postgresql:/me:secret@host/db",
+        "postgresql//me:secret@host/db",
+        "postgresql:///me:secret@host/db",  # a slash too many makes the name of a database of it
+        "mysql:////me:secret@host/db",
+        "postgresql://me:a@secret@host/db",  # and an @ in it a host
+    ],
+)
+def test_a_mistyped_url_is_not_repeated(url: str):
     with pytest.raises(StudyError, match="storage must be a database URL") as refused:
-        parse_url("postgresql+psycopg://me:secret")
+        parse_url(url)
     assert "secret" not in str(refused.value)

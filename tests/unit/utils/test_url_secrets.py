@@ -10,7 +10,7 @@ from helpers.untrained import spec
 from nas.api.requests import with_absolute_paths
 from nas.errors import DataError, SpecError
 from nas.utils.paths import localize, to_path
-from nas.utils.url_secrets import check_no_secret, with_secrets, without_secrets
+from nas.utils.url_secrets import check_no_secret, masked, with_secrets, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,32 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(tmp_path: Path, location:
 )
 def test_others_pass(location: str):
     check_no_secret("data.root", location)
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["https:/me:SECRETPW@h/x.zip", "https//me:SECRETPW@h/x.zip", "s3:///me:SECRETPW@bucket/x"],
+)
+def test_a_mistyped_url_with_a_password_is_no_path(tmp_path: Path, location: str):
+    """As a path it would be stored, shown, and made as a folder."""
+    for key in ("data.root", "recipe.weights", "run.output"):
+        with pytest.raises(SpecError, match=f"^{key} must be a path or a URL") as refused:
+            spec(tmp_path, **{key: location})
+        assert "SECRETPW" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see https://me:a@b/c@host/x and s3://b", "see https://me:***@host/x and s3://b"),
+        ("folder 'http:/me:pw@h/d' is", "folder 'http:/me:***@h/d' is"),
+        ("http://h/x?a=1&token=pw&b=2", "http://h/x?a=1&token=***&b=2"),
+        ("https://me:${NAS_SECRET_H}@h/x", "https://me:${NAS_SECRET_H}@h/x"),
+        ("try C2-C2@96: it is in /runs/a:b@c", "try C2-C2@96: it is in /runs/a:b@c"),
+    ],
+)
+def test_passwords_in_a_text_are_masked(text: str, shown: str):
+    assert masked(text) == shown
 
 
 def test_a_variable_is_looked_up_where_the_url_is_opened(
