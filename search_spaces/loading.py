@@ -29,6 +29,7 @@ import yaml
 from search_spaces.choices import KINDS, STEMS
 from search_spaces.errors import SpaceError, UserError, one_of, quoted
 from search_spaces.layout import DEFAULT_CHANNELS, STAGES
+from search_spaces.regular_files import read_regular
 from search_spaces.space import SearchSpace
 from search_spaces.yaml_text import parse_yaml
 
@@ -167,7 +168,7 @@ def _parse_yaml(text: str, source: str) -> object:
 
 def _from_file(path: Path) -> SearchSpace:
     try:
-        text = path.read_text()
+        text = read_regular(path).decode("utf-8-sig")
     except OSError as error:
         raise SpaceError(f"space file {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from nas.errors import SpecError, one_of, quoted
-from nas.utils.regular_files import read_regular
+from search_spaces.regular_files import read_regular
 from search_spaces.yaml_text import parse_yaml
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -31,6 +31,7 @@ from nas.errors import SpecError, quoted
 from nas.utils.formatting import gib
 from nas.utils.gpu_presence import has_gpu, smallest_card_bytes
 from nas.utils.gpu_share import card_budget_gib
+from nas.utils.paths import real_path
 from nas.utils.url_secrets import check_no_secret
 from search_spaces.layout import Layout
 from search_spaces.loading import load_space, space_from_dict
@@ -177,7 +178,7 @@ def load_spec(
     if not _section(written, "data").get("root"):
         raise SpecError("a data set is needed: --data DIR, or data.root in the spec")
     _check_locations(written)
-    written.setdefault("study", Path(written["data"]["root"]).resolve().name)
+    written.setdefault("study", real_path(Path(written["data"]["root"])).name)
     if _section(written, "budget").get("memory") == AUTO:
         written["budget"]["memory"] = _automatic_budget(_section(written, "run"))
     spec = parse_model(SearchSpec, written)

@@ -13,7 +13,7 @@ import msgspec
 
 from nas.data.findings import Findings
 from nas.errors import DataError
-from nas.utils.regular_files import read_regular
+from search_spaces.regular_files import read_regular
 
 ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -31,7 +31,7 @@ def read_annotations(path: Path) -> dict[str, list[dict[str, Any]]]:
     """
     try:
         content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
         raise DataError(f"annotation file {str(path)!r} is not JSON: {error}") from None
     lists: dict[str, list[dict[str, Any]]] = {}
     for key in ("images", "annotations", "categories"):

@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+LONGEST = 10_000  # characters; no disk has a longer path, however it is encoded
+
 
 class ImageFiles:
     """The image files of a folder, found by names that were written elsewhere.
@@ -30,6 +32,8 @@ class ImageFiles:
         """Find a file, and give its path below the folder as the disk has it, with slashes; None
         where there is none, or several are equally good.
         """
+        if len(name) > LONGEST:
+            return None
         for spelled in dict.fromkeys((name, _plain(name), _plain(unquote(name)))):
             parts = PurePosixPath(spelled).parts
             inside = parts and parts[0] != "/" and ".." not in parts

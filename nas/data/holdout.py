@@ -24,7 +24,7 @@ SHARE = 0.2  # of the images
 LEAST_IMAGES = 3
 LEAST_VIDEOS = 5  # of fewer, a fifth cannot be held out whole
 _COPY = re.compile(r"(_(jpe?g|png))?\.rf\.\w+$")  # behind the name of an image that Roboflow copied
-_FRAME = re.compile(r"[\W_]*(frame|f)?[\W_]*\d+$", re.IGNORECASE)
+_FRAME = ("frame", "f")  # may stand before the number of one
 
 Entries = Sequence[Any]  # dictionaries, annotations perhaps as `AnnotationEntry`
 Group = list[int]
@@ -183,7 +183,28 @@ def _source(name: str) -> str:
 def _video(name: str) -> str:
     """Folder and name without the number of the frame."""
     path = PurePosixPath(_source(name))
-    return str(path.parent / _FRAME.sub("", path.name))
+    return str(path.parent / _without_number(path.name))
+
+
+def _without_number(name: str) -> str:
+    """A name without the number at its end, and what joins them (`_`, `-frame_`). No expression for
+    `re`: that takes the cube of the length of names that were made for it.
+    """
+    end = len(name)
+    while end and name[end - 1].isdecimal():
+        end -= 1
+    if end == len(name):
+        return name
+    end = _joint(name, end)
+    word = next((each for each in _FRAME if name[:end].lower().endswith(each)), "")
+    return name[: _joint(name, end - len(word))]
+
+
+def _joint(name: str, end: int) -> int:
+    """Where signs begin that end at `end` and are neither letters nor digits."""
+    while end and not name[end - 1].isalnum():
+        end -= 1
+    return end
 
 
 def _hash(name: str) -> str:

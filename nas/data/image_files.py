@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-from nas.utils.regular_files import open_regular
+from search_spaces.regular_files import open_regular
 
 # HEIF where a plug-in of Pillow has it. JPEG brings MPO, a camera's several pictures in a file.
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

@@ -13,19 +13,19 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from nas.data.deep_images import DEEPEST, as_eight_bits, deep_values
 from nas.data.image_files import opened_image, unread_format
 from nas.data.pixel_budget import PixelBudget
 from nas.errors import DataError
-from nas.utils.regular_files import read_regular
+from search_spaces.regular_files import read_regular
 
 _ORIENTATION = 0x0112
 _SUFFIXES = {
@@ -40,6 +40,7 @@ MISSING = "is missing"
 DEEP = "has values of more than 8 bits"
 LARGEST_PIXELS = 2**29  # of an image that is trained on, 1.5 GiB as RGB
 LARGE_PIXELS = 2**26  # larger images must have bytes for them
+MOST_PAGES = 100
 DENSEST = 10_000  # pixels a byte: a black PNG of 1 bit has 8,000
 SCENE_BYTES = 8  # memory for each pixel of one that is cut into tiles: RGB, and a decoder's own
 
@@ -66,7 +67,8 @@ class ImageFacts:
         turned: it was turned as its EXIF data say.
         converted_from: mode of an image that is not 8-bit RGB, as Pillow names it; else None.
         misnamed: format of an image whose file name says another; else None.
-        pages: pages or frames of the file, of which the first is used.
+        pages: pages or frames of the file, of which the first is used; of a TIFF at most
+            `MOST_PAGES` are counted.
         brightest: largest value of an image of more than 8 bits; else None.
         digest: hexadecimal digest of the file's bytes.
     """
@@ -98,7 +100,7 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
         _AT_ONCE.taken(image.width * image.height),
     ):
         size, mode, kind = image.size, image.mode, image.format or ""
-        pages = 1 if kind in ONE_PICTURE else getattr(image, "n_frames", 1)
+        pages = _pages(image)
         turned = _is_turned(image, expected)
         deep = deep_values(image, path)
         if kind == "JPEG":
@@ -119,6 +121,21 @@ def inspect_image(path: Path, expected: tuple[int, int] | None) -> ImageFacts:
         None if deep is None else int(deep.max()),
         hashlib.blake2b(content, digest_size=16).hexdigest(),
     )
+
+
+def _pages(image: ImageFile.ImageFile) -> int:
+    """Pillow takes longer for each page of a TIFF than for the one before it."""
+    if image.format in ONE_PICTURE:
+        return 1
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))
+    pages = 1
+    with suppress(EOFError):
+        while pages < MOST_PAGES:
+            image.seek(pages)
+            pages += 1
+    image.seek(0)
+    return pages
 
 
 def inspect_images(
@@ -213,7 +230,7 @@ def _content(path: Path) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def _opened(path: Path, content: bytes | None = None) -> Iterator[ImageFile.ImageFile]:
     """Open an image, or its bytes; whatever a decoder raises in the block says that the file is
     broken.
     """

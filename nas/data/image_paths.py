@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nas.data.split_files import IMAGE_SUFFIXES
 from nas.errors import DataError
-from nas.utils.paths import is_remote, localize
+from nas.utils.paths import expanded, is_remote, localize
 
 PATTERN = set("*?[")
 
@@ -28,7 +28,7 @@ def image_paths(words: Iterable[str]) -> list[Path]:
 
 
 def _named(word: str) -> Iterator[Path]:
-    path = localize(word) if is_remote(word) else Path(word).expanduser()
+    path = localize(word) if is_remote(word) else expanded(word)
     if path.is_dir():
         images = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES)
         if not images:

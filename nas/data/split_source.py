@@ -14,6 +14,7 @@ from nas.data.split_files import find_coco, find_image_folder, has_images, only_
 from nas.data.voc import all_xml_files, read_voc, xml_files
 from nas.data.yolo import all_image_files, find_description, image_files, read_yolo
 from nas.errors import DataError
+from nas.utils.paths import real_path
 
 SHOWN = 8  # entries of a folder in an error
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -150,7 +151,7 @@ def _find_only(root: Path, places: Places) -> SplitSource | None:
 def _of_file(root: Path, name: str, file: Path, places: Places) -> SplitSource:
     stated = places.images and root / places.images.replace(SPLIT, name)
     folder = stated or find_image_folder(root, name, file)
-    if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+    if not folder.is_dir() or not real_path(folder).is_relative_to(real_path(root)):
         raise DataError(f"data.images must be a folder below {str(root)!r}; got {str(folder)!r}")
     return SplitSource("COCO", folder, file, partial(read_entries, file))
 
@@ -173,10 +174,10 @@ def _only_yolo(root: Path) -> SplitSource | None:
 
 
 def _yolo_of(root: Path, description: Path, images: Sequence[Path]) -> SplitSource:
-    outside = [path for path in images if not path.resolve().is_relative_to(root.resolve())]
-    if outside:
+    base, found = real_path(root), [real_path(path) for path in images]
+    if outside := [path for path in found if not path.is_relative_to(base)]:
         raise DataError(f"{description}: images must be in {str(root)!r}; got {outside[0]}")
-    inside = [root / path.resolve().relative_to(root.resolve()) for path in images]
+    inside = [root / path.relative_to(base) for path in found]
     return SplitSource("YOLO", root, description, partial(read_yolo, description, inside, root))
 
 

@@ -26,6 +26,7 @@ from nas.data.segmentation import Segmentation, extent
 from nas.errors import SpecError
 from nas.utils.files import os_errors_as_output_error
 from nas.utils.folders import atomic_folder
+from nas.utils.paths import short_name
 from nas.utils.progress import CountProgress
 
 JPEG_QUALITY = 95  # of tiles of a JPEG; all others are PNG
@@ -152,7 +153,7 @@ def _write_split(
 def _tile_name(image: ImageRecord, window: Window) -> str:
     path = Path(image.file_name)
     suffix = path.suffix if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    return str(path.with_name(f"{path.name}_{window.left}_{window.top}{suffix}"))
+    return str(path.with_name(f"{short_name(path.name)}_{window.left}_{window.top}{suffix}"))
 
 
 def _save(pixels: Image.Image, window: Window, path: Path) -> None:

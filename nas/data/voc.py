@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 from nas.data.annotation_files import read_text
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
 from nas.errors import DataError
-from nas.utils.regular_files import read_regular
+from search_spaces.regular_files import read_regular
 
 Entries = list[dict[str, Any]]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -121,8 +121,11 @@ def _image(path: Path, tree: ElementTree.Element, folder: Path) -> dict[str, Any
 
 def _side(tree: ElementTree.Element, side: str) -> float:
     """Stated width or height of the image, 0 where it is none."""
-    text = (tree.findtext(f"size/{side}") or "").strip()
-    return float(text) if text.replace(".", "", 1).isdigit() else 0.0
+    try:
+        pixels = float(tree.findtext(f"size/{side}") or 0)
+    except ValueError:
+        return 0.0
+    return pixels if 0 < pixels < math.inf else 0.0
 
 
 def _corners(object_: ElementTree.Element, path: Path) -> list[float]:
@@ -155,5 +158,5 @@ def _parse(path: Path, folder: Path) -> ElementTree.Element:
         return ElementTree.fromstring(read_regular(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # encodings, names of files
         raise DataError(f"{path} is not XML: {error}") from None

@@ -22,7 +22,8 @@ from nas.data.annotation_files import read_text
 from nas.data.image_files import opened_image
 from nas.data.segmentation import extent
 from nas.data.split_files import IMAGE_SUFFIXES, SPELLINGS
-from nas.errors import DataError
+from nas.errors import DataError, quoted
+from nas.utils.paths import real_path
 from search_spaces.yaml_text import parse_yaml
 
 Entries = list[dict[str, Any]]
@@ -61,7 +62,7 @@ def image_files(description: Path, split: str) -> list[Path]:
     places = stated if isinstance(stated, list) else [stated]
     found: list[Path] = []
     for place in places:
-        path = _resolved(description, str(keys.get("path") or ""), str(place))
+        path = _inside(description, _resolved(description, str(keys.get("path") or ""), str(place)))
         found += _listed(description, path) if path.suffix == ".txt" else _below(path)
     return sorted(dict.fromkeys(found))
 
@@ -148,8 +149,8 @@ def _objects(
 
 def _names(description: Path) -> dict[int, str]:
     names = _read(description)["names"]
-    pairs = names.items() if isinstance(names, dict) else enumerate(names or [])
     try:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names or [])
         return {int(number): str(name) for number, name in pairs}
     except (TypeError, ValueError):
         raise DataError(f"{description}: names must be a list, or names by number") from None
@@ -165,13 +166,26 @@ def _resolved(description: Path, base: str, place: str) -> Path:
     return next((path for path in tried if path.exists()), tried[0])
 
 
+def _inside(description: Path, path: Path) -> Path:
+    """A place, before anything is looked for in it."""
+    try:
+        inside = real_path(path).is_relative_to(real_path(description.parent))
+    except ValueError:  # a name that no disk has
+        inside = False
+    if not inside:
+        raise DataError(f"{description}: images must be in {str(description.parent)!r}; got {path}")
+    return path
+
+
 def _listed(description: Path, file: Path) -> list[Path]:
     """Images of a list, relative to it or to the description."""
     lines = _lines(read_text(file)) if file.is_file() else []
+    if odd := [line for line in lines if "\0" in line]:
+        raise DataError(f"{file}: a name of a file has no NUL; got {quoted(odd[0])}")
     beside = [file.parent / line for line in lines]
     found = zip(lines, beside, strict=True)
     return [
-        (path if path.is_file() else _resolved(description, "", line)).resolve()
+        real_path(path if path.is_file() else _resolved(description, "", line))
         for line, path in found
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas.data.coco import CocoSplit
+from nas.utils.shown_text import in_one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +48,9 @@ def charts(split: CocoSplit) -> bytes:
     _histogram(axes[4], shares, "objects", "side, % of the short side")
     _histogram(axes[5], np.log2(heights / widths), "objects", "height over width, powers of 2")
     written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of scripts that Matplotlib's font has not
+        figure.savefig(written, format="png", dpi=110)
     return written.getvalue()
 
 
@@ -55,7 +59,8 @@ def _classes(axis: Axes, split: CocoSplit) -> None:
     rows = sorted(((counts[number], name) for number, name in split.categories), reverse=True)
     shown = rows[:CLASSES][::-1]
     axis.barh(range(len(shown)), [count for count, _ in shown])
-    axis.set_yticks(range(len(shown)), [name[:24] for _, name in shown], fontsize=7)
+    names = [in_one_line(name[:24]) for _, name in shown]
+    axis.set_yticks(range(len(shown)), names, fontsize=7, parse_math=False)
     axis.set(title=f"{len(rows)} classes, objects of each")
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from nas.errors import SpecError
 from nas.utils.files import atomic_write
+from nas.utils.paths import short_name
+from nas.utils.shown_text import csv_cell
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -181,7 +183,7 @@ def _csv_text(found: Sequence[ImageDetections]) -> str:
     for each in found:
         for row, name in zip(each.to_coco(each.name), each.names, strict=True):
             box = [f"{value:.2f}" for value in row["bbox"]]
-            table.writerow([each.name, name, f"{row['score']:.4f}", *box])
+            table.writerow([csv_cell(each.name), csv_cell(name), f"{row['score']:.4f}", *box])
     return written.getvalue()
 
 
@@ -199,7 +201,7 @@ def _yolo_text(found: ImageDetections) -> str:
 
 def file_names(found: Sequence[ImageDetections]) -> list[str]:
     """A name for each image's file: that of the image, with a number where several have it."""
-    stems = [Path(each.name).stem for each in found]
+    stems = [short_name(Path(each.name).stem) for each in found]
     twice, seen = Counter(stems), Counter[str]()
     names = []
     for stem in stems:

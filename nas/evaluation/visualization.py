@@ -24,6 +24,7 @@ from nas.data.masks import rasterize
 from nas.data.segmentation import Segmentation
 from nas.evaluation.detections import ImageDetections, file_names
 from nas.utils.files import atomic_write, os_errors_as_output_error
+from nas.utils.paths import short_name
 
 SHOWN_SCORE = 0.3  # detections below are not drawn
 SAMPLES = 8  # images of a split that stand for it
@@ -82,7 +83,7 @@ def write_drawings(
     for image in split.images:
         pixels = _pixels(split, image)
         sides = (draw(pixels, truth[image.id]), draw(pixels, detected[image.id]))
-        paths.append(folder / f"{image.id:06d}-{Path(image.file_name).stem}.png")
+        paths.append(folder / f"{image.id:06d}-{short_name(Path(image.file_name).stem)}.png")
         picture = functional.to_pil_image(_side_by_side(*sides))
         atomic_write(paths[-1], _png_writer(picture))
     return paths

@@ -40,8 +40,8 @@ from nas.models.backbones import backbone_dims
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.transform import IMAGENET, ImageStatistics
 from nas.utils.folders import atomic_folder
-from nas.utils.regular_files import read_regular
 from search_spaces.layout import Layout
+from search_spaces.regular_files import read_regular
 
 FILES = (
     "backbone.yaml",

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from nas.errors import BundleError
-from nas.utils.regular_files import read_regular
+from search_spaces.regular_files import read_regular
 
 MANIFEST = "manifest.json"
 FORMAT = 2

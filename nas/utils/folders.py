@@ -10,6 +10,7 @@ import fcntl
 import glob
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -55,6 +56,28 @@ def remove_claimed(folder: Path, below: str = "") -> None:
     """
     if (folder / MARK).is_file() and not folder.is_symlink():
         shutil.rmtree(folder / below, ignore_errors=True)
+
+
+def own_folder(folder: Path) -> Path:
+    """Make a folder below one that everybody can write to, as that for temporary files, or find it
+    again.
+
+    Returns:
+        The folder, to which this user alone can write.
+
+    Raises:
+        OutputError: somebody else has made it, or can write to it.
+    """
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()
+    mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+    if not mine or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OutputError(
+            f"{str(folder)!r} must be a folder of this user that nobody else can write to: remove "
+            "it, or name another place for temporary files (TMPDIR, XDG_CACHE_HOME)"
+        )
+    return folder
 
 
 @contextmanager
@@ -126,7 +149,7 @@ def _state(place: Path, made: Path) -> dict[str, tuple[int, int]]:
     """What is in a folder, and when it was written."""
     entries = [path for path in place.iterdir() if path != made] if place.is_dir() else []
     states = {path.name: path.lstat() for path in entries}
-    return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in states.items()}
+    return {name: (state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
 
 def _room_for(place: Path) -> Path:

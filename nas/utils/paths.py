@@ -16,11 +16,12 @@ from typing import Any, cast
 from filelock import FileLock
 
 from nas.errors import DataError, MissingDependency, SpecError
-from nas.utils.folders import scratch_folder
+from nas.utils.folders import own_folder, scratch_folder
 from nas.utils.url_secrets import with_secrets, without_secrets
 
 ARCHIVE = ".zip"
 DEEPEST = 3  # folders in each other
+LONGEST_NAME = 200  # bytes of a file's name; file systems take 255
 HIDDEN = (".", "__MACOSX")
 PARTS = {  # folders of a data set that are none themselves
     *("train", "training", "val", "valid", "validation", "test"),
@@ -42,7 +43,7 @@ def to_path(location: str) -> Path:
         MissingDependency: its file system needs a package that is not installed.
     """
     if not is_remote(location):
-        return Path(location).expanduser().resolve()
+        return real_path(expanded(location))
     from upath import UPath
 
     try:
@@ -57,6 +58,36 @@ def to_path(location: str) -> Path:
     return cast(Path, path)
 
 
+def expanded(location: str) -> Path:
+    """Put the home of a user in the place of `~` or `~NAME` at the beginning of a path.
+
+    Raises:
+        SpecError: there is no such user, or none with a home.
+    """
+    try:
+        return Path(location).expanduser()
+    except RuntimeError:
+        raise SpecError(f"{location!r} begins with a home that is not known") from None
+
+
+def real_path(path: Path) -> Path:
+    """Follow the links of a path, as `Path.resolve` does; one that leads to itself stays, as a
+    path that nothing is at.
+    """
+    return Path(os.path.realpath(path))
+
+
+def short_name(name: str) -> str:
+    """Shorten the name of a file so that there is room for more before and behind it; two names
+    that differ still do.
+    """
+    written = os.fsencode(name)
+    if len(written) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(written).hexdigest()[:8]
+    return f"{written[:LONGEST_NAME].decode(errors='ignore')}-{digest}"
+
+
 def absolute(location: str) -> str:
     """Make a path absolute; a URL stays as it is."""
     return location if is_remote(location) else str(to_path(location))
@@ -65,12 +96,16 @@ def absolute(location: str) -> str:
 def cache_folder() -> Path:
     """Give the folder for files that can be made again, below `$XDG_CACHE_HOME` or `~/.cache`;
     for a user without a home, as in some containers, below the one for temporary files.
+
+    Raises:
+        OutputError: the user has no home, and somebody else has such a folder among temporary
+            files.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         folder = Path(base) if base else Path.home() / ".cache"
     except RuntimeError:
-        folder = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+        folder = own_folder(Path(tempfile.gettempdir()) / f"cache-{os.getuid()}")
     return folder / "scratch-nas"
 
 
@@ -94,7 +129,7 @@ def localize(root: str) -> Path:
     Raises:
         DataError: the URL or the zip file cannot be read.
     """
-    here = _copied(root) if is_remote(root) else Path(root).expanduser()
+    here = _copied(root) if is_remote(root) else expanded(root)
     archive = root.lower().endswith(ARCHIVE) and here.is_file()
     return _content(_unpacked(here) if archive else here)
 
@@ -166,6 +201,8 @@ def _once(state: object, fill: Callable[[Path], None], suffix: str = "") -> Path
     """The copy of a data set in the cache, made by the first process that asks for it."""
     name = hashlib.sha256(repr(state).encode()).hexdigest()[:16] + suffix
     copy = cache_folder() / "data" / name
+    if copy.exists():  # without its lock, which may be another user's
+        return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{copy}.lock"):  # one process copies, the others of this machine wait for it
         if not copy.exists():

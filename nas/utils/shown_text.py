@@ -7,6 +7,7 @@ from __future__ import annotations
 import unicodedata
 
 _KEPT = "\n\t"
+_FORMULA = frozenset("=+-@")  # begin one in a cell of a spreadsheet
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))  # controls, marks, halves of characters
 
 
@@ -20,6 +21,13 @@ def shown(text: str) -> str:
 def in_one_line(text: str) -> str:
     """The same, ends of lines and tabs too."""
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def csv_cell(text: str) -> str:
+    """Write a text for a cell of a table: spreadsheets run what begins like a formula, and an
+    apostrophe before it says that it is none.
+    """
+    return f"'{text}" if text.lstrip()[:1] in _FORMULA or text[:1].isspace() else text
 
 
 def _shown(character: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from nas.config.spec import SearchSpec
 from nas.errors import SpecError, StudyError
 from nas.study.schema import STORAGE_VARIABLE
+from nas.utils.folders import own_folder
 from nas.utils.gpu_presence import smallest_card_bytes
 from workers.ray_tune.authentication import WHERE, keep_token_private, use_token
 from workers.ray_tune.nodes import first_line, look_at_nodes
@@ -25,9 +26,8 @@ from workers.resources import Node, TrialResources, plan
 PACKAGES = ("nas", "search_spaces", "workers", "dashboards")
 _OBJECT_STORE_BYTES = 128 * 2**20  # reports and jobs are all that passes through it
 ANSWER_S = 10  # that a cluster's address may take to accept a connection; Ray itself waits minutes
-# Path of the folder for temporary files, in bytes: sockets below it have 107 on Linux, of which Ray
-# needs sixty.
-LONGEST_TEMP = 45
+# Path of our folder for Ray, in bytes: sockets below it have 107 on Linux, and Ray needs sixty.
+LONGEST_TEMP = 43
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the study
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # an interrupt ends the driver; the study stays as it is
@@ -79,7 +79,7 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=short_temp_folder(),
+                _temp_dir=temp_folder(),
             )
             nodes = [_this_machine()]
         yield plan(spec.run, nodes, budget_bytes)
@@ -92,22 +92,24 @@ def package_folders() -> list[Path]:
     return [Path(str(importlib.import_module(name).__file__)).parent for name in PACKAGES]
 
 
-def short_temp_folder() -> str | None:
-    """Find a folder for Ray's sockets where that of this process (`TMPDIR`) has too long a path,
-    as those of batch systems have; None: Ray's own choice.
+def temp_folder() -> str:
+    """Make a folder for Ray's files and sockets that other users of this machine cannot enter: Ray
+    itself opens its folder to everybody. It is below that of this process (`TMPDIR`) unless that
+    has too long a path, as those of batch systems have.
 
     Raises:
-        StudyError: /tmp cannot be written to either.
+        StudyError: the path is too long, and /tmp cannot be written to.
+        OutputError: somebody else has made the folder there.
     """
-    own = tempfile.gettempdir()
-    if len(os.fsencode(own)) <= LONGEST_TEMP:
-        return None
-    if not os.access("/tmp", os.W_OK):
-        raise StudyError(
-            f"TMPDIR {own!r} is too long for Ray's sockets: at most {LONGEST_TEMP} bytes, and /tmp "
-            "cannot be written to"
-        )
-    return f"/tmp/ray-{os.getuid()}"  # of this user alone
+    own, name = tempfile.gettempdir(), f"nas-ray-{os.getuid()}"
+    if len(os.fsencode(f"{own}/{name}")) > LONGEST_TEMP:
+        if not os.access("/tmp", os.W_OK):
+            raise StudyError(
+                f"TMPDIR {own!r} is too long for Ray's sockets: at most "
+                f"{LONGEST_TEMP - len(name) - 1} bytes, and /tmp cannot be written to"
+            )
+        own = "/tmp"
+    return str(own_folder(Path(own) / name) / "ray")
 
 
 def check_address(address: str) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nas.data.image_files import FORMATS, opened_image
 from nas.data.image_io import BrokenImage, inspect_image, read_rgb
-from nas.utils.regular_files import read_regular
+from search_spaces.regular_files import read_regular
 
 PIXELS = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
 PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 60\n{1 1 add pop} loop\n"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nas.data.deep_images import white_level
-from nas.data.image_io import BrokenImage, inspect_image, read_rgb
+from nas.data.image_io import MOST_PAGES, BrokenImage, inspect_image, read_rgb
 
 ORIENTATION = 0x0112
 
@@ -105,6 +105,13 @@ def test_of_several_pages_the_first_is_used(tmp_path: Path, suffix: str):
     pages[0].save(path, save_all=True, append_images=pages[1:])
     assert inspect_image(path, None).pages == 3
     assert np.asarray(read_rgb(path, None)).max() <= 4  # the first is black
+
+
+def test_of_thousands_of_pages_a_hundred_are_counted(tmp_path: Path):
+    path = tmp_path / "pages.tif"
+    page = Image.new("L", (8, 8))
+    page.save(path, save_all=True, append_images=[page] * 150)
+    assert inspect_image(path, None).pages == MOST_PAGES == 100
 
 
 def test_a_scene_is_read_and_more_than_that_refused(

@@ -4,6 +4,7 @@ boxes that it was written from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,12 +215,68 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, words: str
             "<annotation><object><name>x</name></object></annotation>",
             "'x' needs a bndbox with xmin",
         ),
+        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "is not XML: unknown encoding"),
+        (
+            '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>',
+            "is not XML: undefined entity",
+        ),
     ],
 )
 def test_xml_that_has_no_boxes_is_named(tmp_path: Path, text: str, words: str):
     root = VOC["from 1"](tmp_path)
     (root / "Annotations" / "a.xml").write_text(text)
     with pytest.raises(DataError, match=words):
+        check_split(root, "train")
+
+
+@pytest.mark.parametrize("width", ["9" * 400, "nan", "²", "-1", "1e400", "x", ""])
+def test_a_width_that_is_none_is_that_of_the_image(tmp_path: Path, width: str):
+    root = VOC["from 1"](tmp_path)
+    file = root / "Annotations" / "a.xml"
+    file.write_text(re.sub("<width>.*?</width>", f"<width>{width}</width>", file.read_text()))
+    assert boxes(check_split(root, "train")) == expected("train")
+
+
+def test_a_name_that_no_disk_has_is_refused(tmp_path: Path):
+    root = VOC["from 1"](tmp_path / "voc")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("a\0b\n")
+    with pytest.raises(DataError, match="null byte"):
+        check_split(root, "train")
+    root = YOLO["names in a list"](tmp_path / "yolo")
+    (root / "train.txt").write_text("a\0b.jpg\n")
+    described(root, "train: train.txt\nnames: [ant, bee]\n")
+    with pytest.raises(DataError, match=r"no NUL; got 'a\\x00b.jpg'"):
+        check_split(root, "train")
+
+
+@pytest.mark.parametrize("place", ["/", "../..", "/proc", '"a\\0b"'])
+def test_nothing_is_looked_for_outside_the_data_folder(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A whole file system takes hours."""
+    root = YOLO["names in a list"](tmp_path / "data")
+    described(root, f"train: {place}\nnames: [ant, bee]\n")
+    looked: list[Path] = []
+    monkeypatch.setattr("nas.data.yolo._below", lambda folder: looked.append(folder) or [])
+    with pytest.raises(DataError, match="images must be in '.*data'"):
+        check_split(root, "train")
+    assert looked == []
+
+
+def test_a_link_to_itself_is_no_image(tmp_path: Path):
+    root = YOLO["names in a list"](tmp_path)
+    (root / "images" / "train" / "z.png").symlink_to("z.png")
+    checked = check_split(root, "train")
+    assert boxes(checked) == expected("train")
+    assert [(issue.kind, Path(issue.where).name) for issue in checked.lost] == [
+        ("broken image", "z.png")
+    ]
+
+
+@pytest.mark.parametrize("names", ["5", "{a: b}", "[[1]]", "true"])
+def test_names_of_any_form_are_read_or_refused(tmp_path: Path, names: str):
+    root = described(YOLO["names in a list"](tmp_path), f"train: images/train\nnames: {names}\n")
+    with pytest.raises(DataError, match="names must be a list|has no name"):
         check_split(root, "train")
 
 

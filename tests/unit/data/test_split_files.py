@@ -86,6 +86,7 @@ def files(tmp_path: Path) -> ImageFiles:
         ("nowhere.jpg", None),
         ("", None),
         ("/", None),
+        ("a/" * 500_000 + "a.jpg", None),  # looked for part by part it would take an hour
     ],
 )
 def test_names_of_other_machines_are_found(files: ImageFiles, stated: str, found: str | None):

@@ -12,7 +12,7 @@ from helpers.coco_files import GOOD, write
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from nas.data.box_table import Box
+from nas.data.box_table import Box, BoxTable
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.tiling import Window, cut_box, windows, write_tiles
 from nas.data.validation import check_split
@@ -100,6 +100,16 @@ def test_a_mask_is_cut_as_its_pixels_are(form: str):
 def test_a_mask_that_is_elsewhere_is_left_out():
     corner = box((0, 0, 100, 100), segmentation=[[0.0, 0.0, 20.0, 0.0, 0.0, 20.0]])
     assert cut_box(corner, Window(60, 60, 40, 40), (100, 100)) is None
+
+
+def test_tiles_of_a_file_with_the_longest_name(tmp_path: Path):
+    name = "é" * 125 + ".png"  # 254 bytes
+    Image.new("RGB", (100, 60)).save(tmp_path / name)
+    record = ImageRecord(1, name, 100, 60)
+    split = CocoSplit(tmp_path, (record,), BoxTable.of([]), ((3, "cat"),))
+    ((_, tiles),) = write_tiles(tmp_path / "out", [("train", split)], 64, 16)
+    assert len({image.file_name for image in tiles.images}) == 2
+    assert all((tmp_path / "out" / "train" / each.file_name).is_file() for each in tiles.images)
 
 
 def test_written_tiles_are_a_data_set(tmp_path: Path):

@@ -150,7 +150,13 @@ def test_files_that_cannot_be_used_at_all(tmp_path: Path, fault: Callable, words
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "is not JSON.*line 1"), ("[]", "must have a list"), ("\xff\xfe", "not")],
+    [
+        ("{", "is not JSON.*line 1"),
+        ("[]", "must have a list"),
+        ("\xff\xfe", "not"),
+        ('{"images": [' + "9" * 5000 + "]}", "is not JSON.*5000 digits"),
+        ("[" * 100_000, "is not JSON"),
+    ],
 )
 def test_files_that_are_no_annotations(tmp_path: Path, text: str, words: str):
     write(tmp_path, GOOD)

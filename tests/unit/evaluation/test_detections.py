@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from nas.evaluation.detections import (
     coco_content,
     write_detections,
 )
+from nas.utils.shown_text import csv_cell
 
 FOUND = ImageDetections(
     "scans/a.png",
@@ -66,6 +68,21 @@ def test_forms(tmp_path: Path):
     lines = (tmp_path / "yolo" / "a-1.txt").read_text().splitlines()
     assert lines[0] == "1 0.200000 0.500000 0.200000 0.500000 0.900000"
     assert (tmp_path / "yolo" / "a-2.txt").read_text() == ""
+
+
+def test_a_table_holds_no_formulas(tmp_path: Path):
+    found = replace(FOUND, name="@a.png", categories=("-1", "=cmd|' /C calc'!A0"))
+    write_detections(tmp_path / "a.csv", [found])
+    for row in csv.DictReader((tmp_path / "a.csv").read_text().splitlines()):
+        assert not {row["image"][0], row["category"][0]} & set("=+-@")
+        assert float(row["x"]) >= 0
+    assert [csv_cell(text) for text in ("", "a=b", " =b", "\tb")] == ["", "a=b", "' =b", "'\tb"]
+
+
+def test_the_longest_names_of_files_get_others(tmp_path: Path):
+    found = [replace(FOUND, name=f"{'x' * 249}{number}.jpg") for number in range(2)]
+    write_detections(tmp_path / "yolo", found)
+    assert len(list((tmp_path / "yolo").iterdir())) == 2
 
 
 def test_targets(tmp_path: Path):

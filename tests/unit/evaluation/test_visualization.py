@@ -100,6 +100,15 @@ def test_samples_are_spread_evenly_and_always_the_same(tmp_path: Path, images: i
     assert sample(split(tmp_path, images)) == chosen
 
 
+def test_the_longest_name_of_a_file(tmp_path: Path):
+    whole = split(tmp_path)
+    name = "x" * 251 + ".png"
+    (tmp_path / whole.images[0].file_name).rename(tmp_path / name)
+    renamed = replace(whole.images[0], file_name=name)
+    (path,) = write_drawings(tmp_path, replace(whole, images=(renamed,)), [])
+    assert path.is_file()
+
+
 def test_truth_is_left_and_what_was_found_right(tmp_path: Path):
     whole = split(tmp_path)
     detections = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 import time
 from contextlib import suppress
@@ -17,6 +18,7 @@ from nas.utils.folders import (
     SCRATCH,
     atomic_folder,
     claim_folder,
+    own_folder,
     remove_claimed,
     scratch_folder,
 )
@@ -168,3 +170,16 @@ def test_a_folder_of_a_killed_process_goes_back_to_its_place(tmp_path: Path):
     with suppress(KeyError), atomic_folder(tmp_path / "bundle"):
         raise KeyError
     assert contents(tmp_path) == {"bundle/a": "mine"}
+
+
+def test_a_folder_among_temporary_files_is_this_users_alone(tmp_path: Path):
+    made = own_folder(tmp_path / "mine")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert own_folder(made) == made
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(made)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for name in ("file", "link", "open"):
+        with pytest.raises(OutputError, match=f"{name}' must be a folder of this user"):
+            own_folder(tmp_path / name)

@@ -13,7 +13,7 @@ pytest.importorskip("ray")
 from nas.config.sections import DataSpec
 from nas.errors import SpecError, StudyError
 from workers.ray_tune.nodes import probe_node
-from workers.ray_tune.session import check_address, package_folders, short_temp_folder
+from workers.ray_tune.session import check_address, package_folders, temp_folder
 
 
 def test_a_machine_that_sees_everything(digits: Path, tmp_path: Path):
@@ -57,16 +57,24 @@ def test_what_travels_is_all_of_ours(tmp_path: Path):
     assert (tmp_path / "workers" / "ray_tune" / "trainable.py").is_file()
 
 
-def test_a_long_folder_for_temporary_files_is_not_rays(
+def test_rays_folder_is_this_users_alone_and_has_a_short_path(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "x" * 36)
-    assert short_temp_folder() is None
+    name, made = f"nas-ray-{os.getuid()}", list[Path]()
+
+    def own_folder(path: Path) -> Path:
+        made.append(path)
+        return path
+
+    monkeypatch.setattr("workers.ray_tune.session.own_folder", own_folder)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "x" * 8)
+    assert temp_folder() == f"/scratch/xxxxxxxx/{name}/ray"
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/scratch/" + "ä" * 36)
-    assert short_temp_folder() == f"/tmp/ray-{os.getuid()}"
+    assert temp_folder() == f"/tmp/{name}/ray"
+    assert made == [Path("/scratch/xxxxxxxx") / name, Path("/tmp") / name]
     monkeypatch.setattr("os.access", lambda *args: False)
-    with pytest.raises(StudyError, match="too long for Ray's sockets: at most 45 bytes"):
-        short_temp_folder()
+    with pytest.raises(StudyError, match="too long for Ray's sockets: at most"):
+        temp_folder()
 
 
 def test_nobody_at_rays_address_is_found_soon(monkeypatch: pytest.MonkeyPatch):
