@@ -16,6 +16,7 @@ import yaml
 
 from nas.cli import INTERRUPTED, STOPPED
 from nas.errors import CandidateError
+from nas.utils.process_death import free_memory_text
 from nas.utils.shown_text import shown
 from nas.utils.signals import interrupt_once
 from nas.utils.url_secrets import masked
@@ -88,10 +89,21 @@ def _explain(program: str, error: BaseException) -> None:
         if error.strerror:
             named = f": {error.filename!r}" if error.filename else ""
             _fail(program, f"{error.strerror}{named}")
+    elif _is_of_memory(error):
+        free = free_memory_text()
+        _fail(program, f"not enough memory for this{free and f': {free} are free'}")
     elif hasattr(error, "format_message"):  # Typer's usage errors, whose class it does not publish
         _fail(program, error.format_message())
     elif message := _database_message(error):
         _fail(program, f"the database: {message}")
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether Python or one of PyTorch's allocators, whose errors have no class of their own on a
+    CPU, has had no memory.
+    """
+    named = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or named or "can't allocate memory" in str(error)
 
 
 def _database_message(error: BaseException) -> str | None:

@@ -18,9 +18,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class ConfigModel(BaseModel):
-    """Base class of a section: its values cannot be changed, and it takes no unknown keys."""
+    """Base class of a section: its values cannot be changed, its numbers are finite, and it takes
+    no unknown keys.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from nas.errors import SpecError, one_of, quoted
 from search_spaces.yaml_text import parse_yaml
 
 LARGEST_STRIDE = 32
+Side = Annotated[int, Field(ge=LARGEST_STRIDE, le=2**15)]  # pixels
+Images = Annotated[int, Field(ge=1, le=2**16)]  # at once
 CALIBRATION = "calibration"  # section of a recipe file that is no part of the recipe itself
 AUTO = "auto"  # the recipe whose keys the data decide
 CUSTOM = "custom"  # a recipe that names all its keys itself
@@ -125,12 +127,12 @@ class Recipe(ConfigModel):
     """
 
     name: str = CUSTOM
-    epochs: Annotated[int, Field(ge=1)]
-    image_size: Annotated[int, Field(ge=LARGEST_STRIDE)]
-    max_size: Annotated[int, Field(ge=LARGEST_STRIDE)] | None = None
-    train_sizes: tuple[Annotated[int, Field(ge=LARGEST_STRIDE)], ...] = ()
-    batch: Annotated[int, Field(ge=1)]
-    images_per_gpu: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=10**6)]
+    image_size: Side
+    max_size: Side | None = None
+    train_sizes: tuple[Side, ...] = ()
+    batch: Images
+    images_per_gpu: Images | None = None
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     optimizer: OptimizerName = Field(default="adamw", title="optimizer")
@@ -147,7 +149,7 @@ class Recipe(ConfigModel):
     channels_last: bool = False
     compile: bool = False
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    loader_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    loader_workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     weights: str | None = None
     augmentation: Annotated[AugmentationPolicy, Field(title="augmentation"), Since("0.2.0")] = (
         "light"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from helpers.commands import Run, run_here
+from helpers.commands import Run, outcome_of, run_here
 
+from nas.cli.runner import new_app, run
 from search_spaces.errors import LONGEST, SpaceError, UserError, one_of, quoted
 
 LONG = "x" * 100_000
@@ -47,6 +49,28 @@ def test_the_middle_is_left_out():
     assert (said[:6], said[-4:]) == ("begin ", " end")
     assert "97,010 characters more" in said
     assert str(UserError("a" * LONGEST)) == "a" * LONGEST
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate"),
+    ],
+)
+def test_too_little_memory_is_a_line(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    def act() -> None:
+        raise error
+
+    app = new_app()
+    app.command()(act)
+    monkeypatch.setattr("sys.argv", ["nas"])
+    code, out, said = outcome_of(lambda: run(app, "nas"))
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"nas: not enough memory for this: [\d.]+ of [\d.]+ GiB are free\n", said)
 
 
 @pytest.mark.parametrize("url", ["https:/me:SECRETPW@h/x.zip", "https://me:SECRETPW@127.0.0.1:1/x"])

@@ -5,6 +5,7 @@ value.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from pathlib import Path
 
@@ -148,6 +149,18 @@ def test_paper_recipe():
             {"recipe.image_size": 31},
             "recipe.image_size must be greater than or equal to 32; got 31",
         ),
+        (
+            {"recipe.image_size": 10**6},
+            "image_size must be less than or equal to 32768; got 1000000",
+        ),
+        (
+            {"recipe.batch": 10**9},
+            "recipe.batch must be less than or equal to 65536; got 1000000000",
+        ),
+        ({"recipe.lr": math.inf}, "recipe.lr must be a finite number; got inf"),
+        ({"recipe.clip_norm": math.nan}, "recipe.clip_norm must be .* got nan"),
+        ({"run.checkpoint_s": math.inf}, "run.checkpoint_s must be a finite number; got inf"),
+        ({"calibration.alpha": math.nan}, "calibration.alpha must be .* got nan"),
         ({"recipe.images_per_gpu": 3}, "multiple of images_per_gpu; got 4 and 3"),
         ({"recipe.max_size": 100}, "max_size must be at least image_size; got 100 and 160"),
         ({"recipe": "papr-24"}, "did you mean 'paper-24'"),
