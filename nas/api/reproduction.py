@@ -128,7 +128,8 @@ def reproduce_bundle(
     map_before = before.figures.get("map")
     if map_before is None:
         raise UserError(f"bundle {str(bundle)!r} has no mAP to compare with")
-    layout, spec = training_request(str(bundle), _flags(before, data))
+    fingerprint, seed = (_needed(bundle, before, key) for key in ("data_fingerprint", "seed"))
+    layout, spec = training_request(str(bundle), _flags(before, data) | {"search.seed": seed})
     with TemporaryDirectory() as scratch, num_threads(_threads(before)):
         again, _ = train_bundle(
             layout,
@@ -136,7 +137,7 @@ def reproduce_bundle(
             out or Path(scratch) / "bundle",
             callback,
             onnx=onnx and bool(out),
-            fingerprint=None if other_data else before.origin["data_fingerprint"],
+            fingerprint=None if other_data else fingerprint,
         )
     differing = differences(before.origin, again.origin)
     if tolerance is None:
@@ -146,15 +147,20 @@ def reproduce_bundle(
 
 
 def _flags(before: Trained, data: str) -> dict[str, Any]:
-    """Keys of a request that a bundle does not take over by itself: the parts of its data set, and
-    its seed.
-    """
+    """Keys of a request that a bundle does not take over by itself: the parts of its data set."""
     parts = before.request.get("data", {}).items()
     return {
         **{f"data.{key}": value for key, value in parts if key != "root"},
         "data.root": data,
-        "search.seed": before.origin["seed"],
     }
+
+
+def _needed(bundle: Path, before: Trained, key: str) -> Any:
+    if before.origin.get(key) is None:
+        raise BundleError(
+            f"bundle {str(bundle)!r} cannot be trained again: detector.yaml has no origin.{key}"
+        )
+    return before.origin[key]
 
 
 def _threads(before: Trained) -> int | None:

@@ -99,6 +99,7 @@ def _first_fault(model: type[BaseModel], error: ValidationError) -> str:
     if isinstance(cause, ValueError):
         return f"{key}: {cause}" if key else str(cause)
     rule = fault["msg"].removeprefix("Input ").replace("should be", "must be")
+    rule = rule.partition(" or instance of ")[0]
     return (
         f"{key} {rule}; got {quoted(fault['input'])}"
         if fault["type"] != "missing"

@@ -130,7 +130,7 @@ def _held_out(
 
 def _find(root: Path, name: str, places: Places) -> SplitSource | None:
     if places.annotations:
-        file = root / places.annotations.replace(SPLIT, name)
+        file = _annotations(root, places.annotations.replace(SPLIT, name))
         named = SPLIT in places.annotations and file.is_file()
         return _of_file(root, name, file, places) if named else None
     return _coco(root, name, places) or _yolo(root, name) or _voc(root, name)
@@ -139,13 +139,20 @@ def _find(root: Path, name: str, places: Places) -> SplitSource | None:
 def _find_only(root: Path, places: Places) -> SplitSource | None:
     """The source of a data set that has no splits."""
     if places.annotations:
-        stated = root / places.annotations
+        stated = _annotations(root, places.annotations)
         return _of_file(root, "", stated, places) if stated.is_file() else None
     file = only_file(root, sure=True)
     if not file and (source := _only_yolo(root) or _only_voc(root)):
         return source
     file = file or only_file(root, sure=False)
     return _of_file(root, "", file, places) if file else None
+
+
+def _annotations(root: Path, stated: str) -> Path:
+    """The place of a file that may be a link, but lies in the data set."""
+    if Path(stated).is_absolute() or ".." in Path(stated).parts:
+        raise DataError(f"data.annotations must be a file below {str(root)!r}; got {stated!r}")
+    return root / stated
 
 
 def _of_file(root: Path, name: str, file: Path, places: Places) -> SplitSource:

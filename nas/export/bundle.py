@@ -17,11 +17,10 @@ manifest.json          hashes of all files
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import yaml
-from pydantic import BaseModel, Field, StrictStr
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -36,6 +35,7 @@ from nas.export.description import Trained
 from nas.export.manifest import FORMAT, MANIFEST, check_manifest, write_manifest
 from nas.export.model_card import model_card
 from nas.export.onnx.writer import write_onnx
+from nas.export.stated import Stated
 from nas.models.backbones import backbone_dims
 from nas.models.detectors import Detector, build_detector
 from nas.models.detectors.transform import IMAGENET, ImageStatistics
@@ -56,15 +56,6 @@ ONNX_FILES = ("backbone.onnx", "detector.onnx")  # where their packages are inst
 OPTIONAL_FILES = (*ONNX_FILES, LAST_WEIGHTS)
 BACKBONE_PREFIX = "backbone.backbone."
 READ_FORMATS = (1, FORMAT)  # 1 had no manifest, no ONNX and nothing for mmdetection
-
-
-class _Said(BaseModel):
-    """What detector.yaml says beside the sections of a request."""
-
-    categories: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
-    figures: dict[StrictStr, Any]
-    origin: dict[StrictStr, Any]
-    request: dict[StrictStr, Any] = {}
 
 
 def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = True) -> list[str]:
@@ -143,16 +134,16 @@ def read_description(folder: Path) -> Trained:
             f"1 and {FORMAT}"
         )
     try:
-        said = parse_model(_Said, description)
+        stated = parse_model(Stated, description)
         return Trained(
             layout=Layout.from_dict(description["layout"]),
             detector=parse_model(DetectorSpec, description["detector"]),
             recipe=parse_model(Recipe, description["recipe"]),
             calibration=parse_model(CalibrationSpec, description["calibration"]),
-            categories=said.categories,
-            figures=said.figures,
-            origin=said.origin,
-            request=said.request,
+            categories=stated.categories,
+            figures=description["figures"],
+            origin=description["origin"],
+            request=description.get("request", {}),
         )
     except (KeyError, TypeError, UserError) as error:
         raise BundleError(f"bundle {str(folder)!r} is damaged: detector.yaml: {error}") from None

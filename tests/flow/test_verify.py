@@ -117,7 +117,14 @@ def of_width(width: int, depth: int = 1) -> dict:
         (junk("backbone.onnx"), "backbone.onnx cannot be run as the network"),
         (saying(categories=["a", None]), "categories.1 must be a valid string; got None"),
         (saying(categories=[]), "categories"),
-        (saying(figures=[]), "figures must be a valid dictionary"),
+        (saying(figures=[]), "figures must be a valid dictionary; got []"),
+        (saying(figures={"map": "0.5"}), "figures.map must be a valid number; got '0.5'"),
+        (saying(figures={"map": 10**400}), "figures.map must be a valid number; got 1000"),
+        (saying(origin={"seed": 2**70}), "origin.seed must be less than 2147483648"),
+        (saying(origin={"hardware": {"threads": 10**6}}), "threads must be less than or equal"),
+        (saying(origin={"versions": None}), "origin.versions must be a valid dictionary"),
+        (saying(request={"data": [1]}), "request.data must be a valid dictionary; got [1]"),
+        (saying(request={"data": {"val": 5}}), "request.data.val must be a valid string; got 5"),
         (saying(layout=of_width(4, 9999)), "tensors are no weights of 39996 blocks"),
         (saying(layout=of_width(99_996)), "is damaged: Error(s) in loading state_dict for Fcos"),
     ],
@@ -136,6 +143,30 @@ def test_a_bundle_that_was_sealed_again_is_refused_in_a_line(
     assert (code, out) == (2, "")
     (line,) = said.splitlines()
     assert words in line
+
+
+def test_places_of_annotations_are_in_the_data(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run
+):
+    """A bundle names no other file of its reader."""
+    saying(request={"data": {"annotations": "/etc/passwd"}})(
+        Path(shutil.copytree(bundle, tmp_path / "copy"))
+    )
+    (tmp_path / "copy" / MANIFEST).unlink()
+    write_manifest(tmp_path / "copy")
+    for command in ("verify", "reproduce"):
+        code, _, said = nas(command, tmp_path / "copy", "--data", digits)
+        assert code == 2
+        assert "data.annotations must be a file below" in said
+
+
+def test_a_bundle_that_does_not_say_its_seed_is_not_trained_again(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run
+):
+    old = rewritten(bundle, tmp_path / "old", lambda said: said["origin"].pop("seed"))
+    code, out, said = nas("reproduce", old, "--data", digits)
+    assert (code, out) == (2, "")
+    assert "cannot be trained again: detector.yaml has no origin.seed" in said
 
 
 def test_weights_that_are_a_pipe_are_not_waited_for(bundle: Path, tmp_path: Path):
