@@ -161,8 +161,9 @@ def load_spec(
     on_gpu = has_gpu() or bool(_section(written, "run").get("cluster"))
     space = _space_of(written.pop("space", AUTO), allow_code, on_gpu=on_gpu)
     written = deep_merge(_expand(dict(space.defaults)), written)
-    if _section(written, "detector").get("name", AUTO) == AUTO:
-        written["detector"]["name"] = "faster_rcnn" if on_gpu else "fcos"
+    detector = _section(written, "detector")
+    if detector.get("name", AUTO) == AUTO:  # a new section: this one may be the space's own
+        written["detector"] = {**detector, "name": "faster_rcnn" if on_gpu else "fcos"}
     recipe = _section(written, "recipe")
     reference = recipe.setdefault("name", AUTO)
     base = load_recipe(reference)

@@ -48,6 +48,7 @@ def test_defaults_are_those_of_the_design(
         "align",
         channels,
     )
+    assert "name" not in spec.space["defaults"].get("detector", {})
     assert spec.recipe.name == "auto"
     assert set(spec.plan) > {"recipe.epochs", "recipe.image_size", "recipe.lr"}
     assert (str(spec.budget.memory), spec.budget.mode) == ("16GiB", "cap")

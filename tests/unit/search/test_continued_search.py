@@ -170,7 +170,7 @@ def test_more_trials_than_before_may_be_asked_for(tmp_path: Path):
     ("flags", "words"),
     [
         ({"recipe.epochs": 3}, "recipe.epochs was 2, now 3"),
-        ({"detector.name": "fcos"}, "detector.name was 'faster_rcnn', now 'fcos'"),
+        ({"detector.name": "atss"}, "detector.name was 'fcos', now 'atss'"),
         ({"budget.memory": "8GiB"}, "budget.memory was '16GiB', now '8GiB'"),
         ({"calibration.alpha": 0.5}, "calibration.alpha was 0.25, now 0.5"),
         (
