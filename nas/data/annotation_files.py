@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def read_categories(
     for entry in entries:
         category_id = entry.get("id")
         written = entry.get("name")
-        name = str(category_id if written in (None, "") else written).strip()
+        name = _whole(str(category_id if written in (None, "") else written).strip())
         if type(category_id) is not int:
             raise DataError(f"{source}: a category needs an id; got {category_id!r}")
         if names.setdefault(category_id, name) != name:
@@ -142,12 +142,13 @@ def without_root(
         findings: takes what was left out.
     """
     entries = content["categories"]
-    above = {name for entry in entries if isinstance(name := entry.get("supercategory"), str)}
-    named = [entry for entry in entries if isinstance(entry.get("name"), str)]
-    for root in (entry for entry in named if len(entries) > 1 and entry["name"] in above):
-        others = [entry for entry in entries if entry is not root]
-        if any(entry.get("supercategory") != root["name"] for entry in others):
+    above = [entry.get("supercategory") for entry in entries]
+    counts = Counter(name for name in above if isinstance(name, str))
+    for root in (entry for entry in entries if isinstance(entry.get("name"), str)):
+        own = root.get("supercategory") == root["name"]
+        if len(entries) < 2 or counts[root["name"]] - own < len(entries) - 1:
             continue
+        others = [entry for entry in entries if entry is not root]
         if all(box.get("category_id") != root.get("id") for box in content["annotations"]):
             findings.repaired("category above all others", source, detail=f"{root['name']!r}")
             return others
@@ -155,10 +156,20 @@ def without_root(
 
 
 def _distinct(names: dict[int, str], source: str, findings: Findings) -> dict[int, str]:
-    counts = Counter(names.values())
-    for name in (name for name, count in counts.items() if count > 1):
-        ids = ", ".join(str(number) for number, given in names.items() if given == name)
-        findings.repaired("categories of one name", source, detail=f"{name!r}: {ids}; kept apart")
+    numbers = defaultdict[str, list[int]](list)
+    for number, name in names.items():
+        numbers[name].append(number)
+    for name, alike in numbers.items():
+        if len(alike) > 1:
+            ids = ", ".join(map(str, alike))
+            detail = f"{name!r}: {ids}; kept apart"
+            findings.repaired("categories of one name", source, detail=detail)
     return {
-        number: f"{name} ({number})" if counts[name] > 1 else name for number, name in names.items()
+        number: f"{name} ({number})" if len(numbers[name]) > 1 else name
+        for number, name in names.items()
     }
+
+
+def _whole(text: str) -> str:
+    """A text with a mark for each half of a character, which JSON can write and no file can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

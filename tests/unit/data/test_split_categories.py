@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,32 @@ def test_a_split_may_lack_categories_or_number_them_otherwise(tmp_path: Path):
     assert val.split.categories == train.split.categories
     assert {box.category_id for box in val.split.boxes} == {3}
     assert val.problems[-1].detail == "lacks 'dog'; numbers otherwise 'cat'"
+
+
+def test_halves_of_characters_are_marked(tmp_path: Path):
+    """They could be written to no file, by the first candidate for example."""
+
+    def halves(coco: dict[str, Any]) -> None:
+        coco["categories"][0]["name"] = "a\ud800b\udcff"
+        coco["categories"][1]["name"] = "\ud83d\ude00"  # two that belong together
+
+    checked = check_split(written(tmp_path, halves), "train")
+    names = [name for _, name in checked.split.categories]
+    assert sorted(names) == ["a\ufffdb\ufffd", "\U0001f600"]
+
+
+def test_many_categories_take_a_moment(tmp_path: Path):
+    """As many of one name, and as many below another."""
+
+    def many(coco: dict[str, Any]) -> None:
+        for number in range(20_000):
+            name, above = f"c{number // 2}", f"c{number // 2 + 1}"
+            coco["categories"].append({"id": 100 + number, "name": name, "supercategory": above})
+
+    began_s = time.process_time()
+    checked = check_split(written(tmp_path, many), "train")
+    assert time.process_time() - began_s < 5  # the square of their number takes longer
+    assert len({name for _, name in checked.split.categories}) == 20_002
 
 
 def test_roboflows_category_above_all_others_is_left_out(tmp_path: Path):
