@@ -10,9 +10,10 @@ names give the same split on every machine.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -118,6 +119,20 @@ class _Parts:
         self.left, self.trained = dict(total), Counter[Hashable]()
         self.waiting = dict.fromkeys(range(len(sizes)))
         self.held_out: set[int] = set()
+        self._kinds = {repr(kind): kind for kind in total}
+        self._by_rarity = [self._rarity(kind) for kind in total]
+        heapq.heapify(self._by_rarity)
+
+    def rarest(self) -> Iterator[Hashable]:
+        """Give the category of which the fewest objects are left to place, as long as any are."""
+        while self._by_rarity:
+            rarity = heapq.heappop(self._by_rarity)
+            kind = self._kinds[rarity[2]]
+            if self.left[kind] and rarity == self._rarity(kind):  # nothing of it was placed since
+                yield kind
+
+    def _rarity(self, kind: Hashable) -> tuple[int, str, str]:
+        return self.left[kind], str(kind), repr(kind)
 
     def place(self, which: int, kind: Hashable | None) -> None:
         """Give a group to the part that wants more objects of a category, then more images."""
@@ -131,6 +146,7 @@ class _Parts:
         for each, n in self.counts[which].items():
             self.wanted[out][each] -= n
             self.left[each] -= n
+            heapq.heappush(self._by_rarity, self._rarity(each))
             self.trained[each] += 0 if out else n
 
     def move(self, which: int) -> None:
@@ -152,8 +168,7 @@ def _stratified(sizes: Sequence[int], counts: Sequence[Counter[Hashable]]) -> se
     for which, count in enumerate(counts):
         for kind in count:
             holders[kind].append(which)
-    while any(parts.left.values()):
-        rarest = min((n, str(kind), kind) for kind, n in parts.left.items() if n)[2]
+    for rarest in parts.rarest():
         for which in holders[rarest]:
             if which in parts.waiting:
                 parts.place(which, rarest)

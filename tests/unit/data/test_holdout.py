@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Hashable
 from pathlib import Path
@@ -17,7 +18,7 @@ from helpers.coco_files import GOOD, write
 from PIL import Image
 
 from nas.data.file_names import stated_name
-from nas.data.holdout import _without_number, choose, part_of
+from nas.data.holdout import _Parts, _without_number, choose, part_of
 from nas.data.split_source import Places, find_split, find_splits
 from nas.data.validation import check_splits
 from nas.errors import DataError
@@ -43,6 +44,24 @@ def test_a_fifth_of_the_images_and_of_every_category(count: int, kinds: int):
         assert number - held[kind] > 0
         if number >= 20:
             assert 0.1 < held[kind] / number < 0.32
+
+
+def test_the_rarest_category_is_placed_first_however_many_there_are():
+    """Written out in the plain way, which takes the square of their number."""
+    rng = random.Random(0)
+    kinds: list[Hashable] = [None, "None", 1, "x1", *(f"k{number}" for number in range(9))]
+    for _ in range(50):
+        parts = _Parts([1] * 8, [Counter(rng.choices(kinds, k=3)) for _ in range(8)])
+        for kind in parts.rarest():
+            left = {each: n for each, n in parts.left.items() if n}
+            assert (left[kind], str(kind)) == min((n, str(each)) for each, n in left.items())
+            for which in [each for each in parts.waiting if kind in parts.counts[each]]:
+                parts.place(which, kind)
+        assert not any(parts.left.values())
+    began_s = time.process_time()
+    count = 20_000
+    choose([f"{number}.jpg" for number in range(count)], [Counter([n]) for n in range(count)])
+    assert time.process_time() - began_s < 20
 
 
 def test_the_number_of_a_frame_by_an_expression():
