@@ -76,7 +76,7 @@ def test_weights_of_the_earlier_study_are_left_alone(tmp_path: Path, earlier: Dr
     ("flags", "facts", "said"),
     [
         ({"recipe.epochs": 3}, FACTS, "recipe.epochs was 2, now 3"),
-        ({"detector.name": "fcos"}, FACTS, "detector.name was 'faster_rcnn', now 'fcos'"),
+        ({"detector.name": "atss"}, FACTS, "detector.name was 'fcos', now 'atss'"),
         ({"calibration.enabled": False}, FACTS, "calibration.enabled was True, now False"),
         (
             {},
