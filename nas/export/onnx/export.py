@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import need
+from nas.export.onnx.reading import read_onnx
 from nas.models.backbones import HybridBackbone
 from nas.models.backbones.graph import IMAGES, Node
 from nas.models.backbones.swin_stage import AttentionStage
 
 WRITERS, READERS = (
     ("onnx", "onnxscript", "onnxruntime"),
-    ("onnxruntime",),
+    ("onnx", "onnxruntime"),
 )  # packages; what is written is also read
 SIZES = (
     (2, 64, 96),
@@ -164,26 +165,28 @@ class OnnxModel:
     """An ONNX file that can be called: a tensor in, tensors out.
 
     Args:
-        content: of the file, or its path.
+        content: of the file, or the path of one that somebody else may have made.
         threads: that share the work of one operator; 0: as many as the machine has cores.
 
     Attributes:
         outputs: names of what it gives.
 
     Raises:
-        MissingDependency: onnxruntime is not installed.
+        MissingDependency: onnx or onnxruntime is not installed.
+        BundleError: the file at the path is not run, see `nas.export.onnx.reading`.
     """
 
     def __init__(self, content: bytes | Path, threads: int = 0) -> None:
         need("onnx", *READERS)
         import onnxruntime
 
-        source = content if isinstance(content, bytes) else str(content)
+        if isinstance(content, Path):
+            content = read_onnx(content)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"]
+            content, options, providers=["CPUExecutionProvider"]
         )
         self.outputs = [output.name for output in self._session.get_outputs()]
 
