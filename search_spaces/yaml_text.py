@@ -8,6 +8,7 @@ import yaml
 
 MOST_CHARACTERS = 2**24
 MOST_DEPTH = 64
+MOST_DIGITS = 1000
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,6 +26,16 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Read a number that can be written out again, however it is written here."""
+        if len(node.value) > MOST_DIGITS:
+            raise ValueError(f"a number of more than {MOST_DIGITS:,} digits")
+        number: int = super().construct_yaml_int(node)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -16,6 +16,7 @@ manifest.json          hashes of all files
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +82,33 @@ def write_bundle(folder: Path, trained: Trained, weights: Path, *, onnx: bool = 
         statistics = _write_weights(partial, read_weights(weights))
         if (last := weights.parent / LAST_WEIGHTS).exists():
             (partial / LAST_WEIGHTS).write_bytes(save(read_weights(last)))
-        _write_yaml(partial / "backbone.yaml", _backbone_description(trained, statistics))
-        _write_yaml(partial / "detector.yaml", _detector_description(trained))
-        for name, text in code_files(trained, statistics).items():
-            (partial / name).write_text(text)
+        described = partial / "detector.yaml"
+        described.write_text(_detector_yaml(trained))
         left_out = ["ONNX was not asked for."]
         if onnx:
             left_out = write_onnx(partial, read_bundle(partial)[1])
-        (partial / "README.md").write_text(model_card(trained, statistics, left_out))
+        described.write_text(_detector_yaml(replace(trained, left_out=tuple(left_out))))
+        for name, text in described_files(read_description(partial), statistics).items():
+            (partial / name).write_text(text)
         write_manifest(partial)
     return left_out
+
+
+def described_files(trained: Trained, statistics: ImageStatistics) -> dict[str, str]:
+    """Write the files of a bundle that follow from its detector.yaml and its weights.
+
+    Args:
+        trained: as `read_description` gives it.
+        statistics: what its images are normalised by.
+
+    Returns:
+        Their texts, by their names: the code, backbone.yaml and the model card.
+    """
+    return {
+        **code_files(trained, statistics),
+        "backbone.yaml": _yaml_text(_backbone_description(trained, statistics)),
+        "README.md": model_card(trained, statistics),
+    }
 
 
 def check_target(folder: Path, flag: str = "--out") -> None:
@@ -144,6 +162,7 @@ def read_description(folder: Path) -> Trained:
             figures=description["figures"],
             origin=description["origin"],
             request=description.get("request", {}),
+            left_out=stated.left_out,
         )
     except (KeyError, TypeError, UserError) as error:
         raise BundleError(f"bundle {str(folder)!r} is damaged: detector.yaml: {error}") from None
@@ -165,7 +184,8 @@ def read_bundle(folder: Path) -> tuple[Trained, Detector]:
         _check_sizes(trained, weights)
         detector = _detector(trained)
         detector.load_state_dict(weights)
-    except (RuntimeError, TypeError, ArithmeticError) as error:
+        ImageStatistics.of_weights(weights)
+    except (RuntimeError, TypeError, ArithmeticError, ValueError) as error:
         raise BundleError(
             f"bundle {str(folder)!r} is damaged: {' '.join(str(error).split())[:300]}"
         ) from None
@@ -203,12 +223,12 @@ def _backbone_description(trained: Trained, statistics: ImageStatistics) -> dict
     }
 
 
-def _detector_description(trained: Trained) -> dict[str, Any]:
+def _detector_yaml(trained: Trained) -> str:
     sections = {
         name: getattr(trained, name).model_dump(mode="json")
         for name in ("detector", "recipe", "calibration")
     }
-    return {
+    content = {
         "format": FORMAT,
         "written_by": writer(),
         "layout": trained.layout.to_dict(),
@@ -217,7 +237,9 @@ def _detector_description(trained: Trained) -> dict[str, Any]:
         "figures": trained.figures,
         "origin": trained.origin,
         "request": trained.request,
+        "left_out": list(trained.left_out),
     }
+    return _yaml_text(content)
 
 
 def backbone_weights(state: dict[str, Any]) -> dict[str, Any]:
@@ -241,8 +263,8 @@ def _write_weights(folder: Path, state: dict[str, Any]) -> ImageStatistics:
     return statistics
 
 
-def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
+def _yaml_text(content: dict[str, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False, width=120)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

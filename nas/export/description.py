@@ -40,6 +40,7 @@ class Trained:
         figures: scores (fractions 0 to 1), sizes and times, as plain JSON; units are in the names.
         origin: where the weights come from, as `make_origin` gives it.
         request: all that was asked for, as plain JSON; empty in bundles of format 1.
+        left_out: sentences on the forms that its bundle does not have.
     """
 
     layout: Layout
@@ -50,6 +51,7 @@ class Trained:
     figures: dict[str, Any]
     origin: dict[str, Any]
     request: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def make_origin(**facts: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -105,13 +104,12 @@ RGB in 0 to 1, resized, of any size, normalises and pads it, and gives `boxes`, 
 grid over each box, the probability of each cell."""
 
 
-def model_card(trained: Trained, statistics: ImageStatistics, left_out: Sequence[str]) -> str:
+def model_card(trained: Trained, statistics: ImageStatistics) -> str:
     """Write the model card of a bundle: what it is, how good, how to load it, where it comes from.
 
     Args:
         trained: the candidate.
         statistics: what its images are normalised by.
-        left_out: sentences on forms that the bundle does not have.
 
     Returns:
         Markdown.
@@ -138,7 +136,7 @@ def model_card(trained: Trained, statistics: ImageStatistics, left_out: Sequence
         std=statistics.std,
         widths=", ".join(map(str, layout.widths)),
         classes=1 + len(trained.categories),
-        onnx="\n\n".join([_ONNX, *left_out]),
+        onnx="\n\n".join([_ONNX, *map(markdown_text, trained.left_out)]),
         categories=", ".join(map(_cell, trained.categories)),
         image_size=recipe.image_size,
         long_side=recipe.long_side,

@@ -41,9 +41,12 @@ class _Request(_Open):
 
 
 class Stated(BaseModel):
-    """Categories, scores, where weights come from, and all that was asked for."""
+    """Categories, scores, where weights come from, all that was asked for, and why forms of the
+    bundle are not there.
+    """
 
     categories: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
     figures: _Figures
     origin: _Origin
     request: _Request = _Request()
+    left_out: tuple[StrictStr, ...] = ()

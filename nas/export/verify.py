@@ -15,8 +15,15 @@ import torch
 from nas.artifacts.paths import LAST_WEIGHTS
 from nas.config.parsing import read_yaml
 from nas.errors import BundleError
-from nas.export.bundle import FILES, OPTIONAL_FILES, backbone_weights, read_bundle, read_weights
-from nas.export.code_files import code_files, writer
+from nas.export.bundle import (
+    FILES,
+    OPTIONAL_FILES,
+    backbone_weights,
+    described_files,
+    read_bundle,
+    read_weights,
+)
+from nas.export.code_files import CODE_FILES, writer
 from nas.export.code_runs import compare_code
 from nas.export.description import Trained
 from nas.export.manifest import check_manifest
@@ -24,6 +31,7 @@ from nas.export.onnx.export import READERS, missing
 from nas.export.onnx.writer import BACKBONE, DETECTOR, compare_backbone, compare_detector
 from nas.models.detectors import Detector
 from nas.models.detectors.transform import IMAGENET, ImageStatistics
+from nas.models.weight_files import read_metadata
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def verify(folder: Path, *, run_code: bool = False) -> tuple[Trained, Detector, 
         Check("hashes", True, f"{len(names)} files as exported"),
         Check("detector.safetensors", True, "loads"),
         *_weights(folder, names, detector),
-        *_code(folder, names, trained, detector),
+        *_described(folder, names, trained, detector),
     ]
     if run_code:
         for name, skipped in compare_code(folder, detector):
@@ -80,6 +88,10 @@ def _weights(folder: Path, names: list[str], detector: Detector) -> Iterator[Che
         torch.equal(x, expected[name]) for name, x in weights.items()
     ):
         raise BundleError("backbone.safetensors has other weights than detector.safetensors")
+    metadata = read_metadata(folder / "backbone.safetensors")
+    for key, value in _statistics(detector).metadata().items():
+        if metadata.get(key, value) != value:
+            raise BundleError(f"backbone.safetensors has another {key} than detector.safetensors")
     yield Check("backbone.safetensors", True, "the detector's weights")
     if LAST_WEIGHTS in names:
         if set(read_weights(folder / LAST_WEIGHTS)) != set(detector.state_dict()):
@@ -87,17 +99,25 @@ def _weights(folder: Path, names: list[str], detector: Detector) -> Iterator[Che
         yield Check(LAST_WEIGHTS, True, "the detector's tensors")
 
 
-def _code(folder: Path, names: list[str], trained: Trained, detector: Detector) -> Iterator[Check]:
-    """Each Python file beside what this version writes, which another version's differs from."""
+def _described(
+    folder: Path, names: list[str], trained: Trained, detector: Detector
+) -> Iterator[Check]:
+    """Code, model card and backbone.yaml beside what this version writes, which another version's
+    differ from.
+    """
     written_by = read_yaml(folder / "detector.yaml").get("written_by")
-    statistics = ImageStatistics.of_weights(detector.state_dict()) or IMAGENET
-    for name, text in code_files(trained, statistics).items():
+    for name, text in described_files(trained, _statistics(detector)).items():
         if name in names and (folder / name).read_bytes() == text.encode():
             yield Check(name, True, "as this version writes it")
         elif written_by == writer():
             raise BundleError(f"{name} is not what this version writes for detector.yaml")
         else:
-            yield Check(name, False, "of another version, or changed: neither compared nor run")
+            said = "of another version, or changed: not compared"
+            yield Check(name, False, f"{said}, not run" if name in CODE_FILES else said)
+
+
+def _statistics(detector: Detector) -> ImageStatistics:
+    return ImageStatistics.of_weights(detector.state_dict()) or IMAGENET
 
 
 def _onnx(folder: Path, names: list[str], detector: Detector) -> Iterator[Check]:

@@ -133,7 +133,10 @@ def _plain_tensors(path: Path, content: Any) -> dict[str, Tensor]:
 def _plain(value: Any) -> bool:
     if not isinstance(value, Tensor) or value.is_quantized or value.is_complex():
         return False
-    return value.layout is torch.strided and value.device.type == "cpu"
+    if value.layout is not torch.strided or value.device.type != "cpu":
+        return False
+    # One of a few numbers can claim any size, each of them many times.
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _described(value: Any) -> str:

@@ -172,6 +172,10 @@ def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport
     """
     state = read_tensors(path)
     unwrapped = _unwrapped(state)
+    try:
+        said = ImageStatistics.of_weights(state) or ImageStatistics.of_metadata(read_metadata(path))
+    except ValueError as error:
+        raise refusal(path, str(error)) from None
     kind = _kind_of(unwrapped)
     if not kind:
         raise refusal(
@@ -189,7 +193,6 @@ def load_backbone_weights(backbone: HybridBackbone, path: Path) -> WeightsReport
         )
     for name in (*report.loaded, *_counters(report, found, network)):
         network[name].copy_(found[name])
-    said = ImageStatistics.of_weights(state) or ImageStatistics.of_metadata(read_metadata(path))
     return replace(report, statistics=said)
 
 

@@ -323,7 +323,7 @@ def test_without_its_packages_onnx_is_left_out_and_skipped(
         _, _, checks = verify(bundle, run_code=True)
     said = {check.name: check.detail for check in checks if not check.passed}
     assert said["mmdet_config.py"] == "mmengine is not installed"
-    assert said["backbone.onnx"] == "onnxruntime is not installed: pip install 'scratch-nas[onnx]'"
+    assert said["backbone.onnx"] == "onnx is not installed: pip install 'scratch-nas[onnx]'"
 
 
 def flipped(content: bytes, place: int) -> bytes:

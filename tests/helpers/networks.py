@@ -18,7 +18,8 @@ def randomize(network: nn.Module, seed: int = 0) -> None:
             noise = torch.randn(tensor.shape, generator=generator)
             scale = tensor.shape[1:].numel() ** -0.5 if tensor.ndim > 1 else 0.1
             value = noise * scale + (1 if tensor.ndim == 1 and name.endswith("weight") else 0)
-            tensor.copy_(value.abs() + 0.5 if "running_var" in name else value)
+            positive = name.endswith(("running_var", "transform.std"))
+            tensor.copy_(value.abs() + 0.5 if positive else value)
 
 
 def outputs_of(network: nn.Module, parts: Iterable[nn.Module], images: Tensor) -> list[Tensor]:

@@ -5,15 +5,19 @@ once.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
+import msgspec
 import torch
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from nas.config.recipe import LARGEST_STRIDE
+from nas.errors import quoted
 
+CHANNELS = 3
 LEAST_STD = 0.02  # of a channel: images of one colour have none
 
 
@@ -33,24 +37,46 @@ class ImageStatistics(NamedTuple):
 
     @classmethod
     def of_weights(cls, state: Mapping[str, Tensor]) -> Self | None:
-        """Find the statistics among a detector's weights by name; None where they have none."""
-        if "transform.mean" not in state:
+        """Find the statistics among a detector's weights by name; None where they have none.
+
+        Raises:
+            ValueError: no image could be normalised by them.
+        """
+        if not {"transform.mean", "transform.std"} <= state.keys():
             return None
-        return cls(*(_numbers(state[f"transform.{name}"]) for name in cls._fields))
+        return cls(*(_numbers(state[f"transform.{name}"]) for name in cls._fields))._checked()
 
     @classmethod
     def of_metadata(cls, metadata: Mapping[str, str] | None) -> Self | None:
         """Find the statistics in the metadata of a safetensors file, as `metadata` writes them;
         None where it has none.
+
+        Raises:
+            ValueError: no image could be normalised by them.
         """
         if not metadata or "image_mean" not in metadata or "image_std" not in metadata:
             return None
-        mean, std = (json.loads(metadata[f"image_{name}"]) for name in ("mean", "std"))
-        return cls(tuple(map(float, mean)), tuple(map(float, std)))
+        try:
+            found = cls(*(_LIST.decode(metadata[f"image_{name}"]) for name in cls._fields))
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"its metadata are no statistics of images: {error}") from None
+        return found._checked()
+
+    def _checked(self) -> Self:
+        finite = all(map(math.isfinite, [*self.mean, *self.std]))
+        if not finite or {len(self.mean), len(self.std)} != {CHANNELS} or min(self.std) <= 0:
+            raise ValueError(
+                f"images need {CHANNELS} finite means and deviations above 0; got "
+                f"{quoted(self.mean)} and {quoted(self.std)}"
+            )
+        return self
 
     def metadata(self) -> dict[str, str]:
         """Text by name, for the metadata of a safetensors file."""
         return {"image_mean": json.dumps(self.mean), "image_std": json.dumps(self.std)}
+
+
+_LIST = msgspec.json.Decoder(tuple[float, ...])
 
 
 def _numbers(values: Tensor) -> tuple[float, ...]:

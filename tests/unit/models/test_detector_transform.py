@@ -53,6 +53,38 @@ def test_weights_of_release_0_1_have_imagenets():
     assert ImageStatistics.of_weights({}) is None
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ("[0, 0, 0]", "[0, 1, 1]"),
+        ("[0, 0, 0]", "[-1, 1, 1]"),
+        ("[0.5]", "[0.5]"),
+        ("[0, 0, 0]", "[1, 1, 1e999]"),
+        ("[NaN, 0, 0]", "[1, 1, 1]"),
+        ('"x"', "[1, 1, 1]"),
+        ("null", "5"),
+        ("[]", "[]"),
+        ("[" * 100_000, "[1, 1, 1]"),
+        (f"[{'9' * 5000}]", "[1, 1, 1]"),
+        ("{", ""),
+    ],
+)
+def test_statistics_by_which_no_image_can_be_normalised(mean: str, std: str):
+    with pytest.raises(ValueError, match="images need 3 finite|no statistics of images"):
+        ImageStatistics.of_metadata({"image_mean": mean, "image_std": std})
+
+
+def test_statistics_of_weights_are_those_of_three_channels():
+    for values in (
+        torch.zeros(3, 1, 1),
+        torch.ones(2),
+        torch.full((3,), torch.nan),
+        torch.empty(0),
+    ):
+        with pytest.raises(ValueError, match="images need 3 finite means"):
+            ImageStatistics.of_weights({"transform.mean": values, "transform.std": values})
+
+
 def test_metadata_are_read_as_safetensors_reads_them(tmp_path):
     file = tmp_path / "x.safetensors"
     save_file({"x": torch.zeros(2)}, file, OWN.metadata())

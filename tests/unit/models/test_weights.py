@@ -368,6 +368,16 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda path: torch.save({"a.b": torch.ones(1, device="meta")}, path),
         f"{PLAIN} 'a.b', a tensor (torch.float32, torch.strided, meta)",
     ),
+    "one number a million million times": (
+        "large.pt",
+        lambda path: torch.save({"a.b": torch.ones(1).as_strided((2**20, 2**20), (0, 0))}, path),
+        f"{PLAIN} 'a.b', a tensor (torch.float32, torch.strided, cpu)",
+    ),
+    "metadata": (
+        "odd.safetensors",
+        lambda path: save_file(network().state_dict(), path, {"image_mean": "[", "image_std": "["}),
+        "its metadata are no statistics of images: Input data was truncated",
+    ),
     "not a number": (
         "nan.pt",
         lambda path: torch.save(with_value("stages.2.blocks.1.mlp.0.weight", float("nan")), path),

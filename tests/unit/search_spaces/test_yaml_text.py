@@ -24,6 +24,8 @@ GROWING = "study: [&b0 [l,l,l,l,l,l,l,l,l,l], " + ", ".join(
         ("study: 2024-02-30", {"study": "2024-02-30"}),
         ("study: 2024-02-20 10:00:00", {"study": "2024-02-20 10:00:00"}),
         ("", None),
+        ("n: 0x" + "f" * 900, {"n": 16**900 - 1}),
+        ("n: -1_000", {"n": -1000}),
     ],
 )
 def test_values(text: str, value: object):
@@ -35,7 +37,9 @@ def test_values(text: str, value: object):
     [
         (GROWING + "]", "an alias "),
         ("[" * 20_000, f"more than {MOST_DEPTH} levels"),
-        ("n: " + "7" * 5000, "a value that cannot be read"),
+        ("n: " + "7" * 5000, "a number of more than 1,000 digits"),
+        ("n: 0x" + "f" * 5000, "a number of more than 1,000 digits"),
+        ("n: 1" + ":59" * 100_000, "a number of more than 1,000 digits"),
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("a: &x 1\nb: *x", "write the value out"),
     ],
