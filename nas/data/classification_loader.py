@@ -22,6 +22,7 @@ from nas.data.classification_transforms import (
 from nas.data.dataset import Item
 from nas.data.image_folder import LabelledImages
 from nas.data.image_io import broken_image_as_data_error, read_rgb
+from nas.data.loader_deaths import AttentiveLoader
 from nas.data.samplers import DistributedBatchSampler, GroupedBatchSampler
 from nas.data.seeding import seeded
 from nas.utils.distributed import World
@@ -185,7 +186,7 @@ def train_order(
 def _loader(
     dataset: ImageDataset, order: Sampler[list[Item]], collate: _Collate, workers: int
 ) -> DataLoader[LabelledItem]:
-    return DataLoader(
+    return AttentiveLoader(
         dataset,
         batch_sampler=order,
         collate_fn=collate,

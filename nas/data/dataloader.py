@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from nas.config.recipe import Recipe
 from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, DetectionDataset, DetectionItem, Item
+from nas.data.loader_deaths import AttentiveLoader, forget_deaths
 from nas.data.transforms import TransformSampler
 from nas.errors import DataError, ProcessDied
 from nas.utils.formatting import MIB
@@ -77,7 +78,7 @@ def make_loader(
         workers: processes that decode images; 0 decodes in this one.
         cache_bytes: what decoded images may take of this machine's disk.
     """
-    return DataLoader(
+    return AttentiveLoader(
         DetectionDataset(split, transform, cache_bytes),
         batch_sampler=batches,
         collate_fn=_collate,
@@ -104,6 +105,7 @@ def loading() -> Iterator[None]:
     except RuntimeError as error:
         if not (died := _DIED.search(f"{error.__cause__} {error}")):
             raise
+        forget_deaths()
         raise ProcessDied(f"a process that reads images died{_by_signal(died[1])}") from error
 
 
