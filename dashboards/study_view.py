@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from nas.reports import BaselineRow, LeaderboardRow, TrialRow
 from nas.search.multifidelity.expected import expected_board
 from nas.study.attributes import study_attributes, study_trials
-from nas.study.leaderboard import trial_row
+from nas.study.leaderboard import trial_rows
 from nas.study.roles import CANDIDATE
 from nas.study.significance import against_baselines, board_rows
 from search_spaces.errors import UserError
@@ -71,7 +71,7 @@ class StudyView:
     @cached_property
     def rows(self) -> list[TrialRow]:
         """All trials, in the order of their numbers."""
-        return [trial_row(trial) for trial in self.trials]
+        return trial_rows(self.study, self.trials)
 
     @cached_property
     def drawn(self) -> list[TrialRow]:

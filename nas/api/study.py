@@ -10,7 +10,7 @@ import optuna
 
 from nas.reports import LeaderboardRow, TrialRow
 from nas.study.attributes import study_attributes, study_trials
-from nas.study.leaderboard import find_trial, load_study, pareto_front, trial_row
+from nas.study.leaderboard import find_trial, load_study, pareto_front, trial_rows
 from nas.study.storage import open_storage
 from nas.utils.formatting import gib_text, percent, scaled_text
 from nas.utils.html_table import html_table
@@ -52,7 +52,7 @@ class Study:
 
     def trials(self) -> list[TrialRow]:
         """All trials, in the order of their numbers."""
-        return [trial_row(trial) for trial in self._trials()]
+        return trial_rows(self._study, self._trials())
 
     @property
     def best(self) -> LeaderboardRow:

@@ -62,14 +62,14 @@ def status(
     """Show every trial of a study."""
     from nas.search.forecast.actuals import cost_line
     from nas.study.attributes import study_attributes, study_trials
-    from nas.study.leaderboard import load_study, trial_row
+    from nas.study.leaderboard import load_study, trial_rows
     from nas.study.refusals import never_trained_text
     from nas.study.significance import against_baselines
     from nas.study.storage import open_storage
 
     loaded = load_study(open_storage(storage, create=False), study)
     known, trials = study_attributes(loaded), study_trials(loaded)
-    rows = [trial_row(trial) for trial in trials]
+    rows = trial_rows(loaded, trials)
     baselines = against_baselines(known, trials)
     if as_json:
         print_json(
@@ -99,27 +99,34 @@ def _summary(name: str, storage: RDBStorage) -> dict[str, Any]:
 
     from nas.errors import StudyError
     from nas.study.attributes import study_attributes, study_trials
+    from nas.study.leaderboard import trial_rows
     from nas.study.optuna_internals import odd_rows_as_study_error
 
     spec: dict[str, Any] = {}
     trials: list[FrozenTrial] = []
+    waiting: set[int] = set()
     unreadable = None
     try:
         with odd_rows_as_study_error(name):
             study = optuna.load_study(study_name=name, storage=storage)
             spec, trials = study_attributes(study).get("nas_spec", {}), study_trials(study)
+            waiting = {row.number for row in trial_rows(study, trials) if row.state == "WAITING"}
     except StudyError as error:
         unreadable = str(error)
-    return {"study": name, **_figures(spec, trials), "unreadable": unreadable}
+    return {"study": name, **_figures(spec, trials, waiting), "unreadable": unreadable}
 
 
-def _figures(spec: dict[str, Any], trials: list[FrozenTrial]) -> dict[str, Any]:
+def _figures(spec: dict[str, Any], trials: list[FrozenTrial], waiting: set[int]) -> dict[str, Any]:
     from collections import Counter
 
     from nas.study.leaderboard import ranked
     from nas.study.roles import BASELINE, CANDIDATE, REPLICATE, TAKEN_OVER, role_of
 
-    states = Counter(trial.state.name for trial in trials if role_of(trial) == CANDIDATE)
+    states = Counter(
+        "WAITING" if trial.number in waiting else trial.state.name
+        for trial in trials
+        if role_of(trial) == CANDIDATE
+    )
     roles = Counter(map(role_of, trials))
     # The values of another program's study are no mAP.
     best = next(iter(ranked(trials)), None) if spec else None
@@ -127,7 +134,7 @@ def _figures(spec: dict[str, Any], trials: list[FrozenTrial]) -> dict[str, Any]:
         "space": spec.get("space", {}).get("name"),
         "detector": spec.get("detector", {}).get("name"),
         "trials": spec.get("search", {}).get("trials"),
-        **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING")},
+        **{name.lower(): states[name] for name in ("COMPLETE", "PRUNED", "RUNNING", "WAITING")},
         "failed": states["FAIL"],
         "taken_over": roles[TAKEN_OVER],
         "baselines": roles[BASELINE],

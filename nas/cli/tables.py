@@ -153,7 +153,7 @@ def trials_table(rows: Sequence[TrialRow], title: str) -> Table:
             str(row.epochs),
             *(percent(row.scores.get(metric.name)) for metric in scores),
             gib_text(row.memory_gib),
-            row.reason or "",
+            row.reason or ("the next command goes on with it" if row.state == "WAITING" else ""),
         )
     return table
 

@@ -19,7 +19,7 @@ class TrialRow:
     Args:
         number: Optuna's number of the trial.
         state: `COMPLETE`, `PRUNED`, `INFEASIBLE` (over the memory budget), `FAIL`, `RUNNING` or
-            `WAITING`.
+            `WAITING` (for the next command of its search).
         value: the first objective; None before the end.
         layout: the backbone in text form.
         role: `candidate`, `taken over`, `baseline` or `replicate`; empty where it is not recorded.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 import optuna
@@ -13,14 +14,17 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import StudyError, one_of
 from nas.reports import TrialRow
 from nas.study.attributes import number_of_objectives, study_attributes, study_trials
+from nas.study.lease import trials_in_hand
 from nas.study.optuna_internals import (
     CandidateStudy,
+    engine_of,
     odd_rows_as_study_error,
     storage_of,
     study_ids,
 )
 from nas.study.roles import is_candidate
 
+RUNNING = TrialState.RUNNING.name
 TOP = 3  # candidates that replicates are for
 
 
@@ -80,6 +84,25 @@ def pareto_front(study: optuna.Study) -> set[int]:
 def feasible(trial: FrozenTrial) -> bool:
     """Whether a trial violates no constraint of Optuna's; those of a search are its memory."""
     return all(value <= 0 for value in trial.constraints.values())
+
+
+def trial_rows(study: optuna.Study, trials: Iterable[FrozenTrial]) -> list[TrialRow]:
+    """Trials of a study as rows. One that runs, as Optuna has it, and is in the hands of no living
+    driver is `WAITING`: the next command of the search goes on with it.
+
+    Raises:
+        StudyError: what the database says of drivers cannot be read.
+    """
+    rows = [trial_row(trial) for trial in trials]
+    engine, study_uuid = engine_of(study), study_attributes(study).get("nas_uuid")
+    if engine is None or study_uuid is None or not any(row.state == RUNNING for row in rows):
+        return rows
+    with odd_rows_as_study_error(study.study_name):
+        in_hand = trials_in_hand(engine, study_uuid)
+    return [
+        row if row.state != RUNNING or row.number in in_hand else replace(row, state="WAITING")
+        for row in rows
+    ]
 
 
 def trial_row(trial: FrozenTrial) -> TrialRow:

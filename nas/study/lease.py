@@ -215,13 +215,7 @@ class Lease:
     def of_others(self) -> set[int]:
         """List the numbers of the trials that belong to other living drivers."""
         with self.engine.connect() as connection:
-            tokens = [row.token for row in self._living(connection)]
-            theirs = sa.and_(OWNERS.c.study_uuid == self.study_uuid, OWNERS.c.token.in_(tokens))
-            return (
-                set(connection.execute(sa.select(OWNERS.c.number).where(theirs)).scalars())
-                if tokens
-                else set()
-            )
+            return _numbers(connection, self.study_uuid, self._living(connection))
 
     def _register(self, connection: Connection) -> None:
         values = {
@@ -274,6 +268,23 @@ def living_drivers(engine: Engine, study_uuid: str) -> list[str]:
         return []
     with engine.connect() as connection:
         return [driver_name(row.pid, row.host) for row in _living(connection, study_uuid)]
+
+
+def trials_in_hand(engine: Engine, study_uuid: str) -> set[int]:
+    """List the numbers of the trials that living drivers of a study have, for who only reads the
+    database.
+    """
+    if not all(sa.inspect(engine).has_table(table.name) for table in (DRIVERS, OWNERS)):
+        return set()
+    with engine.connect() as connection:
+        return _numbers(connection, study_uuid, _living(connection, study_uuid))
+
+
+def _numbers(connection: Connection, study_uuid: str, drivers: list[Any]) -> set[int]:
+    """Those of the trials that some drivers have."""
+    tokens = [row.token for row in drivers]
+    theirs = sa.and_(OWNERS.c.study_uuid == study_uuid, OWNERS.c.token.in_(tokens))
+    return set(connection.execute(sa.select(OWNERS.c.number).where(theirs)).scalars())
 
 
 def _living(connection: Connection, study_uuid: str) -> list[Any]:

@@ -21,6 +21,7 @@ from optuna.study import StudySummary
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy.engine import Engine
 
 from nas.errors import StudyError, UserError
 from nas.study.roles import is_candidate
@@ -87,6 +88,13 @@ def storage_of(study: optuna.Study) -> BaseStorage:
     trials.
     """
     return study._storage
+
+
+def engine_of(study: optuna.Study) -> Engine | None:
+    """The database of a study; None where it is kept in memory."""
+    database: Any = getattr(study._storage, "_backend", study._storage)  # perhaps behind a cache
+    engine: Engine | None = getattr(database, "engine", None)
+    return engine
 
 
 def quick_storage(storage: RDBStorage, *, reports: bool) -> BaseStorage:

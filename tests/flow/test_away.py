@@ -55,7 +55,8 @@ def test_in_the_background_stopped_and_resumed_from_elsewhere(
     assert f"Stopped process {said['pid']}" in stopped.out
     assert "The same command goes on" in Path(said["log"]).read_text()
     (row,) = status(*storage)
-    assert row["state"] == "RUNNING"  # left to the next driver
+    assert row["state"] == "WAITING"  # for the next driver
+    assert "the next command goes on with it" in nas("status", *storage).out
     told = nas("logs", "--follow", *storage)  # comes to its end, because nobody runs the search
     assert told.code == 0, told.err
     lines = told.out.splitlines()

@@ -131,14 +131,16 @@ def test_a_page_follows_a_search(chromium: Any, address: str, study: Search):
     """What changes in the database comes into the page, which keeps what was opened in it."""
     page, base = Page(chromium, "desktop"), base_of(address)
     known = optuna.load_study(study_name=study.spec.study, storage=study.spec.storage)
-    running = known.ask()
-    page.tab.goto(address)
-    page.tab.wait_for_url(f"{base}/")
-    page.tab.click("text=Plots, note and trials")
-    page.drawn(PLOTS)
-    assert page.tab.locator("[data-running]").count() == 1
-    page.tab.evaluate("document.querySelector('main details:last-of-type').open = true")
-    known.tell(running, state=optuna.trial.TrialState.FAIL)
+    with study.lease():
+        running = known.ask()
+        study._lease.take(running.number)
+        page.tab.goto(address)
+        page.tab.wait_for_url(f"{base}/")
+        page.tab.click("text=Plots, note and trials")
+        page.drawn(PLOTS)
+        assert page.tab.locator("[data-running]").count() == 1
+        page.tab.evaluate("document.querySelector('main details:last-of-type').open = true")
+        known.tell(running, state=optuna.trial.TrialState.FAIL)
     page.tab.evaluate("follow()")
     page.tab.locator("[data-running]").wait_for(state="detached")
     page.drawn(PLOTS)

@@ -25,6 +25,8 @@ from dashboards.summary import export_command, summary, summary_paragraphs
 from dashboards.templating import page
 from dashboards.trial_view import files_of, folder_of, memory_of_other_parts, stage_blocks
 from nas.search.multifidelity.expected import expected_board
+from nas.study.lease import Lease
+from nas.study.lock import lock_of
 from nas.study.storage import open_storage
 from nas.utils.formatting import expected_text
 
@@ -120,8 +122,14 @@ def test_a_study_that_runs_is_followed(home: tuple[Browser, Path], tmp_path: Pat
     assert "data-running" not in browser.get("/").text + browser.get("/studies/1").text
     storage = open_storage(f"sqlite:///{tmp_path}/nas.db", create=True)
     optuna.load_study(study_name="cells", storage=storage).add_trial(frozen(3, TrialState.RUNNING))
-    assert "data-running" in browser.get("/").text
-    assert "data-running" in browser.get("/studies/1").text
+    assert "data-running" not in browser.get("/studies/1").text  # nobody trains it
+    assert "WAITING" in browser.get("/studies/1/trials/3").text
+    lease = Lease(lock_of(storage, "cells"), "cells", KNOWN["nas_uuid"])
+    with lease.held():
+        lease.take(3)
+        assert "data-running" in browser.get("/").text
+        assert "data-running" in browser.get("/studies/1").text
+    assert "data-running" not in browser.get("/").text
 
 
 def test_the_leaderboard_tells_what_is_expected():
