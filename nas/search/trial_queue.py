@@ -84,7 +84,7 @@ class TrialQueue:
             self.files.inherit(trial.number, before)
         self.table.forget_end(trial)
         attributes = left_behind.user_attrs
-        if "layout" in attributes:
+        if attributes.keys() >= {"layout", "seed"}:
             reported = set(left_behind.intermediate_values)
             losses = dict(attributes.get("losses", {}))
             return self._assign(RunningTrial(trial, attributes, reported, losses))

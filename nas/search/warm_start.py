@@ -16,8 +16,9 @@ from nas.errors import StudyError, one_of
 from nas.search.layout_filter import LayoutFilter
 from nas.search.objectives import objective_values
 from nas.search.samplers import distributions
+from nas.study.attributes import study_attributes, study_trials
 from nas.study.leaderboard import search_uuid
-from nas.study.optuna_internals import Storage, study_ids
+from nas.study.optuna_internals import Storage, odd_rows_as_study_error, study_ids
 from nas.study.provenance import differences
 from nas.study.roles import TAKEN_OVER, role_of
 from nas.study.storage import open_storage
@@ -57,8 +58,9 @@ def _earlier(storage: Storage, name: str, into: str, key: str) -> optuna.Study:
             if choices
             else f"the database has no other study; got {name!r}"
         )
-    earlier = optuna.load_study(study_name=name, storage=storage)
-    search_uuid(earlier)
+    with odd_rows_as_study_error(name):
+        earlier = optuna.load_study(study_name=name, storage=storage)
+        search_uuid(earlier)
     return earlier
 
 
@@ -82,7 +84,7 @@ def take_over(
         What was done, or why nothing was: scores of another recipe or other data are not
         comparable.
     """
-    changed = differences(spec, fingerprint, earlier.user_attrs, SAME)
+    changed = differences(spec, fingerprint, study_attributes(earlier), SAME)
     if changed:
         return (
             f"warning: nothing taken over from {earlier.study_name!r}, its scores are not "
@@ -97,7 +99,11 @@ def take_over(
         if parameters is None:
             left += 1
             continue
-        copied = _copy(trial, earlier, parameters, layout_filter, spec.search.objectives)
+        try:
+            copied = _copy(trial, earlier, parameters, layout_filter, spec.search.objectives)
+        except (KeyError, TypeError):  # an objective that was not measured there
+            left += 1
+            continue
         table.study.add_trial(copied)
         table.read()
         taken += 1
@@ -141,10 +147,15 @@ def _copy(
 def _trained(study: optuna.Study) -> list[FrozenTrial]:
     """Completed there with the seed of its search, and not taken over in its turn: the origin is
     asked, nobody else.
+
+    Raises:
+        StudyError: the study holds what no search has written.
     """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [
         trial
-        for trial in trials
-        if role_of(trial) != TAKEN_OVER and not trial.user_attrs.get("replicate")
+        for trial in study_trials(study)
+        if trial.state == TrialState.COMPLETE
+        and trial.user_attrs.keys() >= {"layout", "map"}
+        and role_of(trial) != TAKEN_OVER
+        and not trial.user_attrs.get("replicate")
     ]

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.errors import StudyError
 from nas.study import schema
+from nas.study.attributes import readable_trial
 from nas.study.optuna_internals import (
     Storage,
     all_trials,
@@ -26,6 +28,7 @@ from nas.utils.formatting import GIB
 Key = TypeVar("Key")
 MEASURED = "memory_peak"  # the constraint of what was measured, beside that of the prediction
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_OF_COMPLETE = {"layout", "layout_id", "device"}
 
 
 class TrialTable:
@@ -42,8 +45,19 @@ class TrialTable:
         self.read()
 
     def read(self) -> None:
-        """Read all trials anew."""
-        self.trials = all_trials(self.study)
+        """Read all trials anew, without attributes that no search has written.
+
+        Raises:
+            StudyError: there are rows that Optuna cannot read, or a trial that no search completed.
+        """
+        self.trials = [readable_trial(trial) for trial in all_trials(self.study)]
+        for trial in self.trials:
+            if trial.state == TrialState.COMPLETE and not trial.user_attrs.keys() >= _OF_COMPLETE:
+                raise StudyError(
+                    f"trial {trial.number} of study {self.study.study_name!r} is complete without "
+                    f"{', '.join(sorted(_OF_COMPLETE - trial.user_attrs.keys()))}: no search has "
+                    "written it"
+                )
 
     def __getitem__(self, number: int) -> FrozenTrial:
         """Get a trial by its number.

@@ -69,11 +69,10 @@ def _projected(values: Sequence[Mapping[int, float]], curves: Sequence[Curve]) -
     """The last value of each, and the median steps of others beyond it; of one that is complete,
     perhaps before the last epoch, its own.
     """
-    final = max(curve.last for curve in curves)
-    steps = np.zeros(final + 1)
-    for epoch in range(1, final + 1):
+    steps = np.zeros(max(curve.last for curve in curves) + 1)
+    for epoch in {epoch for v in values for epoch in v if epoch - 1 in v}:
         taken = [v[epoch] - v[epoch - 1] for v in values if epoch in v and epoch - 1 in v]
-        steps[epoch] = np.median(taken) if taken else 0.0
+        steps[epoch] = np.median(taken)
     beyond = [0.0 if curve.complete else steps[curve.last + 1 :].sum() for curve in curves]
     reached = [each[curve.last] for each, curve in zip(values, curves, strict=True)]
     projected: Array = np.array(reached) + np.array(beyond)

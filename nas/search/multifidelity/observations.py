@@ -17,6 +17,7 @@ from nas.search.multifidelity.prior import Prior
 from search_spaces.layout import Layout
 
 MOST = 600  # trials that the model learns from: a suggestion takes a second beside so many
+MOST_EPOCHS = 10**6  # that a recipe may have; whoever writes to a database can name others
 SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -119,16 +120,21 @@ def curve_of(trial: FrozenTrial, epochs: int) -> Curve | None:
         trial: perhaps with its final score alone.
         epochs: of a whole training.
     """
-    scores = {e: s for e, s in trial.intermediate_values.items() if math.isfinite(s)}
+    scores = {
+        epoch: score
+        for epoch, score in trial.intermediate_values.items()
+        if math.isfinite(score) and 0 <= epoch <= MOST_EPOCHS
+    }
     complete = trial.state == TrialState.COMPLETE
     if not scores and complete and trial.values:
-        scores = {epochs: trial.values[0]}
+        scores = {min(epochs, MOST_EPOCHS): trial.values[0]}
     if not scores:
         return None
     written = trial.user_attrs.get("losses") or {}
     losses = {
         int(epoch): loss
         for epoch, loss in written.items()
-        if epoch.isdecimal() and loss is not None and math.isfinite(loss)
+        if epoch.isdecimal() and len(epoch) <= len(str(MOST_EPOCHS))
+        if loss is not None and math.isfinite(loss) and int(epoch) <= MOST_EPOCHS
     }
     return Curve(scores, losses, complete)

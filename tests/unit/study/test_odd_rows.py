@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from helpers.bounds import command_end, refused_in_one_line
 from helpers.browsing import Browser
 from helpers.commands import Run
 from helpers.untrained import Driver
@@ -18,6 +19,7 @@ from nas.study.leaderboard import load_study
 from nas.study.optuna_internals import study_ids
 from nas.study.storage import open_storage
 from nas.study.trials import TrialTable
+from nas.utils.paths import cache_folder
 
 TRIALS = {
     "a state": "UPDATE trials SET state = 'x' WHERE study_id = 1",
@@ -117,3 +119,47 @@ def test_a_driver_says_so(url: str):
     study = load_study(storage, "first")
     with pytest.raises(StudyError, match="'first' cannot be read"):
         TrialTable(study, storage)
+
+
+def attribute(key: str, value: str) -> str:
+    return f"UPDATE trial_user_attributes SET value_json = '{value}' WHERE key = '{key}'"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        attribute("layout_id", "[1]"),
+        attribute("layout", "5"),
+        attribute("layout", '"X9"'),
+        attribute("memory_peak_gib", '"x"'),
+        attribute("device", "5"),
+        attribute("role", "[1]"),
+        attribute("losses", "[1]"),
+        attribute("map", '"x"'),
+        attribute("replicate", '"x"'),
+        "DELETE FROM trial_user_attributes WHERE key = 'layout'",
+        "UPDATE trial_values SET value = NULL, value_type = 'NAN'",
+        "UPDATE trial_intermediate_values SET step = step * 100000000",
+        "UPDATE trial_params SET param_value = 99",
+    ],
+)
+@pytest.mark.parametrize("how", ["its own", "warm_start", "prior"])
+def test_a_search_beside_odd_rows_works_or_is_refused_in_a_line(
+    tmp_path: Path, statement: str, how: str
+):
+    """In its own study, and in one that it learns from."""
+    driver = Driver(tmp_path, study="first")
+    driver.train()
+    driver.study.storage.remove_session()
+    driver.study.storage.engine.dispose()
+    change(driver.spec.storage, statement)
+    more: dict[str, object] = {} if how == "its own" else {f"search.{how}": ["first"]}
+    if how == "prior":
+        more["search.sampler"] = "multifidelity"
+
+    def search() -> None:
+        second = Driver(tmp_path, study="first" if how == "its own" else "second", **more)
+        second.train()
+        assert not second.study.running
+
+    refused_in_one_line(command_end(search, tmp_path.parent, cache_folder()))
