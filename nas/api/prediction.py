@@ -137,6 +137,7 @@ class Predictor:
         cut = torch.cat([cut_by(window, each, (height, width)) for window, each in placed])
         one = len(outputs) == 1
         kept = surest(scores) if one else merged(boxes, scores, labels, cut)
+        kept = kept[boxes[kept].isfinite().all(dim=1) & scores[kept].isfinite()]
         grids = [found["masks"].cpu() for _, found in outputs if "masks" in found]
         return ImageDetections(
             name,
@@ -236,6 +237,33 @@ def _onnx(folder: Path) -> tuple[Any, Network]:
         model = OnnxModel(folder / DETECTOR)
 
     def network(images: list[Tensor]) -> list[dict[str, Tensor]]:
-        return [dict(zip(model.outputs, model(image[None]), strict=True)) for image in images]
+        with running(folder / DETECTOR):
+            found = [dict(zip(model.outputs, model(image[None]), strict=True)) for image in images]
+            classes = len(trained.categories)
+            pairs = zip(found, images, strict=True)
+            return [_as_detections(each, classes, image) for each, image in pairs]
 
     return trained, network
+
+
+def _as_detections(found: dict[str, Tensor], classes: int, image: Tensor) -> dict[str, Tensor]:
+    """What a file of others gives, as detections within an image [3, H, W].
+
+    Raises:
+        ValueError: it is something else.
+    """
+    boxes, scores, labels = (found.get(name) for name in ("boxes", "scores", "labels"))
+    if boxes is None or scores is None or labels is None:
+        raise ValueError(f"its outputs are {', '.join(found)}, not boxes, scores and labels")
+    count = (len(scores),)
+    if boxes.shape != (*count, 4) or scores.shape != count or labels.shape != count:
+        raise ValueError("its boxes, scores and labels are not of one number of objects")
+    if "masks" in found and (found["masks"].ndim != 3 or len(found["masks"]) != len(scores)):
+        raise ValueError("its masks are not a grid for each object")
+    if not ((labels >= 1) & (labels <= classes)).all() or labels.is_floating_point():
+        raise ValueError(f"its labels are not 1 to {classes}")
+    if not (boxes.isfinite().all() and scores.isfinite().all()):
+        raise ValueError("its boxes and scores are not finite")
+    height, width = image.shape[-2:]
+    within = boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2, dtype=boxes.dtype))
+    return {**found, "boxes": within}

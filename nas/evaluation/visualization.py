@@ -163,8 +163,9 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
     Args:
         image: [3, H, W], uint8.
         marks: inside the image; the outermost pixels of a box are coloured, of a box of less than a
-            pixel that one.
+            pixel that one, of one whose corners are no numbers none.
     """
+    marks = [mark for mark in marks if all(map(math.isfinite, mark.bbox))]
     if not marks:
         return image.clone()
     height, width = image.shape[-2:]

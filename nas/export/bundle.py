@@ -184,7 +184,7 @@ def read_bundle(folder: Path) -> tuple[Trained, Detector]:
         _check_sizes(trained, weights)
         detector = _detector(trained)
         detector.load_state_dict(weights)
-        ImageStatistics.of_weights(weights)
+        _check_numbers(weights)
     except (RuntimeError, TypeError, ArithmeticError, ValueError) as error:
         raise BundleError(
             f"bundle {str(folder)!r} is damaged: {' '.join(str(error).split())[:300]}"
@@ -207,6 +207,18 @@ def _check_sizes(trained: Trained, weights: dict[str, Tensor]) -> None:
         raise RuntimeError(f"{len(weights)} tensors are no weights of {blocks} blocks")
     with torch.device("meta"):
         _detector(trained).load_state_dict(weights, assign=True)
+
+
+def _check_numbers(weights: dict[str, Tensor]) -> None:
+    """Find out that weights are of a training that came to something.
+
+    Raises:
+        ValueError: some are not finite, or no image can be normalised by them.
+    """
+    ImageStatistics.of_weights(weights)
+    for name, weight in weights.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
 
 
 def _backbone_description(trained: Trained, statistics: ImageStatistics) -> dict[str, Any]:

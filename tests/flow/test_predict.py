@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from helpers.commands import Json, Run, run_here
 from PIL import Image
+from safetensors.torch import load, save
 
 from nas.api.evaluation import eval_loader
 from nas.api.prediction import Predictor
@@ -63,6 +65,75 @@ def test_the_objects_are_those_that_evaluation_scores(bundle: Path, digits: Path
         ]
         theirs.sort(key=lambda row: -row["score"])
         same(found[Path(image.file_name).name], theirs, 1e-5)
+
+
+def outputs(*tensors: tuple[str, int, list[int], list[float]]) -> bytes:
+    """An ONNX file that gives the same for every image."""
+    onnx = pytest.importorskip("onnx")
+    given = [onnx.helper.make_tensor(name, kind, dims, data) for name, kind, dims, data in tensors]
+    nodes = [onnx.helper.make_node("Constant", [], [each.name], value=each) for each in given]
+    infos = [onnx.helper.make_tensor_value_info(n, kind, dims) for n, kind, dims, _ in tensors]
+    image = onnx.helper.make_tensor_value_info("image", 1, [1, 3, "h", "w"])
+    graph = onnx.helper.make_graph(nodes, "g", [image], infos)
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    made.ir_version = 10
+    content: bytes = made.SerializeToString()
+    return content
+
+
+BOX, SCORE, LABEL = (
+    ("boxes", 1, [1, 4], [1.0, 2.0, 9.0, 9.0]),
+    ("scores", 1, [1], [0.5]),
+    ("labels", 7, [1], [3]),
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: outputs(("map", 1, [1], [0.5])), "its outputs are map, not boxes, scores"),
+        (lambda: outputs(BOX, SCORE, ("labels", 7, [1], [11])), "its labels are not 1 to 10"),
+        (lambda: outputs(BOX, SCORE, ("labels", 7, [1], [-3])), "its labels are not 1 to 10"),
+        (lambda: outputs(BOX, SCORE, ("labels", 7, [2], [1, 1])), "not of one number of objects"),
+        (lambda: outputs(BOX, ("scores", 1, [1], [float("nan")]), LABEL), "are not finite"),
+        (lambda: outputs(BOX, SCORE, LABEL, ("masks", 1, [1], [1.0])), "not a grid for each"),
+    ],
+)
+def test_onnx_that_gives_something_else_is_a_line(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run, content: Any, words: str
+):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    (other / "detector.onnx").write_bytes(content())
+    code, out, said = nas("predict", other, digits / "val", "--onnx")
+    assert (code, out) == (2, "")
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+def test_onnx_that_gives_boxes_anywhere_gives_them_within_the_image(
+    bundle: Path, digits: Path, tmp_path: Path, nas_json: Json
+):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    far = ("boxes", 1, [1, 4], [-1e30, -1.0, 1e30, 9.0])
+    (other / "detector.onnx").write_bytes(outputs(far, SCORE, LABEL))
+    found = results(nas_json("predict", other, digits / "val", "--onnx", "--draw", tmp_path))
+    for (row,) in found.values():
+        assert row["bbox"] == pytest.approx([0, 0, 64, 12], abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(
+    bundle: Path, digits: Path, tmp_path: Path, nas: Run, value: float
+):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    path = other / "detector.safetensors"
+    state = load(path.read_bytes())
+    state["head.regression_head.bbox_reg.bias"][0] = value
+    path.write_bytes(save(state))
+    for words in (("predict", other, digits / "val"), ("evaluate", other, "--data", digits)):
+        code, _, said = nas(*words)
+        assert code == 2
+        assert "is damaged: head.regression_head.bbox_reg.bias has values that are not" in said
 
 
 def test_onnx_finds_the_same(bundle: Path, digits: Path, nas_json: Json):
