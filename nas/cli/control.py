@@ -5,6 +5,7 @@ remembers.
 from __future__ import annotations
 
 import time
+from datetime import UTC
 from typing import Annotated
 
 import typer
@@ -66,7 +67,8 @@ def logs(
     while running:
         running = follow and bool(living_drivers(opened.engine, journal.study_uuid))
         for line in journal.read(after=last):
-            say(f"{line.at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
+            at = line.at.replace(tzinfo=UTC).astimezone()
+            say(f"{at:%Y-%m-%d %H:%M:%S}  {line.driver}  {line.text}", flush=True)
             last = line.id
         if running:
             time.sleep(WRITE_S)

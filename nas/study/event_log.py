@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas.study.database_clock import UtcNow
 from nas.study.driver_process import driver_name
 from nas.study.events import Event
 from nas.study.storage import make_tables
@@ -41,7 +42,7 @@ class Line:
 
     Attributes:
         id: grows from line to line.
-        at: when it was written, by the database's clock.
+        at: when it was written, by the database's clock in UTC, without a zone.
         driver: who wrote it, as `process PID on HOST`.
         text: what happened.
     """
@@ -111,7 +112,7 @@ class EventLog:
             {"study_uuid": self.study_uuid, "driver": driver_name(), "text": text} for text in texts
         ]
         with self.engine.begin() as connection:
-            connection.execute(sa.insert(LOG).values(at=sa.func.now()), rows)
+            connection.execute(sa.insert(LOG).values(at=UtcNow()), rows)
         for _ in texts:
             self._waiting.popleft()
 

@@ -22,10 +22,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from nas.errors import StudyError
+from nas.study.database_clock import UtcNow
 from nas.study.driver_process import driver_name, host_id, is_gone
 from nas.study.lock import NoLock, StudyLock
 from nas.study.storage import make_tables
@@ -57,18 +56,6 @@ OWNERS = sa.Table(
 
 class LostTrialError(Exception):
     """A trial is another driver's by now: nothing that was to be written of it has been."""
-
-
-class _UtcNow(FunctionElement[datetime]):
-    """The time of the database's clock in UTC, whatever time zone a session has."""
-
-    type, inherit_cache = sa.DateTime(), True
-
-
-@compiles(_UtcNow)
-def _(element: _UtcNow, compiler: Any, **_: Any) -> str:
-    forms = {"postgresql": "timezone('utc', now())", "mysql": "utc_timestamp()"}
-    return forms.get(compiler.dialect.name, "CURRENT_TIMESTAMP")
 
 
 _FENCE: ContextVar[tuple[str, int, str] | None] = ContextVar("trial that is written", default=None)
@@ -225,7 +212,7 @@ class Lease:
             "pid": os.getpid(),
         }
         connection.execute(
-            sa.insert(DRIVERS).values(**values, renewed_at=_UtcNow(), asked_to_stop=False)
+            sa.insert(DRIVERS).values(**values, renewed_at=UtcNow(), asked_to_stop=False)
         )
 
     def _renew(self, stop: threading.Event) -> None:
@@ -242,7 +229,7 @@ class Lease:
     def _renew_once(self) -> None:
         with self.engine.begin() as connection:
             mine = (
-                sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=_UtcNow())
+                sa.update(DRIVERS).where(DRIVERS.c.token == self.token).values(renewed_at=UtcNow())
             )
             if not connection.execute(mine).rowcount:  # taken for dead meanwhile
                 self._register(connection)
@@ -288,7 +275,7 @@ def _numbers(connection: Connection, study_uuid: str, drivers: list[Any]) -> set
 
 
 def _living(connection: Connection, study_uuid: str) -> list[Any]:
-    asked = sa.select(DRIVERS, _UtcNow().label("now")).where(DRIVERS.c.study_uuid == study_uuid)
+    asked = sa.select(DRIVERS, UtcNow().label("now")).where(DRIVERS.c.study_uuid == study_uuid)
     return [row for row in connection.execute(asked) if _alive(row)]
 
 
