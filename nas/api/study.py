@@ -74,7 +74,7 @@ class Study:
         """
         from nas.api.bundle import Bundle
 
-        made = study_attributes(self._study).get("nas_winner") or {}
+        made = study_attributes(self._study).get("nas_winner", {})
         return Bundle(made["bundle"]) if made.get("done") else None
 
     def export(self, out: str | Path, trial: int | None = None, *, onnx: bool = True) -> Bundle:

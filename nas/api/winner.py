@@ -21,6 +21,7 @@ from nas.planning.lengthening import with_epochs
 from nas.search.search import Search
 from nas.search.time_limit.division import ONNX_FROM_S
 from nas.search.time_limit.plan import TimePlan
+from nas.study.attributes import study_attributes
 from nas.study.leaderboard import leaderboard
 from nas.study.time_account import TimeAccount
 from nas.training.pace import TimeSlot, fitting_steps
@@ -47,7 +48,7 @@ class Winner:
     def __init__(self, search: Search, out: Path) -> None:
         self.search, self.spec, self.out, self.plan = search, search.spec, out, search.plan
         self.best = next(iter(leaderboard(search.study)), None)
-        self.known: dict[str, Any] = dict(search.study.user_attrs.get("nas_winner") or {})
+        self.known: dict[str, Any] = dict(study_attributes(search.study).get("nas_winner", {}))
 
     def finish(self, training: Callable[[], TrainingCallback]) -> Finished:
         """Do what the request says, unless that has been done.

@@ -100,6 +100,26 @@ class _Refusals(BaseModel):
     repeated: Count = 0
 
 
+class _Typical(BaseModel):
+    layout: StrictStr
+    cost: dict[StrictStr, Number]
+    steps_per_epoch: Count
+
+
+class _Time(BaseModel):
+    limit_s: Number
+    search_until_s: Number
+    division: dict[StrictStr, Number]
+    typical: _Typical
+
+
+class _Winner(BaseModel):
+    layout: StrictStr
+    epochs: Count
+    bundle: StrictStr
+    done: StrictBool
+
+
 Kinds = Mapping[str, TypeAdapter[Any]]  # what each attribute must be, by its name
 _PLAIN_OR_NONE: TypeAdapter[Any] = TypeAdapter(Plain | None)
 TRIAL: Kinds = {
@@ -125,6 +145,9 @@ STUDY: Kinds = {
     "nas_git_commit": TypeAdapter(StrictStr | None),
     "nas_refusals": TypeAdapter(_Refusals),
     "nas_proxy_check": TypeAdapter(_Check),
+    "nas_time": TypeAdapter(_Time),
+    "nas_commands": TypeAdapter(dict[StrictStr, tuple[Number, Number]]),
+    "nas_winner": TypeAdapter(_Winner),
 }
 SEARCH = ("nas_uuid", "nas_spec", "nas_data", "nas_budget_gib")  # that no search is without
 

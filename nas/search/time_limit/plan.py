@@ -13,6 +13,7 @@ from nas.search.callbacks import SearchCallback
 from nas.search.forecast.runtime_model import CandidateCost
 from nas.search.time_limit.clock import SearchClock
 from nas.search.time_limit.division import Division
+from nas.study.attributes import study_attributes
 from nas.study.time_account import COMMANDS, TimeAccount, spent_s
 from nas.utils.formatting import duration_text
 from search_spaces.layout import Layout
@@ -125,5 +126,5 @@ class TimeKeeping(SearchCallback):
 
 def earlier_s(study: optuna.Study | None) -> float:
     """Seconds that earlier commands of a study have taken; 0 where there is no study yet."""
-    commands = (study.user_attrs.get(COMMANDS) or {}) if study else {}
+    commands = study_attributes(study).get(COMMANDS, {}) if study else {}
     return spent_s([(begin, end) for begin, end in commands.values()])

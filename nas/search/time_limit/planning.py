@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from nas.search.layout_sample import LayoutCost, uniform_sample
 from nas.search.time_limit.clock import SearchClock
 from nas.search.time_limit.division import LEAST_STEPS, Division, Wanted, divide
 from nas.search.time_limit.plan import TimePlan, Typical, earlier_s
+from nas.study.attributes import study_attributes
 from nas.study.roles import is_candidate
 from nas.utils.formatting import duration_text
 from nas.utils.progress import CountProgress
@@ -68,12 +69,12 @@ def plan_time(
         UserError, CandidateError: as the training of a candidate.
     """
     start_s = time.time() - began_at
-    spec, known = budget.spec, study.user_attrs if study else {}
+    spec, known = budget.spec, study_attributes(study) if study else {}
     limit_s, before_s = float(spec.search.time_limit or 0), earlier_s(study)
-    ends_at, recorded = began_at + limit_s - before_s, known.get("nas_time") or {}
+    ends_at, recorded = began_at + limit_s - before_s, known.get("nas_time", {})
     goes_on = recorded.get("limit_s") == limit_s or bool(recorded and ends_at <= time.time())
     if goes_on:
-        division = Division(**recorded["division"])
+        division = _division(recorded["division"])
         typical = Typical.from_dict(recorded["typical"])
         until_s = recorded["search_until_s"]
     else:
@@ -94,6 +95,16 @@ def plan_time(
     return PlannedTime(
         spec, TimePlan(division, typical, clock, token, began_at, ends_at, until_s, goes_on)
     )
+
+
+def _division(recorded: Mapping[str, float]) -> Division:
+    try:
+        return Division(**recorded)  # type: ignore[arg-type]
+    except TypeError:
+        raise StudyError(
+            "the study says of its time limit what no search has written (nas_time): give it "
+            "another limit"
+        ) from None
 
 
 def ray_start_s(own_start_s: float) -> float:
@@ -175,7 +186,7 @@ def _check_room(division: Division, typical: Typical, gone_s: float) -> None:
 
 
 def _recorded_recipe(study: optuna.Study | None) -> dict[str, Any]:
-    known: dict[str, Any] = study.user_attrs.get("nas_spec") or {} if study else {}
+    known: dict[str, Any] = study_attributes(study).get("nas_spec", {}) if study else {}
     return known.get("recipe") or {}
 
 
