@@ -29,6 +29,7 @@ from nas.config.detections import LARGEST_IOU, DetectionLimits, detection_limits
 from nas.config.identity import Since
 from nas.config.parsing import ConfigModel
 from nas.config.sizes import CacheSize, Count, Duration, MemorySize, TimeLimit
+from nas.utils.url_secrets import masked
 from search_spaces.layout import Layout
 
 
@@ -374,6 +375,16 @@ class RunSpec(ConfigModel):
     checkpoint_s: Annotated[float, Field(ge=0)] = 600
     image_cache: CacheSize = CacheSize("32GiB")
     mlflow: Annotated[str | None, Field(min_length=1), Since("0.2.0")] = None
+
+    @field_validator("cluster")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value and masked(value) != value:
+            raise ValueError(
+                "must hold no password or token, which would be stored and shown: Ray takes its "
+                "own from RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            )
+        return value
 
     @field_validator("mlflow")
     @classmethod

@@ -17,6 +17,7 @@ from nas.config.spec import SearchSpec
 from nas.errors import MissingDependency, SpecError, StudyError
 from nas.study.storage import parse_url
 from nas.utils.paths import is_remote
+from nas.utils.shown_text import shown
 from workers.ray_tune.authentication import WHERE, use_token
 from workers.ray_tune.nodes import first_line
 from workers.ray_tune.session import package_folders
@@ -105,7 +106,7 @@ def follow_job(url: str, job_id: str) -> bool:
 
     async def follow() -> None:
         async for text in client.tail_job_logs(job_id):
-            print(text, end="", flush=True)
+            print(shown(text), end="", flush=True)
 
     asyncio.run(follow())
     return bool(client.get_job_status(job_id) == SUCCEEDED)

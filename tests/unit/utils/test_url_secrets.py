@@ -97,6 +97,17 @@ def test_a_variable_is_looked_up_where_the_url_is_opened(
         to_path(location)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:SECRETPW@head:8265", "http:/me:SECRETPW@head", "https://head/?token=SECRETPW"],
+)
+def test_a_clusters_url_holds_no_secret(tmp_path: Path, url: str):
+    with pytest.raises(SpecError, match=r"^run.cluster: must hold no password") as refused:
+        spec(tmp_path, **{"run.cluster": url})
+    assert "SECRETPW" not in str(refused.value)
+    assert spec(tmp_path, **{"run.cluster": "http://head:8265"}).run.cluster
+
+
 def test_an_output_names_no_variable(tmp_path: Path):
     with pytest.raises(SpecError, match="^run.output must name no environment variable"):
         spec(tmp_path, **{"run.output": "s3://${KEY}@bucket/runs"})
