@@ -42,7 +42,10 @@ from nas.study.optuna_internals import quick_storage, study_ids
 from nas.study.trial_reading import read_reports
 
 CANNOT_BE_SHOWN = "cannot be shown: it holds what no search of scratch-nas writes"
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, UserError)
+UNREADABLE = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+    UserError,
+)
 MOST_ID = 2**63 - 1  # what a database takes for a number
 # First parts of our paths; all others are Optuna Dashboard's.
 SECTIONS = ("", "assets", "compare", "studies")
