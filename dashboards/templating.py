@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from nas.utils.formatting import gib_text, interval_text, percent, signed
+from nas.utils.shown_text import whole
 
 HERE = Path(__file__).parent
 
@@ -34,14 +35,14 @@ def _templates() -> jinja2.Environment:
 
 
 def page(template: str, prefix: str, **values: Any) -> str:
-    """A page as HTML.
+    """A page as HTML, of whole characters.
 
     Args:
         template: name of a file in `templates`.
         prefix: path that all links begin with, empty or with a slash at its start.
         values: what the template names.
     """
-    return _templates().get_template(template).render(prefix=prefix, **values)
+    return whole(_templates().get_template(template).render(prefix=prefix, **values))
 
 
 def asset(name: str) -> str:

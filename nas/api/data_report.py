@@ -19,6 +19,7 @@ from nas.evaluation.visualization import draw_truth, sample
 from nas.planning.adaptation import plan_of
 from nas.planning.plan import Plan
 from nas.utils.html_table import html_table
+from nas.utils.shown_text import whole
 
 SAMPLES = 12  # images shown of a split
 SHOWN_SIDE = 420  # pixels
@@ -46,7 +47,7 @@ def data_report(data: str, checked: Sequence[CheckedSplit]) -> str:
     train = checked[0].split
     plan = plan_of(load_spec(None, {"data.root": data}), train) if train.boxes else None
     title = html.escape(Path(data).name or data)
-    return "\n".join(
+    page = "\n".join(
         [
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
             f"<style>{STYLE}</style><h1>{title}</h1>",
@@ -59,6 +60,7 @@ def data_report(data: str, checked: Sequence[CheckedSplit]) -> str:
             *(["<h2>The plan for it</h2>" + _plan(plan)] if plan else []),
         ]
     )
+    return whole(page)
 
 
 def _split_row(checked: CheckedSplit) -> list[str]:

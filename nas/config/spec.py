@@ -84,6 +84,14 @@ class SearchSpec(ConfigModel):
 
     @model_validator(mode="before")
     @classmethod
+    def _locations(cls, written: Any) -> Any:
+        """Wherever the request is from: a file, a database, another machine."""
+        if isinstance(written, dict):
+            _check_locations(written)
+        return written
+
+    @model_validator(mode="before")
+    @classmethod
     def _images_of_each_gpu(cls, written: Any) -> Any:
         """Memory is that of one GPU: several share the batch, which `images_per_gpu` then says."""
         run, recipe = written.get("run", {}), written.get("recipe", {})
@@ -192,7 +200,7 @@ def _check_locations(written: dict[str, Any]) -> None:
     """Before anything else looks at URLs, whose errors would repeat what they hold."""
     for key in ("data.root", "run.output", "recipe.weights", "run.mlflow"):
         section, _, name = key.partition(".")
-        location = _section(written, section).get(name)
+        location = (keys if isinstance(keys := written.get(section), dict) else {}).get(name)
         if location is not None and not _can_be_a_name(location):
             raise SpecError(f"{key} must be a path or a URL, as text; got {quoted(location)}")
         if location is not None:

@@ -13,6 +13,7 @@ import msgspec
 
 from nas.data.findings import Findings
 from nas.errors import DataError
+from nas.utils.shown_text import whole
 from search_spaces.regular_files import read_regular
 
 ENCODINGS = {
@@ -117,7 +118,7 @@ def read_categories(
     for entry in entries:
         category_id = entry.get("id")
         written = entry.get("name")
-        name = _whole(str(category_id if written in (None, "") else written).strip())
+        name = whole(str(category_id if written in (None, "") else written).strip())
         if type(category_id) is not int:
             raise DataError(f"{source}: a category needs an id; got {category_id!r}")
         if names.setdefault(category_id, name) != name:
@@ -168,8 +169,3 @@ def _distinct(names: dict[int, str], source: str, findings: Findings) -> dict[in
         number: f"{name} ({number})" if len(numbers[name]) > 1 else name
         for number, name in names.items()
     }
-
-
-def _whole(text: str) -> str:
-    """A text with a mark for each half of a character, which JSON can write and no file can."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -223,4 +223,4 @@ def _joint(name: str, end: int) -> int:
 
 
 def _hash(name: str) -> str:
-    return hashlib.sha256(_source(name).encode()).hexdigest()
+    return hashlib.sha256(_source(name).encode(errors="surrogatepass")).hexdigest()

@@ -25,6 +25,7 @@ from nas.errors import OutputError
 from nas.utils.disk_cache import code_fingerprint
 from nas.utils.files import atomic_write
 from nas.utils.paths import cache_folder
+from search_spaces.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ def known_check(source: SplitSource, *, masks: bool = True) -> Check | None:
         masks: with the masks of its boxes.
     """
     try:
-        with _path(source).open("rb") as file:
+        with open_regular(_path(source)) as file:
             split, more = read_split(file, masks=masks)
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, ValueError, KeyError, RuntimeError, BadZipFile):
         return None
     if more["state"] != _state(source, (image.file_name for image in split.images)):
         return None

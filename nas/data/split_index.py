@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,7 +52,7 @@ def write_split(file: BinaryIO, split: CocoSplit, more: Any = None) -> None:
     sizes = [(image.id, image.width, image.height) for image in images]
     arrays["images"] = np.array(sizes, dtype=np.int64).reshape(-1, 3)
     arrays["about"] = _packed([json.dumps(about).encode()])[0]
-    names, lengths = _packed([image.file_name.encode() for image in images])
+    names, lengths = _packed([os.fsencode(image.file_name) for image in images])
     arrays |= {"names": names, "name_lengths": lengths}
     if boxes.masks:
         masks, lengths = _packed([mask or b"" for mask in boxes.masks])
@@ -67,13 +68,13 @@ def read_split(file: BinaryIO, *, masks: bool = True) -> tuple[CocoSplit, Any]:
         masks: with the masks, which take most of the memory; else without.
 
     Raises:
-        ValueError, KeyError, OSError, zipfile.BadZipFile: it is no such file.
+        ValueError, KeyError, OSError, RuntimeError, zipfile.BadZipFile: it is no such file.
     """
     with np.load(file, allow_pickle=False) as arrays:
         about = json.loads(arrays["about"].tobytes())
         names = _unpacked(arrays["names"], arrays["name_lengths"])
         images = tuple(
-            ImageRecord(number, name.decode(), width, height)
+            ImageRecord(number, os.fsdecode(name), width, height)
             for name, (number, width, height) in zip(names, arrays["images"].tolist(), strict=True)
         )
         packed = masks and "masks" in arrays

@@ -212,4 +212,5 @@ def file_names(found: Sequence[ImageDetections]) -> list[str]:
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda file: file.write(text.encode()))
+    content = text.encode(errors="surrogateescape")  # names of files, as the disk has them
+    atomic_write(path, lambda file: file.write(content))

@@ -15,6 +15,7 @@ from typing import Any
 from nas.errors import OutputError
 from nas.utils.files import atomic_write
 from nas.utils.paths import cache_folder
+from search_spaces.regular_files import read_regular
 
 _LIBRARIES = ("torch", "torchvision")  # their versions decide too; read without importing them
 
@@ -48,9 +49,9 @@ class DiskCache:
         """The value kept under `key`; None where there is none."""
         text, path = self._text_and_path(key)
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_regular(path))
             return content["value"] if content["key"] == text else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def put(self, key: Any, value: dict[str, Any]) -> None:

@@ -23,6 +23,13 @@ def in_one_line(text: str) -> str:
     return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def whole(text: str) -> str:
+    """Put a mark in the place of each half of a character (a surrogate), which JSON can write and
+    no file or page can.
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def csv_cell(text: str) -> str:
     """Write a text for a cell of a table: spreadsheets run what begins like a formula, and an
     apostrophe before it says that it is none.

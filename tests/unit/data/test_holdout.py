@@ -46,6 +46,11 @@ def test_a_fifth_of_the_images_and_of_every_category(count: int, kinds: int):
             assert 0.1 < held[kind] / number < 0.32
 
 
+def test_names_of_halves_of_characters_are_parted_too():
+    names = [f"\ud800{number}.jpg" for number in range(9)] + ["\udcff.jpg"]
+    assert 1 <= len(choose(names, [Counter(["a"])] * 10)) <= 3
+
+
 def test_the_rarest_category_is_placed_first_however_many_there_are():
     """Written out in the plain way, which takes the square of their number."""
     rng = random.Random(0)

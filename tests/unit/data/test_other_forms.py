@@ -5,13 +5,16 @@ boxes that it was written from.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.commands import Run
 from PIL import Image
 
+from nas.data.split_index import read_index, write_index
 from nas.data.validation import CheckedSplit, check_split, check_splits
 from nas.errors import DataError
 
@@ -261,6 +264,25 @@ def test_nothing_is_looked_for_outside_the_data_folder(
     with pytest.raises(DataError, match="images must be in '.*data'"):
         check_split(root, "train")
     assert looked == []
+
+
+def test_names_in_another_encoding_are_read_checked_and_parted(tmp_path: Path, nas: Run):
+    """As archives of other systems leave them on this disk."""
+    root = described(write_yolo(tmp_path / "data"), "train: images/train\nnames: [ant, bee]\n")
+    for kind, suffix in (("images", "png"), ("labels", "txt")):
+        folder = root / kind / "train"
+        (folder / f"a.{suffix}").rename(folder / f"\udce4.{suffix}")  # a byte of its own, 0xe4
+        shutil.rmtree(root / kind / "val", ignore_errors=True)
+    (root / "labels" / "train" / "c.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    train, val = check_splits(root, ("train", "val"))
+    names = {image.file_name for each in (train, val) for image in each.split.images}
+    assert "images/train/\udce4.png" in names
+    write_index(tmp_path / "index", train.split)
+    assert read_index(tmp_path / "index").images == train.split.images
+    assert nas("check-data", root, "--report", tmp_path / "report.html").code == 0
+    assert nas("convert", root, tmp_path / "plain").code == 0
+    plain = check_splits(tmp_path / "plain", ("train", "val"))
+    assert [boxes(each) for each in plain] == [boxes(train), boxes(val)]
 
 
 def test_a_link_to_itself_is_no_image(tmp_path: Path):

@@ -79,6 +79,11 @@ def test_a_table_holds_no_formulas(tmp_path: Path):
     assert [csv_cell(text) for text in ("", "a=b", " =b", "\tb")] == ["", "a=b", "' =b", "'\tb"]
 
 
+def test_a_name_in_another_encoding_is_written_as_the_disk_has_it(tmp_path: Path):
+    write_detections(tmp_path / "a.csv", [replace(FOUND, name="\udce4.png")])
+    assert b"\n\xe4.png,cat," in (tmp_path / "a.csv").read_bytes()
+
+
 def test_the_longest_names_of_files_get_others(tmp_path: Path):
     found = [replace(FOUND, name=f"{'x' * 249}{number}.jpg") for number in range(2)]
     write_detections(tmp_path / "yolo", found)

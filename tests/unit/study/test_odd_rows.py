@@ -112,6 +112,31 @@ def test_a_plot_that_cannot_be_drawn_is_a_line_of_the_report(url: str, tmp_path:
     assert "'first' cannot be read" in said
 
 
+def test_halves_of_characters_are_shown_as_marks(url: str, tmp_path: Path, nas: Run):
+    """JSON can write them, no page can."""
+    half = r'''"\ud800"'''
+    change(url, f"UPDATE trial_user_attributes SET value_json = '{half}' WHERE key = 'device'")
+    change(
+        url,
+        "UPDATE study_user_attributes SET value_json = replace(value_json, '\"cells\"', "
+        f"'{half}') WHERE key = 'nas_spec'",
+    )
+    storage = open_storage(url, create=False)
+    app = pages_app(storage, "")
+    app.catchall = False
+    browser = Browser(app)
+    for path in ("/", "/studies/1", "/studies/1/trials/0", "/compare?study=1&study=2"):
+        assert browser.get(path).status == 200
+    assert "\ufffd" in browser.get("/studies/1").text
+    storage.engine.dispose()
+    words = ("--study", "first", "--storage", url)
+    assert nas("report", *words, "--out", tmp_path / "r.html").code == 0
+    assert nas("status", *words).code == 0
+    code, _, said = nas("resume", *words, "--local")
+    assert code == 2
+    assert "data.root must be a path or a URL" in said
+
+
 def test_a_driver_says_so(url: str):
     change(url, TRIALS["parameters"])
     storage = open_storage(url, create=False)

@@ -64,7 +64,10 @@ def test_each_kind_has_a_folder_of_its_name(package: Path, tmp_path: Path):
     assert [path.suffix for path in folder.rglob("*") if path.is_file()] == [".json"] * 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"key": "other", "value": {}})])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "[" * 100_000, "9" * 5000, json.dumps({"key": "other", "value": {}})],
+)
 def test_a_file_that_holds_something_else_is_none(package: Path, tmp_path: Path, content: str):
     store().put("a", {"bytes": 7})
     (file,) = (path for path in (tmp_path / "cache").rglob("*.json"))
