@@ -41,7 +41,9 @@ def settled(root: Path) -> Path:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set, and a cache that no other test has written to."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     coco = json.loads(json.dumps(GOOD))
     coco["annotations"][0]["segmentation"] = [[5, 6, 25, 6.5, 15, 16]]
     coco["annotations"][2]["bbox"] = [50, 30, 20, 5]  # partly outside
@@ -121,10 +123,7 @@ def test_masks_are_read_when_they_are_asked_for_first(root: Path, reads: list[st
     assert len(reads) == 2
 
 
-def test_what_an_earlier_version_kept_is_as_good_as_none(
-    root: Path, reads: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_what_an_earlier_version_kept_is_as_good_as_none(root: Path, reads: list[str]):
     first = check_split(root, "train")
     (path,) = (cache_folder() / "checks").glob("*.npz")
     with path.open("rb") as file:
