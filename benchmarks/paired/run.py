@@ -151,12 +151,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--arms", help="of the file's, those to train: base,outputs")
+    parser.add_argument("--only", help="of the file's data sets, those to train on: bccd,raccoon")
     parser.add_argument("--report", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     plan = yaml.safe_load(arguments.plan.read_text())
     plan["base"] |= dict(pair.split("=", 1) for pair in arguments.set)
     done = results(arguments.out)
     if not arguments.report:
+        plan["data"] = arguments.only.split(",") if arguments.only else plan["data"]
         missing = [name for name in plan["data"] if not (arguments.data / name).is_dir()]
         if missing:
             parser.error(f"--data {arguments.data}: no folder {', '.join(missing)}")
