@@ -36,25 +36,36 @@ class Pace:
     is stretched over as many steps as fit; the last epoch may be a part of one.
 
     Args:
-        slot: when the training ends; its predictions count until something is measured.
+        slot: when the training ends; its predictions count until something is measured. Where steps
+            take longer than predicted, all else is taken to be as much slower.
         clock: seconds since 1970.
 
     Attributes:
         epochs: of the whole training, as planned now.
         steps: of the epoch that is trained now.
-        score_s: seconds that scoring takes, with all that comes before the next epoch.
     """
 
     def __init__(self, slot: TimeSlot, clock: Callable[[], float] = time.time) -> None:
         self.slot, self.clock = slot, clock
-        self.step_s, self.score_s = slot.step_s, slot.score_s
+        self.step_s = slot.step_s
         self.epochs = self.steps = 0
         self._scored_from: float | None = None
+        self._scored_s: float | None = None
+
+    @property
+    def slower(self) -> float:
+        """Times that steps take as long as predicted, at least 1."""
+        return max(1.0, self.step_s / self.slot.step_s)
+
+    @property
+    def score_s(self) -> float:
+        """Seconds that scoring takes, with all that comes before the next epoch."""
+        return self.slot.score_s * self.slower if self._scored_s is None else self._scored_s
 
     @property
     def left_s(self) -> float:
         """Seconds that are left for training and scoring."""
-        return self.slot.ends_at - self.slot.end_s - self.clock()
+        return self.slot.ends_at - self.slot.end_s * self.slower - self.clock()
 
     def begin_epoch(
         self, epoch: int, done: int, steps_per_epoch: int, recipe: Recipe, decays: int
@@ -72,7 +83,7 @@ class Pace:
             The learning rates of the epoch.
         """
         if self._scored_from is not None:
-            self.score_s, self._scored_from = self.clock() - self._scored_from, None
+            self._scored_s, self._scored_from = self.clock() - self._scored_from, None
         return PacedRates(self, epoch, done, steps_per_epoch, recipe, decays)
 
     def begin_scoring(self) -> None:

@@ -51,17 +51,17 @@ def test_the_plan_follows_the_clock():
     clock.now_s = 1002.0
     _ = rates[2]  # of two steps nothing is believed yet
     assert pace.step_s == 1.0
-    clock.now_s = 1010.0  # five steps took 2 s each
+    clock.now_s = 1010.0  # five steps took 2 s each, so scoring is to take 4 and the end 8
     _ = rates[5]
-    assert (pace.step_s, pace.epochs, len(rates)) == (2.0, 2, 10)  # 36 s: one of 22, a part of 14
+    assert (pace.step_s, pace.epochs, len(rates)) == (2.0, 1, 10)  # 32 s: one of 24, no part of 8
     clock.now_s = 1018.0
     pace.begin_scoring()
-    clock.now_s = 1022.0  # with what follows it took four seconds
-    rates = pace.begin_epoch(1, 0, 10, recipe(), 0)  # 14 s: five steps of 2 and the scoring
-    assert (pace.epochs, len(rates)) == (2, 5)
-    clock.now_s = 1031.9
+    clock.now_s = 1021.0  # with what follows it took three seconds
+    rates = pace.begin_epoch(1, 0, 10, recipe(), 0)  # 11 s: four steps of 2 and the scoring
+    assert (pace.epochs, len(rates)) == (2, 4)
+    clock.now_s = 1028.9
     assert not pace.is_over()
-    clock.now_s = 1032.0  # four seconds of scoring and four of the end are left
+    clock.now_s = 1029.0  # three seconds of scoring and eight of the end are left
     assert pace.is_over()
 
 
