@@ -131,7 +131,8 @@ def curves(reports: list[EpochReport]) -> go.Figure:
     figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.08)
     epochs, metrics = [report.epoch for report in reports], [report.metrics for report in reports]
     lines = [
-        (1, "loss", BLUE, [report.loss for report in reports]),
+        (1, "training loss", BLUE, [report.loss for report in reports]),
+        (1, "validation loss", ORANGE, [report.val_loss for report in reports]),
         (2, f"{METRIC['map'].label}, %", GREEN, [in_percent(each.map) for each in metrics]),
         (
             2,
@@ -152,7 +153,7 @@ def curves(reports: list[EpochReport]) -> go.Figure:
             line={"color": colour},
         )
     figure.update_layout(new_figure(None, None).layout)
-    for row, title in enumerate(("training loss", "validation, %", "learning rate"), start=1):
+    for row, title in enumerate(("loss", "validation, %", "learning rate"), start=1):
         figure.update_yaxes(title=title, row=row, col=1)
     figure.update_xaxes(title="epoch", dtick=max(1, len(epochs) // 10), row=3, col=1)
     return figure

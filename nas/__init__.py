@@ -7,15 +7,24 @@
     best.predict(["photo.jpg"])
 
 What is imported here is light: PyTorch and Ray are imported when something is first called.
+
+Beside other programs PyTorch's threads wait for each other most of the time, and GNU's OpenMP lets
+them do so busily, for milliseconds. They sleep sooner here (`GOMP_SPINCOUNT`), unless the
+environment says how they wait: half the time of a training step on a busy machine, no other on an
+idle one (docs/evidence.md). It is read when PyTorch is imported.
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "10000"
 
 if TYPE_CHECKING:
     from nas.api.public import (

@@ -150,6 +150,7 @@ class Build:
                         {
                             **report.metrics.precisions(),
                             "loss": report.loss,
+                            "val_loss": report.val_loss,
                             "lr": report.lr,
                             "fps": report.fps,
                             "cpu_s": cpu_s,
@@ -201,6 +202,10 @@ class Build:
         )
 
 
+def _rounded(loss: float | None) -> float | None:
+    return None if loss is None else round(loss, 4)
+
+
 def compact(row: dict[str, Any]) -> RecordedRun:
     """What the table has of a stored run."""
     epochs, on_cpu = row["epochs"], row["device"] == "cpu"
@@ -227,6 +232,7 @@ def compact(row: dict[str, Any]) -> RecordedRun:
             *failed_s,
         ),
         fail_reason=row.get("fail_reason"),
+        val_loss=tuple(_rounded(epoch.get("val_loss")) for epoch in epochs),
     )
 
 

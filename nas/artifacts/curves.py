@@ -142,6 +142,7 @@ def _points(
 
 def _scalars(report: EpochReport) -> dict[str, float]:
     figures = {f"val/{m.name}": getattr(report.metrics, m.name) for m in METRICS}
+    figures["val/loss"] = report.val_loss
     return {
         "train/loss": report.loss,
         "train/lr": report.lr,
@@ -158,7 +159,13 @@ def _write_plot(
     figure = Figure(figsize=(11, 7), layout="constrained")
     figure.suptitle(title)
     loss, scores, rate, last = figure.subplots(2, 2).flat
-    _draw_lines(loss, reports, "loss", {"loss": [report.loss for report in reports]})
+    losses: dict[str, list[float | None]] = {
+        "training": [report.loss for report in reports],
+        "validation": [report.val_loss for report in reports],
+    }
+    _draw_lines(loss, reports, "loss", losses)
+    if reports:
+        loss.legend()
     shown = ["map", "map_50"]
     if any(report.metrics.map_segm is not None for report in reports):
         shown.append("map_segm")

@@ -29,6 +29,7 @@ def columns_of(kind: type[Report]) -> tuple[str, ...]:
     return (
         "epoch",
         "loss",
+        *(("val_loss",) if "val_loss" in has else ()),
         "lr",
         *figures,
         *(n for n in ("fps", "train_s", "elapsed_s", "memory_peak_bytes") if n in has),

@@ -20,6 +20,7 @@ from nas.data.annotation_files import read_annotations
 from nas.data.coco import CocoSplit
 from nas.data.dataset import DetectionItem
 from nas.data.masks import encode_masks
+from nas.evaluation.validation_loss import ValidationLoss
 from nas.reports import CocoMetrics
 from nas.reports.metrics import BOX_METRICS, MASK_METRICS
 from nas.utils.distributed import World, all_gather_object, broadcast
@@ -185,7 +186,11 @@ def _fraction(value: float) -> float | None:
 
 
 def evaluate(
-    detector: nn.Module, loader: DataLoader[DetectionItem], split: CocoSplit, device: torch.device
+    detector: nn.Module,
+    loader: DataLoader[DetectionItem],
+    split: CocoSplit,
+    device: torch.device,
+    losses: ValidationLoss | None = None,
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
     """Score a detector on a split. Several processes share the images, and all of them get the
     metrics of the whole split.
@@ -196,12 +201,13 @@ def evaluate(
             `DistributedBatchSampler` of them).
         split: the ground truth; boxes are scored in the pixels of its images.
         device: where to run.
+        losses: adds up those of the images; None: they are not computed.
 
     Returns:
         The metrics, of masks too where detector and ground truth have them, the detections as COCO
         results, and the images per second of the detector alone.
     """
-    mine, busy_s = detect(detector, loader, split, device)
+    mine, busy_s = detect(detector, loader, split, device, losses)
     world = World.current()
     results = [result for part in all_gather_object(world, mine) for result in part]
     masks = getattr(detector, "masks", False) and split.has_masks
@@ -220,7 +226,11 @@ def _scores(truth: dict[str, Any], results: list[dict[str, Any]], masks: bool) -
 
 @torch.inference_mode()
 def detect(
-    detector: nn.Module, loader: DataLoader[DetectionItem], split: CocoSplit, device: torch.device
+    detector: nn.Module,
+    loader: DataLoader[DetectionItem],
+    split: CocoSplit,
+    device: torch.device,
+    losses: ValidationLoss | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
     """Run a detector over the images of a loader, without scoring it.
 
@@ -229,6 +239,7 @@ def detect(
         loader: gives images of `split`, resized.
         split: where they come from; boxes are returned in the pixels of its images.
         device: where to run.
+        losses: adds up those of the images, which the seconds are without.
 
     Returns:
         The detections as COCO results in the pixels of the split's images, with `segmentation`
@@ -241,9 +252,15 @@ def detect(
     for batch in loader:
         batch = batch.to(device)
         start = time.perf_counter()
-        outputs = detector(batch.images)
+        if losses:
+            maps = losses.detector.maps(batch.images)
+            outputs = losses.detector.detections(*maps)
+        else:
+            outputs = detector(batch.images)
         scores = [output["scores"].tolist() for output in outputs]  # waits for the device
         busy_s += time.perf_counter() - start
+        if losses:
+            losses.add(*maps, batch.targets)
         for image, target, output, score in zip(
             batch.images, batch.targets, outputs, scores, strict=True
         ):

@@ -131,6 +131,9 @@ class EpochReport(Report):
             scored on. None where it keeps those of the last epoch.
         best_epoch: its number; None like `best`.
         hardware: what it ran on, as `nas.utils.device.hardware` describes it.
+        val_loss: mean loss of the validation split, of the weights that are scored and by the norms
+            of evaluation; without augmentation, so that it may well be below `loss`. None where it
+            is not finite, and in reports of versions before 0.2.0.
     """
 
     metrics: CocoMetrics
@@ -144,6 +147,7 @@ class EpochReport(Report):
     best: CocoMetrics | None = None
     best_epoch: int | None = None
     hardware: dict[str, Any] = field(default_factory=dict)
+    val_loss: float | None = None
     figures: ClassVar[type] = CocoMetrics
 
     @property

@@ -23,12 +23,14 @@ class RunningTrial:
             not been chosen.
         reported_epochs: epochs whose score Optuna has, which takes each once.
         losses: mean training loss of each epoch so far, by its number as text.
+        val_losses: mean loss of the validation split likewise, where it is known and finite.
     """
 
     trial: Trial
     attributes: Mapping[str, Any] = field(default_factory=dict)
     reported_epochs: set[int] = field(default_factory=set)
     losses: dict[str, float] = field(default_factory=dict)
+    val_losses: dict[str, float] = field(default_factory=dict)
 
     @property
     def number(self) -> int:

@@ -86,8 +86,10 @@ class TrialQueue:
         attributes = left_behind.user_attrs
         if attributes.keys() >= {"layout", "seed"}:
             reported = set(left_behind.intermediate_values)
-            losses = dict(attributes.get("losses", {}))
-            return self._assign(RunningTrial(trial, attributes, reported, losses))
+            losses, val_losses = (
+                dict(attributes.get(name, {})) for name in ("losses", "val_losses")
+            )
+            return self._assign(RunningTrial(trial, attributes, reported, losses, val_losses))
         parameters = {
             name: suggest(trial, name, distribution)
             for name, distribution in distributions(self.budget.space).items()

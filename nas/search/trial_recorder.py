@@ -90,6 +90,8 @@ class TrialRecorder:
         peak_bytes = report.memory_peak_bytes
         over = peak_bytes is not None and peak_bytes > self.budget.limit_bytes
         running.losses[str(report.epoch)] = report.loss
+        if report.val_loss is not None:
+            running.val_losses[str(report.epoch)] = report.val_loss
         values = self._epoch_attributes(number, report, gpus)
         if report.last and not over:
             values["checkpoint"] = str(self.files.weights(number))
@@ -185,6 +187,7 @@ class TrialRecorder:
             **report.kept.precisions(),
             "epochs": report.epoch,
             "losses": dict(self.running[number].losses),
+            "val_losses": dict(self.running[number].val_losses),
             "kept_epoch": report.kept_epoch,
             "fps": report.fps,
             "train_s": report.train_s,

@@ -131,7 +131,7 @@ TRIAL: Kinds = {
     "seed": TypeAdapter(StrictInt | None),
     "memory_parts_gib": TypeAdapter(dict[StrictStr, Number]),
     "map_per_class": TypeAdapter(dict[StrictStr, Number | None] | None),
-    "losses": TypeAdapter(dict[StrictStr, Number | None]),
+    **dict.fromkeys(("losses", "val_losses"), TypeAdapter(dict[StrictStr, Number | None])),
 }
 STUDY: Kinds = {
     **dict.fromkeys(schema.STUDY, _PLAIN_OR_NONE),

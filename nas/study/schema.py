@@ -45,6 +45,8 @@ TRIAL: dict[str, str] = {
     "fps": "images a second of the detector alone, in evaluation",
     "epochs": "how many epochs have been trained",
     "losses": "mean training loss of each epoch, by its number",
+    "val_losses": "mean loss of the validation split after each epoch, by its number, of the "
+    "weights that are scored",
     "kept_epoch": "the epoch whose weights are kept and whose scores the trial has: the last one, "
     "or with `recipe.keep: best` and `best_and_last` the one with the highest mAP on the "
     "validation split, which chose it",

@@ -32,6 +32,7 @@ from nas.data.samplers import DistributedBatchSampler, EvalBatchSampler, trainin
 from nas.data.splits import Splits
 from nas.data.transforms import TransformSampler, eval_transforms, train_transforms
 from nas.evaluation.coco import evaluate
+from nas.evaluation.validation_loss import ValidationLoss
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.detectors import Detector, build_detector
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
@@ -206,6 +207,7 @@ class CandidateEpochs(Epochs[EpochReport]):
         pace = Pace(candidate.slot) if candidate.slot else None
         super().__init__(run, candidate.recipe, device, on_step, pace)
         self.splits, self.cache_bytes = splits, candidate.cache_bytes
+        self.detector = run.network
         self.order = training_order(
             splits.train, self.recipe, self.recipe.images_at_once(run.world.size), candidate.seed
         )
@@ -219,12 +221,16 @@ class CandidateEpochs(Epochs[EpochReport]):
     def score(self, loss: float, lr: float) -> EpochReport:
         """Score the validation split; after the last epoch the test split too, and draw."""
         run, val = self.run, self.splits.val
+        losses = ValidationLoss(self.detector)
         with run.scored_weights():
-            metrics, detections, fps = evaluate(run.network, self.val_loader, val, self.device)
+            metrics, detections, fps = evaluate(
+                run.network, self.val_loader, val, self.device, losses
+            )
         report = EpochReport(
             epoch=run.epoch + 1,
             epochs=self.epochs,
             loss=loss,
+            val_loss=losses.mean(),
             lr=lr,
             metrics=metrics,
             fps=fps,

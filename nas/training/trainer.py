@@ -22,6 +22,7 @@ from nas.artifacts.paths import CHECKPOINT, LAST_WEIGHTS, LOG, WEIGHTS
 from nas.config.recipe import Recipe
 from nas.data.samplers import GroupedBatchSampler
 from nas.errors import OutOfTime
+from nas.models.detectors import Detector
 from nas.reports import EpochReport, Report
 from nas.training.checkpoint import Stateful, load_checkpoint, save_checkpoint, save_weights
 from nas.training.loop import Batches, LearningRates, OnStep, never, train_epoch
@@ -286,11 +287,13 @@ class CandidateTrainer(Trainer[EpochReport]):
     """The run of a detector, whose weights stay in its folder.
 
     Attributes:
+        network: the detector.
         keeps_last: the weights of the last epoch stay beside those that are kept.
         stop_at: seconds since 1970 after which it stops between two steps; None: never.
     """
 
     kind = EpochReport
+    network: Detector
     keeps_last = False
     stop_at: float | None = None
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from nas.config.choices import DetectorName
@@ -19,6 +19,7 @@ from nas.config.sections import CalibrationSpec, DetectorSpec
 from nas.data.coco import CocoSplit
 from nas.data.dataset import Batch, Target
 from nas.evaluation.coco import evaluate
+from nas.evaluation.validation_loss import SEED, ValidationLoss
 from nas.export.bundle import read_bundle, write_bundle
 from nas.export.description import Trained
 from nas.models.detectors import DETECTORS, build_detector
@@ -194,6 +195,36 @@ def test_degenerate_targets(spec: DetectorSpec, targets: list[Target]):
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None)
+
+
+SAMPLES_REGIONS = ("faster_rcnn", "cascade_mask_rcnn")  # anew in each batch
+
+
+def test_validation_loss_is_the_loss_of_all_images_by_the_norms_of_evaluation(spec: DetectorSpec):
+    detector = build_detector(Layout.parse(LAYOUTS[0]), spec, num_classes=3)
+    batch = images((64, 96), (64, 96), (64, 96))
+    boxes = [[(5, 5, 25, 20), (20, 30, 90, 60)], [(0, 0, 60, 60)], []]
+    targets = masked(batch, [target(*each) for each in boxes])
+    detector.train()
+    for module in detector.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    with torch.no_grad():
+        torch.manual_seed(SEED)
+        expected = float(sum(detector(batch, targets).values()))
+        alone = detector.eval()(batch)
+    losses, found = ValidationLoss(detector), []
+    before = torch.get_rng_state()
+    for piece in (slice(3),) if spec.name in SAMPLES_REGIONS else (slice(1), slice(1, 3)):
+        with torch.inference_mode():
+            maps = detector.maps(batch[piece])
+            found += detector.detections(*maps)
+            losses.add(*maps, targets[piece])
+    assert losses.mean() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(module.training for module in detector.modules())
+    for ours, theirs in zip(found, alone, strict=True):
+        assert torch.allclose(ours["scores"], theirs["scores"], atol=1e-5)
 
 
 def test_images_are_not_resized_and_padding_does_not_move_boxes(spec: DetectorSpec):

@@ -22,7 +22,7 @@ from nas.study.provenance import differences
 from nas.utils.files import atomic_write
 from search_spaces.layout import Layout
 
-COURSES = ("loss", "lr", "map", "train_s", "elapsed_s")  # one value an epoch
+COURSES = ("loss", "lr", "map", "train_s", "elapsed_s", "val_loss")  # one value an epoch
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class RecordedRun:
     """One training of one layout with one seed.
 
     `loss`, `lr`, `map`, `train_s` and `elapsed_s` have a value for each epoch, as in `EpochReport`;
-    of a run that failed `elapsed_s` has one more: when. `fps` is of its last epoch. `flops` are
-    multiply-adds of one image.
+    of a run that failed `elapsed_s` has one more: when. So has `val_loss`; older tables lack it.
+    `fps` is of its last epoch. `flops` are multiply-adds of one image.
     """
 
     layout: str
@@ -46,11 +46,12 @@ class RecordedRun:
     train_s: tuple[float, ...]
     elapsed_s: tuple[float, ...]
     fail_reason: str | None = None
+    val_loss: tuple[float | None, ...] = ()
 
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> RecordedRun:
         """The inverse of `dataclasses.asdict`, lists for tuples."""
-        return cls(**{**written, **{name: tuple(written[name]) for name in COURSES}})
+        return cls(**{**written, **{name: tuple(written.get(name, ())) for name in COURSES}})
 
     def reports(self, epochs: int, device: str) -> list[EpochReport]:
         """What its worker told. Of the metrics there is the mAP alone; a run that did not fail ends
@@ -71,14 +72,16 @@ class RecordedRun:
                 device=device,
                 calibration=None,
                 converged=epoch == ended and epoch < epochs,
+                val_loss=val_loss,
             )
-            for epoch, loss, lr, score, train_s, elapsed_s in zip(
+            for epoch, loss, lr, score, train_s, elapsed_s, val_loss in zip(
                 range(1, epochs + 1),
                 self.loss,
                 self.lr,
                 self.map,
                 self.train_s,
                 self.elapsed_s,
+                self.val_loss or [None] * len(self.map),
                 strict=False,
             )
         ]

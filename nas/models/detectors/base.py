@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
 
 from nas.config.sections import DetectorSpec
 from nas.models.detectors.normalization import Losses, batch_divisors, divided
@@ -33,9 +35,10 @@ class Detector(nn.Module, ABC):
 
     - the class attribute `neck`, and `can_mask` if it has mask heads; the attributes `backbone`, a
       pyramid, and `transform`, which batches images;
-    - `detections` for evaluation, `loss_sums` and `loss_counts` for training. Losses work for an
-      image without boxes and under autocast to bf16; they are sums, which `forward` divides by
-      counts of the whole batch (`nas.models.detectors.normalization`);
+    - `detections` for evaluation and `loss_sums` for training, from the maps of a batch, and
+      `loss_counts`. Losses work for an image without boxes and under autocast to bf16; they are
+      sums, which `forward` divides by counts of the whole batch
+      (`nas.models.detectors.normalization`);
     - `from_spec`, `heads`, `predictors`, `init_heads` and `calibrate_outputs`, by which it is
       built, initialised and calibrated;
     - `worst_case_losses` for the memory estimate and `heads_forward` for the FLOP count. Both run
@@ -101,33 +104,62 @@ class Detector(nn.Module, ABC):
                 default: the counts of what is given.
         """
         if not self.training:
-            return self.detections(images)
+            return self.detections(*self.maps(images))
         if targets is None:
             raise ValueError("targets must be given in training")
-        sums, counts = self.loss_sums(images, targets)
+        sums, counts = self.loss_sums(*self.maps(images), targets)
         return divided(sums, divisors or self.divisors([counts]))
 
+    def maps(self, images: list[Tensor]) -> tuple[ImageList, dict[str, Tensor]]:
+        """Batch images, and run the pyramid.
+
+        Returns:
+            The batch, normalised and padded, with the sizes of its images; and the levels of the
+            pyramid [B, C, H_i, W_i] by name, the finest first.
+        """
+        batch, _ = self.transform(images, None)
+        return batch, self.backbone(batch.tensors)
+
     @abstractmethod
-    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Detect objects; arguments and results as in evaluation (see `Detector`)."""
+    def detections(self, batch: ImageList, maps: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Detect objects: results as in evaluation (see `Detector`), of what `maps` gives."""
 
     @abstractmethod
     def loss_sums(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[Losses, Losses]:
         """Sum the losses of a piece of a batch.
 
         Args:
-            images, targets: of the piece, as for training.
+            batch, maps: what `maps` gives for its images.
+            targets: of the piece, as for training.
 
         Returns:
             Sums by name of the loss, and what `loss_counts` gives.
         """
 
+    @torch.no_grad()
+    def validation_sums(
+        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[Losses, Losses]:
+        """Sum the losses of images that are not learnt from, by the norms of evaluation; arguments
+        and results as of `loss_sums`. Where regions are sampled, they are as in training.
+        """
+        heads = self.heads()  # each says by its own `training` whether there are losses
+        for head in heads:
+            head.training = True
+        try:
+            return self.loss_sums(batch, maps, targets)
+        finally:
+            for head in heads:
+                head.training = self.training
+
     @abstractmethod
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
-        """Count what the sums of a piece of a batch are divided by, without a gradient; arguments
-        as those of `loss_sums`.
+        """Count what the sums of a piece of a batch are divided by, without a gradient.
+
+        Args:
+            images, targets: of the piece, as for training.
 
         Returns:
             By name of the loss, in the shape of its sums.

@@ -128,15 +128,17 @@ class DenseDetector(Detector, FCOS):
             "centerness": centerness.item(),
         }
 
-    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        found: list[dict[str, Tensor]] = FCOS.forward(self, images)
-        return found
+    def detections(self, batch: ImageList, maps: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        levels = [*maps.values()]
+        counts = [level.shape[2] * level.shape[3] for level in levels]
+        outputs = {name: [*each.split(counts, dim=1)] for name, each in self.head(levels).items()}
+        anchors = [[*each.split(counts)] for each in self.anchor_generator(batch, levels)]
+        return self.postprocess_detections(outputs, anchors, batch.image_sizes)
 
     def loss_sums(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[Losses, Losses]:
-        batch, _ = self.transform(images, None)
-        return self._sums(batch, list(self.backbone(batch.tensors).values()), targets)
+        return self._sums(batch, [*maps.values()], targets)
 
     @torch.no_grad()
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:

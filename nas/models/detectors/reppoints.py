@@ -101,13 +101,19 @@ class RepPointsV2(Detector):
             self.head, self.box_transform, self.anchor_generator, sample, self.object_scale
         )
 
-    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        return self._detections(*self._levels(images))
+    def detections(self, batch: ImageList, maps: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        levels = [*maps.values()]
+        outputs = self.head(levels)
+        boxes = self.boxes(outputs["refined"], self.anchor_generator(batch, levels)[0])
+        of_images = zip(
+            boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True
+        )
+        return [_detect(*of_image, _shapes(levels), self.limits) for of_image in of_images]
 
     def loss_sums(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[Losses, Losses]:
-        return self._sums(*self._levels(images), targets)
+        return self._sums(batch, [*maps.values()], targets)
 
     @torch.no_grad()
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
@@ -115,7 +121,7 @@ class RepPointsV2(Detector):
         network predicts, which takes a forward pass. See `Detector.loss_counts`.
         """
         with statistics_kept(self):
-            return self.loss_sums(images, targets)[1]
+            return self.loss_sums(*self.maps(images), targets)[1]
 
     def worst_case_losses(
         self, levels: list[Tensor], images: Tensor, boxes_per_image: int
@@ -134,10 +140,6 @@ class RepPointsV2(Detector):
     def heads_forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         return [*self.head(levels).values()]
 
-    def _levels(self, images: list[Tensor]) -> tuple[ImageList, list[Tensor]]:
-        batch, _ = self.transform(images, None)
-        return batch, list(self.backbone(batch.tensors).values())
-
     def _sums(
         self, batch: ImageList, levels: Sequence[Tensor], targets: Any
     ) -> tuple[Losses, Losses]:
@@ -155,14 +157,6 @@ class RepPointsV2(Detector):
             anchors
         ).repeat(1, 2)
         return boxes
-
-    def _detections(self, batch: ImageList, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        outputs = self.head(levels)
-        boxes = self.boxes(outputs["refined"], self.anchor_generator(batch, levels)[0])
-        of_images = zip(
-            boxes, outputs["logits"].sigmoid(), outputs["corners"], batch.image_sizes, strict=True
-        )
-        return [_detect(*of_image, _shapes(levels), self.limits) for of_image in of_images]
 
 
 def _detect(

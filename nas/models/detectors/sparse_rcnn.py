@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from nas.config.detections import DetectionLimits
@@ -106,22 +107,17 @@ class SparseRcnn(Detector):
             stage.cls_logits.bias.copy_(class_bias)
         return {"class_shares": shares.tolist(), "class_biases": class_bias.tolist()}
 
-    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        logits, boxes, _ = self._outputs(images)
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        return _detections(logits[:, -1], boxes[:, -1], sizes, self.limits)
+    def detections(self, batch: ImageList, maps: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        logits, boxes = self.head([*maps.values()], _sizes(batch.image_sizes, batch.tensors))
+        return _detections(logits[:, -1], boxes[:, -1], batch.image_sizes, self.limits)
 
     def loss_sums(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[Losses, Losses]:
-        logits, boxes, sizes = self._outputs(images)
-        return set_losses(logits, boxes, targets, sizes), self.loss_counts(images, targets)
-
-    def _outputs(self, images: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and boxes of every stage, and the images' sizes (see `DynamicHead`)."""
-        batch, _ = self.transform(images, None)
         sizes = _sizes(batch.image_sizes, batch.tensors)
-        return *self.head(list(self.backbone(batch.tensors).values()), sizes), sizes
+        logits, boxes = self.head([*maps.values()], sizes)
+        counts = self.loss_counts([*batch.tensors], targets)
+        return set_losses(logits, boxes, targets, sizes), counts
 
     def loss_counts(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Losses:
         """Count boxes; see `Detector.loss_counts`."""

@@ -136,14 +136,6 @@ class BatchTransform(GeneralizedRCNNTransform):
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         return image, target
 
-    def postprocess(
-        self, result: list[dict[str, Tensor]], *sizes: object
-    ) -> list[dict[str, Tensor]]:
-        """Return detections as they are: images were not resized, and masks stay grids over their
-        boxes.
-        """
-        return result
-
 
 def empty_targets(images: Tensor, count: int) -> list[dict[str, Tensor]]:
     """Make `count` boxes and labels without content for each image of a batch, on its device."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
 
 from nas.models.detectors.base import Detector
 from nas.models.detectors.normalization import Losses
@@ -26,12 +27,15 @@ class TwoStageDetector(Detector, GeneralizedRCNN):
     def heads(self) -> list[nn.Module]:
         return [self.rpn, self.roi_heads]
 
-    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        found: list[dict[str, Tensor]] = GeneralizedRCNN.forward(self, images)
+    def detections(self, batch: ImageList, maps: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        proposals, _ = self.rpn(batch, maps)
+        found: list[dict[str, Tensor]]
+        found, _ = self.roi_heads(maps, proposals, batch.image_sizes)
         return found
 
     def loss_sums(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[Losses, Losses]:
-        sums: Losses = GeneralizedRCNN.forward(self, images, targets)
-        return sums, self.loss_counts(images, targets)
+        proposals, of_proposals = self.rpn(batch, maps, targets)
+        _, of_regions = self.roi_heads(maps, proposals, batch.image_sizes, targets)
+        return {**of_regions, **of_proposals}, self.loss_counts([*batch.tensors], targets)
