@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def train_bundle(
     left_out = write_bundle(out, trained, work / WEIGHTS, onnx=onnx)
     _draw_samples(out, val, curves)
     remove_claimed(work)
-    return trained, left_out
+    return replace(trained, left_out=tuple(left_out)), left_out
 
 
 def work_folder(out: Path) -> Path:

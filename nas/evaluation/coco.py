@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,10 +20,20 @@ from nas.data.annotation_files import read_annotations
 from nas.data.coco import CocoSplit
 from nas.data.dataset import DetectionItem
 from nas.data.masks import encode_masks
-from nas.evaluation.validation_loss import ValidationLoss
 from nas.reports import CocoMetrics
 from nas.reports.metrics import BOX_METRICS, MASK_METRICS
 from nas.utils.distributed import World, all_gather_object, broadcast
+
+
+class SplitLosses(Protocol):
+    """Adds up losses of the images that it detects objects in."""
+
+    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """What the detector finds in each image."""
+
+    def add(self, targets: list[dict[str, Tensor]]) -> None:
+        """Add the losses of those images."""
+
 
 Content = dict[str, list[dict[str, Any]]]
 Array = np.ndarray
@@ -190,7 +200,7 @@ def evaluate(
     loader: DataLoader[DetectionItem],
     split: CocoSplit,
     device: torch.device,
-    losses: ValidationLoss | None = None,
+    losses: SplitLosses | None = None,
 ) -> tuple[CocoMetrics, list[dict[str, Any]], float]:
     """Score a detector on a split. Several processes share the images, and all of them get the
     metrics of the whole split.
@@ -230,7 +240,7 @@ def detect(
     loader: DataLoader[DetectionItem],
     split: CocoSplit,
     device: torch.device,
-    losses: ValidationLoss | None = None,
+    losses: SplitLosses | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
     """Run a detector over the images of a loader, without scoring it.
 
@@ -252,15 +262,11 @@ def detect(
     for batch in loader:
         batch = batch.to(device)
         start = time.perf_counter()
-        if losses:
-            maps = losses.detector.maps(batch.images)
-            outputs = losses.detector.detections(*maps)
-        else:
-            outputs = detector(batch.images)
+        outputs = losses.detections(batch.images) if losses else detector(batch.images)
         scores = [output["scores"].tolist() for output in outputs]  # waits for the device
         busy_s += time.perf_counter() - start
         if losses:
-            losses.add(*maps, batch.targets)
+            losses.add(batch.targets)
         for image, target, output, score in zip(
             batch.images, batch.targets, outputs, scores, strict=True
         ):

@@ -32,7 +32,6 @@ from nas.data.samplers import DistributedBatchSampler, EvalBatchSampler, trainin
 from nas.data.splits import Splits
 from nas.data.transforms import TransformSampler, eval_transforms, train_transforms
 from nas.evaluation.coco import evaluate
-from nas.evaluation.validation_loss import ValidationLoss
 from nas.evaluation.visualization import sample, write_drawings
 from nas.models.detectors import Detector, build_detector
 from nas.reports import CocoMetrics, DatasetSummary, EpochReport
@@ -44,6 +43,7 @@ from nas.training.network import load_weights, prepare_network
 from nas.training.optimizer import make_optimizer
 from nas.training.pace import Pace, TimeSlot
 from nas.training.trainer import CandidateTrainer
+from nas.training.validation_loss import ValidationLoss
 from nas.utils.device import device_name, hardware, tf32
 from nas.utils.distributed import World
 from nas.utils.files import os_errors_as_output_error

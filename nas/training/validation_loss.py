@@ -28,11 +28,17 @@ class ValidationLoss:
         self.detector = detector
         self.sums: Losses = {}
         self.counts: Losses = {}
+        self._maps: tuple[ImageList, dict[str, Tensor]] | None = None
 
-    def add(
-        self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
-    ) -> None:
-        """Add images; arguments as of `Detector.loss_sums`."""
+    def detections(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """Detect objects, as the detector does, in images whose losses are to be added."""
+        self._maps = self.detector.maps(images)
+        return self.detector.detections(*self._maps)
+
+    def add(self, targets: list[dict[str, Tensor]]) -> None:
+        """Add the losses of the images that were looked at last."""
+        assert self._maps
+        (batch, maps), self._maps = self._maps, None
         device = batch.tensors.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(SEED)
