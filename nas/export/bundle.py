@@ -10,6 +10,7 @@ backbone.onnx          for any batch and image size
 detector.onnx          one image of any size, to its detections
 mmdet_config.py        for mmdetection 3
 mmdet_backbone.py      the backbone as its module
+mmdet_detector.py      what else mmdetection needs, and the names of the weights there
 README.md              the model card
 manifest.json          hashes of all files
 """

@@ -5,11 +5,12 @@ from __future__ import annotations
 import nas
 from nas.export.backbone_source import backbone_source
 from nas.export.description import Trained
-from nas.export.mmdetection import MODULE, mmdetection_config
+from nas.export.mmdetection.config import mmdetection_config
+from nas.export.mmdetection.modules import BACKBONE_MODULE, detector_module
 from nas.models.detectors.transform import ImageStatistics
 from nas.study.provenance import git_commit
 
-CODE_FILES = ("backbone.py", "mmdet_backbone.py", "mmdet_config.py")
+CODE_FILES = ("backbone.py", "mmdet_backbone.py", "mmdet_detector.py", "mmdet_config.py")
 
 
 def code_files(trained: Trained, statistics: ImageStatistics) -> dict[str, str]:
@@ -24,7 +25,8 @@ def code_files(trained: Trained, statistics: ImageStatistics) -> dict[str, str]:
     """
     return {
         "backbone.py": backbone_source(trained.layout),
-        "mmdet_backbone.py": MODULE,
+        "mmdet_backbone.py": BACKBONE_MODULE,
+        "mmdet_detector.py": detector_module(trained),
         "mmdet_config.py": mmdetection_config(trained, statistics),
     }
 

@@ -39,7 +39,9 @@ network = lambda images: [*features.backbone(images), *features(images)]"""
 _MMENGINE = """
 from mmengine.config import Config
 from mmengine.registry import MODELS
-backbone = Config.fromfile(sys.argv[1] + '/mmdet_config.py').model.backbone
+import mmdet_backbone
+config = Config.fromfile(sys.argv[1] + '/mmdet_config.py', import_custom_modules=False)
+backbone = config.model.backbone
 network = MODELS.build({**backbone, "out_indices": (0, 1, 2, 3)}).eval()"""
 
 

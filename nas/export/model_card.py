@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nas.export.description import Trained
+from nas.export.mmdetection.card import mmdetection_section
 from nas.export.quoting import markdown_text
 from nas.models.detectors.transform import ImageStatistics
 
@@ -57,8 +58,9 @@ pyramid.body = NamedFeatures(load_backbone("backbone.safetensors"))
 model = FasterRCNN(pyramid, num_classes={classes})
 ```
 
-In mmdetection 3, `mmdet_config.py` has the model; add data sets and a schedule of your own. The configuration is parsed
-and the backbone built with mmengine in scratch-nas's tests; mmdetection itself has not been run.
+## Use mmdetection
+
+{mmdetection}
 
 ## Use ONNX
 
@@ -83,8 +85,8 @@ at most.
 ## Where it comes from
 
 The hashes in `manifest.json` prove that the files are those that were exported. They do not prove who exported them, and
-`backbone.py`, `mmdet_config.py` and `mmdet_backbone.py` are code: `nas verify` runs none of it, and says whether it is what its
-version of scratch-nas writes. Run that of a bundle whose origin you know.
+`backbone.py`, `mmdet_config.py`, `mmdet_backbone.py` and `mmdet_detector.py` are code: `nas verify` runs none of it, and says
+whether it is what its version of scratch-nas writes. Run that of a bundle whose origin you know.
 
 {origin}
 """
@@ -136,6 +138,7 @@ def model_card(trained: Trained, statistics: ImageStatistics) -> str:
         std=statistics.std,
         widths=", ".join(map(str, layout.widths)),
         classes=1 + len(trained.categories),
+        mmdetection=mmdetection_section(trained),
         onnx="\n\n".join([_ONNX, *map(markdown_text, trained.left_out)]),
         categories=", ".join(map(_cell, trained.categories)),
         image_size=recipe.image_size,

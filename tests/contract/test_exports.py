@@ -66,8 +66,9 @@ LOADED = {
     "list(body(images).values())",
     "mmdetection": "sys.path.insert(0, '.')\nfrom mmengine.config import Config\nfrom "
     "mmengine.registry import MODELS\n"
-    "backbone = Config.fromfile('mmdet_config.py').model.backbone\nbackbone.out_indices = (0, 1, "
-    "2, 3)\n"
+    "import mmdet_backbone\n"
+    "config = Config.fromfile('mmdet_config.py', import_custom_modules=False)\n"
+    "backbone = {**config.model.backbone, 'out_indices': (0, 1, 2, 3)}\n"
     "network = MODELS.build(backbone).eval()",
     "onnx": "import onnxruntime\nsession = onnxruntime.InferenceSession('backbone.onnx')\n"
     "network = lambda images: [torch.from_numpy(x) for x in session.run(None, {'images': "
@@ -362,7 +363,7 @@ def test_the_bytes_of_the_manifest_count(bundle: Path, tmp_path: Path):
 def test_code_that_was_changed_is_not_run(bundle: Path, tmp_path: Path):
     copy, mark = tmp_path / "copy", tmp_path / "ran"
     shutil.copytree(bundle, copy)
-    for name in ("backbone.py", "mmdet_backbone.py", "mmdet_config.py"):
+    for name in ("backbone.py", "mmdet_backbone.py", "mmdet_detector.py", "mmdet_config.py"):
         text = (copy / name).read_text()
         (copy / name).write_text(f"open({str(mark)!r}, 'w')\n{text}")
     with pytest.raises(BundleError, match=r"backbone\.py is not what was exported"):

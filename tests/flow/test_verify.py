@@ -67,14 +67,15 @@ def sealed_again(bundle: Path, out: Path, change: Callable[[dict], None]) -> Pat
 
 
 def test_verify_says_what_it_has_checked(bundle: Path, digits: Path, nas: Run):
-    code, said, _ = nas("verify", bundle, "--data", digits, "--json")
-    assert code == 0
+    ended, said, _ = nas("verify", bundle, "--data", digits, "--json")
+    assert ended == 0
     checks = {check["name"]: check["passed"] for check in json.loads(said)["checks"]}
     assert {name for name, passed in checks.items() if not passed} == {
         "backbone.onnx",
         "detector.onnx",
     }
-    described = {"backbone.py", "mmdet_config.py", "backbone.yaml", "README.md"}
+    code = {"backbone.py", "mmdet_backbone.py", "mmdet_detector.py", "mmdet_config.py"}
+    described = {*code, "backbone.yaml", "README.md"}
     assert set(checks) >= {"hashes", "mAP"} | described
     assert "ONNX was not asked for." in (bundle / "README.md").read_text()
 
@@ -418,7 +419,7 @@ def test_bundles_of_the_first_format_still_train(
         del said["request"], said["origin"]["hardware"]
 
     old = rewritten(bundle, tmp_path / "old", change)
-    for name in (MANIFEST, "mmdet_config.py", "mmdet_backbone.py"):
+    for name in (MANIFEST, "mmdet_config.py", "mmdet_backbone.py", "mmdet_detector.py"):
         (old / name).unlink()
     assert nas("evaluate", old, "--data", digits)[0] == 0
     code, _, err = nas("verify", old)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nas.export.mmdetection import _classes
+from nas.export.mmdetection.modules import classes_text
 from nas.export.quoting import markdown_text, python_text
 
 HOSTILE = [
@@ -52,7 +52,7 @@ def test_mmengine_reads_names_as_they_are(tmp_path: Path, monkeypatch: pytest.Mo
     config = pytest.importorskip("mmengine.config")
     monkeypatch.chdir(tmp_path)
     names = tuple(name for name in (*HOSTILE, *texts(300)) if name != "\ud800")
-    (tmp_path / "names.py").write_text(f"classes = {_classes(names)}\n")
+    (tmp_path / "names.py").write_text(f"classes = {classes_text(names)}\n")
     loaded: Any = config.Config.fromfile(tmp_path / "names.py")
     assert tuple(loaded.classes) == names
     assert [path.name for path in tmp_path.iterdir()] == ["names.py"]
