@@ -24,9 +24,9 @@ print(inference_detector(model, "image.jpg").pred_instances)
 
 {parts}
 
-mmdetection 3.3.0, with torchvision's suppression and RoIAlign in place of mmcv's compiled ones, has given the detections of
-`nas predict` for a detector of this kind, on 20 photographs; scratch-nas's docs/evidence.md has the differences. This bundle has
-not been compared: `benchmarks/mmdetection.py` of scratch-nas does it.{unsure}"""
+mmdetection 3.3.0 with mmcv 2.1.0 on a CPU has given the detections of `nas predict` for a detector of this kind, on 20
+photographs; scratch-nas's docs/evidence.md has the differences. This bundle has not been compared: `benchmarks/mmdetection.py` of
+scratch-nas does it.{unsure}"""
 
 _UNKNOWN = """mmdetection 3 has no {name} with our {neck} neck. `mmdet_config.py` has backbone and neck, data set and schedule; a
 detector type and heads are missing. PYTHONPATH must have this folder. The backbone has its weights; it was built with mmengine in
