@@ -7,6 +7,7 @@ the study, and is what a continued search must match.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from copy import deepcopy
@@ -104,7 +105,7 @@ class SearchSpec(ConfigModel):
         gpus, batch = run.get("gpus_per_trial"), recipe.get("batch")
         if (
             not isinstance(gpus, (int, float))
-            or gpus <= 1
+            or not 1 < gpus < math.inf
             or not isinstance(batch, int)
             or batch % int(gpus)
         ):

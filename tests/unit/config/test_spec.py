@@ -194,6 +194,10 @@ def test_paper_recipe():
         ({"budget.like": "C2"}, "4 stages"),
         ({"run.concurrent": 0}, "run.concurrent must be"),
         ({"run.gpus_per_trial": -1}, "run.gpus_per_trial must be"),
+        *[
+            ({"run.gpus_per_trial": number}, r"run.gpus_per_trial[.\w]* must be a finite number")
+            for number in (math.inf, math.nan)
+        ],
         ({"calibration.alpha": 2}, "less than or equal to 1; got 2"),
         ({"data.root": None}, "--data DIR"),
         ({"data.train_fraction": 0}, "greater than 0"),
