@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nas.artifacts.drawing import new_figure, png_of
 from nas.artifacts.history import write_csv
 from nas.artifacts.paths import CALIBRATION, CURVES, DETECTIONS, EVENTS, PLOT
 from nas.reports import EpochReport
@@ -153,10 +154,7 @@ def _scalars(report: EpochReport) -> dict[str, float]:
 def _write_plot(
     path: Path, reports: Sequence[EpochReport], changes: Sequence[Change], title: str
 ) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = new_figure()
     figure.suptitle(title)
     loss, scores, rate, last = figure.subplots(2, 2).flat
     losses: dict[str, list[float | None]] = {
@@ -177,9 +175,8 @@ def _write_plot(
     scores.legend()
     _draw_lines(rate, reports, "learning rate", {"lr": [report.lr for report in reports]})
     _draw_calibration(last, changes)
-    picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(picture)
-    atomic_write(path, lambda file: file.write(picture.getvalue()))
+    picture = png_of(figure)
+    atomic_write(path, lambda file: file.write(picture))
 
 
 def _draw_lines(

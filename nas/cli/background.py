@@ -82,7 +82,9 @@ def _start(spec: SearchSpec, log: Path, *, local: bool) -> subprocess.Popen[byte
 
     request = log.with_name(f"{spec.study}.request.json")
     request.write_text(json.dumps(public_spec(spec)))
-    command = [sys.executable, "-m", RUN_REQUEST, str(request), *(["--local"] if local else [])]
+    # -P: no Python file of the folder that the user stands in is imported
+    command = [sys.executable, "-P", "-m", RUN_REQUEST, str(request)]
+    command += ["--local"] if local else []
     with log.open("ab") as file:
         return subprocess.Popen(
             command,

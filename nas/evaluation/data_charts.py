@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.artifacts.drawing import new_figure, png_of
 from nas.data.coco import CocoSplit
 from nas.utils.shown_text import in_one_line
 
@@ -26,12 +25,7 @@ def charts(split: CocoSplit) -> bytes:
     Returns:
         A PNG file.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = new_figure()
     axes = figure.subplots(2, 3).ravel()
     objects = split.boxes.objects
     _classes(axes[0], split)
@@ -47,11 +41,7 @@ def charts(split: CocoSplit) -> bytes:
     shares = 100 * sides / objects.by_image(shorts)
     _histogram(axes[4], shares, "objects", "side, % of the short side")
     _histogram(axes[5], np.log2(heights / widths), "objects", "height over width, powers of 2")
-    written = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # of scripts that Matplotlib's font has not
-        figure.savefig(written, format="png", dpi=110)
-    return written.getvalue()
+    return png_of(figure, dots_per_inch=110)
 
 
 def _classes(axis: Axes, split: CocoSplit) -> None:

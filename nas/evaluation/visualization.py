@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from nas.artifacts.drawing import font_file
 from nas.data.coco import CocoSplit, ImageRecord
 from nas.data.image_io import broken_image_as_data_error, read_rgb
 from nas.data.masks import rasterize
@@ -181,7 +182,7 @@ def draw(image: Tensor, marks: Sequence[Mark]) -> Tensor:
         [mark.text for mark in marks],
         colors=colours,
         width=1 + min(height, width) // 300,
-        font=_font(),
+        font=font_file(),
         font_size=10 + min(height, width) // 100,
         label_colors="black",
         fill_labels=True,
@@ -248,10 +249,3 @@ def _side_by_side(left: Tensor, right: Tensor) -> Tensor:
 def _png_writer(picture: Image.Image) -> Callable[[Any], None]:
     """Little compression: a split has thousands of images."""
     return lambda file: picture.save(file, format="PNG", compress_level=1)
-
-
-def _font() -> str:
-    """Matplotlib's own: Pillow's has only Latin letters."""
-    import matplotlib
-
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

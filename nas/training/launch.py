@@ -29,6 +29,7 @@ from nas.training.candidate import Candidate, train_candidate
 from nas.training.loop import OnStep
 from nas.utils.distributed import World
 from nas.utils.process_death import signal_text
+from nas.utils.working_folder import outside_working_folder
 
 POLL_S = 0.2
 
@@ -58,9 +59,10 @@ def train_on(
     with tempfile.TemporaryDirectory(prefix="scratch-nas-") as meeting:
         receiver, sender = mp.get_context("spawn").Pipe(duplex=False)
         arguments = (processes, f"file://{meeting}/store", candidate, splits, sender)
-        started = start_processes(
-            _process, arguments, nprocs=processes, join=False, start_method="spawn"
-        )
+        with outside_working_folder():
+            started = start_processes(
+                _process, arguments, nprocs=processes, join=False, start_method="spawn"
+            )
         sender.close()
         try:
             yield from _received(receiver, started, on_step)

@@ -16,6 +16,7 @@ from nas.errors import SpecError, StudyError
 from nas.study.schema import STORAGE_VARIABLE
 from nas.utils.folders import own_folder
 from nas.utils.gpu_presence import smallest_card_bytes
+from nas.utils.working_folder import outside_working_folder
 from workers.ray_tune.authentication import WHERE, keep_token_private, use_token
 from workers.ray_tune.nodes import first_line, look_at_nodes
 from workers.ray_tune.processes import end_ray
@@ -73,18 +74,26 @@ def ray_session(spec: SearchSpec, budget_bytes: int) -> Iterator[TrialResources]
             _join(address)
             nodes = look_at_nodes(spec)
         else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _temp_dir=temp_folder(),
-            )
+            _start()
             nodes = [_this_machine()]
         yield plan(spec.run, nodes, budget_bytes)
     finally:
         ray.shutdown() if address else end_ray()
+
+
+def _start() -> None:
+    import ray
+
+    folder = temp_folder()
+    with outside_working_folder():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
 
 
 def package_folders() -> list[Path]:
@@ -141,9 +150,13 @@ def _join(address: str) -> None:
     check_address(address)
     shipped = {} if is_job_driver() else {"py_modules": [str(path) for path in package_folders()]}
     try:
-        ray.init(
-            address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=shipped
-        )
+        with outside_working_folder():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=shipped,
+            )
     except ray.exceptions.AuthenticationError as error:
         raise StudyError(
             f"RAY_ADDRESS {address!r}: {first_line(error)}: the cluster's token belongs into "

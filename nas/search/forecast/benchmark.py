@@ -25,6 +25,7 @@ from nas.reports.forecast import Timing
 from nas.training.candidate import Candidate, begin
 from nas.training.gpu_memory import free_memory, limited_memory
 from nas.utils.device import num_threads, tf32
+from nas.utils.working_folder import outside_working_folder
 
 STEPS = 6  # training steps of a measurement
 SCORED = 24  # images that a measurement scores
@@ -142,7 +143,9 @@ def _all_timings(
         ProcessPoolExecutor(at_once, get_context("spawn"), _begin_process, (threads,)),
     )
     try:
-        for started in [pool.submit(os.getpid) for _ in range(at_once)]:
+        with outside_working_folder():
+            begun = [pool.submit(os.getpid) for _ in range(at_once)]
+        for started in begun:
             started.result()
         start_s = time.perf_counter() - began_s
         running = [
