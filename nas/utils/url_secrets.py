@@ -2,7 +2,8 @@
 
 `https://me:${NAS_SECRET_DATA_EXAMPLE_ORG}@data.example.org/cells.zip` is what is stored, shown and
 sent to other machines; the variable is looked up where the URL is opened. Its name is that of the
-host: whoever sends a request or a bundle, or writes to the database, can send no secret elsewhere.
+host alone, with `_` for each dot and `__` for each hyphen: whoever sends a request or a bundle, or
+writes to the database, can send no secret elsewhere.
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ from nas.errors import SpecError
 PREFIX = "NAS_SECRET_"
 _NAMED = re.compile(r"\$\{(\w+)\}")
 _AUTHORITY = re.compile(r"[\w.~:${}@%+\[\]-]*")  # nothing that libraries read in different ways
+# Hosts that can name a variable: no two of them have one name.
+_HOST = re.compile(r"[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*")
+# Schemes whose URLs are sent to the host that they name, and to no other.
+_SENT_TO_HOST = {"http", "https", "ftp", "sftp", "ssh", "smb", "webdav+http", "webdav+https"}
 _SECRETS = "token|key|sig|secret|pass|credential|auth"
 _SECRET_NAMES = re.compile(_SECRETS, re.IGNORECASE)
+_INSTEAD = "put it into the environment variable {0}, and write ${{{0}}} in its place"
+_NAMELESS = (
+    "a URL can name an environment variable in its place where it is of http, https, ftp, sftp, "
+    "ssh, smb or WebDAV, and its host of letters, digits, dots and hyphens"
+)
 LONGEST = 16  # characters of a value in a query that is no secret
 # A URL, or what was meant to be one: a slash or the colon is missing, or there are too many.
 _URL = r"[A-Za-z][\w+.-]{0,30}(?::/|//)"
@@ -67,8 +77,8 @@ def check_no_secret(key: str, location: str, *, named: bool = True) -> None:
     others = set(_NAMED.findall(location)) - {variable}
     if others or any(_NAMED.sub("", value) for value in values):
         raise SpecError(
-            f"{key} must hold no password or token, which would be stored and shown: put it into "
-            f"the environment variable {variable}, and write ${{{variable}}} in its place"
+            f"{key} must hold no password or token, which would be stored and shown: "
+            + (_INSTEAD.format(variable) if variable else _NAMELESS)
         )
 
 
@@ -101,11 +111,17 @@ def without_secrets(text: str, location: str) -> str:
     return text
 
 
-def _variable(parts: SplitResult) -> str:
-    """Name of the variable that a URL may name."""
+def _variable(parts: SplitResult) -> str | None:
+    """Name of the variable that a URL may name; None where what it is sent to has no name of its
+    own: hosts in other scripts, which look alike, and URLs within URLs, for example.
+    """
     if not _AUTHORITY.fullmatch(parts.netloc):
         raise ValueError(parts.netloc)
-    return PREFIX + re.sub(r"\W", "_", parts.hostname or "").upper()
+    host = parts.hostname or ""
+    sent_to_host = parts.scheme in _SENT_TO_HOST and "::" not in parts.geturl()
+    if not (sent_to_host and parts.netloc.isascii() and _HOST.fullmatch(host)):
+        return None
+    return PREFIX + host.replace("-", "__").replace(".", "_").upper()
 
 
 def _value(name: str, location: str) -> str:

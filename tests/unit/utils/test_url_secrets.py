@@ -25,6 +25,7 @@ from nas.utils.url_secrets import check_no_secret, masked, with_secrets, without
         "https://evil/?${NAS_SECRET_HOST}",
         "https://evil/${AWS_SECRET_ACCESS_KEY}.pt",
         "https://evil.org/x?a=${NAS_SECRET_EVIL}",
+        "s3://me:${NAS_SECRET_BUCKET}@bucket/x",
     ],
 )
 def test_a_secret_in_a_url_is_refused_and_not_repeated(tmp_path: Path, location: str):
@@ -44,6 +45,9 @@ def test_a_secret_in_a_url_is_refused_and_not_repeated(tmp_path: Path, location:
         "https://me@host/cells.zip?dl=1",
         "https://host/cells.zip?versionId=7&download=true",
         "https://me:${NAS_SECRET_DATA_HOST_ORG}@data.host.org/x.zip?sig=${NAS_SECRET_DATA_HOST_ORG}",
+        "https://me:${NAS_SECRET_DATA__HOST_ORG}@data-host.org/x.zip",
+        "s3://my_bucket/cells",
+        "https://bücher.example/cells.zip",
     ],
 )
 def test_others_pass(location: str):
@@ -79,21 +83,21 @@ def test_passwords_in_a_text_are_masked(text: str, shown: str):
 def test_a_variable_is_looked_up_where_the_url_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("NAS_SECRET_HOST", "SECRETPW")
+    monkeypatch.setenv("NAS_SECRET_127_0_0_1", "SECRETPW")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    location = "memory://me:${NAS_SECRET_HOST}@host/cells"
-    assert with_secrets(location) == "memory://me:SECRETPW@host/cells"
+    location = "http://me:${NAS_SECRET_127_0_0_1}@127.0.0.1:1/cells"
+    assert with_secrets(location) == "http://me:SECRETPW@127.0.0.1:1/cells"
     assert "SECRETPW" in str(to_path(location))
-    assert with_secrets("a/${NAS_SECRET_HOST}") == "a/${NAS_SECRET_HOST}"
+    assert with_secrets("a/${NAS_SECRET_127_0_0_1}") == "a/${NAS_SECRET_127_0_0_1}"
     request = with_absolute_paths(spec(tmp_path, **{"data.root": location}))
     assert request.data.root == location
     assert "SECRETPW" not in str(request.to_dict())
     with pytest.raises(DataError) as refused:
         localize(location)
     assert "SECRETPW" not in str(refused.value)
-    assert without_secrets("GET SECRETPW@h: 403", location) == "GET ${NAS_SECRET_HOST}@h: 403"
-    monkeypatch.delenv("NAS_SECRET_HOST")
-    with pytest.raises(SpecError, match="needs the environment variable NAS_SECRET_HOST"):
+    assert without_secrets("GET SECRETPW@h: 403", location) == "GET ${NAS_SECRET_127_0_0_1}@h: 403"
+    monkeypatch.delenv("NAS_SECRET_127_0_0_1")
+    with pytest.raises(SpecError, match="needs the environment variable NAS_SECRET_127_0_0_1"):
         to_path(location)
 
 
@@ -120,11 +124,18 @@ def test_an_output_names_no_variable(tmp_path: Path):
         "https://evil\\@host/${NAS_SECRET_HOST}",
         "https://${NAS_SECRET_HOST}.evil.org/x",
         "https://evil/${HOME}",
+        "https://me:${NAS_SECRET_MY_HOST_IO}@my-host.io/x",  # is that of my.host.io
+        "https://me:${NAS_SECRET_MY_HOST_IO}@my_host.io/x",
+        "https://me:${NAS_SECRET_MY_HOST_IO}@my.host\u0131o/x",
+        "https://me:${NAS_SECRET_MY_HOST_IO}@my.host.\u0131o/x",  # a dotless i, an I in capitals
+        "github://me:${NAS_SECRET_HOST}@host/x",  # goes to GitHub
+        "https://me:${NAS_SECRET_HOST}@host::https://evil/x",
     ],
 )
 def test_no_secret_goes_to_another_host(location: str, monkeypatch: pytest.MonkeyPatch):
     """Whoever wrote the URL: it may come from a bundle, or from the database."""
-    monkeypatch.setenv("NAS_SECRET_HOST", "SECRETPW")
+    for name in ("NAS_SECRET_HOST", "NAS_SECRET_MY_HOST_IO"):
+        monkeypatch.setenv(name, "SECRETPW")
     with pytest.raises(SpecError) as refused:
         to_path(location)
     assert "SECRETPW" not in str(refused.value)
