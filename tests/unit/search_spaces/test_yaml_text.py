@@ -36,12 +36,15 @@ def test_values(text: str, value: object):
     ("text", "said"),
     [
         (GROWING + "]", "an alias "),
-        ("[" * 20_000, f"more than {MOST_DEPTH} levels"),
+        ("[" * 20_000, f"more than {MOST_DEPTH} levels|maximum nesting depth"),
+        ("[" * 200, f"more than {MOST_DEPTH} levels"),
         ("n: " + "7" * 5000, "a number of more than 1,000 digits"),
         ("n: 0x" + "f" * 5000, "a number of more than 1,000 digits"),
         ("n: 1" + ":59" * 100_000, "a number of more than 1,000 digits"),
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("a: &x 1\nb: *x", "write the value out"),
+        pytest.param("a: [" + "{}," * 5_000_000 + "]", "more than 300,000 values", id="many"),
+        pytest.param("- ab\n" * 3_000_000, "more than 300,000 values", id="lines"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, said: str):
@@ -53,6 +56,13 @@ def test_what_is_refused(tmp_path: Path, text: str, said: str):
     path.write_text(text)
     with pytest.raises(SpecError, match=r"request\.yaml' is not YAML: "):
         read_yaml(path)
+
+
+def test_categories_by_the_hundred_thousand():
+    names = [f"class {number}" for number in range(100_000)]
+    started = time.process_time()
+    assert parse_yaml("names:\n" + "".join(f"- {name}\n" for name in names)) == {"names": names}
+    assert time.process_time() - started < 15
 
 
 def test_the_same_as_safe_yaml_of_our_own_files():
