@@ -4,9 +4,10 @@ it, and what is read of it has the types that an export writes. Further keys may
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, model_validator
 
 MOST_THREADS = 1024
 
@@ -17,6 +18,14 @@ class _Open(BaseModel):
 
 class _Figures(_Open):
     map: float | None = None
+
+    @model_validator(mode="after")
+    def _finite(self) -> _Figures:
+        """Whatever a figure is compared with, what is no number would be neither more nor less."""
+        for name, value in self:
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number; got {value}")
+        return self
 
 
 class _Hardware(_Open):

@@ -5,6 +5,7 @@ fails.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from helpers.bounds import bounded
 from helpers.commands import Run, run_here
 from safetensors.torch import load, save
 
-from nas.api.reproduction import differences
+from nas.api.reproduction import _is_near, differences
 from nas.errors import BundleError, OutputError
 from nas.export.bundle import described_files, read_bundle, read_description
 from nas.export.code_files import CODE_FILES
@@ -103,12 +104,19 @@ def test_another_map_is_found(bundle: Path, digits: Path, tmp_path: Path, nas: R
 def test_a_score_that_is_no_number_is_not_as_the_bundle_says(
     bundle: Path, digits: Path, tmp_path: Path, nas: Run
 ):
-    nan = sealed_again(
-        bundle, tmp_path / "nan", lambda said: said["figures"].update(map=float("nan"))
-    )
-    code, _, err = nas("verify", nan, "--data", digits)
-    assert code == 2
-    assert "the bundle says nan" in err
+    for name in ("map", "map_50", "latency_s"):
+        for number in (math.nan, math.inf):
+            shutil.copytree(bundle, tmp_path / f"{name}{number}")
+            path = tmp_path / f"{name}{number}" / "detector.yaml"
+            said = yaml.safe_load(path.read_text())
+            said["figures"][name] = number
+            path.write_text(yaml.safe_dump(said))
+            seal(path.parent)
+            code, _, err = nas("verify", path.parent, "--data", digits)
+            assert code == 2
+            assert f"figures: {name} must be a finite number; got {number}" in err
+    assert not _is_near(math.nan, 0.5)
+    assert not _is_near(math.inf, 0.5)
 
 
 def junk(name: str) -> Callable[[Path], object]:
