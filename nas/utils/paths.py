@@ -137,16 +137,18 @@ def localize(root: str) -> Path:
 def _copied(root: str) -> Path:
     remote: Any = to_path(root)
     try:
-        files = remote.fs.find(remote.path, detail=True)
-    except OSError as error:
-        said = without_secrets(str(error), root)
+        files = _remote_files(remote, root)
+        listing = sorted(
+            (name, info.get("size"), str(info.get("ETag") or info.get("mtime")))
+            for name, info in files.items()
+        )
+    except Exception as error:  # each file system's library has errors of its own
+        said = _without_secrets(error, root)
         raise DataError(f"data set {root!r} cannot be read: {said}") from None
     if not files:
         raise DataError(f"data set {root!r} is empty or not there")
-    listing = sorted(
-        (name, info["size"], str(info.get("ETag") or info.get("mtime")))
-        for name, info in files.items()
-    )
+    if strange := [name for name in files if ".." in name.split("/")]:
+        raise DataError(f"data set {root!r} lists a file that is not in it, {strange[0]!r}")
 
     def copy(partial: Path) -> None:
         try:
@@ -154,13 +156,31 @@ def _copied(root: str) -> Path:
                 remote.fs.get_file(remote.path, str(partial))
             else:
                 remote.fs.get(remote.path.rstrip("/") + "/", f"{partial}/", recursive=True)
-        except OSError as error:
-            said = without_secrets(str(error), root)
+        except Exception as error:  # also of names that lead out of the copy
+            said = _without_secrets(error, root)
             raise DataError(
                 f"data set {root!r} cannot be copied to {str(partial)!r}: {said}"
             ) from None
 
     return _once((root, listing), copy, ARCHIVE if root.lower().endswith(ARCHIVE) else "")
+
+
+def _remote_files(remote: Any, root: str) -> dict[str, dict[str, Any]]:
+    """What is known of each file by its name. A zip file is asked for by itself: a web server would
+    send all of it as the page that lists it.
+    """
+    if root.lower().endswith(ARCHIVE):
+        info = remote.fs.info(remote.path)
+        if info["type"] == "file":
+            return {remote.path: info}
+    found: dict[str, dict[str, Any]] = remote.fs.find(remote.path, detail=True)
+    return found
+
+
+def _without_secrets(error: Exception, root: str) -> str:
+    """One line on an error."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return without_secrets(said, root)
 
 
 def _unpacked(archive: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 from helpers.commands import BIN, DEADLINE_S, Background, run_here
-from helpers.servers import PostgresServer, free_port
+from helpers.servers import PostgresServer, free_port, web_server
 
 PASSWORD = "s3cr@t/w:rd #%1"
 SECRETS = [text.encode() for text in (PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), "s3cr")]
@@ -159,6 +160,32 @@ def dashboard(words: list[str], environment: dict[str, str]) -> None:
         process.terminate()
         said, _ = process.communicate(timeout=DEADLINE_S)
     no_secret("what the dashboard said", said)
+
+
+def test_passwords_of_data_and_weights_stay_in_the_environment(
+    tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NAS_SECRET_127_0_0_1", quote(PASSWORD, safe=""))
+    archive = shutil.make_archive(str(tmp_path / "digits"), "zip", digits)
+    served = {"/d.zip": Path(archive).read_bytes()}
+    storage = ["--storage", f"sqlite:///{tmp_path}/nas.db", "--study", "digits"]
+    with web_server(served.get, user=f"me:{PASSWORD}") as server:
+        where = server.replace("://", "://me:${NAS_SECRET_127_0_0_1}@")
+        words = ["--data", f"{where}/d.zip", "--space", "tiny", "--detector", "fcos", "--local"]
+        words += ["--image-size", "32", "--no-baselines", "--epochs", "1", "--trials", "1"]
+        said = [run_here("nas-submit", *words, *storage)]
+        lost = ["--set", f"recipe.weights={where}/lost.pt"]
+        said += [run_here("nas-submit", *words, *lost, *storage[:2])]
+        said += [run_here("nas", "status", *storage, "--json")]
+        said += [run_here("nas", "report", *storage, "--out", "report.html")]
+        said += [run_here("nas-export", *storage, "--no-onnx", "--out", "best")]
+    assert [done.code for done in said] == [0, 2, 0, 0, 0], said
+    no_secret("what was printed", "".join(done.out + done.err for done in said).encode())
+    assert "${NAS_SECRET_127_0_0_1}" in Path("best/detector.yaml").read_text()
+    assert no_secret_in_files(tmp_path) > 30
+    dashboard(storage[:2], dict(os.environ))
 
 
 def test_a_refused_password_is_not_repeated(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from helpers.commands import (
     run_program,
     wait_until,
 )
-from helpers.servers import free_port
+from helpers.servers import free_port, web_server
 from optuna.trial import TrialState
 
 from nas.errors import DataError, MissingDependency, SpecError
@@ -147,6 +148,43 @@ def test_a_copy_of_the_data_follows_its_origin(tmp_path: Path, digits: Path):
     other = localize(f"file://{origin}")
     assert (one / "a").read_text() == "1"
     assert (other / "a").read_text() == "22"
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("../../../../out.txt", "lists a file that is not in it, '.*/out.txt'"),
+        ("a/../../../../../out.txt", "lists a file that is not in it, '.*/out.txt'"),
+    ],
+)
+def test_a_server_that_lists_what_it_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, words: str
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    page = f'<a href="{link}">x</a>'.encode()
+    with (
+        web_server(lambda path: page if path.rstrip("/") == "/d" else None) as server,
+        pytest.raises(DataError, match=words),
+    ):
+        localize(f"{server}/d")
+    assert not [*tmp_path.rglob("out.txt")]
+
+
+def test_a_zip_file_of_a_web_server(tmp_path: Path, digits: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    content = Path(shutil.make_archive(str(tmp_path / "d"), "zip", digits)).read_bytes()
+    with web_server(lambda path: content if path == "/d.zip" else None) as server:
+        copy = localize(f"{server}/d.zip")
+    assert {path.name for path in copy.rglob("*")} == {path.name for path in digits.rglob("*")}
+
+
+def test_a_server_that_refuses_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with web_server(lambda path: b"", user="me:right") as server:
+        for path in ("d", "d.zip"):
+            with pytest.raises(DataError, match="cannot be read: .") as refused:
+                localize(f"{server}/{path}")
+            assert "\n" not in str(refused.value)
 
 
 def test_urls_that_lead_nowhere(tmp_path: Path):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -110,6 +114,38 @@ class MariaServer:
 
     def _user(self) -> list[str]:
         return ["--user=root"] if os.getuid() == 0 else []
+
+
+@contextmanager
+def web_server(answer: Callable[[str], bytes | None], user: str = "") -> Iterator[str]:
+    """A web server of this machine, in a thread; its address.
+
+    Args:
+        answer: gives what is at a path; None where nothing is.
+        user: name and password that it asks for, `me:secret`; empty: none.
+    """
+    wanted = f"Basic {base64.b64encode(user.encode()).decode()}"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = answer(self.path)
+            allowed = not user or self.headers.get("Authorization") == wanted
+            self.send_response(401 if not allowed else 404 if content is None else 200)
+            self.send_header("Content-Length", str(len(content or b"") if allowed else 0))
+            self.end_headers()
+            if allowed and content and self.command == "GET":
+                self.wfile.write(content)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is printed."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def connect(port: int, database: str | None) -> Any:
