@@ -418,3 +418,18 @@ def test_a_mistyped_url_is_not_repeated(url: str):
     with pytest.raises(StudyError, match="storage must be a database URL") as refused:
         parse_url(url)
     assert "secret" not in str(refused.value)
+
+
+def test_a_database_stays_the_same_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Threads open connections of their own, perhaps while Ray starts in the root folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    storage = open_storage("sqlite:///nas.db", create=True)
+    optuna.create_study(storage=storage, study_name="cells")
+    monkeypatch.chdir(elsewhere)
+    storage.engine.dispose()  # the next statement opens a connection
+    assert optuna.get_all_study_names(storage) == ["cells"]
+    assert not [*elsewhere.iterdir()]
