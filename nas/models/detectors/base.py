@@ -131,7 +131,8 @@ class Detector(nn.Module, ABC):
         """Sum the losses of a piece of a batch.
 
         Args:
-            batch, maps: what `maps` gives for its images.
+            batch, maps: what `maps` gives for its images; `maps` may be emptied once they are not
+                needed any more.
             targets: of the piece, as for training.
 
         Returns:

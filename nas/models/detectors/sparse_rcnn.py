@@ -114,8 +114,10 @@ class SparseRcnn(Detector):
     def loss_sums(
         self, batch: ImageList, maps: dict[str, Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[Losses, Losses]:
-        sizes = _sizes(batch.image_sizes, batch.tensors)
-        logits, boxes = self.head([*maps.values()], sizes)
+        sizes, levels = _sizes(batch.image_sizes, batch.tensors), [*maps.values()]
+        maps.clear()  # nothing holds the pyramid while proposals are matched
+        logits, boxes = self.head(levels, sizes)
+        del levels
         counts = self.loss_counts([*batch.tensors], targets)
         return set_losses(logits, boxes, targets, sizes), counts
 
