@@ -39,6 +39,14 @@ def unraisable(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     assert seen == []
 
 
+OTHERS: list[psutil.Process] = []  # of other tests, a database perhaps
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    OTHERS[:] = psutil.Process().children()
+
+
 def loaders() -> list[AttentiveLoader[int]]:
     """As a training has them: one to train, one to score."""
     return [AttentiveLoader(Numbers(), num_workers=2, persistent_workers=True) for _ in range(2)]
@@ -46,7 +54,7 @@ def loaders() -> list[AttentiveLoader[int]]:
 
 def kill(count: int) -> None:
     """Kill the loaders' processes, which nobody else may wait for."""
-    children = psutil.Process().children()
+    children = [child for child in psutil.Process().children() if child not in OTHERS]
     assert len(children) == count
     for child in children:
         os.kill(child.pid, signal.SIGKILL)
