@@ -5,8 +5,12 @@ the user's folder may hold, which can be a data set of others.
 from __future__ import annotations
 
 import io
+import sys
 import warnings
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from nas.utils.working_folder import outside_working_folder
@@ -17,10 +21,16 @@ if TYPE_CHECKING:
 
 def new_figure() -> Figure:
     """Make an empty figure of 11 by 7 inches."""
-    with outside_working_folder():
-        from matplotlib.figure import Figure
+    _import_matplotlib()
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(11, 7), layout="constrained")
+
+
+def _import_matplotlib() -> ModuleType:
+    """Import it, the first time away from the user's folder: later it reads no settings."""
+    with nullcontext() if "matplotlib" in sys.modules else outside_working_folder():
+        return import_module("matplotlib")
 
 
 def png_of(figure: Figure, dots_per_inch: int = 100) -> bytes:
@@ -37,7 +47,4 @@ def png_of(figure: Figure, dots_per_inch: int = 100) -> bytes:
 
 def font_file() -> str:
     """Path of Matplotlib's own font: Pillow's has only Latin letters."""
-    with outside_working_folder():
-        import matplotlib
-
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    return str(Path(_import_matplotlib().get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -72,6 +73,26 @@ def test_a_package_of_the_same_name_is_imported_beside():
 
     assert nas.search.budget.Budget is Budget
     assert callable(nas.search)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({}, ("10000", None)),
+        ({"GOMP_SPINCOUNT": "5"}, ("5", None)),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, (None, "ACTIVE")),
+    ],
+)
+def test_how_threads_wait_is_set_where_nobody_has_said_it(
+    said: dict[str, str], found: tuple[str | None, str | None]
+):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    own = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"import os, nas; print(tuple(map(os.environ.get, {names})))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=own | said, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(found)
 
 
 def test_importing_is_light():

@@ -91,8 +91,7 @@ def region_maps(detector: Any, batch: Batch) -> Reached:
     Returns:
         Maps of the pyramid, proposals [N, 4] of each image, and its height and width.
     """
-    images, _ = detector.transform(batch.images, None)
-    maps = detector.backbone(images.tensors)
+    images, maps = detector.maps(batch.images)
     proposals, _ = detector.rpn(images, maps, batch.targets)
     return maps, proposals, images.image_sizes
 

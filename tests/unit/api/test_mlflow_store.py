@@ -81,7 +81,7 @@ def test_the_variable_of_the_host_must_be_there(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("file:///tmp/mlruns", "run.mlflow: must be a folder, or the URL of a tracking server"),
+        ("file:///mlruns", "run.mlflow: must be a folder, or the URL of a tracking server"),
         ("postgresql://host/mlflow", "got one with postgresql://"),
         ("", "run.mlflow"),
     ],
